@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs every test on the default adapter and, on Linux, those that use the GPU once more on the GL adapter.
+# Arguments go to the first run: `bash scripts/test.sh --test golden -- --nocapture`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup.sh
+
+gpu_tests=(--test ops --test golden --test identities --test training)
+
+cargo test --release "$@"
+if [[ $(uname -s) != Linux ]]; then
+    echo "All tests passed on the default adapter."
+elif [[ " ${setup_missing[*]-} " == *" gl "* ]]; then
+    echo "All tests passed on the default adapter. Not run on the GL adapter: there is no EGL driver."
+else
+    echo "Once more on the GL adapter."
+    WGPU_BACKEND=gl cargo test --release "${gpu_tests[@]}"
+    echo "All tests passed, on the default adapter and on the GL adapter."
+fi

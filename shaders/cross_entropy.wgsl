@@ -1,0 +1,55 @@
+// Cross-entropy of a chunk of rows of logits, with its gradient written over the logits.
+//
+// loss_r = log sum_v exp(x_rv) - x_r,target   (nats)
+// dx_rv  = (softmax(x_r)_v - [v = target]) weight,  weight = 1 / number of targets counted in the loss
+// Mapping: one workgroup per row of the chunk. Order of summation: row.wgsl.
+// Writes: losses overwritten; logits replaced by their gradient when dims.gradient is 1.
+// Limits: target 0xffffffff is not counted: loss 0, gradient 0.
+#import "row.wgsl"
+
+struct Dims {
+    rows: u32,
+    vocab: u32,
+    first_row: u32,
+    weight: f32,
+    gradient: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> targets: array<u32>; // (R)
+@group(0) @binding(2) var<storage, read_write> logits: array<f32>; // (rows, vocab): the chunk
+@group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (R)
+
+@compute @workgroup_size(64)
+fn forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var row = group.x; row < dims.rows; row += groups.x) {
+        let base = row * dims.vocab;
+        let target_token = targets[dims.first_row + row];
+        let counted = target_token != 0xffffffffu;
+        let picked = logits[base + min(target_token, dims.vocab - 1u)];
+        var largest = -1.0e30;
+        for (var i = lane; i < dims.vocab; i += LANES) {
+            largest = max(largest, logits[base + i]);
+        }
+        largest = row_max(lane, largest);
+        var sum = 0.0;
+        for (var i = lane; i < dims.vocab; i += LANES) {
+            sum += exp(logits[base + i] - largest);
+        }
+        sum = row_sum(lane, sum);
+        if (lane == 0u) {
+            losses[dims.first_row + row] = select(0.0, log(sum) + largest - picked, counted);
+        }
+        if (dims.gradient == 1u) {
+            let weight = select(0.0, dims.weight, counted);
+            for (var i = lane; i < dims.vocab; i += LANES) {
+                let p = exp(logits[base + i] - largest) / sum;
+                logits[base + i] = weight * (p - select(0.0, 1.0, i == target_token));
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+// Embedding lookup and its gradient.
+//
+// y_r = E[token_r].   dE[v] += sum over the rows r with token_r = v of dy_r.
+// Mapping: forward one element per invocation; backward one workgroup per token and 64 columns.
+// Order of summation: rows ascending: the host sorts row numbers by token, so no atomics are needed
+// and every run adds in the same order.
+// Writes: forward overwrites, backward adds.
+// Limits: the host checks that tokens are below the vocabulary size.
+
+struct Dims {
+    rows: u32,
+    vocab: u32,
+    columns: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> tokens: array<u32>; // (rows)
+@group(0) @binding(2) var<storage, read> embed: array<f32>; // (vocab, columns)
+@group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, columns)
+
+@group(0) @binding(1) var<storage, read> sorted_rows: array<u32>; // (rows): row numbers, by token
+@group(0) @binding(2) var<storage, read> starts: array<u32>; // (vocab + 1): where each token's rows start
+@group(0) @binding(3) var<storage, read> dy: array<f32>; // (rows, columns)
+@group(0) @binding(4) var<storage, read_write> dembed: array<f32>; // (vocab, columns)
+
+@compute @workgroup_size(64)
+fn forward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
+        let token = min(tokens[i / dims.columns], dims.vocab - 1u);
+        y[i] = embed[token * dims.columns + i % dims.columns];
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let column_tiles = (dims.columns + 63u) / 64u;
+    for (var item = group.x; item < dims.vocab * column_tiles; item += groups.x) {
+        let token = item / column_tiles;
+        let column = (item % column_tiles) * 64u + lane;
+        let end = starts[token + 1u];
+        if (column < dims.columns && starts[token] < end) {
+            var sum = 0.0;
+            for (var i = starts[token]; i < end; i++) {
+                sum += dy[sorted_rows[i] * dims.columns + column];
+            }
+            dembed[token * dims.columns + column] += sum;
+        }
+    }
+}

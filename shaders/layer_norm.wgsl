@@ -1,0 +1,175 @@
+// LayerNorm over the columns of each row, without or with weight and bias.
+//
+// y = (x - mean) rstd w + b,  rstd = 1 / sqrt(var + eps), biased variance.
+// dx = rstd (g - <g> - xhat <g xhat>),  g = dy w,  xhat = (x - mean) rstd,  <.> the mean over columns.
+// dweight = sum over rows of dy xhat,  dbias = sum over rows of dy.
+// Mapping: one workgroup per row; parameter gradients: one workgroup per 8 columns, 8 lanes each.
+// Order of summation: row.wgsl; over rows: 8 interleaved partial sums, then ascending.
+// Writes: forward overwrites; dx adds when dims.accumulate is 1; parameter gradients always add.
+#import "row.wgsl"
+
+struct Dims {
+    rows: u32,
+    columns: u32,
+    eps: f32,
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, columns)
+
+@group(0) @binding(2) var<storage, read_write> y_plain: array<f32>; // (rows, columns)
+@group(0) @binding(3) var<storage, read_write> stats_plain: array<f32>; // (rows, 2): mean, rstd
+
+@group(0) @binding(2) var<storage, read> weight: array<f32>; // (columns)
+@group(0) @binding(3) var<storage, read> bias: array<f32>; // (columns)
+@group(0) @binding(4) var<storage, read_write> y_affine: array<f32>; // (rows, columns)
+@group(0) @binding(5) var<storage, read_write> stats_affine: array<f32>; // (rows, 2)
+
+@group(0) @binding(2) var<storage, read> stats: array<f32>; // (rows, 2)
+@group(0) @binding(3) var<storage, read> dy: array<f32>; // (rows, columns)
+@group(0) @binding(4) var<storage, read_write> dx_plain: array<f32>; // (rows, columns)
+@group(0) @binding(4) var<storage, read> weight_backward: array<f32>; // (columns)
+@group(0) @binding(5) var<storage, read_write> dx_affine: array<f32>; // (rows, columns)
+
+@group(0) @binding(4) var<storage, read_write> dweight: array<f32>; // (columns)
+@group(0) @binding(5) var<storage, read_write> dbias: array<f32>; // (columns)
+
+fn row_stats(base: u32, lane: u32) -> vec2<f32> {
+    var sum = 0.0;
+    for (var i = lane; i < dims.columns; i += LANES) {
+        sum += x[base + i];
+    }
+    let mean = row_sum(lane, sum) / f32(dims.columns);
+    var squares = 0.0;
+    for (var i = lane; i < dims.columns; i += LANES) {
+        let d = x[base + i] - mean;
+        squares += d * d;
+    }
+    let variance = row_sum(lane, squares) / f32(dims.columns);
+    return vec2<f32>(mean, 1.0 / sqrt(variance + dims.eps));
+}
+
+@compute @workgroup_size(64)
+fn forward_plain(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var row = group.x; row < dims.rows; row += groups.x) {
+        let base = row * dims.columns;
+        let s = row_stats(base, lane);
+        for (var i = lane; i < dims.columns; i += LANES) {
+            y_plain[base + i] = (x[base + i] - s.x) * s.y;
+        }
+        if (lane == 0u) {
+            stats_plain[row * 2u] = s.x;
+            stats_plain[row * 2u + 1u] = s.y;
+        }
+    }
+}
+
+@compute @workgroup_size(64)
+fn forward_affine(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var row = group.x; row < dims.rows; row += groups.x) {
+        let base = row * dims.columns;
+        let s = row_stats(base, lane);
+        for (var i = lane; i < dims.columns; i += LANES) {
+            y_affine[base + i] = (x[base + i] - s.x) * s.y * weight[i] + bias[i];
+        }
+        if (lane == 0u) {
+            stats_affine[row * 2u] = s.x;
+            stats_affine[row * 2u + 1u] = s.y;
+        }
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward_plain(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var row = group.x; row < dims.rows; row += groups.x) {
+        let base = row * dims.columns;
+        let mean = stats[row * 2u];
+        let rstd = stats[row * 2u + 1u];
+        var sum = 0.0;
+        var dot = 0.0;
+        for (var i = lane; i < dims.columns; i += LANES) {
+            sum += dy[base + i];
+            dot += dy[base + i] * (x[base + i] - mean) * rstd;
+        }
+        let g_mean = row_sum(lane, sum) / f32(dims.columns);
+        let gx_mean = row_sum(lane, dot) / f32(dims.columns);
+        for (var i = lane; i < dims.columns; i += LANES) {
+            let d = rstd * (dy[base + i] - g_mean - (x[base + i] - mean) * rstd * gx_mean);
+            dx_plain[base + i] = d + select(0.0, dx_plain[base + i], dims.accumulate == 1u);
+        }
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward_affine(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var row = group.x; row < dims.rows; row += groups.x) {
+        let base = row * dims.columns;
+        let mean = stats[row * 2u];
+        let rstd = stats[row * 2u + 1u];
+        var sum = 0.0;
+        var dot = 0.0;
+        for (var i = lane; i < dims.columns; i += LANES) {
+            let g = dy[base + i] * weight_backward[i];
+            sum += g;
+            dot += g * (x[base + i] - mean) * rstd;
+        }
+        let g_mean = row_sum(lane, sum) / f32(dims.columns);
+        let gx_mean = row_sum(lane, dot) / f32(dims.columns);
+        for (var i = lane; i < dims.columns; i += LANES) {
+            let g = dy[base + i] * weight_backward[i];
+            let d = rstd * (g - g_mean - (x[base + i] - mean) * rstd * gx_mean);
+            dx_affine[base + i] = d + select(0.0, dx_affine[base + i], dims.accumulate == 1u);
+        }
+    }
+}
+
+var<workgroup> sh_weight: array<f32, 64>;
+var<workgroup> sh_bias: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn backward_parameters(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var column0 = group.x * 8u; column0 < dims.columns; column0 += groups.x * 8u) {
+        let column = column0 + lane % 8u;
+        let at = min(column, dims.columns - 1u);
+        var w_sum = 0.0;
+        var b_sum = 0.0;
+        for (var row = lane / 8u; row < dims.rows; row += 8u) {
+            let g = dy[row * dims.columns + at];
+            b_sum += g;
+            w_sum += g * (x[row * dims.columns + at] - stats[row * 2u]) * stats[row * 2u + 1u];
+        }
+        workgroupBarrier();
+        sh_weight[lane] = w_sum;
+        sh_bias[lane] = b_sum;
+        workgroupBarrier();
+        if (lane < 8u && column < dims.columns) {
+            for (var part = 1u; part < 8u; part++) {
+                w_sum += sh_weight[part * 8u + lane];
+                b_sum += sh_bias[part * 8u + lane];
+            }
+            dweight[column] += w_sum;
+            dbias[column] += b_sum;
+        }
+    }
+}

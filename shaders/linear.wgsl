@@ -1,0 +1,52 @@
+// The bias of a linear layer, and its gradient.
+//
+// forward: y += b on every row.   backward: db += sum over rows of dy.
+// Mapping: forward one element per invocation; backward one workgroup per 8 columns, 8 lanes each.
+// Order of summation: 8 interleaved partial sums over rows, then ascending.
+// Writes: both add.
+
+struct Dims {
+    rows: u32,
+    columns: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> bias: array<f32>; // (columns)
+@group(0) @binding(2) var<storage, read_write> y: array<f32>; // (rows, columns)
+
+@group(0) @binding(1) var<storage, read> dy: array<f32>; // (rows, columns)
+@group(0) @binding(2) var<storage, read_write> dbias: array<f32>; // (columns)
+
+@compute @workgroup_size(64)
+fn add_bias(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
+        y[i] += bias[i % dims.columns];
+    }
+}
+
+var<workgroup> sh_part: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn backward_bias(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var column0 = group.x * 8u; column0 < dims.columns; column0 += groups.x * 8u) {
+        let column = column0 + lane % 8u;
+        let at = min(column, dims.columns - 1u);
+        var sum = 0.0;
+        for (var row = lane / 8u; row < dims.rows; row += 8u) {
+            sum += dy[row * dims.columns + at];
+        }
+        workgroupBarrier();
+        sh_part[lane] = sum;
+        workgroupBarrier();
+        if (lane < 8u && column < dims.columns) {
+            for (var part = 1u; part < 8u; part++) {
+                sum += sh_part[part * 8u + lane];
+            }
+            dbias[column] += sum;
+        }
+    }
+}

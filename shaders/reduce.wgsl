@@ -1,0 +1,80 @@
+// Sums over whole tensors: the loss, and the global gradient norm with its finite flag.
+//
+// sum_losses: stats[0] += weight * sum of losses.
+// square_sums: per workgroup, the sum of squares and the number of non-finite values of a tensor.
+// finish_norm: norm = sqrt(sum of all parts); clip factor = min(1, clip / (norm + 1e-6)); finite flag.
+// Mapping: square_sums one part per workgroup; the others one workgroup.
+// Order of summation: row.wgsl, then parts ascending by lane.
+// Writes: sum_losses adds, the others overwrite.
+// Limits: finite is tested on exponent bits, because compilers may assume that NaN does not occur.
+#import "row.wgsl"
+
+struct Dims {
+    n: u32,
+    first_part: u32,
+    value: f32, // sum_losses: weight; finish_norm: clipping threshold, 0 for none
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> values: array<f32>; // (n)
+@group(0) @binding(2) var<storage, read_write> stats: array<f32>; // (8): loss, norm, clip factor, finite flag, ...
+@group(0) @binding(2) var<storage, read_write> parts: array<f32>; // (parts, 2): sum of squares, non-finite values
+
+fn is_finite(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
+}
+
+@compute @workgroup_size(64)
+fn sum_losses(@builtin(local_invocation_index) lane: u32) {
+    var sum = 0.0;
+    for (var i = lane; i < dims.n; i += LANES) {
+        sum += values[i];
+    }
+    sum = row_sum(lane, sum);
+    if (lane == 0u) {
+        stats[0] += sum * dims.value;
+    }
+}
+
+@compute @workgroup_size(64)
+fn square_sums(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    var sum = 0.0;
+    var bad = 0.0;
+    for (var i = group.x * LANES + lane; i < dims.n; i += groups.x * LANES) {
+        let x = values[i];
+        if (is_finite(x)) {
+            sum = fma(x, x, sum);
+        } else {
+            bad = 1.0;
+        }
+    }
+    sum = row_sum(lane, sum);
+    bad = row_sum(lane, bad);
+    if (lane == 0u) {
+        parts[(dims.first_part + group.x) * 2u] = sum;
+        parts[(dims.first_part + group.x) * 2u + 1u] = bad;
+    }
+}
+
+@compute @workgroup_size(64)
+fn finish_norm(@builtin(local_invocation_index) lane: u32) {
+    var sum = 0.0;
+    var bad = 0.0;
+    for (var i = lane; i < dims.n; i += LANES) {
+        sum += values[i * 2u];
+        bad += values[i * 2u + 1u];
+    }
+    sum = row_sum(lane, sum);
+    bad = row_sum(lane, bad);
+    if (lane == 0u) {
+        let finite = bad == 0.0 && is_finite(sum) && is_finite(stats[0]);
+        let norm = select(0.0, sqrt(sum), finite);
+        stats[1] = norm;
+        stats[2] = select(1.0, min(1.0, dims.value / (norm + 1.0e-6)), dims.value > 0.0);
+        stats[3] = select(0.0, 1.0, finite);
+    }
+}

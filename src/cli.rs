@@ -1,0 +1,86 @@
+//! Command-line arguments, and which verb they call. What a verb does is in `commands/`.
+
+use crate::commands;
+use crate::error::Result;
+use crate::gpu::adapter::AdapterRequest;
+use clap::{Args, Parser, Subcommand};
+
+/// Train and grow TokenFormer language models on any Vulkan, Metal or DX12 GPU.
+#[derive(Debug, Parser)]
+#[command(name = "tokenformer", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which adapter to use; by default the best one there is.
+#[derive(Debug, Args)]
+struct AdapterArgs {
+    /// Adapter by number or part of its name, as `devices` lists them.
+    #[arg(long, global = true, value_name = "INDEX|NAME")]
+    adapter: Option<String>,
+    /// Graphics API: vulkan, metal, dx12 or gl.
+    #[arg(long, global = true)]
+    backend: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model; without arguments, the built-in default.
+    Train(commands::train::TrainArgs),
+    /// Append parameter tokens to a checkpoint, into a new file.
+    Grow(commands::grow::GrowArgs),
+    /// Generate text from a checkpoint.
+    Generate(commands::generate::GenerateArgs),
+    /// Loss, perplexity and bits per byte of a checkpoint.
+    Eval(commands::eval::EvalArgs),
+    /// Show a checkpoint's configuration, parameters and growth history.
+    Inspect(commands::inspect::InspectArgs),
+    /// Device memory a run needs, by class, before anything is allocated.
+    Plan(commands::plan::PlanArgs),
+    /// Check every operator against its reference on this machine's adapter.
+    Selftest(commands::selftest::SelftestArgs),
+    /// List the adapters, their limits, and which would be chosen.
+    Devices,
+}
+
+/// Parses the process arguments. On failure (or `--help`) the message is printed and the exit code returned.
+pub fn parse() -> std::result::Result<Cli, u8> {
+    Cli::try_parse().map_err(|error| {
+        // A closed pipe is the only way this fails, and there is nobody left to tell.
+        let _ = error.print();
+        u8::from(error.use_stderr())
+    })
+}
+
+impl Cli {
+    /// Runs the verb.
+    ///
+    /// # Errors
+    /// Whatever the verb reports.
+    pub fn run(self) -> Result<()> {
+        let request = AdapterRequest { adapter: self.adapter.adapter, backend: self.adapter.backend };
+        match self.command {
+            Command::Train(args) => commands::train::run(&request, &args),
+            Command::Grow(args) => commands::grow::run(&request, &args),
+            Command::Generate(args) => commands::generate::run(&request, &args),
+            Command::Eval(args) => commands::eval::run(&request, &args),
+            Command::Inspect(args) => commands::inspect::run(&args),
+            Command::Plan(args) => commands::plan::run(&request, &args),
+            Command::Selftest(args) => commands::selftest::run(&request, &args),
+            Command::Devices => commands::devices::run(&request),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,79 @@
+//! `tokenformer generate`: text from a checkpoint, printed as it comes.
+
+use crate::data::StreamDecoder;
+use crate::error::{Error, Result};
+use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::kernel::MatmulKernel;
+use crate::graph::memory::Memory;
+use crate::graph::plan::Limits;
+use crate::model::generate::GeneratorPlans;
+use crate::model::sample::Sampling;
+use crate::train::state::{self, Start};
+use crate::train::trainer::{upload_parameters, upload_rope};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Run directory or checkpoint file.
+    #[arg(value_name = "RUN|FILE")]
+    checkpoint: PathBuf,
+    /// Text to continue.
+    #[arg(long, default_value = "\n")]
+    prompt: String,
+    /// Tokens to generate.
+    #[arg(long, default_value_t = 300)]
+    tokens: usize,
+    /// Divides the logits; 0 takes the most likely token.
+    #[arg(long, default_value_t = 0.8)]
+    temperature: f64,
+    /// Keep only the k most likely tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Keep only the most likely tokens that reach this probability together.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Generates.
+///
+/// # Errors
+/// A checkpoint without a tokenizer, a prompt it cannot encode, bad sampling settings, device errors.
+pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
+    let sampling =
+        Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
+    sampling.validate()?;
+    let (path, checkpoint) = super::load(&args.checkpoint)?;
+    let tokenizer = state::tokenizer(&checkpoint.meta)?.ok_or_else(|| {
+        Error::input(format!(
+            "{} was trained on token shards and has no tokenizer, so there is no text to print; train on text instead",
+            path.display()
+        ))
+    })?;
+    let (start, _) = Start::resumed(checkpoint)?;
+    let prompt = tokenizer.encode(&args.prompt)?;
+    if prompt.is_empty() {
+        return Err(Error::usage("the prompt is empty: give at least one character, such as a line break"));
+    }
+    let engine = super::open_engine(request)?;
+    let (model, limits) = (&start.host.model, Limits::of(&engine.gpu));
+    let plans = GeneratorPlans::new(model, prompt.len(), &limits, MatmulKernel::for_adapter(engine.gpu.software))?;
+    let (memory, programs) = Memory::allocate(&engine, &plans.plans.iter().collect::<Vec<_>>())?;
+    let programs =
+        programs.try_into().map_err(|_| Error::usage("plans and programs differ in number; this is a defect"))?;
+    let generator = plans.ready(programs);
+    upload_rope(&engine, &memory, model)?;
+    upload_parameters(&engine, &memory, model, &start.host.params, str::to_string)?;
+
+    super::print(&args.prompt)?;
+    let mut decoder = StreamDecoder::new(&tokenizer);
+    generator.generate(&engine, &memory, &prompt, args.tokens, &sampling, |token| {
+        super::print(&decoder.push(token))?;
+        Ok(true)
+    })?;
+    super::print(&format!("{}\n", decoder.finish()))
+}

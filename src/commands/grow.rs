@@ -1,0 +1,162 @@
+//! `tokenformer grow`: append parameter tokens to a checkpoint, into a new file. The input is only read.
+
+use crate::checkpoint::GrowthRecord;
+use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule};
+use crate::error::{Error, Result};
+use crate::gpu::adapter::AdapterRequest;
+use crate::rng::{Rng, Stream};
+use crate::train::growth::{describe, max_change, slots};
+use crate::train::probe::{logits, mean_loss};
+use crate::train::state::{self, Start};
+use crate::train::trainer::probe_rows;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Arguments of `grow`.
+#[derive(Debug, Args)]
+pub struct GrowArgs {
+    /// Run directory or checkpoint file to grow.
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// File to write.
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Parameter tokens of each query, key and value projection, in all.
+    #[arg(long)]
+    qkv_slots: Option<usize>,
+    /// Parameter tokens of each output projection, in all.
+    #[arg(long)]
+    proj_slots: Option<usize>,
+    /// Parameter tokens of each feed-forward layer, in all.
+    #[arg(long)]
+    ffn_slots: Option<usize>,
+    /// preserving keeps the function exactly; official is the published recipe.
+    #[arg(long, value_enum, default_value_t = Policy::Preserving)]
+    policy: Policy,
+    /// Keys of the new tokens.
+    #[arg(long, value_enum)]
+    init_keys: Option<Init>,
+    /// Values of the new tokens.
+    #[arg(long, value_enum)]
+    init_values: Option<Init>,
+    /// Scale of what grows.
+    #[arg(long, value_enum)]
+    tau: Option<Tau>,
+    /// AdamW state: carried, or started again.
+    #[arg(long, value_enum)]
+    optimizer: Option<Optimizer>,
+    /// Seed of the new tokens.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Policy {
+    Preserving,
+    Official,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Init {
+    Zero,
+    Random,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Tau {
+    Keep,
+    SqrtN,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Optimizer {
+    Carry,
+    CarryStep,
+    Reset,
+}
+
+impl GrowArgs {
+    fn growth(&self) -> GrowthConfig {
+        GrowthConfig {
+            qkv_slot_num: self.qkv_slots,
+            proj_slot_num: self.proj_slots,
+            ffn_slot_num: self.ffn_slots,
+            policy: match self.policy {
+                Policy::Preserving => GrowthPolicy::Preserving,
+                Policy::Official => GrowthPolicy::Official,
+            },
+            init_keys: self.init_keys.map(|init| match init {
+                Init::Zero => InitKeys::Zero,
+                Init::Random => InitKeys::Random,
+            }),
+            init_values: self.init_values.map(|init| match init {
+                Init::Zero => InitValues::Zero,
+                Init::Random => InitValues::Random,
+            }),
+            tau: self.tau.map(|tau| match tau {
+                Tau::Keep => TauRule::Keep,
+                Tau::SqrtN => TauRule::SqrtN,
+            }),
+            optimizer: self.optimizer.map(|rule| match rule {
+                Optimizer::Carry => OptimizerRule::Carry,
+                Optimizer::CarryStep => OptimizerRule::CarryStep,
+                Optimizer::Reset => OptimizerRule::Reset,
+            }),
+            ..GrowthConfig::default()
+        }
+    }
+}
+
+/// Grows, measures and writes.
+///
+/// # Errors
+/// A refused growth, an output that exists, device and file errors. The input is never written.
+pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
+    if args.output.exists() {
+        return Err(Error::usage(format!(
+            "{} exists and grow does not overwrite: choose another output",
+            args.output.display()
+        )));
+    }
+    let (_, mut checkpoint) = super::load(&args.input)?;
+    let tokenizer = state::tokenizer(&checkpoint.meta)?;
+    let (start, mut config) = Start::resumed(checkpoint.clone())?;
+    let growth = args.growth();
+    let before = start.host;
+    let after = before.grown(&growth, start.step, args.seed)?;
+
+    let rows = probe_rows(&before.model);
+    let (tokens, source) = match state::dataset(&config, tokenizer).and_then(|d| d.val.window(0, rows)) {
+        Ok(tokens) => (tokens, "the first validation window of its data"),
+        Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),
+    };
+    let engine = super::open_engine(request)?;
+    let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;
+    let logits_after = logits(&engine, &after.model, &after.params, &tokens)?;
+    let record = GrowthRecord {
+        at_step: start.step,
+        policy: serde_json::to_value(growth.resolve())
+            .map_err(|e| Error::usage(format!("the growth policy cannot be recorded: {e}")))?,
+        slots_before: slots(&before.model),
+        slots_after: slots(&after.model),
+        params_before: before.model.param_count(),
+        params_after: after.model.param_count(),
+        max_logit_change: max_change(&logits_before, &logits_after),
+        loss_before: mean_loss(&logits_before, &tokens, before.model.vocab_size),
+        loss_after: mean_loss(&logits_after, &tokens, after.model.vocab_size),
+    };
+    let line = describe(&record);
+    config.model = after.model;
+    checkpoint.meta.config = serde_json::to_value(&config)
+        .map_err(|e| Error::usage(format!("the configuration cannot be stored: {e}; this is a defect")))?;
+    checkpoint.meta.cohorts = after.cohorts;
+    checkpoint.meta.lineage.push(record);
+    (checkpoint.params, checkpoint.moment1, checkpoint.moment2) = (after.params, after.moment1, after.moment2);
+    checkpoint.write(&args.output)?;
+    super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))
+}
+
+fn random_tokens(count: usize, vocab: usize) -> Vec<u32> {
+    let mut rng = Rng::new(0, Stream::Validation, 0);
+    (0..count).map(|_| rng.below(vocab as u64) as u32).collect()
+}

@@ -1,0 +1,66 @@
+//! `tokenformer plan`: what a run needs, computed without allocating anything.
+
+use super::settings::Settings;
+use super::train::memory_line;
+use crate::error::Result;
+use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::device::Gpu;
+use crate::gpu::kernel::MatmulKernel;
+use crate::graph::plan::Limits;
+use crate::train::trainer::{RunPlans, first_cohort};
+use clap::Args;
+
+/// Vocabulary assumed where it depends on data that `plan` does not read.
+const BYTE_VOCABULARY: usize = 256;
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Plan for the limits that every WebGPU device offers instead of this machine's adapter.
+    #[arg(long)]
+    webgpu_limits: bool,
+}
+
+/// Prints bytes by class for every stage of the run.
+///
+/// # Errors
+/// A tensor over a limit: its name, bytes, the limit and the remedy.
+pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
+    let mut config = args.settings.resolve()?;
+    if config.model.vocab_size == 0 {
+        config.model.resolve_vocab(BYTE_VOCABULARY)?;
+    }
+    config.validate()?;
+    let (limits, matmul, name) = if args.webgpu_limits {
+        (Limits::WEBGPU_DEFAULT, MatmulKernel::SharedTiles, "any WebGPU device".to_string())
+    } else {
+        let gpu = Gpu::open(request)?;
+        (Limits::of(&gpu), MatmulKernel::for_adapter(gpu.software), gpu.describe())
+    };
+    let mut text = format!("limits of {name}\n");
+    for (i, model) in config.stages()?.iter().enumerate() {
+        let plans = RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, matmul)?;
+        let bytes = plans.bytes()?;
+        let stage = if i == 0 { "at the start".to_string() } else { format!("after growth {i}") };
+        text.push_str(&format!(
+            "\n{stage}: {} parameters, vocabulary {}, {:.3} GFLOP a step in {} dispatches\n",
+            model.param_count(),
+            model.vocab_size,
+            plans.flops_per_step() as f64 / 1e9,
+            plans.micro.calls.len() * plans.shape.grad_accum + plans.update.calls.len()
+        ));
+        for (class, amount) in [
+            ("parameters", bytes.parameters),
+            ("gradients", bytes.gradients),
+            ("moments", bytes.moments),
+            ("activations", bytes.activations),
+            ("workspace", bytes.workspace),
+            ("total", bytes.total()),
+        ] {
+            text.push_str(&memory_line(class, amount));
+        }
+    }
+    super::print(&text)
+}

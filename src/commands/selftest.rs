@@ -1,0 +1,124 @@
+//! `tokenformer selftest`: every operator against its reference on this machine, and a short form of it
+//! that runs by itself the first time an adapter and driver are seen.
+
+use crate::error::{Error, Result};
+use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::device::Gpu;
+use crate::gpu::engine::Engine;
+use crate::gpu::kernel::MatmulKernel;
+use crate::gpu::shader;
+use crate::ops::check::{Report, check};
+use crate::ops::{Case, registry};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `selftest`.
+#[derive(Debug, Args)]
+pub struct SelftestArgs {
+    /// Two cases of each operator instead of all.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs the registry and prints a table.
+///
+/// # Errors
+/// A device error where a case fails.
+pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
+    let engine = Engine::new(Gpu::open(request)?)?;
+    super::print(&format!("{}\n\n", engine.gpu.describe()))?;
+    super::print(&format!("{:<14} {:<44} {:>9} {:>9}\n", "op", "case", "NMSE", "gradient"))?;
+    let (mut failed, mut all) = (Vec::new(), 0);
+    for case in if args.quick { quick() } else { registry() } {
+        all += 1;
+        let report = check(&engine, &case, MatmulKernel::for_adapter(engine.gpu.software))?;
+        super::print(&row(&case, &report))?;
+        if !report.passed {
+            failed.push(format!("{} {}", case.op, case.name));
+        }
+    }
+    remember(&engine, failed.is_empty());
+    super::print(&format!("\n{} of {all} cases passed\n", all - failed.len()))?;
+    verdict(&engine, &failed)
+}
+
+fn row(case: &Case, report: &Report) -> String {
+    let gradient = report.gradient_error.map_or_else(|| "-".to_string(), |e| format!("{e:.1e}"));
+    let guards = if report.guards_intact { "" } else { "  WROTE OUTSIDE A TENSOR" };
+    let failed = if report.passed { "" } else { "  FAILED" };
+    format!("{:<14} {:<44} {:>9.1e} {gradient:>9}{guards}{failed}\n", case.op, case.name, report.nmse)
+}
+
+fn verdict(engine: &Engine, failed: &[String]) -> Result<()> {
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::device(format!(
+        "{} computes wrong numbers ({}); update its driver, or choose another adapter with --adapter or --backend",
+        engine.gpu.describe(),
+        failed.join(", ")
+    )))
+}
+
+/// The two first cases of every op: the smallest, and one with real shapes.
+fn quick() -> Vec<Case> {
+    let mut seen: Vec<(&str, u32)> = Vec::new();
+    let mut cases = registry();
+    cases.retain(|case| {
+        let kind = case.name.split(' ').next().filter(|_| matches!(case.op, "matmul" | "pattention"));
+        let key = kind.map_or_else(|| case.op.to_string(), |k| format!("{} {k}", case.op));
+        let key: &'static str = key.leak();
+        match seen.iter_mut().find(|(op, _)| *op == key) {
+            Some((_, count)) => {
+                *count += 1;
+                *count == 2
+            }
+            None => {
+                seen.push((key, 1));
+                true
+            }
+        }
+    });
+    cases
+}
+
+/// Runs the quick cases unless this adapter, driver and version passed them before.
+///
+/// # Errors
+/// A device error naming what came out wrong: numbers from such an adapter are worth nothing.
+pub fn once_per_adapter(engine: &Engine) -> Result<()> {
+    if verdict_file(engine).is_some_and(|path| std::fs::read_to_string(path).is_ok_and(|text| text == "passed\n")) {
+        return Ok(());
+    }
+    eprintln!("first use of this adapter and driver: checking its numbers once");
+    let mut failed = Vec::new();
+    for case in quick() {
+        let report = check(engine, &case, MatmulKernel::for_adapter(engine.gpu.software))?;
+        if !report.passed {
+            failed.push(format!("{} {}", case.op, case.name));
+        }
+    }
+    remember(engine, failed.is_empty());
+    verdict(engine, &failed)
+}
+
+/// Where the verdict is kept: per adapter, driver, program version and shader text.
+fn verdict_file(engine: &Engine) -> Option<PathBuf> {
+    let text = shader::FILES.iter().flat_map(|(_, text)| text.bytes());
+    let hash = text.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let name = format!("selftest-{}-{}-{hash:016x}", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
+    let cache = match std::env::var_os("TOKENFORMER_CACHE_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => directories::ProjectDirs::from("", "", "tokenformer")?.cache_dir().to_path_buf(),
+    };
+    Some(cache.join(name))
+}
+
+/// A verdict that cannot be written is only forgotten: the test runs again next time.
+fn remember(engine: &Engine, passed: bool) {
+    let Some(path) = verdict_file(engine) else { return };
+    if let Some(dir) = path.parent() {
+        let _ = std::fs::create_dir_all(dir);
+    }
+    let _ = std::fs::write(path, if passed { "passed\n" } else { "failed\n" });
+}

@@ -1,0 +1,82 @@
+//! The configuration of a run from preset, file and flags, in that order.
+
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Where settings come from.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Start from a preset: quickstart (default), shakespeare-char, 150m, 450m, 900m, 1-5b.
+    #[arg(long)]
+    preset: Option<String>,
+    /// Read settings from a TOML file (which may name a preset to start from).
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    config: Option<PathBuf>,
+    /// Train on this text file or token shard (.bin).
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Directory the run is written to.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Optimizer steps.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Sequences per micro-batch.
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Peak learning rate.
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Seed of everything random.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Any other setting, such as train.grad_clip=0.5 or growth=[] (repeatable).
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Settings {
+    /// Preset or file, then flags. Not yet validated: the vocabulary may depend on the data.
+    ///
+    /// # Errors
+    /// Unknown presets and keys, and values of the wrong type.
+    pub fn resolve(&self) -> Result<RunConfig> {
+        let mut config = match (&self.config, &self.preset) {
+            (Some(path), _) => RunConfig::read(path)?,
+            (None, Some(name)) => RunConfig::preset(name)?,
+            (None, None) => RunConfig::preset("quickstart")?,
+        };
+        self.apply(&mut config)?;
+        Ok(config)
+    }
+
+    /// Flags over an existing configuration, when resuming.
+    ///
+    /// # Errors
+    /// `--preset` and `--config` have no place there.
+    pub fn over(&self, mut config: RunConfig) -> Result<RunConfig> {
+        if self.preset.is_some() || self.config.is_some() {
+            return Err(Error::usage(
+                "a resumed run takes its settings from its checkpoint: drop --preset and --config, or use --set for a \
+                 single setting",
+            ));
+        }
+        self.apply(&mut config)?;
+        Ok(config)
+    }
+
+    fn apply(&self, config: &mut RunConfig) -> Result<()> {
+        if let Some(path) = &self.data {
+            config.data.path = Some(path.clone());
+            config.data.val_path = None;
+        }
+        config.out_dir = self.out.clone().unwrap_or_else(|| config.out_dir.clone());
+        config.train.max_steps = self.steps.unwrap_or(config.train.max_steps);
+        config.train.batch_size = self.batch_size.unwrap_or(config.train.batch_size);
+        config.train.lr = self.lr.unwrap_or(config.train.lr);
+        config.train.seed = self.seed.unwrap_or(config.train.seed);
+        self.set.iter().try_for_each(|assignment| config.apply_override(assignment))
+    }
+}

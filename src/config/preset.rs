@@ -1,0 +1,163 @@
+//! Runs by name: the default, nanoGPT's laptop run, and the four models of the paper.
+//!
+//! A preset is a complete [`RunConfig`]; files and flags override it key by key.
+
+use std::path::PathBuf;
+
+use super::{DataConfig, GrowthConfig, ModelConfig, RunConfig, TrainConfig};
+use crate::error::{Error, Result};
+
+/// Name and summary of every preset.
+pub const PRESETS: [(&str, &str); 6] = [
+    ("quickstart", "a tiny model on the built-in corpus that grows half-way: minutes on any device"),
+    ("shakespeare-char", "nanoGPT's laptop run on tinyshakespeare: 4 layers x 128, characters"),
+    ("150m", "the paper's 150M model: 12 layers x 768, 50304 tokens"),
+    ("450m", "the paper's 450M model: 24 layers x 1024, 50304 tokens"),
+    ("900m", "the paper's 900M model: 32 layers x 1280, 50304 tokens"),
+    ("1-5b", "the paper's 1.5B model: 40 layers x 1536, 50304 tokens"),
+];
+
+impl RunConfig {
+    /// The preset called `name`, one of [`PRESETS`].
+    ///
+    /// # Errors
+    /// A usage error naming the presets there are.
+    pub fn preset(name: &str) -> Result<Self> {
+        match name {
+            "quickstart" => Ok(quickstart()),
+            "shakespeare-char" => Ok(shakespeare_char()),
+            "150m" => Ok(paper(name, Size { layers: 12, width: 768, heads: 12, batch: 4 })),
+            "450m" => Ok(paper(name, Size { layers: 24, width: 1024, heads: 16, batch: 4 })),
+            "900m" => Ok(paper(name, Size { layers: 32, width: 1280, heads: 16, batch: 2 })),
+            "1-5b" => Ok(paper(name, Size { layers: 40, width: 1536, heads: 16, batch: 2 })),
+            _ => Err(Error::usage(format!(
+                "there is no preset \"{}\": choose one of {}",
+                super::file::shortened(name),
+                PRESETS.map(|(name, _)| name).join(", ")
+            ))),
+        }
+    }
+}
+
+fn quickstart() -> RunConfig {
+    let model = ModelConfig {
+        num_layers: 2,
+        hidden_size: 64,
+        num_attention_heads: 4,
+        seq_length: 64,
+        qkv_slot_num: 64,
+        proj_slot_num: 64,
+        ffn_slot_num: 128,
+        ..ModelConfig::default()
+    };
+    let train = TrainConfig {
+        batch_size: 8,
+        max_steps: 400,
+        lr: 3e-3,
+        min_lr: 3e-4,
+        eval_interval: 100,
+        eval_batches: 8,
+        sample_interval: 200,
+        sample_tokens: 120,
+        checkpoint_interval: 100,
+        ..TrainConfig::default()
+    };
+    let growth = GrowthConfig {
+        at_step: 200,
+        qkv_slot_num: Some(96),
+        proj_slot_num: Some(96),
+        ffn_slot_num: Some(256),
+        ..GrowthConfig::default()
+    };
+    let out_dir = PathBuf::from("runs/quickstart");
+    RunConfig { out_dir, model, train, data: DataConfig::default(), growth: vec![growth] }
+}
+
+/// `config/train_shakespeare_char.py` with the flags of nanoGPT's README for a laptop, without dropout.
+fn shakespeare_char() -> RunConfig {
+    let train = TrainConfig { beta2: 0.99, ..TrainConfig::default() };
+    let data = DataConfig { path: Some(PathBuf::from("data/tinyshakespeare.txt")), ..DataConfig::default() };
+    RunConfig { out_dir: PathBuf::from("runs/shakespeare-char"), train, data, ..RunConfig::default() }
+}
+
+/// What sets one model of the paper apart.
+struct Size {
+    layers: usize,
+    width: usize,
+    heads: usize,
+    /// Sequences a micro-batch: ours, chosen so that one tensor of scores stays within 128 MiB.
+    batch: usize,
+}
+
+/// `configs/tokenformer/*_train_pile.yml` of the official repository: 1024 sequences an update.
+fn paper(name: &str, size: Size) -> RunConfig {
+    let model = ModelConfig {
+        vocab_size: 50_304,
+        num_layers: size.layers,
+        hidden_size: size.width,
+        num_attention_heads: size.heads,
+        seq_length: 2048,
+        qkv_slot_num: size.width,
+        proj_slot_num: size.width,
+        ffn_slot_num: 4 * size.width,
+        ..ModelConfig::default()
+    };
+    let train = TrainConfig {
+        batch_size: size.batch,
+        total_batch_tokens: 1024 * 2048,
+        max_steps: 143_000,
+        lr: 6e-4,
+        min_lr: 6e-5,
+        warmup_fraction: 0.01,
+        eval_interval: 5000,
+        eval_batches: 100,
+        sample_interval: 5000,
+        keep_last: 6,
+        log_interval: 1,
+        ..TrainConfig::default()
+    };
+    // The names nanoGPT gives its token shards.
+    let data = DataConfig {
+        path: Some(PathBuf::from("data/train.bin")),
+        val_path: Some(PathBuf::from("data/val.bin")),
+        ..DataConfig::default()
+    };
+    RunConfig { out_dir: PathBuf::from(format!("runs/{name}")), model, train, data, growth: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_valid() {
+        for (name, _) in PRESETS {
+            RunConfig::preset(name).and_then(|run| run.validate()).unwrap();
+        }
+        assert!(RunConfig::preset("15m").unwrap_err().to_string().contains("150m, 450m"));
+    }
+
+    #[test]
+    fn the_papers_models_have_the_papers_sizes() {
+        // V*C + L*(8*C*C + 2*4C*C) + 2C, worked out by hand.
+        let expected = [("150m", 151_881_216), ("450m", 454_166_528), ("900m", 903_252_480), ("1-5b", 1_587_219_456)];
+        for (name, count) in expected {
+            let run = RunConfig::preset(name).unwrap();
+            assert_eq!(run.model.param_count(), count, "{name}");
+            let sequences = run.train.batch_size * run.train.grad_accum(&run.model).unwrap();
+            assert_eq!(sequences, 1024, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_small_presets_have_their_published_settings() {
+        let laptop = RunConfig::preset("shakespeare-char").unwrap();
+        let (model, train) = (&laptop.model, &laptop.train);
+        assert_eq!((model.num_layers, model.num_attention_heads, model.hidden_size, model.seq_length), (4, 4, 128, 64));
+        assert_eq!((train.batch_size, train.max_steps, train.lr, train.beta2), (12, 2000, 1e-3, 0.99));
+        let quick = RunConfig::preset("quickstart").unwrap();
+        // 2 layers of 2*64*(4*64 + 128) values and the final norm; the embedding waits for its tokenizer.
+        assert_eq!(quick.model.param_count(), 2 * 2 * 64 * (4 * 64 + 128) + 128);
+        assert_eq!(quick.stages().unwrap()[1].param_count(), 2 * 2 * 64 * (4 * 96 + 256) + 128);
+    }
+}

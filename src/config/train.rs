@@ -1,0 +1,284 @@
+//! How a model is trained and on what: optimiser, schedule, intervals, data.
+//!
+//! The rate a step runs at is computed by `train::schedule`; files are opened by the data room.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_SIZE, ModelConfig, fraction, in_range, not_negative, positive, require};
+use crate::error::{Error, Result};
+
+/// The most tokens of one micro-batch: keeps (tokens, vocabulary) products far inside 64 bits.
+const MAX_MICRO_BATCH_TOKENS: usize = 1 << 28;
+
+/// How the learning rate goes from `lr` to `min_lr` after its warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LrSchedule {
+    /// Half a cosine that reaches `min_lr` at `max_steps`, as the official schedule.
+    Cosine,
+    /// `lr` throughout.
+    Constant,
+    /// Warm-up, stable, decay: `lr` until the last `decay_fraction`, then a straight line to `min_lr`.
+    Wsd,
+}
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerKind {
+    /// One of 256 bytes.
+    Byte,
+    /// One of the characters that occur in the training text.
+    Char,
+}
+
+/// Optimisation and the rhythm of a run. Intervals are in steps (parameter updates).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainConfig {
+    /// Sequences of one micro-batch, B.
+    pub batch_size: usize,
+    /// Tokens of one update, a multiple of `batch_size * seq_length`; 0 is exactly that product.
+    pub total_batch_tokens: usize,
+    /// Updates of the whole run.
+    pub max_steps: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Learning rate at the end.
+    pub min_lr: f64,
+    /// Shape of the learning rate over the run.
+    pub lr_schedule: LrSchedule,
+    /// Share of `max_steps` spent rising from 0 to `lr`.
+    pub warmup_fraction: f64,
+    /// Share of `max_steps` that the `wsd` schedule spends falling to `min_lr`.
+    pub decay_fraction: f64,
+    /// AdamW: decay of the first moment.
+    pub beta1: f64,
+    /// AdamW: decay of the second moment.
+    pub beta2: f64,
+    /// AdamW: added to the root of the second moment.
+    pub adam_eps: f64,
+    /// AdamW: decoupled weight decay of everything but norms and biases.
+    pub weight_decay: f64,
+    /// Largest global gradient norm; 0 turns clipping off.
+    pub grad_clip: f64,
+    /// Seed of everything random in the run.
+    pub seed: u64,
+    /// Steps between evaluations; 0 evaluates at the end only.
+    pub eval_interval: usize,
+    /// Micro-batches of one evaluation.
+    pub eval_batches: usize,
+    /// Steps between printed samples; 0 samples at the end only.
+    pub sample_interval: usize,
+    /// Tokens of a sample; 0 prints none.
+    pub sample_tokens: usize,
+    /// Text a sample continues; may be empty.
+    pub sample_prompt: String,
+    /// Temperature of samples; 0 always takes the likeliest token.
+    pub sample_temperature: f64,
+    /// Steps between checkpoints; 0 saves at the end only.
+    pub checkpoint_interval: usize,
+    /// Checkpoints kept; older ones are removed once a newer one is safe.
+    pub keep_last: usize,
+    /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values.
+    pub loss_chunk_rows: usize,
+    /// Steps between lines of the log.
+    pub log_interval: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 12,
+            total_batch_tokens: 0,
+            max_steps: 2000,
+            lr: 1e-3,
+            min_lr: 1e-4,
+            lr_schedule: LrSchedule::Cosine,
+            warmup_fraction: 0.05,
+            decay_fraction: 0.2,
+            beta1: 0.9,
+            beta2: 0.95,
+            adam_eps: 1e-8,
+            weight_decay: 0.1,
+            grad_clip: 1.0,
+            seed: 1337,
+            eval_interval: 250,
+            eval_batches: 20,
+            sample_interval: 500,
+            sample_tokens: 200,
+            sample_prompt: String::new(),
+            sample_temperature: 0.8,
+            checkpoint_interval: 500,
+            keep_last: 2,
+            loss_chunk_rows: 1024,
+            log_interval: 10,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Micro-batches of one update.
+    ///
+    /// # Errors
+    /// A usage error when `total_batch_tokens` is not a multiple of `batch_size * seq_length`, or when that
+    /// product is zero or too large.
+    pub fn grad_accum(&self, model: &ModelConfig) -> Result<usize> {
+        let (batch, length) = (self.batch_size, model.seq_length);
+        let micro = batch.checked_mul(length).filter(|&tokens| (1..=MAX_MICRO_BATCH_TOKENS).contains(&tokens));
+        let Some(micro) = micro else {
+            return Err(Error::usage(format!(
+                "a micro-batch of batch_size {batch} x seq_length {length} tokens is not between 1 and \
+                 {MAX_MICRO_BATCH_TOKENS}: change batch_size and reach a larger batch through total_batch_tokens"
+            )));
+        };
+        let total = self.total_batch_tokens;
+        require(total.is_multiple_of(micro), || {
+            let below = total / micro * micro;
+            let nearest = if below == 0 { micro } else { below };
+            format!(
+                "total_batch_tokens {total} is not a multiple of batch_size {batch} x seq_length {length} = {micro}: \
+                 use {nearest}, or 0 for one micro-batch"
+            )
+        })?;
+        Ok((total / micro).max(1))
+    }
+
+    /// Checks the settings against each other and the model's sequence length.
+    ///
+    /// # Errors
+    /// A usage error naming the setting, its value, the limit and the remedy.
+    pub fn validate(&self, model: &ModelConfig) -> Result<()> {
+        self.grad_accum(model)?;
+        in_range("max_steps", self.max_steps, 1, u32::MAX as usize)?;
+        in_range("eval_batches", self.eval_batches, 1, MAX_SIZE)?;
+        in_range("sample_tokens", self.sample_tokens, 0, MAX_SIZE)?;
+        in_range("keep_last", self.keep_last, 1, usize::MAX)?;
+        in_range("loss_chunk_rows", self.loss_chunk_rows, 1, MAX_SIZE)?;
+        in_range("log_interval", self.log_interval, 1, usize::MAX)?;
+        not_negative("weight_decay", self.weight_decay)?;
+        not_negative("grad_clip", self.grad_clip)?;
+        not_negative("sample_temperature", self.sample_temperature)?;
+        positive("adam_eps", self.adam_eps)?;
+        for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            require((0.0..1.0).contains(&beta), || {
+                format!("{name} is {beta}, but must be at least 0 and below 1: the usual values are 0.9 and 0.95")
+            })?;
+        }
+        // TOML, the format runs are written in, has signed integers only.
+        require(i64::try_from(self.seed).is_ok(), || {
+            format!("seed is {}, but a seed in a file is at most {}: choose a smaller one", self.seed, i64::MAX)
+        })?;
+        self.validate_schedule()
+    }
+
+    fn validate_schedule(&self) -> Result<()> {
+        positive("lr", self.lr)?;
+        not_negative("min_lr", self.min_lr)?;
+        require(self.min_lr <= self.lr, || {
+            format!("min_lr {} is above lr {}: lower min_lr, usually to a tenth of lr", self.min_lr, self.lr)
+        })?;
+        fraction("warmup_fraction", self.warmup_fraction)?;
+        fraction("decay_fraction", self.decay_fraction)?;
+        let overlap = self.lr_schedule == LrSchedule::Wsd && self.warmup_fraction + self.decay_fraction > 1.0;
+        require(!overlap, || {
+            format!(
+                "warmup_fraction {} and decay_fraction {} add up to more than the whole run: lower one of them",
+                self.warmup_fraction, self.decay_fraction
+            )
+        })
+    }
+}
+
+/// What a run reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataConfig {
+    /// Training text (UTF-8) or token shard (`.bin`); absent is the built-in corpus.
+    pub path: Option<PathBuf>,
+    /// Validation data; absent splits `val_fraction` off the end of the training data.
+    pub val_path: Option<PathBuf>,
+    /// How text becomes tokens; a token shard already is tokens.
+    pub tokenizer: TokenizerKind,
+    /// Share of the data held back for validation.
+    pub val_fraction: f64,
+    /// Sentences of the built-in corpus.
+    pub corpus_sentences: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { path: None, val_path: None, tokenizer: TokenizerKind::Char, val_fraction: 0.1, corpus_sentences: 20_000 }
+    }
+}
+
+impl DataConfig {
+    /// Checks the settings, not the files.
+    ///
+    /// # Errors
+    /// A usage error naming the setting, its value, the limit and the remedy.
+    pub fn validate(&self) -> Result<()> {
+        require(self.path.is_some() || self.val_path.is_none(), || {
+            "val_path is set but path is not: give the training data a path too, or drop val_path".to_owned()
+        })?;
+        in_range("corpus_sentences", self.corpus_sentences, 1, 10_000_000)?;
+        let share = self.val_fraction;
+        // Also where it goes unused: a NaN would not survive the checkpoint's JSON.
+        fraction("val_fraction", share)?;
+        require(self.val_path.is_some() || (share > 0.0 && share < 1.0), || {
+            format!("val_fraction is {share}, but must be above 0 and below 1: use 0.1, or set val_path")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut TrainConfig)) -> String {
+        let mut train = TrainConfig::default();
+        change(&mut train);
+        train.validate(&ModelConfig::default()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn accumulation_is_whole_micro_batches() {
+        let model = ModelConfig::default();
+        let of = |total_batch_tokens| TrainConfig { total_batch_tokens, ..TrainConfig::default() }.grad_accum(&model);
+        assert_eq!((of(0), of(768), of(3 * 768)), (Ok(1), Ok(1), Ok(3)));
+        assert!(of(1000).unwrap_err().to_string().contains("12 x seq_length 64 = 768: use 768"));
+        assert!(of(100).unwrap_err().to_string().contains("use 768"));
+    }
+
+    #[test]
+    fn a_micro_batch_cannot_overflow_or_vanish() {
+        assert!(refusal(|t| t.batch_size = usize::MAX).contains("not between 1 and"));
+        assert!(refusal(|t| t.batch_size = 0).contains("batch_size 0 x seq_length 64"));
+    }
+
+    #[test]
+    fn rates_and_fractions_make_sense() {
+        assert!(refusal(|t| t.lr = 0.0).contains("lr is 0"));
+        assert!(refusal(|t| t.min_lr = 0.5).contains("min_lr 0.5 is above lr 0.001"));
+        assert!(refusal(|t| t.beta2 = 1.0).contains("beta2 is 1"));
+        assert!(refusal(|t| t.warmup_fraction = 1.1).contains("warmup_fraction is 1.1"));
+        assert!(refusal(|t| t.seed = u64::MAX).contains("seed is 18446744073709551615"));
+        let wsd = |t: &mut TrainConfig| (t.lr_schedule, t.decay_fraction) = (LrSchedule::Wsd, 0.96);
+        assert!(refusal(wsd).contains("more than the whole run"));
+    }
+
+    #[test]
+    fn validation_data_come_from_somewhere() {
+        assert!(DataConfig { val_fraction: 0.0, ..DataConfig::default() }.validate().is_err());
+        let split = DataConfig {
+            path: Some("a".into()),
+            val_path: Some("b".into()),
+            val_fraction: 0.0,
+            ..DataConfig::default()
+        };
+        assert!(split.validate().is_ok());
+        assert!(DataConfig { path: None, ..split }.validate().is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! Which windows of the data make a batch: pure functions of a seed and a number, with no state.
+//!
+//! A run that resumes, or a step that is replayed, therefore reads the same tokens again.
+//!
+//! A window is `seq + 1` consecutive tokens: the first `seq` are the inputs, the last `seq` the targets.
+
+use super::TokenSource;
+use crate::error::{Error, Result};
+use crate::rng::{Rng, Stream};
+
+/// Inputs and targets of `B` windows, each `[B, T]` row-major.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Input tokens.
+    pub tokens: Vec<u32>,
+    /// The token that follows each input.
+    pub targets: Vec<u32>,
+}
+
+impl Batch {
+    fn read(source: &TokenSource, starts: impl ExactSizeIterator<Item = usize>, seq: usize) -> Result<Self> {
+        let size = starts.len().saturating_mul(seq);
+        let mut batch = Self { tokens: Vec::with_capacity(size), targets: Vec::with_capacity(size) };
+        for start in starts {
+            let window = source.window(start, seq + 1)?;
+            batch.tokens.extend(window.iter().take(seq));
+            batch.targets.extend(window.iter().skip(1));
+        }
+        Ok(batch)
+    }
+}
+
+/// Number of different windows of `source`.
+///
+/// # Errors
+/// A batch or sequence of nothing, or a source shorter than one window.
+fn window_count(source: &TokenSource, batch: usize, seq: usize) -> Result<usize> {
+    if batch == 0 || seq == 0 {
+        return Err(Error::usage(format!("a batch of {batch} rows of {seq} tokens is empty; both must be at least 1")));
+    }
+    match source.len().checked_sub(seq) {
+        Some(count) if count > 0 => Ok(count),
+        _ => Err(Error::input(format!(
+            "{} tokens are too few for one sequence of {seq} and the token after it; use a smaller seq_length",
+            source.len()
+        ))),
+    }
+}
+
+/// Micro-batch number `index` (step * grad_accum + micro-step) of the run with this seed.
+///
+/// Row `r` starts at draw `index * batch + r`, uniform over all windows, with replacement as nanoGPT.
+///
+/// # Errors
+/// A source shorter than a window, or a token outside the vocabulary of a shard.
+pub fn train_batch(source: &TokenSource, seed: u64, index: u64, batch: usize, seq: usize) -> Result<Batch> {
+    let windows = window_count(source, batch, seq)? as u64;
+    let first = index.wrapping_mul(batch as u64);
+    let start = |row: usize| Rng::new(seed, Stream::Batch, first.wrapping_add(row as u64)).below(windows) as usize;
+    Batch::read(source, (0..batch).map(start), seq)
+}
+
+/// The `batches` batches of every validation of a run: windows at even distances over the source.
+///
+/// # Errors
+/// As [`train_batch`].
+pub fn validation_batches(source: &TokenSource, batches: usize, batch: usize, seq: usize) -> Result<Vec<Batch>> {
+    let windows = window_count(source, batch, seq)? as u128;
+    let rows = (batches as u128 * batch as u128).max(1);
+    let start = |at: usize| (at as u128 * windows / rows) as usize;
+    (0..batches).map(|b| Batch::read(source, (b * batch..(b + 1) * batch).map(start), seq)).collect()
+}
+
+/// One batch of [`all_windows`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvalBatch {
+    /// Inputs and targets, `[B, T]`; rows past the end of the data repeat the last window.
+    pub batch: Batch,
+    /// Which targets count, `[B, T]`: over all batches, every token but the first counts once.
+    pub counted: Vec<bool>,
+}
+
+/// Windows side by side over the whole source, `batch` at a time.
+///
+/// The last window ends with the data, so it may overlap the one before; what it repeats does not count.
+///
+/// # Errors
+/// As [`train_batch`], here or from the iterator.
+pub fn all_windows(
+    source: &TokenSource,
+    batch: usize,
+    seq: usize,
+) -> Result<impl ExactSizeIterator<Item = Result<EvalBatch>>> {
+    let last = window_count(source, batch, seq)? - 1;
+    let rows = last.div_ceil(seq) + 1;
+    Ok((0..rows.div_ceil(batch)).map(move |b| {
+        // Row r is to score the targets of r * seq .. (r + 1) * seq; it starts there, or earlier at the end.
+        let wanted = (b * batch..(b + 1) * batch).map(move |row| row * seq);
+        let counted = wanted.clone().flat_map(|at| {
+            let repeated = at - at.min(last);
+            (0..seq).map(move |t| t >= repeated)
+        });
+        let counted = counted.collect();
+        Ok(EvalBatch { batch: Batch::read(source, wanted.map(|at| at.min(last)), seq)?, counted })
+    }))
+}
+
+/// The rows of a batch grouped by token: lets the embedding gradient add them up in a fixed order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenIndex {
+    /// Row numbers `0..R`, sorted by token, in rising order within a token.
+    pub rows: Vec<u32>,
+    /// `[V + 1]`: token `v` owns `rows[starts[v]..starts[v + 1]]`.
+    pub starts: Vec<u32>,
+}
+
+/// Groups the rows of a batch by token (a counting sort).
+///
+/// # Errors
+/// A token that is not below `vocab`, or more rows than a u32 counts.
+pub fn token_index(tokens: &[u32], vocab: usize) -> Result<TokenIndex> {
+    let count = u32::try_from(tokens.len())
+        .map_err(|_| Error::usage(format!("a batch of {} tokens is too large; use a smaller batch", tokens.len())))?;
+    let mut starts = vec![0_u32; vocab + 1];
+    for &token in tokens {
+        match starts.get_mut(token as usize + 1) {
+            Some(n) => *n += 1,
+            None => return Err(Error::input(format!("token {token} is not below vocab_size {vocab}"))),
+        }
+    }
+    let mut total = 0;
+    for start in &mut starts {
+        total += *start;
+        *start = total;
+    }
+    let mut next = starts.clone();
+    let mut rows = vec![0; tokens.len()];
+    for (row, &token) in (0..count).zip(tokens) {
+        // Both indices hold: the token was checked above, and `next` stays below the number of rows.
+        let slot = &mut next[token as usize];
+        rows[*slot as usize] = row;
+        *slot += 1;
+    }
+    Ok(TokenIndex { rows, starts })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting(n: u32) -> TokenSource {
+        TokenSource::from_tokens((0..n).collect())
+    }
+
+    #[test]
+    fn training_batches_repeat_shift_by_one_and_reach_both_ends() {
+        let source = counting(20);
+        let batch = train_batch(&source, 7, 3, 4, 5).unwrap();
+        assert_eq!(batch, train_batch(&source, 7, 3, 4, 5).unwrap());
+        assert_ne!(batch, train_batch(&source, 7, 4, 4, 5).unwrap());
+        assert_ne!(batch, train_batch(&source, 8, 3, 4, 5).unwrap());
+        assert!(batch.tokens.iter().zip(&batch.targets).all(|(a, b)| a + 1 == *b));
+        // Rows are numbered through the run: two batches of two are one of four.
+        let halves = [6, 7].map(|index| train_batch(&source, 7, index, 2, 5).unwrap().tokens).concat();
+        assert_eq!(halves, batch.tokens);
+        let starts: Vec<u32> = (0..500).map(|i| train_batch(&source, 7, i, 1, 5).unwrap().tokens[0]).collect();
+        assert_eq!((starts.iter().min(), starts.iter().max()), (Some(&0), Some(&14)));
+    }
+
+    #[test]
+    fn a_source_of_one_window_works_and_one_token_less_is_refused() {
+        assert_eq!(train_batch(&counting(6), 1, 0, 1, 5).unwrap().targets, [1, 2, 3, 4, 5]);
+        assert_eq!(train_batch(&counting(5), 1, 0, 1, 5).unwrap_err().exit_code(), 2);
+        assert_eq!(train_batch(&counting(5), 1, 0, 0, 5).unwrap_err().exit_code(), 1);
+    }
+
+    #[test]
+    fn validation_windows_are_evenly_spaced() {
+        let batches = validation_batches(&counting(104), 2, 2, 4).unwrap();
+        let starts: Vec<u32> = batches.iter().flat_map(|b| [b.tokens[0], b.tokens[4]]).collect();
+        assert_eq!(starts, [0, 25, 50, 75]);
+    }
+
+    #[test]
+    fn all_windows_count_every_target_once() {
+        for n in 5..40 {
+            for batch in 1..4 {
+                let mut counted = Vec::new();
+                for part in all_windows(&counting(n), batch, 4).unwrap() {
+                    let part = part.unwrap();
+                    assert_eq!(part.batch.targets.len(), batch * 4);
+                    let kept = part.batch.targets.iter().zip(&part.counted).filter(|(_, counted)| **counted);
+                    counted.extend(kept.map(|(target, _)| *target));
+                }
+                assert_eq!(counted, (1..n).collect::<Vec<_>>(), "n {n}, batch {batch}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_index_groups_rows_by_token_in_order() {
+        let index = token_index(&[3, 0, 3, 1, 0, 3], 5).unwrap();
+        assert_eq!(index.rows, [1, 4, 3, 0, 2, 5]);
+        assert_eq!(index.starts, [0, 2, 3, 3, 6, 6]);
+        assert!(token_index(&[5], 5).is_err());
+        assert_eq!(token_index(&[], 2).unwrap().starts, [0, 0, 0]);
+    }
+}

@@ -1,0 +1,69 @@
+//! Training data: from a text file, token shards or the built-in corpus to batches of token numbers.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `tokenizer` | text to tokens and back |
+//! | `text` | reading a text file, splitting off its validation part |
+//! | `shard` | memory-mapped `.bin` files of ready tokens |
+//! | `source`, `open` | a split's tokens, wherever they are; which files make a data set |
+//! | `batch` | which windows make a batch: a pure function of seed and number |
+//! | `grammar`, `corpus`, `floor` | the built-in corpus and its exact entropy |
+//!
+//! This room knows neither the GPU nor the model, and downloads nothing.
+
+mod batch;
+mod corpus;
+mod floor;
+mod grammar;
+mod open;
+mod shard;
+mod source;
+mod text;
+mod tokenizer;
+
+pub use batch::{Batch, EvalBatch, TokenIndex, all_windows, token_index, train_batch, validation_batches};
+pub use corpus::{DEFAULT_SENTENCES, builtin, builtin_with};
+pub use grammar::Grammar;
+pub use open::{open, open_with};
+pub use source::TokenSource;
+pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
+
+use crate::error::{Error, Result};
+
+/// What a run trains on.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// Tokens to train on.
+    pub train: TokenSource,
+    /// Tokens to validate on.
+    pub val: TokenSource,
+    /// How tokens become text; `None` for shards, whose tokenizer is not known.
+    pub tokenizer: Option<Tokenizer>,
+    /// Every token is below it.
+    pub vocab_size: usize,
+    /// Entropy in nats per token of the built-in corpus: the lowest loss there is. `None` for files.
+    pub entropy_floor: Option<f64>,
+    /// Where the tokens are from, for people.
+    pub description: String,
+}
+
+impl Dataset {
+    /// Checks that both splits have a window of `seq_length` tokens and the one after them.
+    ///
+    /// # Errors
+    /// The split, its length, what is needed and what to change.
+    pub fn check_length(&self, seq_length: usize) -> Result<()> {
+        let needed = seq_length.saturating_add(1);
+        for (name, split, remedy) in
+            [("training", &self.train, "val_fraction smaller"), ("validation", &self.val, "val_fraction larger")]
+        {
+            let have = split.len();
+            if have < needed {
+                let sentence = format!("the {name} split of the {} has {have} tokens", self.description);
+                let limit = format!(", but seq_length {seq_length} needs at least {needed}");
+                return Err(Error::input(sentence + &limit + "; use more text, make seq_length smaller or " + remedy));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Which files make a data set: one text, a text and a validation text, or token shards.
+
+use std::path::Path;
+
+use super::shard::Shard;
+use super::{Dataset, TokenSource, Tokenizer, TokenizerKind, text};
+use crate::error::{Error, Result};
+
+/// Opens a data set: a token shard if `path` ends in `.bin`, else UTF-8 text.
+///
+/// Validation is on the file at `val_path`, or else on the last `val_fraction` of `path` (at a character
+/// boundary). A text gets a tokenizer of `kind`, made for both files; shards get none, and need their
+/// `vocab_size_for_shards`.
+///
+/// # Errors
+/// What cannot be read, is empty or not UTF-8; a `val_fraction` out of range; a shard without vocabulary.
+pub fn open(
+    path: &Path,
+    val_path: Option<&Path>,
+    kind: TokenizerKind,
+    val_fraction: f64,
+    vocab_size_for_shards: Option<usize>,
+) -> Result<Dataset> {
+    if is_shard(path) {
+        let vocab = vocab_size_for_shards.filter(|&vocab| vocab > 0).ok_or_else(|| {
+            let sentence = format!("{} is a token shard, which does not say its vocabulary", path.display());
+            Error::usage(sentence + "; set vocab_size (GPT-2: 50257)")
+        })?;
+        return open_shards(path, val_path, val_fraction, vocab, None);
+    }
+    open_texts(path, val_path, val_fraction, |texts| Tokenizer::of(kind, texts))
+}
+
+/// [`open`] with the tokenizer of a checkpoint; a shard is then taken to hold that tokenizer's tokens.
+///
+/// # Errors
+/// As [`open`], and a character outside the tokenizer's vocabulary.
+pub fn open_with(tokenizer: Tokenizer, path: &Path, val_path: Option<&Path>, val_fraction: f64) -> Result<Dataset> {
+    if is_shard(path) {
+        return open_shards(path, val_path, val_fraction, tokenizer.vocab_size(), Some(tokenizer));
+    }
+    open_texts(path, val_path, val_fraction, |_| Ok(tokenizer))
+}
+
+fn is_shard(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bin"))
+}
+
+fn open_texts(
+    path: &Path,
+    val_path: Option<&Path>,
+    val_fraction: f64,
+    tokenizer: impl FnOnce(&[&str]) -> Result<Tokenizer>,
+) -> Result<Dataset> {
+    let main = text::read(path)?;
+    let (train, val, tokenizer) = match val_path {
+        Some(val_path) => {
+            let other = text::read(val_path)?;
+            let tokenizer = tokenizer(&[&main, &other]).map_err(|error| within(path, error))?;
+            (encoded(path, &main, &tokenizer)?, encoded(val_path, &other, &tokenizer)?, tokenizer)
+        }
+        None => {
+            let boundary = text::split_at(&main, val_fraction)?;
+            let tokenizer = tokenizer(&[&main]).map_err(|error| within(path, error))?;
+            // Encoded as a whole, so that an error gives the position in the file.
+            let all = encoded(path, &main, &tokenizer)?;
+            let (train, val) = all.split_at(tokenizer.count(main.get(..boundary).unwrap_or_default()));
+            (train, val, tokenizer)
+        }
+    };
+    Ok(dataset(path, val_path, train, val, tokenizer.vocab_size(), Some(tokenizer)))
+}
+
+fn open_shards(
+    path: &Path,
+    val_path: Option<&Path>,
+    val_fraction: f64,
+    vocab_size: usize,
+    tokenizer: Option<Tokenizer>,
+) -> Result<Dataset> {
+    let main = TokenSource::from_shard(Shard::open(path, vocab_size)?);
+    let (train, val) = match val_path {
+        Some(val_path) => (main, TokenSource::from_shard(Shard::open(val_path, vocab_size)?)),
+        None => {
+            let boundary = text::split_count(main.len(), val_fraction)?;
+            main.split_at(boundary)
+        }
+    };
+    Ok(dataset(path, val_path, train, val, vocab_size, tokenizer))
+}
+
+fn dataset(
+    path: &Path,
+    val_path: Option<&Path>,
+    train: TokenSource,
+    val: TokenSource,
+    vocab_size: usize,
+    tokenizer: Option<Tokenizer>,
+) -> Dataset {
+    let second = val_path.map(|path| format!(" and {}", path.display())).unwrap_or_default();
+    let description = format!("data in {}{second}", path.display());
+    Dataset { train, val, tokenizer, vocab_size, entropy_floor: None, description }
+}
+
+fn encoded(path: &Path, text: &str, tokenizer: &Tokenizer) -> Result<TokenSource> {
+    TokenSource::from_text(text, tokenizer).map_err(|error| within(path, error))
+}
+
+/// Puts the name of the file before what is wrong with its text.
+fn within(path: &Path, error: Error) -> Error {
+    Error::input(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn write(dir: &tempfile::TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_text_is_split_by_characters_in_either_tokenizer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(&dir, "text.txt", "ééééabcd");
+        for (kind, tokens) in [(TokenizerKind::Char, (4, 4)), (TokenizerKind::Byte, (8, 4))] {
+            let data = open(&path, None, kind, 0.5, None).unwrap();
+            assert_eq!((data.train.len(), data.val.len()), tokens);
+            let all = data.val.window(0, 4).unwrap();
+            assert_eq!(data.tokenizer.unwrap().decode(&all), "abcd");
+        }
+        let data = open(&path, None, TokenizerKind::Byte, 0.5, None).unwrap();
+        let said = data.check_length(4).unwrap_err().to_string();
+        assert!(said.contains("validation split") && said.contains("has 4 tokens") && said.contains("5"), "{said}");
+    }
+
+    #[test]
+    fn a_validation_file_and_a_tokenizer_of_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (write(&dir, "a.txt", "abab"), write(&dir, "b.txt", "abc"));
+        let data = open(&a, Some(&b), TokenizerKind::Char, 0.0, None).unwrap();
+        assert_eq!((data.train.len(), data.val.len(), data.vocab_size), (4, 3, 3));
+        let narrow = open(&a, None, TokenizerKind::Char, 0.5, None).unwrap().tokenizer.unwrap();
+        let said = open_with(narrow, &a, Some(&b), 0.5).unwrap_err().to_string();
+        assert!(said.contains("b.txt: character 'c' (U+0063) at position 2"), "{said}");
+    }
+
+    #[test]
+    fn shards_need_a_vocabulary() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(&dir, "train.bin", (0..20_u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+        let open = |vocab| open(&path, None, TokenizerKind::Char, 0.25, vocab);
+        assert_eq!(open(None).unwrap_err().exit_code(), 1);
+        let data = open(Some(20)).unwrap();
+        assert_eq!((data.train.len(), data.val.len(), data.tokenizer.is_none()), (15, 5, true));
+        assert_eq!(data.val.window(0, 5).unwrap(), [15, 16, 17, 18, 19]);
+        let data = open(Some(19)).unwrap();
+        assert!(data.train.window(0, 15).is_ok() && data.val.window(0, 5).is_err());
+        assert_eq!(open_with(Tokenizer::Byte, &path, None, 0.5).unwrap().vocab_size, 256);
+    }
+}

@@ -1,0 +1,197 @@
+//! Token shards: files of ready-made tokens, memory-mapped, in nanoGPT's and llm.c's `.bin` formats.
+//!
+//! | format | header | tokens |
+//! |---|---|---|
+//! | nanoGPT | none | u16 |
+//! | llm.c, GPT-2 | 256 i32: magic 20240520, version 1, count | u16 |
+//! | llm.c, Llama 3 | 256 i32: magic 20240801, version 7, count | u32 |
+//!
+//! All little-endian. A file that begins with one of the magics is llm.c's, any other is nanoGPT's: the
+//! magics read as u16 are tokens above 55 000, which GPT-2's vocabulary does not have. Sizes are checked
+//! when the file is opened, tokens when they are read.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+const HEADER_BYTES: usize = 256 * 4;
+const MAGIC_U16: i32 = 20_240_520;
+const MAGIC_U32: i32 = 20_240_801;
+
+/// An open token shard.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    layout: Layout,
+    vocab: usize,
+}
+
+/// Where the tokens are in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    /// Bytes before the first token.
+    offset: usize,
+    /// Bytes of a token, 2 or 4.
+    width: usize,
+    /// Number of tokens.
+    len: usize,
+}
+
+impl Shard {
+    /// Opens the shard at `path`, whose tokens are to be below `vocab`.
+    ///
+    /// # Errors
+    /// Missing, not a file, empty, an unknown version, or a size that does not fit the header.
+    pub fn open(path: &Path, vocab: usize) -> Result<Self> {
+        let file = File::open(path).map_err(|cause| Error::io("open", path, &cause))?;
+        let metadata = file.metadata().map_err(|cause| Error::io("open", path, &cause))?;
+        let refuse = |reason: &str| Err(Error::input(format!("{} {reason}", path.display())));
+        if !metadata.is_file() {
+            return refuse("is not a regular file; a token shard is mapped into memory");
+        }
+        if metadata.len() == 0 {
+            return refuse("is empty; a token shard needs at least one token");
+        }
+        let map = map(&file).map_err(|cause| Error::io("map", path, &cause))?;
+        match layout(&map) {
+            Ok(layout) => Ok(Self { path: path.to_owned(), map, layout, vocab }),
+            Err(reason) => refuse(&reason),
+        }
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.layout.len
+    }
+
+    /// Tokens `start..start + len`.
+    ///
+    /// # Errors
+    /// A range outside the shard, or a token that is not below the vocabulary.
+    pub fn window(&self, start: usize, len: usize) -> Result<Vec<u32>> {
+        let Layout { offset, width, len: total } = self.layout;
+        let bytes = start
+            .checked_add(len)
+            .filter(|&end| end <= total)
+            .and_then(|end| self.map.get(offset + start * width..offset + end * width))
+            .ok_or_else(|| {
+                let name = self.path.display();
+                Error::input(format!("{name} has {total} tokens, tokens {start}..{start}+{len} were asked for"))
+            })?;
+        let tokens: Vec<u32> = bytes
+            .chunks_exact(width)
+            .map(|token| token.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte)))
+            .collect();
+        match tokens.iter().position(|&token| token as usize >= self.vocab) {
+            None => Ok(tokens),
+            Some(at) => Err(self.outside(start + at, tokens.get(at).copied().unwrap_or_default())),
+        }
+    }
+
+    fn outside(&self, position: usize, token: u32) -> Error {
+        let (name, vocab) = (self.path.display(), self.vocab);
+        let sentence = format!("{name} has token {token} at position {position}, but vocab_size is {vocab}");
+        Error::input(sentence + "; set vocab_size to that of the tokenizer which made the file")
+    }
+}
+
+/// Maps a file for reading.
+#[allow(unsafe_code)]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the mapping is private and read-only, and is only ever read as bytes, for which every
+    // value is valid. As with any mapping, another process that truncates the file during the run can
+    // end this one with SIGBUS; nothing here writes shards, and a data set is not edited in training.
+    unsafe { Mmap::map(file) }
+}
+
+/// The layout that the first bytes and the size of a file state, or what contradicts it.
+fn layout(file: &[u8]) -> Result<Layout, String> {
+    let word = |at: usize| Some(i32::from_le_bytes(file.get(at * 4..at * 4 + 4)?.try_into().ok()?));
+    let size = file.len();
+    let (width, version) = match word(0) {
+        Some(MAGIC_U16) => (2, 1),
+        Some(MAGIC_U32) => (4, 7),
+        _ if size.is_multiple_of(2) => return Ok(Layout { offset: 0, width: 2, len: size / 2 }),
+        _ => return Err(format!("has {size} bytes, but a shard of 16-bit tokens has an even number; it is damaged")),
+    };
+    if size < HEADER_BYTES {
+        return Err(format!("has {size} bytes, but an llm.c header takes {HEADER_BYTES}; the file is truncated"));
+    }
+    match word(1) {
+        Some(found) if found == version => {}
+        found => {
+            let found = found.unwrap_or_default();
+            return Err(format!("is an llm.c shard of version {found}, only version {version} is known"));
+        }
+    }
+    let count = word(2).unwrap_or_default();
+    let expected = usize::try_from(count).ok().and_then(|n| n.checked_mul(width)?.checked_add(HEADER_BYTES));
+    match (usize::try_from(count), expected) {
+        (Ok(len), Some(expected)) if expected == size => Ok(Layout { offset: HEADER_BYTES, width, len }),
+        _ => Err(format!(
+            "declares {count} tokens of {width} bytes, which does not fit its size of {size} bytes \
+             ({HEADER_BYTES} of them header); it is truncated or damaged"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn llmc(magic: i32, version: i32, count: i32, body: &[u8]) -> Vec<u8> {
+        let mut file: Vec<u8> = [magic, version, count].iter().flat_map(|word| word.to_le_bytes()).collect();
+        file.resize(HEADER_BYTES, 0);
+        file.extend_from_slice(body);
+        file
+    }
+
+    fn open(bytes: &[u8], vocab: usize) -> Result<Shard> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard.bin");
+        std::fs::write(&path, bytes).unwrap();
+        Shard::open(&path, vocab)
+    }
+
+    #[test]
+    fn the_three_formats_are_told_apart() {
+        let u16s: Vec<u8> = [7_u16, 50_256, 1].iter().flat_map(|token| token.to_le_bytes()).collect();
+        let u32s: Vec<u8> = [7_u32, 128_000, 1].iter().flat_map(|token| token.to_le_bytes()).collect();
+        assert_eq!(open(&u16s, 50_257).unwrap().window(0, 3).unwrap(), [7, 50_256, 1]);
+        let shard = open(&llmc(MAGIC_U16, 1, 3, &u16s), 50_257).unwrap();
+        assert_eq!((shard.len(), shard.window(1, 2).unwrap()), (3, vec![50_256, 1]));
+        let shard = open(&llmc(MAGIC_U32, 7, 3, &u32s), 128_256).unwrap();
+        assert_eq!((shard.len(), shard.window(1, 1).unwrap()), (3, vec![128_000]));
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        let body = [0_u8; 6];
+        for (file, said) in [
+            (vec![], "is empty"),
+            (vec![1, 2, 3], "has 3 bytes"),
+            (MAGIC_U16.to_le_bytes().to_vec(), "header takes 1024"),
+            (llmc(MAGIC_U16, 2, 3, &body), "version 2"),
+            (llmc(MAGIC_U16, 1, 4, &body), "declares 4 tokens"),
+            (llmc(MAGIC_U16, 1, 2, &body), "declares 2 tokens"),
+            (llmc(MAGIC_U16, 1, -1, &body), "declares -1 tokens"),
+            (llmc(MAGIC_U32, 7, i32::MAX, &body), "declares 2147483647 tokens"),
+        ] {
+            let error = open(&file, 10).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_outside_the_vocabulary_is_found_when_read() {
+        let shard = open(&[1, 0, 2, 0, 99, 0], 50).unwrap();
+        assert_eq!(shard.window(0, 2).unwrap(), [1, 2]);
+        let error = shard.window(1, 2).unwrap_err().to_string();
+        assert!(error.contains("shard.bin has token 99 at position 2, but vocab_size is 50"), "{error}");
+        assert!(shard.window(2, 2).is_err() && shard.window(usize::MAX, 2).is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! The one error type of the library: a sentence a user can act on, and the exit code it ends in.
+//!
+//! Every message names the thing, its value, the limit and the remedy, in one sentence. It does not
+//! carry a chain of causes: the cause, where there is one, is part of the sentence.
+
+use std::path::Path;
+
+/// What went wrong, by who has to act.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The command line or a combination of settings is wrong (exit code 1).
+    #[error("{0}")]
+    Usage(String),
+    /// A file, its contents, or a value in it is wrong (exit code 2).
+    #[error("{0}")]
+    Input(String),
+    /// The GPU, its driver or its limits stand in the way (exit code 3).
+    #[error("{0}")]
+    Device(String),
+    /// Training diverged (exit code 4).
+    #[error("{0}")]
+    Diverged(String),
+    /// The user interrupted the run; everything was saved (exit code 130).
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+/// Result of everything in this library that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A usage error (exit code 1).
+    pub fn usage(sentence: impl Into<String>) -> Self {
+        Self::Usage(sentence.into())
+    }
+
+    /// An input error (exit code 2).
+    pub fn input(sentence: impl Into<String>) -> Self {
+        Self::Input(sentence.into())
+    }
+
+    /// A device error (exit code 3).
+    pub fn device(sentence: impl Into<String>) -> Self {
+        Self::Device(sentence.into())
+    }
+
+    /// An input error about an operation on a file: `cannot read corpus.txt: no such file or directory`.
+    pub fn io(verb: &str, path: &Path, cause: &std::io::Error) -> Self {
+        Self::Input(format!("cannot {verb} {}: {}", path.display(), plain(cause)))
+    }
+
+    /// The process exit code this error ends in.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 1,
+            Self::Input(_) => 2,
+            Self::Device(_) => 3,
+            Self::Diverged(_) => 4,
+            Self::Interrupted(_) => 130,
+        }
+    }
+}
+
+/// The operating system's own words, without Rust's "(os error 2)".
+fn plain(cause: &std::io::Error) -> String {
+    let text = cause.to_string();
+    match text.find(" (os error") {
+        Some(end) => text.get(..end).unwrap_or(&text).to_lowercase(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_errors_read_as_one_sentence() {
+        let cause = std::io::Error::from_raw_os_error(2);
+        let error = Error::io("read", Path::new("corpus.txt"), &cause);
+        assert_eq!(error.to_string(), "cannot read corpus.txt: no such file or directory");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

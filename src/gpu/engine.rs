@@ -1,0 +1,316 @@
+//! Buffers, pipelines and dispatches on one device.
+//!
+//! An [`Engine`] compiles each kernel once and keeps it; a [`Program`] is a flat list of dispatches,
+//! replayed as often as wanted. The engine does not know what a tensor means.
+
+use super::device::Gpu;
+use super::kernel::{Access, Kernel};
+use super::shader;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A word no computation produces, written round tensors in tests.
+pub const SENTINEL: u32 = 0x7fc0_dead;
+/// What guarded tensors hold before anything writes them: a large number that spoils any result.
+const POISON: f32 = 1.0e30;
+/// Guard words after a guarded tensor.
+const GUARD_WORDS: u64 = 64;
+
+/// Bytes written at once by [`Engine::write_all`].
+const WRITE_PIECE: usize = 64 << 20;
+/// Bytes of the staging buffer all reads go through.
+const STAGING_BYTES: u64 = 1 << 20;
+
+/// A buffer that is counted while it lives.
+#[derive(Debug)]
+struct Allocation {
+    buffer: wgpu::Buffer,
+    bytes: u64,
+    counter: Arc<AtomicU64>,
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A piece of device memory bound as one tensor; freed with its last clone.
+#[derive(Debug, Clone)]
+pub struct Block {
+    allocation: Arc<Allocation>,
+    bytes: u64,
+    bound: u64,
+}
+
+impl Block {
+    /// Size of the tensor in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The same memory holding a smaller tensor.
+    pub fn sized(&self, bytes: u64) -> Self {
+        Self { allocation: self.allocation.clone(), bytes, bound: bytes.max(4) }
+    }
+}
+
+/// One dispatch to prepare.
+pub struct Dispatch {
+    /// What runs.
+    pub kernel: &'static Kernel,
+    /// Uniform block at binding 0, a multiple of 16 bytes.
+    pub dims: Vec<u32>,
+    /// Bindings 1, 2, ...
+    pub blocks: Vec<Block>,
+    /// Workgroups along x.
+    pub groups: u32,
+}
+
+/// A list of dispatches ready to be replayed.
+pub struct Program {
+    steps: Vec<(wgpu::ComputePipeline, wgpu::BindGroup, u32)>,
+}
+
+impl Program {
+    /// Number of dispatches.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there is nothing to run.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
+
+/// A device with its compiled kernels.
+pub struct Engine {
+    /// The device.
+    pub gpu: Gpu,
+    pipelines: Mutex<HashMap<&'static Kernel, Compiled>>,
+    allocated: Arc<AtomicU64>,
+    staging: wgpu::Buffer,
+}
+
+impl Engine {
+    /// An engine on `gpu`, with nothing compiled yet.
+    ///
+    /// # Errors
+    /// Not even a small staging buffer fits.
+    pub fn new(gpu: Gpu) -> Result<Self> {
+        let staging = gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        Ok(Self { gpu, pipelines: Mutex::default(), allocated: Arc::default(), staging })
+    }
+
+    /// Bytes of device memory that live now and were allocated through this engine.
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Allocates `bytes` (rounded up to 16), zeroed.
+    ///
+    /// # Errors
+    /// The device's own out-of-memory or limit error, as one sentence.
+    pub fn allocate(&self, label: &str, bytes: u64) -> Result<Block> {
+        let size = bytes.max(4).next_multiple_of(16);
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::UNIFORM
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.gpu.buffer(label, size, usage)?;
+        self.allocated.fetch_add(size, Ordering::Relaxed);
+        let allocation = Arc::new(Allocation { buffer, bytes: size, counter: self.allocated.clone() });
+        Ok(Block { allocation, bytes, bound: bytes.max(4).next_multiple_of(4) })
+    }
+
+    /// Allocates `bytes` of poison followed by guard words inside the binding, so that a write past
+    /// the end is seen by [`Engine::guard_intact`] instead of being clamped away by the driver.
+    pub fn allocate_guarded(&self, label: &str, bytes: u64) -> Result<Block> {
+        let words = bytes.div_ceil(4) + GUARD_WORDS;
+        let mut block = self.allocate(label, words * 4)?;
+        let mut content = vec![POISON.to_bits(); (words - GUARD_WORDS) as usize];
+        content.resize(words as usize, SENTINEL);
+        self.write(&block, &content);
+        block.bytes = bytes;
+        Ok(block)
+    }
+
+    /// Whether the words after a guarded block are untouched.
+    pub fn guard_intact(&self, block: &Block) -> Result<bool> {
+        let words: Vec<u32> = self.gpu.read(&block.allocation.buffer, block.bytes.next_multiple_of(4), GUARD_WORDS as usize, Some(&self.staging))?;
+        Ok(words.iter().all(|&w| w == SENTINEL))
+    }
+
+    /// Writes `values` at the start of `block` before the next submission.
+    pub fn write<T: bytemuck::Pod>(&self, block: &Block, values: &[T]) {
+        self.gpu.queue.write_buffer(&block.allocation.buffer, 0, bytemuck::cast_slice(values));
+    }
+
+    /// Writes a large block, in pieces with a submission after each: queued writes are staged in host
+    /// memory until then.
+    pub fn write_all<T: bytemuck::Pod>(&self, block: &Block, values: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        for (i, piece) in bytes.chunks(WRITE_PIECE).enumerate() {
+            self.gpu.queue.write_buffer(&block.allocation.buffer, (i * WRITE_PIECE) as u64, piece);
+            if bytes.len() > WRITE_PIECE {
+                let submission = self.gpu.submit(self.encoder())?;
+                self.gpu.wait(submission)?;
+            }
+        }
+        self.gpu.check()
+    }
+
+    /// Reads a block back as f32, waiting for all work submitted before.
+    pub fn read(&self, block: &Block) -> Result<Vec<f32>> {
+        self.gpu.read(&block.allocation.buffer, 0, (block.bytes / 4) as usize, Some(&self.staging))
+    }
+
+    /// Zeroes blocks within `encoder`, in order with its dispatches.
+    pub fn clear<'a>(&self, encoder: &mut wgpu::CommandEncoder, blocks: impl IntoIterator<Item = &'a Block>) {
+        for block in blocks {
+            encoder.clear_buffer(&block.allocation.buffer, 0, None);
+        }
+    }
+
+    /// Copies a block into another of the same size within `encoder`.
+    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, from: &Block, to: &Block) {
+        let bytes = from.bytes.min(to.bytes).next_multiple_of(4);
+        encoder.copy_buffer_to_buffer(&from.allocation.buffer, 0, &to.allocation.buffer, 0, bytes);
+    }
+
+    /// A new list of commands.
+    pub fn encoder(&self) -> wgpu::CommandEncoder {
+        self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
+    }
+
+    /// Appends a program's dispatches to `encoder`.
+    pub fn record(&self, encoder: &mut wgpu::CommandEncoder, program: &Program) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for (pipeline, bindings, groups) in &program.steps {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, bindings, &[]);
+            pass.dispatch_workgroups(*groups, 1, 1);
+        }
+    }
+
+    /// Submits `encoder` without waiting for it.
+    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<()> {
+        self.gpu.submit(encoder).map(|_| ())
+    }
+
+    /// Runs a program and waits for it.
+    pub fn run(&self, program: &Program) -> Result<()> {
+        let mut encoder = self.encoder();
+        self.record(&mut encoder, program);
+        let submission = self.gpu.submit(encoder)?;
+        self.gpu.wait(submission)
+    }
+
+    /// Compiles what is not compiled yet and binds buffers. All uniform blocks of a program lie in
+    /// one buffer, written once.
+    pub fn prepare(&self, dispatches: &[Dispatch]) -> Result<Program> {
+        let align = u64::from(self.gpu.limits.min_uniform_buffer_offset_alignment).max(16);
+        let mut words: Vec<u32> = Vec::new();
+        let mut ranges = Vec::with_capacity(dispatches.len());
+        for dispatch in dispatches {
+            words.resize((words.len() as u64 * 4).next_multiple_of(align) as usize / 4, 0);
+            ranges.push((words.len() as u64 * 4, dispatch.dims.len() as u64 * 4));
+            words.extend(&dispatch.dims);
+        }
+        let uniforms = self.allocate("dims", words.len() as u64 * 4)?; // kept alive by the bind groups
+        self.write(&uniforms, &words);
+        let mut steps = Vec::with_capacity(dispatches.len());
+        for (dispatch, (offset, size)) in dispatches.iter().zip(ranges) {
+            let (pipeline, layout) = self.pipeline(dispatch.kernel)?;
+            let mut entries = vec![entry(0, &uniforms.allocation.buffer, offset, size)];
+            for (i, block) in dispatch.blocks.iter().enumerate() {
+                entries.push(entry(i as u32 + 1, &block.allocation.buffer, 0, block.bound));
+            }
+            let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(dispatch.kernel.entry),
+                layout: &layout,
+                entries: &entries,
+            });
+            steps.push((pipeline, bind_group, dispatch.groups));
+        }
+        self.gpu.check()?;
+        Ok(Program { steps })
+    }
+
+    /// The compiled pipeline of a kernel.
+    fn pipeline(&self, kernel: &'static Kernel) -> Result<Compiled> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(compiled) = pipelines.get(kernel) {
+            return Ok(compiled.clone());
+        }
+        let compiled = self.compile(kernel)?;
+        pipelines.insert(kernel, compiled.clone());
+        Ok(compiled)
+    }
+
+    fn compile(&self, kernel: &'static Kernel) -> Result<Compiled> {
+        let device = &self.gpu.device;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.file),
+            source: wgpu::ShaderSource::Wgsl(shader::source(kernel.file)?.into()),
+        });
+        let kinds = std::iter::once(&Access::Uniform).chain(kernel.bindings);
+        let entries: Vec<_> = kinds.enumerate().map(|(i, access)| layout_entry(i as u32, *access)).collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(kernel.entry),
+            entries: &entries,
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.entry),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let constants: Vec<(&str, f64)> = kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.entry),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry),
+            // Every kernel writes its workgroup memory before it reads it.
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::device(format!(
+                "kernel {} does not compile on {}: {error}",
+                kernel.name(),
+                self.gpu.describe()
+            )));
+        }
+        self.gpu.check()?;
+        Ok((pipeline, layout))
+    }
+}
+
+fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
+    let size = std::num::NonZeroU64::new(size);
+    wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }) }
+}
+
+fn layout_entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {
+    let ty = match access {
+        Access::Uniform => wgpu::BufferBindingType::Uniform,
+        Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+        Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+    };
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}

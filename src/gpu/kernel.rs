@@ -1,0 +1,109 @@
+//! Kernels as data: which shader file, which entry point, what is bound where.
+//!
+//! A kernel does not know a shape. Shapes, offsets and flags reach it in a small uniform block,
+//! [`Dims`], at binding 0, so one compiled pipeline serves every layer, every batch size and every
+//! size a model grows to. (Compiling a pipeline costs up to seconds on software drivers and on GL;
+//! specialising one per shape made a growth step cost more than the training around it.)
+
+/// How a kernel uses one binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`: the kernel overwrites or updates it.
+    Write,
+    /// `var<uniform>`: scalars that change from run to run.
+    Uniform,
+}
+
+/// One entry point of one shader file.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// File in `shaders/`.
+    pub file: &'static str,
+    /// Entry point in that file.
+    pub entry: &'static str,
+    /// What bindings 1, 2, ... are; binding 0 is always [`Dims`].
+    pub bindings: &'static [Access],
+    /// Values for the shader's boolean `override` constants.
+    pub flags: &'static [(&'static str, bool)],
+}
+
+impl Kernel {
+    /// A kernel without `override` constants.
+    pub const fn new(file: &'static str, entry: &'static str, bindings: &'static [Access]) -> Self {
+        Self { file, entry, bindings, flags: &[] }
+    }
+
+    /// The same kernel with values for its `override` constants.
+    pub const fn with(self, flags: &'static [(&'static str, bool)]) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// `file:entry`, for messages and labels.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.file.trim_end_matches(".wgsl"), self.entry)
+    }
+}
+
+/// Which of several equivalent kernels an adapter should run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MatmulKernel {
+    /// No workgroup memory, one SIMD unit per workgroup: software drivers.
+    #[default]
+    Registers,
+    /// Tiles staged in workgroup memory: GPUs.
+    SharedTiles,
+}
+
+impl MatmulKernel {
+    /// The better one for a class of adapter.
+    pub fn for_adapter(software: bool) -> Self {
+        if software { Self::Registers } else { Self::SharedTiles }
+    }
+}
+
+/// Builds the uniform block at binding 0: 32-bit words in the order of the shader's struct.
+#[derive(Debug, Clone, Default)]
+pub struct Dims(Vec<u32>);
+
+impl Dims {
+    /// An empty block.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a count, size or offset. Plans refuse tensors of 2^31 bytes or more, so every value
+    /// that indexes one fits.
+    pub fn u(mut self, value: usize) -> Self {
+        self.0.push(u32::try_from(value).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// Appends a flag as 0 or 1.
+    pub fn flag(self, value: bool) -> Self {
+        self.u(usize::from(value))
+    }
+
+    /// Appends a number.
+    pub fn f(mut self, value: f64) -> Self {
+        self.0.push((value as f32).to_bits());
+        self
+    }
+
+    /// The words, padded to the 16 bytes a uniform block is rounded up to.
+    pub fn words(&self) -> Vec<u32> {
+        let mut words = self.0.clone();
+        words.resize(words.len().next_multiple_of(4).max(4), 0);
+        words
+    }
+}
+
+/// Most workgroups dispatched in one dimension. Kernels stride over the rest (`row += groups.x`),
+/// so no grid is ever folded into two dimensions.
+pub const MAX_WORKGROUPS: u32 = 65_535;
+
+/// Workgroups for `count` pieces of work.
+pub fn workgroups(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(MAX_WORKGROUPS).clamp(1, MAX_WORKGROUPS)
+}

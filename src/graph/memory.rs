@@ -1,0 +1,183 @@
+//! Device memory shared by several plans: tensors by name, and one pool of slots.
+//!
+//! A [`Ledger`] counts what plans will need without a device; [`Memory`] allocates exactly that.
+//! The plans of a run (training, evaluation, sampling) take turns, so their activations use the same
+//! slots, and parameters are found by name. All plans are admitted before the first step; after it
+//! nothing is allocated.
+
+use super::plan::{Place, Plan, megabytes};
+use super::{Class, Tensor};
+use crate::error::{Error, Result};
+use crate::gpu::engine::{Block, Dispatch, Engine, Program};
+use std::collections::BTreeMap;
+
+/// Bytes by class, as `tokenformer plan` prints them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Bytes {
+    /// Learnable parameters.
+    pub parameters: u64,
+    /// Their gradients.
+    pub gradients: u64,
+    /// AdamW's two moments.
+    pub moments: u64,
+    /// Slots that hold something saved for the backward pass.
+    pub activations: u64,
+    /// Other slots, token buffers, tables, statistics and key/value caches.
+    pub workspace: u64,
+}
+
+impl Bytes {
+    /// Sum over the classes.
+    pub fn total(&self) -> u64 {
+        self.parameters + self.gradients + self.moments + self.activations + self.workspace
+    }
+}
+
+/// Counts the memory of a set of plans.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    named: BTreeMap<String, (Class, u64)>,
+    slots: Vec<super::plan::Slot>,
+}
+
+impl Ledger {
+    /// Adds a plan.
+    ///
+    /// # Errors
+    /// A tensor known under the same name with another size is a defect and refused.
+    pub fn admit(&mut self, plan: &Plan) -> Result<()> {
+        for (info, place) in plan.tensors.iter().zip(&plan.places) {
+            if *place != Place::Named {
+                continue;
+            }
+            let bytes = info.bytes();
+            let known = self.named.entry(info.name.clone()).or_insert((info.class, bytes));
+            if known.1 != bytes {
+                return Err(Error::usage(format!(
+                    "tensor \"{}\" has {bytes} bytes in one plan and {} in another; this is a defect",
+                    info.name, known.1
+                )));
+            }
+        }
+        // Slots are sorted by size in every plan, so slot i of all plans share one buffer.
+        for (i, slot) in plan.slots.iter().enumerate() {
+            match self.slots.get_mut(i) {
+                Some(have) => {
+                    have.bytes = have.bytes.max(slot.bytes);
+                    have.saved |= slot.saved;
+                }
+                None => self.slots.push(*slot),
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes by class.
+    pub fn bytes(&self) -> Bytes {
+        let mut sum = Bytes::default();
+        for &(class, bytes) in self.named.values() {
+            match class {
+                Class::Parameter => sum.parameters += bytes,
+                Class::Gradient => sum.gradients += bytes,
+                Class::Moment => sum.moments += bytes,
+                Class::State | Class::Activation => sum.workspace += bytes,
+            }
+        }
+        for slot in &self.slots {
+            *if slot.saved { &mut sum.activations } else { &mut sum.workspace } += slot.bytes;
+        }
+        sum
+    }
+
+    /// The largest named tensors and slots, for a message about memory.
+    pub fn largest(&self, count: usize) -> Vec<(String, u64)> {
+        let mut all: Vec<(String, u64)> = self.named.iter().map(|(n, &(_, b))| (n.clone(), b)).collect();
+        all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        all.truncate(count);
+        all
+    }
+}
+
+/// Allocated memory of a set of plans on one device.
+#[derive(Default)]
+pub struct Memory {
+    named: BTreeMap<String, Block>,
+    slots: Vec<Block>,
+    bytes: Bytes,
+}
+
+impl Memory {
+    /// Allocates what `plans` need together, zeroed, and prepares their dispatches.
+    ///
+    /// # Errors
+    /// Out of device memory: how much was needed in all, and the remedy.
+    pub fn allocate(engine: &Engine, plans: &[&Plan]) -> Result<(Self, Vec<Program>)> {
+        let mut ledger = Ledger::default();
+        for plan in plans {
+            ledger.admit(plan)?;
+        }
+        let mut memory = Self { bytes: ledger.bytes(), ..Self::default() };
+        let with_total = |e: Error| match e {
+            Error::Device(text) => Error::device(format!(
+                "{text} (the run needs {} of device memory in all; use a smaller batch_size or model)",
+                megabytes(ledger.bytes().total())
+            )),
+            other => other,
+        };
+        for (name, &(_, bytes)) in &ledger.named {
+            memory.named.insert(name.clone(), engine.allocate(name, bytes).map_err(with_total)?);
+        }
+        for (i, slot) in ledger.slots.iter().enumerate() {
+            memory.slots.push(engine.allocate(&format!("slot {i}"), slot.bytes).map_err(with_total)?);
+        }
+        let programs = plans.iter().map(|plan| memory.program(engine, plan)).collect::<Result<_>>()?;
+        Ok((memory, programs))
+    }
+
+    /// As [`Memory::allocate`] for one plan, with no memory shared between its tensors, each followed
+    /// by guard words, and poison instead of zeros: for tests. Returns the guarded blocks by tensor.
+    pub fn allocate_guarded(engine: &Engine, plan: &Plan) -> Result<(Self, Program, Vec<Block>)> {
+        let blocks: Vec<Block> = plan
+            .tensors
+            .iter()
+            .map(|info| engine.allocate_guarded(&info.name, info.bytes()))
+            .collect::<Result<_>>()?;
+        let named = plan.tensors.iter().zip(&blocks).map(|(info, b)| (info.name.clone(), b.clone())).collect();
+        let program = Self::prepare(engine, plan, |t| blocks[t.index()].clone())?;
+        Ok((Self { named, ..Self::default() }, program, blocks))
+    }
+
+    fn program(&self, engine: &Engine, plan: &Plan) -> Result<Program> {
+        Self::prepare(engine, plan, |t| match plan.places[t.index()] {
+            Place::Slot(i) => self.slots[i].sized(plan.tensors[t.index()].bytes()),
+            _ => self.named[&plan.tensors[t.index()].name].clone(),
+        })
+    }
+
+    fn prepare(engine: &Engine, plan: &Plan, block: impl Fn(Tensor) -> Block) -> Result<Program> {
+        let dispatches: Vec<Dispatch> = plan
+            .calls
+            .iter()
+            .map(|call| Dispatch {
+                kernel: call.kernel,
+                dims: call.dims.words(),
+                blocks: call.tensors.iter().map(|&t| block(t)).collect(),
+                groups: call.groups,
+            })
+            .collect();
+        engine.prepare(&dispatches)
+    }
+
+    /// The block of a named tensor.
+    ///
+    /// # Errors
+    /// An unknown name is a defect and says so.
+    pub fn named(&self, name: &str) -> Result<&Block> {
+        self.named.get(name).ok_or_else(|| Error::usage(format!("no tensor \"{name}\" on the device; this is a defect")))
+    }
+
+    /// Bytes by class.
+    pub fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}

@@ -1,0 +1,313 @@
+//! Recording: model code runs once and leaves a list of kernel calls.
+//!
+//! Each op appends its forward calls and pushes its backward on a tape; [`Graph::backward`] walks
+//! the tape in reverse and every op appends its gradient calls to the same list. What comes out is
+//! plain data: tensors with shapes, and calls in order. [`plan`] turns it into buffers and
+//! dispatches. Nothing here touches a GPU.
+
+pub mod memory;
+pub mod plan;
+
+use crate::error::{Error, Result};
+use crate::gpu::kernel::{Access, Dims, Kernel, MatmulKernel, workgroups};
+use std::collections::HashMap;
+
+static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+
+/// Handle of a tensor in one [`Graph`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor(usize);
+
+impl Tensor {
+    /// Position in [`Graph::tensors`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+
+    /// The tensor at a position of [`Graph::tensors`].
+    pub fn from_index(index: usize) -> Self {
+        Self(index)
+    }
+}
+
+/// What a tensor is for; decides who owns its memory and how it is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// Learnable; lives as long as the model.
+    Parameter,
+    /// Accumulated gradient of a parameter.
+    Gradient,
+    /// Optimizer moment of a parameter.
+    Moment,
+    /// Written by the host (tokens, tables, scalars), or read by it (statistics), or kept between
+    /// runs (key/value cache).
+    State,
+    /// Lives within one run of the plan; shares memory with others that live at other times.
+    Activation,
+}
+
+/// Name, shape and class of a tensor. All elements are 32 bits wide (f32, or u32 token ids).
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// Unique among tensors that outlive a plan; a label otherwise.
+    pub name: String,
+    /// Extent of each axis, row-major.
+    pub shape: Vec<usize>,
+    /// Purpose.
+    pub class: Class,
+}
+
+impl TensorInfo {
+    /// Number of elements; `None` where the product overflows.
+    pub fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))
+    }
+
+    /// Size in bytes, saturating.
+    pub fn bytes(&self) -> u64 {
+        self.elements().map_or(u64::MAX, |n| (n as u64).saturating_mul(4))
+    }
+}
+
+/// One dispatch: a kernel, its uniform block and the tensors bound at 1, 2, ...
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What runs.
+    pub kernel: &'static Kernel,
+    /// Tensors at bindings 1, 2, ..., as [`Kernel::bindings`] says.
+    pub tensors: Vec<Tensor>,
+    /// The uniform block at binding 0.
+    pub dims: Dims,
+    /// Workgroups along x.
+    pub groups: u32,
+    /// Floating-point operations, for reports (0 for what is bound by memory).
+    pub flops: u64,
+}
+
+type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
+
+/// A recorded computation.
+#[derive(Default)]
+pub struct Graph {
+    tensors: Vec<TensorInfo>,
+    calls: Vec<Call>,
+    tape: Vec<Backward>,
+    grads: HashMap<Tensor, Tensor>,
+    /// First call of the backward pass; what lives across it is a saved activation.
+    forward_end: Option<usize>,
+    training: bool,
+    matmul: MatmulKernel,
+}
+
+impl Graph {
+    /// A graph that only computes values.
+    pub fn forward_only(matmul: MatmulKernel) -> Self {
+        Self { matmul, ..Self::default() }
+    }
+
+    /// A graph that will be differentiated by [`Graph::backward`].
+    pub fn training(matmul: MatmulKernel) -> Self {
+        Self { training: true, matmul, ..Self::default() }
+    }
+
+    /// Which matrix-product kernel to record.
+    pub fn matmul_kernel(&self) -> MatmulKernel {
+        self.matmul
+    }
+
+    /// Whether ops should save what their backward needs.
+    pub fn is_training(&self) -> bool {
+        self.training
+    }
+
+    /// Adds a tensor of any class.
+    pub fn tensor(&mut self, name: impl Into<String>, shape: &[usize], class: Class) -> Tensor {
+        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), class });
+        Tensor(self.tensors.len() - 1)
+    }
+
+    /// Adds a parameter, known to every plan under the same name.
+    pub fn parameter(&mut self, name: &str, shape: &[usize]) -> Tensor {
+        self.tensor(name, shape, Class::Parameter)
+    }
+
+    /// Adds a tensor that the host writes or reads, or that is kept between runs.
+    pub fn state(&mut self, name: &str, shape: &[usize]) -> Tensor {
+        self.tensor(name, shape, Class::State)
+    }
+
+    /// Adds a tensor that lives within one run.
+    pub fn activation(&mut self, name: &str, shape: &[usize]) -> Tensor {
+        self.tensor(name, shape, Class::Activation)
+    }
+
+    /// Keeps an activation after the run under a name of its own, for the host to read.
+    pub fn keep(&mut self, tensor: Tensor, name: &str) {
+        self.tensors[tensor.0].class = Class::State;
+        self.tensors[tensor.0].name = name.to_string();
+    }
+
+    /// The tensor called `name`; for parameters, whose names are unique in a graph.
+    pub fn find(&self, name: &str) -> Result<Tensor> {
+        let found = self.tensors.iter().position(|t| t.name == name);
+        found.map(Tensor).ok_or_else(|| Error::usage(format!("no tensor \"{name}\" was recorded; this is a defect")))
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, tensor: Tensor) -> &[usize] {
+        &self.tensors[tensor.0].shape
+    }
+
+    /// Rows (first axis) and columns of a matrix; an error names the tensor if it is not one.
+    pub fn matrix(&self, tensor: Tensor) -> Result<(usize, usize)> {
+        match self.shape(tensor) {
+            &[rows, columns] => Ok((rows, columns)),
+            shape => Err(Error::usage(format!(
+                "tensor \"{}\" has shape {shape:?} where a matrix [rows, columns] is needed",
+                self.tensors[tensor.0].name
+            ))),
+        }
+    }
+
+    /// All tensors, by [`Tensor::index`].
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// All calls, in the order they run.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// Index of the first call of the backward pass, if there is one.
+    pub fn forward_end(&self) -> Option<usize> {
+        self.forward_end
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flops(&self) -> u64 {
+        self.calls.iter().map(|c| c.flops).sum()
+    }
+
+    /// Appends one dispatch.
+    pub fn call(
+        &mut self,
+        kernel: &'static Kernel,
+        tensors: &[Tensor],
+        dims: Dims,
+        groups: u32,
+        flops: u64,
+    ) -> Result<()> {
+        let wrong = |what: &str| Err(Error::usage(format!("kernel {} {what}; this is a defect", kernel.name())));
+        if tensors.len() != kernel.bindings.len() {
+            return wrong("is called with the wrong number of tensors");
+        }
+        for (i, (t, access)) in tensors.iter().zip(kernel.bindings).enumerate() {
+            let rebound = tensors.iter().zip(kernel.bindings).enumerate().any(|(j, (other, other_access))| {
+                i != j && t == other && (*access == Access::Write || *other_access == Access::Write)
+            });
+            if rebound {
+                return wrong("binds one tensor twice and writes it");
+            }
+        }
+        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops });
+        Ok(())
+    }
+
+    /// Pushes the backward of what was just recorded. It runs (records) during [`Graph::backward`].
+    pub fn on_backward(&mut self, record: impl FnOnce(&mut Graph) -> Result<()> + 'static) {
+        if self.training {
+            self.tape.push(Box::new(record));
+        }
+    }
+
+    /// The gradient that arrived for `tensor`, an activation; read-only for the op that takes it
+    /// unless the op produced `tensor` in place.
+    pub fn take_grad(&mut self, tensor: Tensor) -> Result<Tensor> {
+        self.grads.remove(&tensor).ok_or_else(|| {
+            Error::usage(format!("no gradient reaches tensor \"{}\"; this is a defect", self.tensors[tensor.0].name))
+        })
+    }
+
+    /// As [`Graph::take_grad`], for an op that changes the gradient in place.
+    pub fn take_grad_owned(&mut self, tensor: Tensor) -> Result<Tensor> {
+        let grad = self.take_grad(tensor)?;
+        let owned = self.unshared(tensor, grad)?;
+        self.grads.remove(&tensor);
+        Ok(owned)
+    }
+
+    /// Where to put a gradient of `tensor`, and whether to add to what is already there.
+    ///
+    /// Gradients of parameters always accumulate: they are cleared once per optimizer step and
+    /// summed over micro-batches. The first gradient of an activation overwrites.
+    pub fn grad_target(&mut self, tensor: Tensor) -> Result<(Tensor, bool)> {
+        if let Some(&grad) = self.grads.get(&tensor) {
+            return Ok((self.unshared(tensor, grad)?, true));
+        }
+        let info = self.tensors[tensor.0].clone();
+        let parameter = info.class == Class::Parameter;
+        let (name, class) = if parameter {
+            (grad_name(&info.name), Class::Gradient)
+        } else {
+            (format!("d {}", info.name), Class::Activation)
+        };
+        let grad = self.tensor(name, &info.shape, class);
+        self.grads.insert(tensor, grad);
+        Ok((grad, parameter))
+    }
+
+    /// Declares that `grad` already holds a gradient of `tensor`: computed with the forward, given
+    /// from outside, or passed through unchanged by an addition.
+    pub fn set_grad(&mut self, tensor: Tensor, grad: Tensor) {
+        self.grads.insert(tensor, grad);
+    }
+
+    /// The gradient recorded for `tensor` so far.
+    pub fn grad(&self, tensor: Tensor) -> Option<Tensor> {
+        self.grads.get(&tensor).copied()
+    }
+
+    /// `grad`, or a copy of it if another tensor still waits to read the same gradient.
+    fn unshared(&mut self, tensor: Tensor, grad: Tensor) -> Result<Tensor> {
+        if !self.grads.iter().any(|(&t, &g)| t != tensor && g == grad) {
+            return Ok(grad);
+        }
+        let info = self.tensors[grad.0].clone();
+        let elements = info.elements().unwrap_or(0);
+        let copy = self.activation(&info.name, &info.shape);
+        self.call(&COPY, &[grad, copy], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)?;
+        self.grads.insert(tensor, copy);
+        Ok(copy)
+    }
+
+    /// Walks the tape in reverse; every op appends its gradient calls.
+    ///
+    /// # Errors
+    /// A parameter that no gradient reached is an error: it would silently stay as it was.
+    pub fn backward(&mut self) -> Result<()> {
+        self.forward_end = Some(self.calls.len());
+        while let Some(record) = self.tape.pop() {
+            record(self)?;
+        }
+        for (i, info) in self.tensors.iter().enumerate() {
+            if info.class == Class::Parameter && !self.grads.contains_key(&Tensor(i)) {
+                return Err(Error::usage(format!(
+                    "parameter \"{}\" gets no gradient: it takes no part in the loss; this is a defect",
+                    info.name
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Name of a parameter's gradient in device memory.
+pub fn grad_name(parameter: &str) -> String {
+    format!("grad:{parameter}")
+}
+
+/// Names of a parameter's first and second moment in device memory.
+pub fn moment_names(parameter: &str) -> (String, String) {
+    (format!("m:{parameter}"), format!("v:{parameter}"))
+}

@@ -1,0 +1,237 @@
+//! From a recorded [`Graph`] to slots: every limit checked and every byte known, before anything is
+//! allocated.
+//!
+//! Activations are packed by lifetime: two that are never needed at the same call share a *slot*, one
+//! buffer as large as the largest of them. (Slots are whole buffers, not ranges of one arena, because
+//! WebGPU tracks hazards per buffer and refuses one buffer bound both for reading and for writing.)
+
+use super::{Call, Class, Graph, TensorInfo};
+use crate::error::{Error, Result};
+use crate::gpu::device::Gpu;
+use crate::gpu::kernel::{Access, MAX_WORKGROUPS};
+
+/// What a device allows, as far as a plan cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest storage binding in bytes.
+    pub max_binding: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer: u64,
+    /// Most storage bindings of one kernel.
+    pub max_storage_buffers: u32,
+}
+
+impl Limits {
+    /// What every WebGPU device offers: 128 MiB bindings, 256 MiB buffers, 8 storage buffers.
+    pub const WEBGPU_DEFAULT: Self = Self { max_binding: 128 << 20, max_buffer: 256 << 20, max_storage_buffers: 8 };
+
+    /// What an open device allows.
+    pub fn of(gpu: &Gpu) -> Self {
+        Self {
+            max_binding: gpu.limits.max_storage_buffer_binding_size,
+            max_buffer: gpu.limits.max_buffer_size,
+            max_storage_buffers: gpu.limits.max_storage_buffers_per_shader_stage,
+        }
+    }
+
+    /// Largest tensor in bytes. Past 2^31 - 4 some drivers compute addresses wrongly
+    /// (gfx-rs/wgpu #10305, #6221), whatever limit they report.
+    pub fn max_tensor(&self) -> u64 {
+        self.max_binding.min(self.max_buffer).min((1 << 31) - 4)
+    }
+}
+
+/// Memory shared by activations that live at different times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Whether something in it is saved by the forward pass for the backward pass.
+    pub saved: bool,
+}
+
+/// Where a tensor lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In a buffer of its own, found by name.
+    Named,
+    /// In the slot of this index.
+    Slot(usize),
+    /// Nowhere: no call uses it.
+    Unused,
+}
+
+/// A checked, laid-out computation.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Tensors, by [`super::Tensor::index`].
+    pub tensors: Vec<TensorInfo>,
+    /// Dispatches in order.
+    pub calls: Vec<Call>,
+    /// Place of each tensor.
+    pub places: Vec<Place>,
+    /// Slots, largest first.
+    pub slots: Vec<Slot>,
+}
+
+/// First and last call that touches a tensor.
+#[derive(Debug, Clone, Copy)]
+struct Lifetime {
+    first: usize,
+    last: usize,
+}
+
+impl Plan {
+    /// Checks `graph` against `limits` and assigns slots.
+    ///
+    /// # Errors
+    /// A tensor over the limit is named with its bytes, the limit and what would make it smaller.
+    pub fn new(graph: &Graph, limits: &Limits) -> Result<Self> {
+        let tensors = graph.tensors().to_vec();
+        for info in &tensors {
+            check_size(info, limits)?;
+        }
+        for call in graph.calls() {
+            check_call(call, limits)?;
+        }
+        let lifetimes = lifetimes(graph);
+        let (places, slots) = pack(&tensors, &lifetimes, graph.forward_end());
+        Ok(Self { tensors, calls: graph.calls().to_vec(), places, slots })
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flops(&self) -> u64 {
+        self.calls.iter().map(|c| c.flops).sum()
+    }
+}
+
+fn check_size(info: &TensorInfo, limits: &Limits) -> Result<()> {
+    let (bytes, most) = (info.bytes(), limits.max_tensor());
+    if bytes <= most {
+        return Ok(());
+    }
+    let remedy = match info.class {
+        Class::Activation | Class::State => "use a smaller batch_size or seq_length",
+        _ if info.name.contains("word_embeddings") => "use a smaller vocabulary or hidden_size",
+        _ if info.name.contains(".mlp.") => "use a smaller ffn_slot_num or hidden_size",
+        _ => "use fewer parameter tokens or a smaller hidden_size",
+    };
+    Err(Error::device(format!(
+        "tensor \"{}\" needs {} in one binding, this device allows {}; {remedy}, or another adapter",
+        info.name,
+        megabytes(bytes),
+        megabytes(most)
+    )))
+}
+
+fn check_call(call: &Call, limits: &Limits) -> Result<()> {
+    let storage = call.kernel.bindings.iter().filter(|a| **a != Access::Uniform).count();
+    if storage > limits.max_storage_buffers as usize || call.groups > MAX_WORKGROUPS {
+        return Err(Error::device(format!(
+            "kernel {} needs {storage} storage buffers and {} workgroups, this device allows {} and {MAX_WORKGROUPS}; \
+             use another adapter",
+            call.kernel.name(),
+            call.groups,
+            limits.max_storage_buffers
+        )));
+    }
+    Ok(())
+}
+
+fn lifetimes(graph: &Graph) -> Vec<Option<Lifetime>> {
+    let mut lifetimes: Vec<Option<Lifetime>> = vec![None; graph.tensors().len()];
+    for (i, call) in graph.calls().iter().enumerate() {
+        for tensor in &call.tensors {
+            let lifetime = lifetimes[tensor.index()].get_or_insert(Lifetime { first: i, last: i });
+            lifetime.last = i;
+        }
+    }
+    lifetimes
+}
+
+/// Largest tensors first, each into the first slot that is free during its lifetime. A slot is as
+/// large as the first tensor put in it, so nothing is ever enlarged.
+fn pack(
+    tensors: &[TensorInfo],
+    lifetimes: &[Option<Lifetime>],
+    forward_end: Option<usize>,
+) -> (Vec<Place>, Vec<Slot>) {
+    let mut places: Vec<Place> =
+        tensors.iter().map(|t| if t.class == Class::Activation { Place::Unused } else { Place::Named }).collect();
+    let mut order: Vec<(u64, usize, Lifetime)> = tensors
+        .iter()
+        .zip(lifetimes)
+        .enumerate()
+        .filter(|(_, (info, _))| info.class == Class::Activation)
+        .filter_map(|(i, (info, lifetime))| lifetime.map(|l| (info.bytes(), i, l)))
+        .collect();
+    order.sort_by_key(|&(bytes, i, _)| (std::cmp::Reverse(bytes), i));
+
+    let mut slots: Vec<Slot> = Vec::new();
+    let mut occupied: Vec<Vec<Lifetime>> = Vec::new();
+    for (bytes, tensor, life) in order {
+        let free = |taken: &Vec<Lifetime>| taken.iter().all(|t| life.last < t.first || t.last < life.first);
+        let index = occupied.iter().position(free).unwrap_or_else(|| {
+            slots.push(Slot { bytes, saved: false });
+            occupied.push(Vec::new());
+            slots.len() - 1
+        });
+        occupied[index].push(life);
+        slots[index].saved |= forward_end.is_some_and(|end| life.first < end && end <= life.last);
+        places[tensor] = Place::Slot(index);
+    }
+    (places, slots)
+}
+
+/// "151.0 MB" (10^6 bytes), as limits are usually quoted to users.
+pub fn megabytes(bytes: u64) -> String {
+    match bytes {
+        0..=999_999 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..=999_999_999 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::kernel::{Dims, Kernel};
+
+    static STEP: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+
+    fn chain(lengths: &[usize]) -> Graph {
+        let mut g = Graph::forward_only(Default::default());
+        let mut x = g.state("in", &[lengths[0]]);
+        for &n in lengths {
+            let y = g.activation("y", &[n]);
+            g.call(&STEP, &[x, y], Dims::new(), 1, 0).unwrap();
+            x = y;
+        }
+        g
+    }
+
+    #[test]
+    fn a_chain_needs_two_slots() {
+        let plan = Plan::new(&chain(&[100, 50, 80, 20, 90]), &Limits::WEBGPU_DEFAULT).unwrap();
+        assert_eq!(plan.slots.iter().map(|s| s.bytes).collect::<Vec<_>>(), [400, 200]);
+    }
+
+    #[test]
+    fn tensors_alive_together_never_share() {
+        let graph = chain(&[7, 9, 3, 8, 8, 2, 9]);
+        let plan = Plan::new(&graph, &Limits::WEBGPU_DEFAULT).unwrap();
+        for call in &plan.calls {
+            let slots: Vec<_> = call.tensors.iter().map(|t| plan.places[t.index()]).collect();
+            assert_ne!(slots[0], slots[1]);
+        }
+    }
+
+    #[test]
+    fn a_tensor_over_the_limit_is_named_with_the_remedy() {
+        let mut g = Graph::forward_only(Default::default());
+        g.parameter("layers.3.mlp.key_param_tokens", &[49_152, 768]);
+        let error = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap_err().to_string();
+        assert!(error.contains("layers.3.mlp.key_param_tokens") && error.contains("151.0 MB"), "{error}");
+        assert!(error.contains("134.2 MB") && error.contains("ffn_slot_num"), "{error}");
+    }
+}

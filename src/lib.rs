@@ -1,0 +1,35 @@
+//! Train and grow TokenFormer language models on any GPU that wgpu reaches, with WGSL compute shaders.
+//!
+//! A TokenFormer (arXiv 2410.23168) replaces every linear projection by attention to learnable parameter
+//! tokens, so a trained model grows by appending tokens. The rooms of this crate, each using only those
+//! below it:
+//!
+//! - [`cli`] and [`commands`]: the program. One verb per file.
+//! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
+//! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
+//! - [`ops`]: one file per operator with formula, forward, backward, f64 reference and test cases.
+//! - [`graph`]: model code runs once and leaves a list of kernel calls; a plan lays them out in memory.
+//! - [`gpu`]: the only room that knows wgpu. Adapters, buffers, pipelines. The kernels are in `shaders/`.
+//! - [`data`]: tokenizers, token shards, batch order, the built-in corpus.
+//! - [`checkpoint`]: one safetensors file per checkpoint, written so that it is whole or not there.
+//! - [`config`], [`error`], [`rng`], [`array`]: leaves that every room may use.
+//!
+//! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
+//! records the gradients; [`graph::plan::Plan`] checks every limit and packs activations by lifetime;
+//! [`graph::memory::Memory`] allocates exactly that; a step replays the flat list of dispatches. Nothing is
+//! allocated after the first step, the order is fixed, there are no float atomics: the same bits in every
+//! run on the same adapter and driver.
+
+pub mod array;
+pub mod checkpoint;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod gpu;
+pub mod graph;
+pub mod model;
+pub mod ops;
+pub mod rng;
+pub mod train;

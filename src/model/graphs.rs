@@ -1,0 +1,205 @@
+//! The computations of a run, recorded: a training micro-batch, the optimizer's update, an evaluation
+//! batch, full logits, and a chunk of a generation.
+//!
+//! Tensors that outlive a graph are shared by name through [`crate::graph::memory::Memory`]; the names are
+//! the constants here.
+
+use super::{Inputs, hidden};
+use crate::config::{ModelConfig, TrainConfig};
+use crate::error::Result;
+use crate::gpu::kernel::MatmulKernel;
+use crate::graph::{Class, Graph, grad_name, moment_names};
+use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
+use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
+use crate::ops::embedding::TokenRows;
+use crate::ops::grad_norm::grad_norm;
+use crate::ops::matmul::{Layout, Product};
+use std::collections::BTreeMap;
+
+/// Token ids of a training or evaluation batch.
+pub const TOKENS: &str = "tokens";
+/// Targets of a training or evaluation batch.
+pub const TARGETS: &str = "targets";
+/// Rows of the batch sorted by token.
+pub const SORTED_ROWS: &str = "sorted_rows";
+/// Where each token's rows start.
+pub const TOKEN_STARTS: &str = "token_starts";
+/// Uniform block of a run at position 0.
+pub const RUN: &str = "run";
+/// Cosines and sines.
+pub const ROPE: &str = "rope";
+/// Loss, gradient norm, clip factor, finite flag of a training step.
+pub const STATS_NAME: &str = "stats";
+/// Loss of evaluation batches.
+pub const EVAL_STATS: &str = "eval_stats";
+/// Scalars of an optimizer step.
+pub const UPDATE: &str = "update";
+/// Tokens of a probe or generation chunk, by rows: see [`chunk_tokens`].
+const CHUNK_TOKENS: &str = "chunk_tokens";
+/// Logits of a probe.
+pub const LOGITS: &str = "logits";
+/// Logits of the last row of a generation chunk.
+pub const LAST_LOGITS: &str = "last_logits";
+/// Uniform block of a generation.
+pub const CHUNK_RUN: &str = "chunk_run";
+
+/// Words of the run block.
+pub const RUN_WORDS: usize = 4;
+
+/// Name of the token buffer of a chunk of `rows`.
+pub fn chunk_tokens(rows: usize) -> String {
+    format!("{CHUNK_TOKENS}:{rows}")
+}
+
+/// Shape of one micro-batch and its weight in the step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens a sequence.
+    pub seq: usize,
+    /// Micro-batches a step: each weighs 1 / grad_accum.
+    pub grad_accum: usize,
+    /// Most rows of logits held at once.
+    pub chunk_rows: usize,
+}
+
+impl BatchShape {
+    /// Tokens of a micro-batch.
+    pub fn rows(&self) -> usize {
+        self.batch * self.seq
+    }
+
+    fn head(&self, grad_accum: usize) -> Head {
+        Head { chunk_rows: self.chunk_rows, weight: 1.0 / (self.rows() * grad_accum) as f64 }
+    }
+}
+
+fn rope(g: &mut Graph, config: &ModelConfig) -> crate::graph::Tensor {
+    g.state(ROPE, &[config.seq_length, config.rotary_width().max(2)])
+}
+
+fn batch_inputs(g: &mut Graph, config: &ModelConfig, shape: &BatchShape) -> Inputs {
+    let rows = shape.rows();
+    Inputs {
+        batch: shape.batch,
+        seq: shape.seq,
+        tokens: g.state(TOKENS, &[rows]),
+        index: None,
+        run: g.state(RUN, &[RUN_WORDS]),
+        rope: rope(g, config),
+        cache: None,
+    }
+}
+
+/// Forward and backward of one micro-batch: adds to the loss in [`STATS_NAME`] and to the gradients.
+pub fn training(config: &ModelConfig, shape: &BatchShape, matmul: MatmulKernel) -> Result<Graph> {
+    let mut g = Graph::training(matmul);
+    let mut inputs = batch_inputs(&mut g, config, shape);
+    let targets = g.state(TARGETS, &[shape.rows()]);
+    inputs.index = Some(TokenRows {
+        sorted_rows: g.state(SORTED_ROWS, &[shape.rows()]),
+        starts: g.state(TOKEN_STARTS, &[config.vocab_size + 1]),
+    });
+    let stats = g.state(STATS_NAME, &[STATS]);
+    let (h, _) = hidden(&mut g, config, &inputs)?;
+    let embed = g.find("word_embeddings.weight")?;
+    head_loss(&mut g, h, embed, targets, stats, shape.head(shape.grad_accum))?;
+    g.backward()?;
+    Ok(g)
+}
+
+/// Adds the mean loss of one batch to [`EVAL_STATS`].
+pub fn evaluation(config: &ModelConfig, shape: &BatchShape, matmul: MatmulKernel) -> Result<Graph> {
+    let mut g = Graph::forward_only(matmul);
+    let inputs = batch_inputs(&mut g, config, shape);
+    let targets = g.state(TARGETS, &[shape.rows()]);
+    let stats = g.state(EVAL_STATS, &[STATS]);
+    let (h, _) = hidden(&mut g, config, &inputs)?;
+    let embed = g.find("word_embeddings.weight")?;
+    head_loss(&mut g, h, embed, targets, stats, shape.head(1))?;
+    Ok(g)
+}
+
+/// Gradient norm, clipping and AdamW over all parameters. `segments` gives each parameter's cohorts.
+pub fn update(
+    config: &ModelConfig,
+    train: &TrainConfig,
+    segments: &BTreeMap<String, Vec<Segment>>,
+    matmul: MatmulKernel,
+) -> Result<Graph> {
+    let mut g = Graph::forward_only(matmul);
+    let stats = g.state(STATS_NAME, &[STATS]);
+    let scalars = g.state(UPDATE, &[UPDATE_WORDS]);
+    let mut all = Vec::new();
+    for (name, shape) in config.param_shapes() {
+        let (m, v) = moment_names(&name);
+        let trained = Trained {
+            parameter: g.parameter(&name, &shape),
+            grad: g.tensor(grad_name(&name), &shape, Class::Gradient),
+            m: g.tensor(m, &shape, Class::Moment),
+            v: g.tensor(v, &shape, Class::Moment),
+        };
+        all.push((name, trained));
+    }
+    let grads: Vec<_> = all.iter().map(|(_, t)| t.grad).collect();
+    grad_norm(&mut g, &grads, stats, train.grad_clip)?;
+    for (name, trained) in all {
+        let of_parameter = segments.get(&name).map_or(&[][..], Vec::as_slice);
+        adamw(&mut g, scalars, stats, trained, of_parameter, ModelConfig::decays(&name))?;
+    }
+    Ok(g)
+}
+
+/// Full logits of `batch` sequences of `seq` tokens in [`LOGITS`], read from [`chunk_tokens`], at position
+/// 0. The outputs of the layers are kept as `layers.{i}.out` where `keep_layers` is set.
+pub fn logits(
+    config: &ModelConfig,
+    batch: usize,
+    seq: usize,
+    keep_layers: bool,
+    matmul: MatmulKernel,
+) -> Result<Graph> {
+    let mut g = Graph::forward_only(matmul);
+    let inputs = Inputs {
+        batch,
+        seq,
+        tokens: g.state(&chunk_tokens(batch * seq), &[batch * seq]),
+        index: None,
+        run: g.state(RUN, &[RUN_WORDS]),
+        rope: rope(&mut g, config),
+        cache: None,
+    };
+    let (h, layers) = hidden(&mut g, config, &inputs)?;
+    let embed = g.find("word_embeddings.weight")?;
+    let logits = cross_entropy::logits(&mut g, h, embed)?;
+    g.keep(logits, LOGITS);
+    if keep_layers {
+        for (i, layer) in layers.into_iter().enumerate() {
+            g.keep(layer, &format!("layers.{i}.out"));
+        }
+    }
+    Ok(g)
+}
+
+/// A chunk of `rows` tokens appended to the key/value caches at the position in [`CHUNK_RUN`]; logits of
+/// its last row in [`LAST_LOGITS`]. The caches hold `seq_length` positions.
+pub fn chunk(config: &ModelConfig, rows: usize, matmul: MatmulKernel) -> Result<Graph> {
+    let mut g = Graph::forward_only(matmul);
+    let inputs = Inputs {
+        batch: 1,
+        seq: rows,
+        tokens: g.state(&chunk_tokens(rows), &[rows]),
+        index: None,
+        run: g.state(CHUNK_RUN, &[RUN_WORDS]),
+        rope: rope(&mut g, config),
+        cache: Some(config.seq_length),
+    };
+    let (h, _) = hidden(&mut g, config, &inputs)?;
+    let embed = g.find("word_embeddings.weight")?;
+    let logits = g.state(LAST_LOGITS, &[config.vocab_size]);
+    let last = (rows - 1) * config.hidden_size;
+    let product = Product::new(Layout::NT, [1, config.vocab_size, config.hidden_size]);
+    Product { offsets: [last, 0, 0], ..product }.record(&mut g, h, embed, logits)?;
+    Ok(g)
+}

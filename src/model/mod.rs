@@ -1,0 +1,123 @@
+//! The models: what a forward pass is, written once and recorded into a [`Graph`].
+//!
+//! Read [`tokenformer`] first: it is the paper on one page. [`transformer`] is the baseline of the same
+//! shape. [`graphs`] records the computations a run needs (training, evaluation, the optimizer's update),
+//! [`grow`] appends parameter tokens, [`generate`] samples. Nothing here knows the GPU.
+
+pub mod generate;
+pub mod graphs;
+pub mod grow;
+pub mod init;
+pub mod sample;
+pub mod tokenformer;
+pub mod transformer;
+
+use crate::config::{Arch, ModelConfig};
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::attention::{Attention, causal_attention};
+use crate::ops::embedding::{TokenRows, embedding};
+use crate::ops::layer_norm::layer_norm;
+use crate::ops::{cache, rotary};
+
+/// What a forward pass reads besides the parameters, and its shape.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each sequence in this run.
+    pub seq: usize,
+    /// Token ids, (batch * seq).
+    pub tokens: Tensor,
+    /// Rows sorted by token, needed in training.
+    pub index: Option<TokenRows>,
+    /// Uniform block whose first word is the position of the first token.
+    pub run: Tensor,
+    /// Cosines and sines, (positions, rotary width); see [`rotary::table`].
+    pub rope: Tensor,
+    /// Rows of the key/value caches, where generating; `batch` is 1 then.
+    pub cache: Option<usize>,
+}
+
+/// Final hidden states (batch * seq, hidden_size), after the final norm, and the output of each layer.
+pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
+    let shapes = config.param_shapes();
+    let parameters: Vec<(String, Tensor)> =
+        shapes.into_iter().map(|(name, shape)| { let t = g.parameter(&name, &shape); (name, t) }).collect();
+    let parameters = Parameters { all: parameters };
+    let mut x = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
+    let mut layers = Vec::with_capacity(config.num_layers);
+    for i in 0..config.num_layers {
+        let layer = Layer { index: i, config, inputs, parameters: &parameters };
+        x = match config.arch {
+            Arch::Tokenformer => tokenformer::block(g, &layer, x)?,
+            Arch::Transformer => transformer::block(g, &layer, x)?,
+        };
+        layers.push(x);
+    }
+    let norm = (parameters.get("norm.weight")?, parameters.get("norm.bias")?);
+    Ok((layer_norm(g, x, Some(norm), config.layernorm_epsilon)?, layers))
+}
+
+/// The parameters of one recording, by name.
+pub struct Parameters {
+    all: Vec<(String, Tensor)>,
+}
+
+impl Parameters {
+    /// The parameter called `name`.
+    ///
+    /// # Errors
+    /// A name that the configuration does not have is a defect.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        let found = self.all.iter().find(|(n, _)| n == name);
+        found
+            .map(|(_, tensor)| *tensor)
+            .ok_or_else(|| crate::error::Error::usage(format!("no parameter \"{name}\"; this is a defect")))
+    }
+}
+
+/// What a block needs to know of its place.
+pub struct Layer<'a> {
+    /// From 0.
+    pub index: usize,
+    /// The model.
+    pub config: &'a ModelConfig,
+    /// The run.
+    pub inputs: &'a Inputs,
+    parameters: &'a Parameters,
+}
+
+impl Layer<'_> {
+    /// The parameter `layers.{index}.{name}`.
+    pub fn parameter(&self, name: &str) -> Result<Tensor> {
+        self.parameters.get(&format!("layers.{}.{name}", self.index))
+    }
+
+    /// Rotary embedding of q and k, then causal attention, over the cache where there is one.
+    pub fn attention(&self, g: &mut Graph, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
+        let Self { config, inputs, .. } = self;
+        let rotation = rotary::Rotary {
+            heads: config.num_attention_heads,
+            head_width: config.head_width(),
+            rotary_width: config.rotary_width(),
+            seq: inputs.seq,
+        };
+        rotary::rotate(g, q, inputs.rope, inputs.run, rotation)?;
+        rotary::rotate(g, k, inputs.rope, inputs.run, rotation)?;
+        let (k, v, kv_rows) = match inputs.cache {
+            None => (k, v, inputs.seq),
+            Some(capacity) => {
+                let shape = [capacity, config.hidden_size];
+                let keys = g.state(&format!("cache:{}.key", self.index), &shape);
+                let values = g.state(&format!("cache:{}.value", self.index), &shape);
+                cache::append(g, k, inputs.run, keys)?;
+                cache::append(g, v, inputs.run, values)?;
+                (keys, values, capacity)
+            }
+        };
+        let shape =
+            Attention { batch: inputs.batch, heads: config.num_attention_heads, q_rows: inputs.seq, kv_rows };
+        causal_attention(g, [q, k, v], inputs.run, shape)
+    }
+}

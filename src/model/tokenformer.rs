@@ -1,0 +1,51 @@
+//! TokenFormer (arXiv 2410.23168): a Transformer in which every linear projection is attention to
+//! learnable parameter tokens. This is the page to read first.
+//!
+//! ```text
+//! x = embed[tokens]                                     no position embedding, no scaling
+//! x = x + Proj(CausalAttention(RoPE(Q(ln x)), RoPE(K(ln x)), V(ln x)))
+//! x = x + FFN(ln x)                                     ln: LayerNorm without parameters, eps 1e-5
+//! logits = LayerNorm(x; weight, bias) embed^T           tied head
+//! ```
+//! Q, K, V, Proj and FFN are each one [`pattention`] with its own tokens: `qkv_slot_num`,
+//! `proj_slot_num`, `ffn_slot_num` of them (official code: `megatron/model/tokenformer.py`). There is no
+//! matrix whose size depends on the slots in both directions, which is why the model can grow.
+
+use super::Layer;
+use crate::config::Module;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::add::add;
+use crate::ops::layer_norm::layer_norm;
+use crate::ops::pattention::{self, Settings};
+
+/// One layer: x (R, C) to x (R, C).
+pub fn block(g: &mut Graph, layer: &Layer, x: Tensor) -> Result<Tensor> {
+    let eps = layer.config.layernorm_epsilon;
+
+    let h = layer_norm(g, x, None, eps)?;
+    let q = tokens(g, layer, Module::Query, h)?;
+    let k = tokens(g, layer, Module::Key, h)?;
+    let v = tokens(g, layer, Module::Value, h)?;
+    let attended = layer.attention(g, [q, k, v])?;
+    let projected = tokens(g, layer, Module::Proj, attended)?;
+    let x = add(g, x, projected)?;
+
+    let h = layer_norm(g, x, None, eps)?;
+    let mlp = tokens(g, layer, Module::Mlp, h)?;
+    add(g, x, mlp)
+}
+
+/// Attention of the rows of `x` to the parameter tokens of one module.
+fn tokens(g: &mut Graph, layer: &Layer, module: Module, x: Tensor) -> Result<Tensor> {
+    let config = layer.config;
+    let keys = layer.parameter(&format!("{}.key_param_tokens", module.name()))?;
+    let values = layer.parameter(&format!("{}.value_param_tokens", module.name()))?;
+    let settings = Settings {
+        norm: config.norm_activation_type,
+        tau: config.tau(module),
+        eps: config.pattention_eps,
+        gelu_tanh: config.gelu_tanh,
+    };
+    pattention::pattention(g, x, keys, values, settings)
+}

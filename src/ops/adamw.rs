@@ -1,0 +1,183 @@
+//! AdamW (Loshchilov and Hutter, 2019) with global-norm clipping, as the official training code uses it.
+//!
+//! ```text
+//! g <- clip factor * g      m <- b1 m + (1 - b1) g      v <- b2 v + (1 - b2) g^2
+//! p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+//! ```
+//! Rows of a parameter belong to *cohorts*: those appended by a growth have their own step count t and
+//! may have their own learning-rate scale, or be frozen.
+
+use super::cross_entropy::STATS;
+use super::{Case, Input};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::Access::{Read, Uniform, Write};
+use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::graph::{Graph, Tensor};
+
+static ADAMW: Kernel = Kernel::new("adamw.wgsl", "adamw", &[Uniform, Read, Read, Write, Write, Write]);
+
+/// Most cohorts of one model: the original parameters and 31 growths.
+pub const MAX_COHORTS: usize = 32;
+/// Words of the uniform block [`Update::words`].
+pub const UPDATE_WORDS: usize = 8 + 4 * MAX_COHORTS;
+
+/// Scalars of one optimizer step.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay, per unit of learning rate.
+    pub weight_decay: f64,
+    /// Per cohort.
+    pub cohorts: Vec<CohortStep>,
+}
+
+/// What one step does to the rows of one cohort.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CohortStep {
+    /// Updates of these rows including this one, from 1.
+    pub t: u64,
+    /// Learning-rate multiplier.
+    pub lr_scale: f64,
+    /// Frozen rows and their moments are left alone.
+    pub frozen: bool,
+}
+
+impl Update {
+    /// The uniform block of `shaders/adamw.wgsl`.
+    ///
+    /// # Errors
+    /// More than [`MAX_COHORTS`] cohorts.
+    pub fn words(&self) -> Result<Vec<f32>> {
+        if self.cohorts.len() > MAX_COHORTS {
+            return Err(Error::usage(format!(
+                "a model can be grown {} times in one run, this is growth {}; save it and start a new run from it",
+                MAX_COHORTS - 1,
+                self.cohorts.len() - 1
+            )));
+        }
+        let scalars =
+            [self.lr, self.beta1, self.beta2, 1.0 - self.beta1, 1.0 - self.beta2, self.eps, self.weight_decay, 0.0];
+        let mut words: Vec<f32> = scalars.iter().map(|&x| x as f32).collect();
+        for cohort in &self.cohorts {
+            let correction = |beta: f64| 1.0 - beta.powf(cohort.t.max(1) as f64);
+            let active = if cohort.frozen { 0.0 } else { 1.0 };
+            words.extend([correction(self.beta1), correction(self.beta2), cohort.lr_scale, active].map(|x| x as f32));
+        }
+        // Unused cohorts are frozen.
+        words.resize(UPDATE_WORDS, 0.0);
+        Ok(words)
+    }
+}
+
+/// A parameter with its gradient and moments, all of the same shape.
+#[derive(Debug, Clone, Copy)]
+pub struct Trained {
+    /// The parameter.
+    pub parameter: Tensor,
+    /// Its gradient.
+    pub grad: Tensor,
+    /// First moment.
+    pub m: Tensor,
+    /// Second moment.
+    pub v: Tensor,
+}
+
+/// A range of elements of a parameter and the cohort it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// First element.
+    pub first: usize,
+    /// Number of elements.
+    pub n: usize,
+    /// Index into [`Update::cohorts`].
+    pub cohort: usize,
+}
+
+/// Updates one parameter in place; `update` is [`Update::words`], `stats` holds clip factor and flag.
+pub fn adamw(
+    g: &mut Graph,
+    update: Tensor,
+    stats: Tensor,
+    trained: Trained,
+    segments: &[Segment],
+    decay: bool,
+) -> Result<()> {
+    let Trained { parameter, grad, m, v } = trained;
+    for segment in segments {
+        let dims = Dims::new().u(segment.first).u(segment.n).u(segment.cohort).flag(decay);
+        let groups = workgroups(segment.n.div_ceil(256));
+        g.call(&ADAMW, &[update, stats, grad, parameter, m, v], dims, groups, 0)?;
+    }
+    Ok(())
+}
+
+fn reference(update: &Update, segments: &[Segment], decay: bool, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let (stats, grad) = (&x[1], &x[2]);
+    let (mut p, mut m, mut v) = (x[3].clone(), x[4].clone(), x[5].clone());
+    for segment in segments {
+        let cohort = update.cohorts[segment.cohort];
+        let lr = update.lr * cohort.lr_scale;
+        let corrections = [update.beta1, update.beta2].map(|b| 1.0 - b.powf(cohort.t as f64));
+        let range = segment.first..segment.first + segment.n;
+        for i in range.filter(|_| stats[3] == 1.0 && !cohort.frozen) {
+            let g = grad[i] * stats[2];
+            m[i] = update.beta1 * m[i] + (1.0 - update.beta1) * g;
+            v[i] = update.beta2 * v[i] + (1.0 - update.beta2) * g * g;
+            p[i] *= if decay { 1.0 - lr * update.weight_decay } else { 1.0 };
+            p[i] -= lr * (m[i] / corrections[0]) / ((v[i] / corrections[1]).sqrt() + update.eps);
+        }
+    }
+    vec![p, m, v]
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let cohorts = vec![
+        CohortStep { t: 57, lr_scale: 1.0, frozen: false },
+        CohortStep { t: 1, lr_scale: 0.5, frozen: false },
+        CohortStep { t: 9, lr_scale: 1.0, frozen: true },
+    ];
+    let update = Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, cohorts };
+    let case = move |name: &str, ends: &[usize], decay: bool, finite: f32| {
+        let mut segments = Vec::new();
+        for (cohort, end) in ends.iter().enumerate() {
+            let first = if cohort == 0 { 0 } else { ends[cohort - 1] };
+            segments.push(Segment { first, n: end - first, cohort });
+        }
+        let n = ends.last().copied().unwrap_or(0);
+        let second = crate::rng::Rng::named(1, crate::rng::Stream::Test, name).normals(n, 0.3);
+        let (update, again, build_segments) = (update.clone(), update.clone(), segments.clone());
+        Case {
+            op: "adamw",
+            name: name.to_string(),
+            inputs: vec![
+                Input::floats("update", &[UPDATE_WORDS], update.words().unwrap_or_default()),
+                Input::floats("stats", &[STATS], vec![2.0, 3.0, 0.25, finite, 0.0, 0.0, 0.0, 0.0]),
+                Input::normal("grad", &[n], 1.0).without_gradient(),
+                Input::normal("p", &[n], 1.0).without_gradient(),
+                Input::normal("m", &[n], 0.3).without_gradient(),
+                Input::floats("v", &[n], second.iter().map(|x| x * x).collect()),
+            ],
+            build: Box::new(move |g, t| {
+                let trained = Trained { parameter: t[3], grad: t[2], m: t[4], v: t[5] };
+                adamw(g, t[0], t[1], trained, &build_segments, decay)?;
+                Ok(vec![t[3], t[4], t[5]])
+            }),
+            reference: Box::new(move |x| reference(&again, &segments, decay, x)),
+            gradient: false,
+            ..Case::default()
+        }
+    };
+    vec![
+        case("1 decayed", &[1], true, 1.0),
+        case("300, not decayed", &[300], false, 1.0),
+        case("three cohorts, one frozen", &[257, 300, 421], true, 1.0),
+        case("flag down: nothing written", &[300], true, 0.0),
+    ]
+}

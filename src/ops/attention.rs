@@ -1,0 +1,134 @@
+//! Causal attention between tokens, without ever storing a T x T matrix.
+//!
+//! o_i = sum over j <= i of softmax_j(<q_i, k_j> / sqrt(D)) v_j, by online softmax over blocks of keys.
+//! Saved for backward: q, k, v, o and the log-sum of each row (R, H), from which probabilities are
+//! computed again (Dao, FlashAttention-2, 2023). See `shaders/attention.wgsl` for the derivatives.
+
+use super::{Case, Input};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::Access::{Read, Uniform, Write};
+use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::graph::{Graph, Tensor};
+
+static FORWARD: Kernel = Kernel::new("attention.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
+static DELTA: Kernel = Kernel::new("attention.wgsl", "backward_delta", &[Read, Read, Write]);
+static BACKWARD_QUERIES: Kernel =
+    Kernel::new("attention.wgsl", "backward_queries", &[Read, Read, Read, Read, Read, Read, Write]);
+static BACKWARD_KEYS_VALUES: Kernel =
+    Kernel::new("attention.wgsl", "backward_keys_values", &[Read, Read, Read, Read, Read, Read, Write, Write]);
+
+/// Widest head the kernels hold in registers.
+pub const MAX_HEAD_WIDTH: usize = 128;
+
+/// Shape of an attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention {
+    /// Sequences.
+    pub batch: usize,
+    /// Heads; the width of a row is `heads * head_width`.
+    pub heads: usize,
+    /// Queries of one sequence in this run.
+    pub q_rows: usize,
+    /// Rows of k and v of one sequence: `q_rows`, or the capacity of a key/value cache.
+    pub kv_rows: usize,
+}
+
+/// o (batch * q_rows, C) from q, k and v. Query i stands at `run`'s position + i and sees the keys up
+/// to and including its own. Differentiable where `kv_rows == q_rows` and the position is 0.
+pub fn causal_attention(
+    g: &mut Graph,
+    [q, k, v]: [Tensor; 3],
+    run: Tensor,
+    shape: Attention,
+) -> Result<Tensor> {
+    let (rows, width) = g.matrix(q)?;
+    let head_width = width / shape.heads;
+    if head_width > MAX_HEAD_WIDTH || head_width * shape.heads != width {
+        return Err(Error::usage(format!(
+            "attention with {} heads over width {width}: a head must have a whole width of at most {MAX_HEAD_WIDTH}; \
+             change num_attention_heads",
+            shape.heads
+        )));
+    }
+    let o = g.activation("attention", &[rows, width]);
+    let lse = g.activation("log-sum", &[rows, shape.heads]);
+    let dims = move || {
+        let Attention { batch, heads, q_rows, kv_rows } = shape;
+        Dims::new().u(batch).u(heads).u(head_width).u(q_rows).u(kv_rows).f(1.0 / (head_width as f64).sqrt())
+    };
+    let groups = workgroups(shape.batch * shape.heads * shape.q_rows.div_ceil(16));
+    let flops = 2 * (rows * shape.q_rows) as u64 * width as u64;
+    g.call(&FORWARD, &[q, k, v, run, o, lse], dims(), groups, flops)?;
+    g.on_backward(move |g| {
+        let dout = g.take_grad(o)?;
+        let delta = g.activation("delta", &[rows, shape.heads]);
+        g.call(&DELTA, &[o, dout, delta], dims(), workgroups((rows * shape.heads).div_ceil(64)), 0)?;
+        let (dq, add_q) = g.grad_target(q)?;
+        let (dk, add_k) = g.grad_target(k)?;
+        let (dv, add_v) = g.grad_target(v)?;
+        debug_assert!(!(add_q || add_k || add_v), "q, k and v feed one attention only");
+        g.call(&BACKWARD_QUERIES, &[q, k, v, dout, lse, delta, dq], dims(), groups, flops * 3 / 2)?;
+        g.call(&BACKWARD_KEYS_VALUES, &[q, k, v, dout, lse, delta, dk, dv], dims(), groups, flops * 2)
+    });
+    Ok(o)
+}
+
+/// Attention in f64 of queries at `first`, `first + 1`, ...
+pub fn reference(shape: Attention, head_width: usize, first: usize, x: &[Vec<f64>]) -> Vec<f64> {
+    let Attention { batch, heads, q_rows, kv_rows } = shape;
+    let width = heads * head_width;
+    let mut o = vec![0.0; batch * q_rows * width];
+    for (b, h, i) in (0..batch * heads * q_rows).map(|e| (e / heads / q_rows, e / q_rows % heads, e % q_rows)) {
+        let at = |rows: usize, row: usize| (b * rows + row) * width + h * head_width;
+        let dot = |j: usize| -> f64 {
+            (0..head_width).map(|d| x[0][at(q_rows, i) + d] * x[1][at(kv_rows, j) + d]).sum()
+        };
+        let scores: Vec<f64> = (0..=first + i).map(|j| dot(j) / (head_width as f64).sqrt()).collect();
+        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+        for (j, s) in scores.iter().enumerate() {
+            for d in 0..head_width {
+                o[at(q_rows, i) + d] += (s - largest).exp() / sum * x[2][at(kv_rows, j) + d];
+            }
+        }
+    }
+    o
+}
+
+fn case(shape: Attention, head_width: usize, first: usize) -> Case {
+    let Attention { batch, heads, q_rows, kv_rows } = shape;
+    let cached = kv_rows != q_rows;
+    let input = |name, rows: usize| {
+        let input = Input::normal(name, &[batch * rows, heads * head_width], 1.5);
+        if cached { input.without_gradient() } else { input }
+    };
+    Case {
+        op: "attention",
+        name: format!("{batch}x{q_rows}x{heads}x{head_width}{}", if cached { ", cached" } else { "" }),
+        inputs: vec![
+            input("q", q_rows),
+            input("k", kv_rows),
+            input("v", kv_rows),
+            Input::words("run", &[4], vec![first as u32, 0, 0, 0]),
+        ],
+        build: Box::new(move |g, t| Ok(vec![causal_attention(g, [t[0], t[1], t[2]], t[3], shape)?])),
+        reference: Box::new(move |x| vec![reference(shape, head_width, first, x)]),
+        nmse: 1e-9,
+        gradient: !cached,
+        ..Case::default()
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let square = |batch, heads, rows| Attention { batch, heads, q_rows: rows, kv_rows: rows };
+    vec![
+        case(square(1, 1, 1), 1, 0),
+        case(square(2, 3, 17), 16, 0),
+        case(square(1, 2, 67), 32, 0),
+        case(square(1, 1, 130), 8, 0),
+        case(square(2, 1, 16), 65, 0),
+        case(square(1, 1, 19), 128, 0),
+        case(Attention { batch: 1, heads: 2, q_rows: 5, kv_rows: 80 }, 12, 66),
+        case(Attention { batch: 1, heads: 2, q_rows: 1, kv_rows: 9 }, 12, 3),
+    ]
+}

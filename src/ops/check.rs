@@ -1,0 +1,177 @@
+//! Runs a case of the registry on a device and holds it against its f64 reference.
+//!
+//! Every tensor is allocated with guard words behind it and filled with a large number first, so a
+//! write past the end and a read of what was never written both show. Gradients are compared with
+//! central differences of the reference, element by element where there are few, along random
+//! directions where there are many.
+
+use super::Case;
+use crate::error::Result;
+use crate::gpu::engine::{Block, Engine, Program};
+use crate::gpu::kernel::MatmulKernel;
+use crate::graph::memory::Memory;
+use crate::graph::plan::{Limits, Plan};
+use crate::graph::{Class, Graph, Tensor};
+use crate::rng::{Rng, Stream};
+
+/// Largest error of a directional derivative, relative to the gradient's norm.
+pub const GRADIENT_TOLERANCE: f64 = 2e-5;
+/// Up to this many elements every partial derivative is checked.
+const ELEMENTWISE: usize = 48;
+/// Random directions per input beyond that.
+const DIRECTIONS: u64 = 3;
+const STEP: f64 = 1e-4;
+
+/// What a case showed.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Normalised mean square error of the worst output.
+    pub nmse: f64,
+    /// Largest relative error of a derivative; `None` where the op has none.
+    pub gradient_error: Option<f64>,
+    /// Whether all guard words were intact.
+    pub guards_intact: bool,
+    /// Whether all of it is within the case's tolerances.
+    pub passed: bool,
+}
+
+/// A case recorded and allocated; [`Prepared::run`] executes it once.
+pub struct Prepared {
+    program: Program,
+    blocks: Vec<Block>,
+    outputs: Vec<Tensor>,
+    /// Input index and its gradient.
+    gradients: Vec<(usize, Tensor)>,
+    inputs: Vec<(Tensor, Vec<u32>)>,
+    cleared: Vec<Tensor>,
+    values: Vec<Vec<f64>>,
+    upstream: Vec<f64>,
+    /// Floating-point operations of one run.
+    pub flops: u64,
+}
+
+impl Prepared {
+    /// Records the case, with its backward where `gradient` is wanted and the case has one.
+    pub fn new(engine: &Engine, case: &Case, matmul: MatmulKernel, gradient: bool) -> Result<Self> {
+        let gradient = gradient && case.gradient;
+        let mut g = if gradient { Graph::training(matmul) } else { Graph::forward_only(matmul) };
+        let mut inputs = Vec::new();
+        let mut values = Vec::new();
+        for input in &case.inputs {
+            let class = if input.gradient && gradient { Class::Parameter } else { Class::State };
+            let tensor = g.tensor(input.name, &input.shape, class);
+            let (words, numbers) = input.values(&case.name);
+            inputs.push((tensor, words));
+            values.push(numbers);
+        }
+        let tensors: Vec<Tensor> = inputs.iter().map(|(t, _)| *t).collect();
+        let outputs = (case.build)(&mut g, &tensors)?;
+        let mut upstream = Vec::new();
+        if gradient {
+            if let (true, Some(&first)) = (case.seeded, outputs.first()) {
+                let shape = g.shape(first).to_vec();
+                let seed = Rng::named(8, Stream::Test, &case.name).normals(shape.iter().product(), 1.0);
+                let tensor = g.state("upstream", &shape);
+                g.set_grad(first, tensor);
+                upstream = seed.iter().map(|&x| f64::from(x)).collect();
+                inputs.push((tensor, seed.iter().map(|x| x.to_bits()).collect()));
+            }
+            g.backward()?;
+        }
+        let differentiated = case.inputs.iter().enumerate().filter(|(_, i)| i.gradient && gradient);
+        let gradients = differentiated.filter_map(|(i, _)| Some((i, g.grad(tensors[i])?))).collect();
+        let plan = Plan::new(&g, &Limits::of(&engine.gpu))?;
+        let (_, program, blocks) = Memory::allocate_guarded(engine, &plan)?;
+        let cleared = (0..plan.tensors.len())
+            .filter(|&i| plan.tensors[i].class == Class::Gradient)
+            .map(Tensor::from_index)
+            .collect();
+        Ok(Self { program, blocks, outputs, gradients, inputs, cleared, values, upstream, flops: g.flops() })
+    }
+
+    /// Writes the inputs, clears gradients, runs and waits.
+    pub fn run(&self, engine: &Engine) -> Result<()> {
+        for (tensor, words) in &self.inputs {
+            engine.write(&self.blocks[tensor.index()], words);
+        }
+        for tensor in &self.cleared {
+            let block = &self.blocks[tensor.index()];
+            engine.write(block, &vec![0_u32; (block.bytes() / 4) as usize]);
+        }
+        engine.run(&self.program)
+    }
+
+    fn read(&self, engine: &Engine, tensor: Tensor) -> Result<Vec<f64>> {
+        let values = engine.read(&self.blocks[tensor.index()])?;
+        Ok(values.into_iter().map(f64::from).collect())
+    }
+}
+
+/// Runs `case` forward (and backward, where it has one) and compares.
+pub fn check(engine: &Engine, case: &Case, matmul: MatmulKernel) -> Result<Report> {
+    let prepared = Prepared::new(engine, case, matmul, true)?;
+    prepared.run(engine)?;
+    let wanted = (case.reference)(&prepared.values);
+    let mut nmse: f64 = 0.0;
+    for (output, want) in prepared.outputs.iter().zip(&wanted) {
+        nmse = nmse.max(normalised_error(&prepared.read(engine, *output)?, want));
+    }
+    let mut gradient_error = None;
+    for (input, grad) in &prepared.gradients {
+        let got = prepared.read(engine, *grad)?;
+        let error = derivative_error(case, &prepared, *input, &got);
+        gradient_error = Some(gradient_error.map_or(error, |worst: f64| worst.max(error)));
+    }
+    let mut guards_intact = true;
+    for block in &prepared.blocks {
+        guards_intact &= engine.guard_intact(block)?;
+    }
+    // Written so that NaN fails.
+    let passed = nmse <= case.nmse && gradient_error.is_none_or(|e| e <= GRADIENT_TOLERANCE) && guards_intact;
+    Ok(Report { nmse, gradient_error, guards_intact, passed })
+}
+
+/// Sum of squared errors over sum of squares; infinite for a wrong length or a non-finite value.
+pub fn normalised_error(got: &[f64], want: &[f64]) -> f64 {
+    if got.len() != want.len() || got.iter().any(|x| !x.is_finite()) {
+        return f64::INFINITY;
+    }
+    let error: f64 = got.iter().zip(want).map(|(g, w)| (g - w) * (g - w)).sum();
+    let size: f64 = want.iter().map(|w| w * w).sum();
+    if error == 0.0 { 0.0 } else { error / size }
+}
+
+/// Largest error of the derivative along a direction, over the norms of gradient and direction.
+fn derivative_error(case: &Case, prepared: &Prepared, input: usize, grad: &[f64]) -> f64 {
+    let n = grad.len();
+    let norm = grad.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let directions: Vec<Vec<f64>> = if n <= ELEMENTWISE {
+        (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect()
+    } else {
+        let direction = |k| {
+            let mut rng = Rng::new(k, Stream::Test, input as u64);
+            (0..n).map(|_| rng.normal()).collect()
+        };
+        (0..DIRECTIONS).map(direction).collect()
+    };
+    let mut worst: f64 = 0.0;
+    for direction in directions {
+        let value = |sign: f64| -> f64 {
+            let mut values = prepared.values.clone();
+            for (x, d) in values[input].iter_mut().zip(&direction) {
+                *x += sign * STEP * d;
+            }
+            let outputs = (case.reference)(&values);
+            let first = outputs.first().map_or(&[][..], |o| o.as_slice());
+            if prepared.upstream.is_empty() {
+                return first.iter().sum();
+            }
+            first.iter().zip(&prepared.upstream).map(|(y, dy)| y * dy).sum()
+        };
+        let numeric = (value(1.0) - value(-1.0)) / (2.0 * STEP);
+        let analytic: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
+        let error = (numeric - analytic).abs() / norm.max(1e-3);
+        worst = if error.is_finite() { worst.max(error) } else { f64::INFINITY };
+    }
+    worst
+}

@@ -1,0 +1,122 @@
+//! The head: logits against the tied embedding, cross-entropy and its gradient, a chunk of rows at a time.
+//!
+//! logits = h E^T,  loss = weight * sum over rows of (logsumexp(logits_r) - logits_r,target)   (nats)
+//! In training the gradient of the loss is computed with it and never more than `chunk_rows` rows of
+//! logits exist: dlogits replaces logits, dh = dlogits E, dE += dlogits^T h.
+
+use super::matmul::{self, Layout, Product};
+use super::{Case, Input};
+use crate::error::Result;
+use crate::gpu::kernel::Access::{Read, Write};
+use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::graph::{Graph, Tensor};
+
+static FORWARD: Kernel = Kernel::new("cross_entropy.wgsl", "forward", &[Read, Write, Write]);
+static SUM_LOSSES: Kernel = Kernel::new("reduce.wgsl", "sum_losses", &[Read, Write]);
+
+/// A target that is not counted.
+pub const IGNORED: u32 = u32::MAX;
+/// Length of the statistics tensor: loss, gradient norm, clip factor, finite flag, four spare.
+pub const STATS: usize = 8;
+
+/// Settings of the head.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    /// Most rows of logits held at once.
+    pub chunk_rows: usize,
+    /// Weight of each row in the loss: 1 / rows counted, over all micro-batches of a step.
+    pub weight: f64,
+}
+
+/// Adds the loss of h (R, C) against `targets` (R) to the first element of `stats`.
+pub fn head_loss(
+    g: &mut Graph,
+    h: Tensor,
+    embed: Tensor,
+    targets: Tensor,
+    stats: Tensor,
+    head: Head,
+) -> Result<()> {
+    let ((rows, width), (vocab, _)) = (g.matrix(h)?, g.matrix(embed)?);
+    let losses = g.activation("losses", &[rows]);
+    let training = g.is_training();
+    let gradients = if training {
+        let (dembed, _) = g.grad_target(embed)?;
+        let (dh, _) = g.grad_target(h)?;
+        Some((dembed, dh))
+    } else {
+        None
+    };
+    for first in (0..rows).step_by(head.chunk_rows.max(1)) {
+        let chunk = head.chunk_rows.max(1).min(rows - first);
+        let logits = g.activation("logits", &[chunk, vocab]);
+        let of_h = |size, layout| Product { offsets: [first * width, 0, 0], ..Product::new(layout, size) };
+        of_h([chunk, vocab, width], Layout::NT).record(g, h, embed, logits)?;
+        let dims = Dims::new().u(chunk).u(vocab).u(first).f(head.weight).flag(training);
+        g.call(&FORWARD, &[targets, logits, losses], dims, workgroups(chunk), 0)?;
+        if let Some((dembed, dh)) = gradients {
+            let dh_chunk = Product { offsets: [0, 0, first * width], ..Product::new(Layout::NN, [chunk, width, vocab]) };
+            dh_chunk.record(g, logits, embed, dh)?;
+            let offsets = [0, first * width, 0];
+            Product { offsets, accumulate: true, ..Product::new(Layout::TN, [vocab, width, chunk]) }
+                .record(g, logits, h, dembed)?;
+        }
+    }
+    g.call(&SUM_LOSSES, &[losses, stats], Dims::new().u(rows).u(0).f(head.weight), 1, 0)
+}
+
+/// Cross-entropy alone: `logits` (R, V) are replaced by their gradient, losses (R) are returned.
+pub fn cross_entropy(g: &mut Graph, logits: Tensor, targets: Tensor, weight: f64) -> Result<Tensor> {
+    let (rows, vocab) = g.matrix(logits)?;
+    let losses = g.activation("losses", &[rows]);
+    let dims = Dims::new().u(rows).u(vocab).u(0).f(weight).flag(true);
+    g.call(&FORWARD, &[targets, logits, losses], dims, workgroups(rows), 0)?;
+    Ok(losses)
+}
+
+/// Logits (R, V) of h (R, C), for sampling and for comparing models.
+pub fn logits(g: &mut Graph, h: Tensor, embed: Tensor) -> Result<Tensor> {
+    matmul::matmul(g, Layout::NT, h, embed)
+}
+
+fn reference(sizes: [usize; 3], weight: f64, h: &[f64], embed: &[f64], targets: &[f64]) -> f64 {
+    let [rows, vocab, width] = sizes;
+    let logits = matmul::reference(Layout::NT, [rows, vocab, width], h, embed);
+    let row_loss = |row: &[f64], target: f64| {
+        let largest = row.iter().copied().fold(f64::MIN, f64::max);
+        largest + row.iter().map(|x| (x - largest).exp()).sum::<f64>().ln() - row[target as usize]
+    };
+    let counted = logits.chunks(vocab).zip(targets).filter(|(_, t)| **t != f64::from(IGNORED));
+    weight * counted.map(|(row, &t)| row_loss(row, t)).sum::<f64>()
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    [(1, 2, 1, 8), (18, 37, 16, 7), (48, 257, 12, 48), (33, 65, 20, 16)]
+        .into_iter()
+        .map(|(rows, vocab, width, chunk_rows)| {
+            let head = Head { chunk_rows, weight: 1.0 / rows as f64 };
+            let targets = (0..rows).map(|r| if r % 5 == 4 { IGNORED } else { (r * 31 % vocab) as u32 }).collect();
+            Case {
+                op: "cross_entropy",
+                name: format!("{rows}x{vocab} of width {width}, chunks of {chunk_rows}"),
+                inputs: vec![
+                    Input::normal("h", &[rows, width], 1.0),
+                    Input::normal("embed", &[vocab, width], 1.0),
+                    Input::words("targets", &[rows], targets),
+                    Input::floats("stats", &[STATS], vec![0.0; STATS]),
+                ],
+                build: Box::new(move |g, t| {
+                    head_loss(g, t[0], t[1], t[2], t[3], head)?;
+                    Ok(vec![t[3]])
+                }),
+                reference: Box::new(move |x| {
+                    let mut stats = vec![0.0; STATS];
+                    stats[0] = reference([rows, vocab, width], head.weight, &x[0], &x[1], &x[2]);
+                    vec![stats]
+                }),
+                seeded: false,
+                ..Case::default()
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,156 @@
+//! Matrix product: C = op(A) op(B), the op everything heavy is made of.
+//!
+//! | layout | A | B | C | dA | dB |
+//! |---|---|---|---|---|---|
+//! | NN | (m, k) | (k, n) | A B | dC B^T | A^T dC |
+//! | NT | (m, k) | (n, k) | A B^T | dC B | dC^T A |
+//! | TN | (k, m) | (k, n) | A^T B | B dC^T | A dC |
+
+use super::{Case, Input};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::Access::{Read, Write};
+use crate::gpu::kernel::{Dims, Kernel, MatmulKernel, workgroups};
+use crate::graph::{Graph, Tensor};
+
+/// Which operand is transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A B
+    NN,
+    /// A B^T
+    NT,
+    /// A^T B
+    TN,
+}
+
+const fn kernel(entry: &'static str, flags: &'static [(&'static str, bool)]) -> Kernel {
+    Kernel::new("matmul.wgsl", entry, &[Read, Read, Write]).with(flags)
+}
+
+const NN_FLAGS: &[(&str, bool)] = &[("TRANSPOSE_A", false), ("TRANSPOSE_B", false)];
+const NT_FLAGS: &[(&str, bool)] = &[("TRANSPOSE_A", false), ("TRANSPOSE_B", true)];
+const TN_FLAGS: &[(&str, bool)] = &[("TRANSPOSE_A", true), ("TRANSPOSE_B", false)];
+
+static REGISTERS_NN: Kernel = kernel("registers", NN_FLAGS);
+static REGISTERS_NT: Kernel = kernel("registers", NT_FLAGS);
+static REGISTERS_TN: Kernel = kernel("registers", TN_FLAGS);
+static TILES_NN: Kernel = kernel("shared_tiles", NN_FLAGS);
+static TILES_NT: Kernel = kernel("shared_tiles", NT_FLAGS);
+static TILES_TN: Kernel = kernel("shared_tiles", TN_FLAGS);
+
+/// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
+/// GL) silently ends every loop of an invocation after 65 535 iterations in all, inner loops counted,
+/// so no kernel here may come near that.
+pub const MAX_SUM: usize = 32_768;
+
+/// Sizes and places of one product; offsets in elements, for a block of rows of a larger matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// Which operand is transposed.
+    pub layout: Layout,
+    /// (m, n, k): C is m x n, k is summed over.
+    pub size: [usize; 3],
+    /// First element of A, B and C.
+    pub offsets: [usize; 3],
+    /// Add to C instead of overwriting it.
+    pub accumulate: bool,
+}
+
+impl Product {
+    /// A product of whole matrices that overwrites C.
+    pub fn new(layout: Layout, size: [usize; 3]) -> Self {
+        Self { layout, size, offsets: [0; 3], accumulate: false }
+    }
+
+    /// Records the dispatches, without a backward.
+    pub fn record(self, g: &mut Graph, a: Tensor, b: Tensor, c: Tensor) -> Result<()> {
+        let [m, n, k] = self.size;
+        let [a_offset, b_offset, c_offset] = self.offsets;
+        // From row to row as stored, and from one term of the sum to the next.
+        let (a_stride, a_term) = if self.layout == Layout::TN { (m, m) } else { (k, 1) };
+        let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
+        let (kernel, rows) = self.kernel(g.matmul_kernel());
+        for first in (0..k).step_by(MAX_SUM) {
+            let terms = MAX_SUM.min(k - first);
+            let dims = Dims::new().u(m).u(n).u(terms).u(a_offset + first * a_term).u(b_offset + first * b_term);
+            let dims = dims.u(c_offset).u(a_stride).u(b_stride).flag(self.accumulate || first > 0);
+            let flops = 2 * (m * n) as u64 * terms as u64;
+            g.call(kernel, &[a, b, c], dims, workgroups(m.div_ceil(rows) * n.div_ceil(64)), flops)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel and the rows of C one of its workgroups computes.
+    fn kernel(self, kind: MatmulKernel) -> (&'static Kernel, usize) {
+        match (kind, self.layout) {
+            (MatmulKernel::Registers, Layout::NN) => (&REGISTERS_NN, 8),
+            (MatmulKernel::Registers, Layout::NT) => (&REGISTERS_NT, 8),
+            (MatmulKernel::Registers, Layout::TN) => (&REGISTERS_TN, 8),
+            (MatmulKernel::SharedTiles, Layout::NN) => (&TILES_NN, 64),
+            (MatmulKernel::SharedTiles, Layout::NT) => (&TILES_NT, 64),
+            (MatmulKernel::SharedTiles, Layout::TN) => (&TILES_TN, 64),
+        }
+    }
+}
+
+/// C = op(A) op(B), differentiable in both.
+pub fn matmul(g: &mut Graph, layout: Layout, a: Tensor, b: Tensor) -> Result<Tensor> {
+    let (a_shape, b_shape) = (g.matrix(a)?, g.matrix(b)?);
+    let (m, k) = if layout == Layout::TN { (a_shape.1, a_shape.0) } else { a_shape };
+    let (n, k_b) = if layout == Layout::NT { b_shape } else { (b_shape.1, b_shape.0) };
+    if k != k_b {
+        return Err(Error::usage(format!("matmul {layout:?}: {a_shape:?} and {b_shape:?} do not fit; this is a defect")));
+    }
+    let c = g.activation("product", &[m, n]);
+    Product::new(layout, [m, n, k]).record(g, a, b, c)?;
+    g.on_backward(move |g| {
+        let dc = g.take_grad(c)?;
+        let (da, add_a) = g.grad_target(a)?;
+        let (db, add_b) = g.grad_target(b)?;
+        let into = |layout, size, accumulate| Product { accumulate, ..Product::new(layout, size) };
+        match layout {
+            Layout::NN => {
+                into(Layout::NT, [m, k, n], add_a).record(g, dc, b, da)?;
+                into(Layout::TN, [k, n, m], add_b).record(g, a, dc, db)
+            }
+            Layout::NT => {
+                into(Layout::NN, [m, k, n], add_a).record(g, dc, b, da)?;
+                into(Layout::TN, [n, k, m], add_b).record(g, dc, a, db)
+            }
+            Layout::TN => {
+                into(Layout::NT, [k, m, n], add_a).record(g, b, dc, da)?;
+                into(Layout::NN, [k, n, m], add_b).record(g, a, dc, db)
+            }
+        }
+    });
+    Ok(c)
+}
+
+/// Plain f64 product, for tests and references of other ops.
+pub fn reference(layout: Layout, [m, n, k]: [usize; 3], a: &[f64], b: &[f64]) -> Vec<f64> {
+    let a_at = |r: usize, i: usize| if layout == Layout::TN { a[i * m + r] } else { a[r * k + i] };
+    let b_at = |i: usize, c: usize| if layout == Layout::NT { b[c * k + i] } else { b[i * n + c] };
+    (0..m * n).map(|e| (0..k).map(|i| a_at(e / n, i) * b_at(i, e % n)).sum()).collect()
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let sizes = [[1, 1, 1], [7, 13, 5], [8, 64, 16], [9, 65, 17], [64, 64, 64], [65, 131, 33], [3, 257, 97], [2, 3, 70_001]];
+    let mut cases = Vec::new();
+    for layout in [Layout::NN, Layout::NT, Layout::TN] {
+        for size in sizes {
+            let [m, n, k] = size;
+            let a_shape = if layout == Layout::TN { [k, m] } else { [m, k] };
+            let b_shape = if layout == Layout::NT { [n, k] } else { [k, n] };
+            cases.push(Case {
+                op: "matmul",
+                name: format!("{layout:?} {m}x{n}x{k}"),
+                inputs: vec![Input::normal("a", &a_shape, 1.0), Input::normal("b", &b_shape, 1.0)],
+                build: Box::new(move |g, t| Ok(vec![matmul(g, layout, t[0], t[1])?])),
+                reference: Box::new(move |x| vec![reference(layout, size, &x[0], &x[1])]),
+                nmse: 1e-9,
+                ..Case::default()
+            });
+        }
+    }
+    cases
+}

@@ -1,0 +1,147 @@
+//! The operators: one file each with formula, builder, forward, backward, f64 reference and cases.
+//!
+//! [`registry`] lists every case of every op. One list serves four uses: correctness against the f64
+//! reference, gradients against finite differences, speed, and `tokenformer selftest` on the user's
+//! own adapter. Adding an op is one Rust file, one WGSL file and one line here.
+
+pub mod adamw;
+pub mod add;
+pub mod attention;
+pub mod cache;
+pub mod check;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gelu;
+pub mod grad_norm;
+pub mod layer_norm;
+pub mod linear;
+pub mod matmul;
+pub mod pattention;
+pub mod rotary;
+
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::rng::{Rng, Stream};
+
+type Build = Box<dyn Fn(&mut Graph, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
+type Reference = Box<dyn Fn(&[Vec<f64>]) -> Vec<Vec<f64>> + Send + Sync>;
+
+/// Values of an input.
+#[derive(Debug, Clone)]
+pub enum Fill {
+    /// Normal values of this standard deviation.
+    Normal(f64),
+    /// These numbers.
+    Floats(Vec<f32>),
+    /// These integers.
+    Words(Vec<u32>),
+}
+
+/// One input of a case.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Name, for messages.
+    pub name: &'static str,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub fill: Fill,
+    /// Whether the op is differentiable in it.
+    pub gradient: bool,
+}
+
+impl Input {
+    /// Normal values; differentiable.
+    pub fn normal(name: &'static str, shape: &[usize], std: f64) -> Self {
+        Self { name, shape: shape.to_vec(), fill: Fill::Normal(std), gradient: true }
+    }
+
+    /// Given numbers; not differentiable.
+    pub fn floats(name: &'static str, shape: &[usize], values: Vec<f32>) -> Self {
+        Self { name, shape: shape.to_vec(), fill: Fill::Floats(values), gradient: false }
+    }
+
+    /// Given integers; not differentiable.
+    pub fn words(name: &'static str, shape: &[usize], values: Vec<u32>) -> Self {
+        Self { name, shape: shape.to_vec(), fill: Fill::Words(values), gradient: false }
+    }
+
+    /// The same input, not differentiated.
+    pub fn without_gradient(self) -> Self {
+        Self { gradient: false, ..self }
+    }
+
+    /// The 32-bit words uploaded to the device, and their values in f64 for the reference.
+    pub fn values(&self, case: &str) -> (Vec<u32>, Vec<f64>) {
+        let n = self.shape.iter().product();
+        match &self.fill {
+            Fill::Words(words) => (words.clone(), words.iter().map(|&w| f64::from(w)).collect()),
+            Fill::Floats(floats) => bits(floats),
+            Fill::Normal(std) => {
+                bits(&Rng::named(7, Stream::Test, &format!("{case} {}", self.name)).normals(n, *std))
+            }
+        }
+    }
+}
+
+fn bits(floats: &[f32]) -> (Vec<u32>, Vec<f64>) {
+    (floats.iter().map(|x| x.to_bits()).collect(), floats.iter().map(|&x| f64::from(x)).collect())
+}
+
+/// One case of one op.
+pub struct Case {
+    /// Name of the op.
+    pub op: &'static str,
+    /// What is particular about the case.
+    pub name: String,
+    /// Inputs, in the order `build` and `reference` take them.
+    pub inputs: Vec<Input>,
+    /// Records the op; returns its outputs.
+    pub build: Build,
+    /// The outputs in f64.
+    pub reference: Reference,
+    /// Largest normalised mean square error of the outputs.
+    pub nmse: f64,
+    /// Whether to check gradients of the differentiable inputs.
+    pub gradient: bool,
+    /// Whether the gradient starts from a random upstream gradient of the first output; otherwise the op
+    /// computes the gradient of the sum of its first output by itself, as a loss does.
+    pub seeded: bool,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            op: "",
+            name: String::new(),
+            inputs: Vec::new(),
+            build: Box::new(|_, _| Ok(Vec::new())),
+            reference: Box::new(|_| Vec::new()),
+            nmse: 1e-10,
+            gradient: true,
+            seeded: true,
+        }
+    }
+}
+
+/// Every case of every op; within an op, the first case is the smallest.
+pub fn registry() -> Vec<Case> {
+    [
+        matmul::cases(),
+        linear::cases(),
+        pattention::cases(),
+        attention::cases(),
+        cache::cases(),
+        rotary::cases(),
+        layer_norm::cases(),
+        gelu::cases(),
+        add::cases(),
+        embedding::cases(),
+        cross_entropy::cases(),
+        grad_norm::cases(),
+        adamw::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

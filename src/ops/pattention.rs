@@ -1,0 +1,161 @@
+//! Pattention: attention between input tokens and learnable parameter tokens (arXiv 2410.23168, eq. 5).
+//!
+//! ```text
+//! A = X K^T        S = normalise(A)        O = S W          X (R, Cin)  K (N, Cin)  W (N, Cout)
+//! l2_norm_gelu     S = gelu(tau A / (|A_r| + eps))
+//! gelu_l2_norm     S = tau G / (|G_r| + eps),  G = gelu(A)
+//! softmax          S = tau^2 softmax(A_r)
+//! ```
+//! Backward: dW = S^T dO, dS = dO W^T, dA by row (see `shaders/pattention.wgsl`), dX = dA K, dK = dA^T X:
+//! six products and one row pass each way. Saved: A and two numbers a row; S is computed again.
+//! No 1/sqrt(C) on the scores. The official code has no eps and gives NaN on an all-zero row; here such
+//! a row gives zeros.
+
+use super::matmul::{Layout, Product};
+use super::{Case, Input};
+use crate::config::NormActivation;
+use crate::error::{Error, Result};
+use crate::gpu::kernel::Access::{Read, Write};
+use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::graph::{Graph, Tensor};
+
+/// What does not depend on the shapes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Which normalisation.
+    pub norm: NormActivation,
+    /// Scale of the token weights: a stored number of the layer, sqrt(N) at creation.
+    pub tau: f64,
+    /// Added to the norm of a row of scores.
+    pub eps: f64,
+    /// The tanh approximation of GELU, as the JAX variant.
+    pub gelu_tanh: bool,
+}
+
+const FORWARD: &[crate::gpu::kernel::Access] = &[Read, Write, Write];
+const BACKWARD: &[crate::gpu::kernel::Access] = &[Read, Read, Write];
+static L2_NORM_GELU: Kernel = Kernel::new("pattention.wgsl", "l2_norm_gelu", FORWARD);
+static L2_NORM_GELU_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", BACKWARD);
+static GELU_L2_NORM: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm", FORWARD);
+static GELU_L2_NORM_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm_backward", BACKWARD);
+static SOFTMAX: Kernel = Kernel::new("pattention.wgsl", "softmax", FORWARD);
+static SOFTMAX_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "softmax_backward", BACKWARD);
+
+impl Settings {
+    fn kernels(&self) -> (&'static Kernel, &'static Kernel) {
+        match self.norm {
+            NormActivation::L2NormGelu => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD),
+            NormActivation::GeluL2Norm => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD),
+            NormActivation::Softmax => (&SOFTMAX, &SOFTMAX_BACKWARD),
+        }
+    }
+
+    fn dims(&self, rows: usize, n: usize) -> Dims {
+        Dims::new().u(rows).u(n).f(self.tau).f(self.eps).flag(self.gelu_tanh)
+    }
+}
+
+/// O (R, Cout) from x (R, Cin), keys (N, Cin) and values (N, Cout).
+pub fn pattention(g: &mut Graph, x: Tensor, keys: Tensor, values: Tensor, settings: Settings) -> Result<Tensor> {
+    Ok(with_weights(g, x, keys, values, settings)?.0)
+}
+
+/// As [`pattention`], also giving the token weights S (R, N).
+pub fn with_weights(
+    g: &mut Graph,
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    settings: Settings,
+) -> Result<(Tensor, Tensor)> {
+    let ((rows, c_in), (n, key_width), (value_rows, c_out)) = (g.matrix(x)?, g.matrix(keys)?, g.matrix(values)?);
+    if key_width != c_in || value_rows != n {
+        return Err(Error::usage(format!(
+            "pattention: x has width {c_in}, keys are {n} x {key_width}, values have {value_rows} rows; this is a defect"
+        )));
+    }
+    let (forward, backward) = settings.kernels();
+    let scores = g.activation("scores", &[rows, n]);
+    let stats = g.activation("row norms", &[rows, 2]);
+    let weights = g.activation("token weights", &[rows, n]);
+    let out = g.activation("pattention", &[rows, c_out]);
+    Product::new(Layout::NT, [rows, n, c_in]).record(g, x, keys, scores)?;
+    g.call(forward, &[scores, weights, stats], settings.dims(rows, n), workgroups(rows), 0)?;
+    Product::new(Layout::NN, [rows, c_out, n]).record(g, weights, values, out)?;
+
+    g.on_backward(move |g| {
+        let dout = g.take_grad(out)?;
+        let accumulate = |layout, size, accumulate| Product { accumulate, ..Product::new(layout, size) };
+        let weights = g.activation("token weights again", &[rows, n]);
+        let norms = g.activation("row norms again", &[rows, 2]);
+        g.call(forward, &[scores, weights, norms], settings.dims(rows, n), workgroups(rows), 0)?;
+        let (dvalues, add) = g.grad_target(values)?;
+        accumulate(Layout::TN, [n, c_out, rows], add).record(g, weights, dout, dvalues)?;
+        let dscores = g.activation("d token weights, then d scores", &[rows, n]);
+        Product::new(Layout::NT, [rows, n, c_out]).record(g, dout, values, dscores)?;
+        g.call(backward, &[scores, stats, dscores], settings.dims(rows, n), workgroups(rows), 0)?;
+        let (dkeys, add) = g.grad_target(keys)?;
+        accumulate(Layout::TN, [n, c_in, rows], add).record(g, dscores, x, dkeys)?;
+        let (dx, add) = g.grad_target(x)?;
+        accumulate(Layout::NN, [rows, c_in, n], add).record(g, dscores, keys, dx)
+    });
+    Ok((out, weights))
+}
+
+/// Token weights of one row of scores, in f64.
+pub fn reference_weights(scores: &[f64], settings: &Settings) -> Vec<f64> {
+    let gelu = |x: f64| super::gelu::reference(x, settings.gelu_tanh);
+    let norm = |row: &[f64]| row.iter().map(|a| a * a).sum::<f64>().sqrt() + settings.eps;
+    match settings.norm {
+        NormActivation::L2NormGelu => {
+            let q = norm(scores);
+            scores.iter().map(|a| gelu(settings.tau * a / q)).collect()
+        }
+        NormActivation::GeluL2Norm => {
+            let activated: Vec<f64> = scores.iter().map(|&a| gelu(a)).collect();
+            let q = norm(&activated);
+            activated.iter().map(|a| settings.tau * a / q).collect()
+        }
+        NormActivation::Softmax => {
+            let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+            let exps: Vec<f64> = scores.iter().map(|a| (a - largest).exp()).collect();
+            let sum: f64 = exps.iter().sum();
+            exps.iter().map(|e| settings.tau * settings.tau * e / sum).collect()
+        }
+    }
+}
+
+/// The whole op in f64; `size` is (rows, c_in, n, c_out).
+pub fn reference(size: [usize; 4], settings: &Settings, x: &[f64], keys: &[f64], values: &[f64]) -> Vec<f64> {
+    let [rows, c_in, n, c_out] = size;
+    let scores = super::matmul::reference(Layout::NT, [rows, n, c_in], x, keys);
+    let weights: Vec<f64> = scores.chunks(n).flat_map(|row| reference_weights(row, settings)).collect();
+    super::matmul::reference(Layout::NN, [rows, c_out, n], &weights, values)
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for norm in [NormActivation::L2NormGelu, NormActivation::GeluL2Norm, NormActivation::Softmax] {
+        for (size, gelu_tanh) in
+            [([1, 1, 1, 1], false), ([5, 8, 12, 6], false), ([33, 20, 67, 17], false), ([16, 16, 65, 16], true)]
+        {
+            let [rows, c_in, n, c_out] = size;
+            let settings = Settings { norm, tau: (n as f64).sqrt() * 0.9, eps: 1e-6, gelu_tanh };
+            cases.push(Case {
+                op: "pattention",
+                name: format!("{norm:?} {rows}x{c_in}x{n}x{c_out}{}", if gelu_tanh { " tanh" } else { "" }),
+                inputs: vec![
+                    Input::normal("x", &[rows, c_in], 1.0),
+                    Input::normal("keys", &[n, c_in], 0.5),
+                    Input::normal("values", &[n, c_out], 0.5),
+                ],
+                build: Box::new(move |g, t| Ok(vec![pattention(g, t[0], t[1], t[2], settings)?])),
+                reference: Box::new(move |x| vec![reference(size, &settings, &x[0], &x[1], &x[2])]),
+                // One token: |A| = |a|, so its gradient vanishes and only rounding is left.
+                gradient: n > 1,
+                ..Case::default()
+            });
+        }
+    }
+    cases
+}

@@ -1,0 +1,98 @@
+//! Partial rotary position embedding, in place (NeoX half-rotation, as the official configuration).
+//!
+//! Channels (j, j + half) of each head turn by the angle position * base^(-j / half); the rest pass.
+//! The derivative is the rotation back.
+
+use super::{Case, Input};
+use crate::error::Result;
+use crate::gpu::kernel::Access::{Read, Uniform, Write};
+use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::graph::{Graph, Tensor};
+
+static ROTATE: Kernel = Kernel::new("rotary.wgsl", "rotate", &[Read, Uniform, Write]);
+
+/// Shape of what is rotated.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotary {
+    /// Attention heads; the width of a row is `heads * head_width`.
+    pub heads: usize,
+    /// Channels of a head.
+    pub head_width: usize,
+    /// Rotated channels of a head, even; the first ones.
+    pub rotary_width: usize,
+    /// Rows of one sequence: row r stands at position `r % seq` after the run's first position.
+    pub seq: usize,
+}
+
+/// Cosines then sines of each position, (positions, rotary_width), computed in f64.
+pub fn table(positions: usize, rotary_width: usize, base: f64) -> Vec<f32> {
+    let half = rotary_width / 2;
+    let angle = |p: usize, j: usize| p as f64 * base.powf(-(j as f64) / half as f64);
+    (0..positions)
+        .flat_map(|p| {
+            let cosines = (0..half).map(move |j| angle(p, j).cos() as f32);
+            cosines.chain((0..half).map(move |j| angle(p, j).sin() as f32))
+        })
+        .collect()
+}
+
+/// Rotates `x` (R, heads * head_width) in place; `table` (positions, rotary_width), `run` the uniform
+/// block whose first word is the position of each sequence's first row.
+pub fn rotate(g: &mut Graph, x: Tensor, table: Tensor, run: Tensor, shape: Rotary) -> Result<()> {
+    let (rows, _) = g.matrix(x)?;
+    let half = shape.rotary_width / 2;
+    if half == 0 {
+        return Ok(());
+    }
+    let dims = move |inverse| {
+        Dims::new().u(rows).u(shape.heads).u(shape.head_width).u(half).u(shape.seq).flag(inverse)
+    };
+    let groups = workgroups((rows * shape.heads * half).div_ceil(64));
+    g.call(&ROTATE, &[table, run, x], dims(false), groups, 0)?;
+    g.on_backward(move |g| {
+        let dx = g.take_grad_owned(x)?;
+        g.call(&ROTATE, &[table, run, dx], dims(true), groups, 0)?;
+        g.set_grad(x, dx);
+        Ok(())
+    });
+    Ok(())
+}
+
+fn reference(shape: Rotary, first: usize, table: &[f64], x: &[f64]) -> Vec<f64> {
+    let (width, half) = (shape.heads * shape.head_width, shape.rotary_width / 2);
+    let rotated = |i: usize| {
+        let (position, channel) = (first + (i / width) % shape.seq, i % width % shape.head_width);
+        let turn = |j: usize| (table[position * 2 * half + j], table[position * 2 * half + half + j]);
+        match channel {
+            j if j < half => x[i] * turn(j).0 - x[i + half] * turn(j).1,
+            j if j < 2 * half => x[i] * turn(j - half).0 + x[i - half] * turn(j - half).1,
+            _ => x[i],
+        }
+    };
+    (0..x.len()).map(rotated).collect()
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    [(1, 1, 2, 2, 1, 0), (2, 3, 16, 4, 17, 0), (1, 2, 10, 10, 5, 3)]
+        .into_iter()
+        .map(|(batch, heads, head_width, rotary_width, seq, first)| {
+            let shape = Rotary { heads, head_width, rotary_width, seq };
+            let angles = table(seq + first, rotary_width, 10_000.0);
+            Case {
+                op: "rotary",
+                name: format!("{batch}x{seq}x{heads}x{head_width}, {rotary_width} from {first}"),
+                inputs: vec![
+                    Input::normal("x", &[batch * seq, heads * head_width], 1.0),
+                    Input::floats("table", &[seq + first, rotary_width], angles),
+                    Input::words("run", &[4], vec![first as u32, 0, 0, 0]),
+                ],
+                build: Box::new(move |g, t| {
+                    rotate(g, t[0], t[1], t[2], shape)?;
+                    Ok(vec![t[0]])
+                }),
+                reference: Box::new(move |x| vec![reference(shape, first, &x[1], &x[0])]),
+                ..Case::default()
+            }
+        })
+        .collect()
+}

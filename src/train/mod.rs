@@ -1,0 +1,286 @@
+//! The training loop: when to step, evaluate, sample, grow and save.
+//!
+//! Everything a step needs is a pure function of the configuration, the seed and the step number, so a
+//! run that stops and resumes is the same run, bit for bit. What a step does is [`trainer`]'s; what a
+//! growth does is [`growth`]'s; what is written is [`metrics`] and the checkpoint room's.
+
+pub mod growth;
+pub mod metrics;
+pub mod probe;
+pub mod progress;
+pub mod schedule;
+pub mod state;
+pub mod trainer;
+
+use crate::checkpoint::{GrowthRecord, Store};
+use crate::config::RunConfig;
+use crate::data::{Batch, Dataset, train_batch, validation_batches};
+use crate::error::{Error, Result};
+use crate::gpu::engine::Engine;
+use crate::graph::plan::megabytes;
+use crate::model::sample::Sampling;
+use growth::Probe;
+use metrics::Metrics;
+use progress::{Numbers, Progress};
+use serde_json::json;
+use state::Start;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use trainer::{Trainer, probe_rows};
+
+/// Steps with non-finite numbers in a row before a run is given up.
+const MAX_BAD_STEPS: u32 = 3;
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Steps done.
+    pub steps: u64,
+    /// Parameters at the end.
+    pub parameters: u64,
+    /// Last training loss, nats per token.
+    pub loss: f64,
+    /// Validation loss at the end, nats per token.
+    pub val_loss: f64,
+    /// Entropy of the data, where it is known, nats per token.
+    pub entropy_floor: Option<f64>,
+    /// Growths of the model so far.
+    pub growths: Vec<GrowthRecord>,
+    /// A sample drawn at the end.
+    pub sample: String,
+    /// Seconds of this process.
+    pub seconds: f64,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+}
+
+/// Trains `start` on `data` until `max_steps`, or until `stop` is set.
+///
+/// # Errors
+/// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`] after three steps in a row
+/// with non-finite numbers; device and file errors.
+pub fn run(engine: &Engine, config: &RunConfig, data: &Dataset, start: Start, stop: &AtomicBool) -> Result<Summary> {
+    let mut run = Run::new(engine, config, data, start)?;
+    run.metrics.write(&run.header())?;
+    let steps = config.train.max_steps as u64;
+    while run.step < steps {
+        run.grow_if_due()?;
+        run.evaluate_if_due()?;
+        run.train_step()?;
+        run.sample_if_due()?;
+        let interrupted = stop.load(Ordering::Relaxed);
+        if interrupted || is_due(run.step, config.train.checkpoint_interval) && run.step < steps {
+            run.save()?;
+        }
+        if interrupted && run.step < steps {
+            run.progress.finish();
+            return Err(Error::Interrupted(format!(
+                "interrupted after step {}; everything is saved in {}; continue with --resume {}",
+                run.step,
+                run.saved.display(),
+                config.out_dir.display()
+            )));
+        }
+    }
+    run.finish()
+}
+
+fn is_due(step: u64, interval: usize) -> bool {
+    interval > 0 && step.is_multiple_of(interval as u64)
+}
+
+/// A run in progress.
+struct Run<'a> {
+    engine: &'a Engine,
+    config: &'a RunConfig,
+    data: &'a Dataset,
+    /// `None` only while a growth replaces it.
+    trainer: Option<Trainer<'a>>,
+    store: Store,
+    metrics: Metrics,
+    progress: Progress,
+    prompt: Vec<u32>,
+    validation: Vec<Batch>,
+    lineage: Vec<GrowthRecord>,
+    step: u64,
+    numbers: Numbers,
+    bad_steps: u32,
+    started: Instant,
+    window: (Instant, u64),
+    best_val_loss: Option<f64>,
+    last_sample: String,
+    saved: PathBuf,
+}
+
+impl<'a> Run<'a> {
+    fn new(engine: &'a Engine, config: &'a RunConfig, data: &'a Dataset, start: Start) -> Result<Self> {
+        let (train, model) = (&config.train, &start.host.model);
+        data.check_length(model.seq_length)?;
+        let validation =
+            validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, model.seq_length)?;
+        let prompt = state::sample_prompt(&train.sample_prompt, data)?;
+        let trainer = Trainer::new(engine, model, train, start.host.cohorts.clone(), prompt.len())?;
+        trainer.load_parameters(&start.host.params)?;
+        if !start.host.moment1.is_empty() {
+            trainer.load_moments(&start.host.moment1, &start.host.moment2)?;
+        }
+        let memory = megabytes(trainer.bytes().total());
+        let now = Instant::now();
+        Ok(Self {
+            engine,
+            config,
+            data,
+            store: Store::new(&config.out_dir),
+            metrics: Metrics::open(&config.out_dir, start.step)?,
+            progress: Progress::new(start.step, train.max_steps as u64, train.log_interval as u64, memory),
+            prompt,
+            validation,
+            lineage: start.lineage,
+            step: start.step,
+            numbers: Numbers { step: start.step, ..Numbers::default() },
+            bad_steps: 0,
+            started: now,
+            window: (now, start.step),
+            best_val_loss: start.best_val_loss,
+            last_sample: String::new(),
+            saved: PathBuf::new(),
+            trainer: Some(trainer),
+        })
+    }
+
+    fn trainer(&self) -> Result<&Trainer<'a>> {
+        self.trainer.as_ref().ok_or_else(|| Error::device("the model was lost in a failed growth; resume the run"))
+    }
+
+    fn header(&self) -> serde_json::Value {
+        let parameters = self.trainer.as_ref().map(|t| t.model.param_count());
+        json!({
+            "kind": "run", "from_step": self.step, "adapter": self.engine.gpu.describe(), "parameters": parameters,
+            "data": self.data.description, "entropy_floor": self.data.entropy_floor,
+            "version": env!("CARGO_PKG_VERSION"),
+        })
+    }
+
+    /// Grows where the configuration says so. A growth that the lineage already has was done before.
+    fn grow_if_due(&mut self) -> Result<()> {
+        let done = self.lineage.iter().any(|r| r.at_step == self.step);
+        let due = self.config.growth.iter().find(|g| g.at_step as u64 == self.step);
+        let (Some(growth), false) = (due, done) else { return Ok(()) };
+        let Some(trainer) = self.trainer.take() else { return Ok(()) };
+        let tokens = self.data.val.window(0, probe_rows(&trainer.model))?;
+        let probe = Probe { tokens: &tokens, batches: &self.validation };
+        let (trainer, record) =
+            growth::grow_in_run(self.engine, trainer, growth, self.step, &probe, self.prompt.len())?;
+        self.progress.set_memory(megabytes(trainer.bytes().total()));
+        self.progress.say(&growth::describe(&record));
+        self.metrics.write(&json!({"kind": "growth", "step": self.step, "record": record}))?;
+        self.lineage.push(record);
+        self.trainer = Some(trainer);
+        Ok(())
+    }
+
+    fn evaluate_if_due(&mut self) -> Result<()> {
+        if is_due(self.step, self.config.train.eval_interval) { self.evaluate() } else { Ok(()) }
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        let val_loss = self.trainer()?.evaluate(&self.validation)?;
+        self.numbers.val_loss = Some(val_loss);
+        self.best_val_loss = Some(self.best_val_loss.map_or(val_loss, |best| best.min(val_loss)));
+        self.metrics.write(&json!({"kind": "eval", "step": self.step, "val_loss": val_loss}))
+    }
+
+    fn train_step(&mut self) -> Result<()> {
+        let train = &self.config.train;
+        let trainer = self.trainer()?;
+        let lr = schedule::learning_rate(train, self.step as usize);
+        let accum = trainer.grad_accum() as u64;
+        let seq = trainer.model.seq_length;
+        let batch = |micro| train_batch(&self.data.train, train.seed, self.step * accum + micro, train.batch_size, seq);
+        let batches = (0..accum).map(batch).collect::<Result<Vec<Batch>>>()?;
+        let stats = trainer.step(&batches, self.step, lr)?;
+        let tokens_per_step = accum * (train.batch_size * seq) as u64;
+        self.metrics.write(&json!({
+            "kind": "train", "step": self.step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
+            "tokens": (self.step + 1) * tokens_per_step, "seconds": self.started.elapsed().as_secs_f64(),
+        }))?;
+        self.step += 1;
+        self.bad_steps = if stats.finite { 0 } else { self.bad_steps + 1 };
+        if self.bad_steps >= MAX_BAD_STEPS {
+            self.metrics.flush()?;
+            return Err(Error::Diverged(format!(
+                "loss or gradients were not finite for {MAX_BAD_STEPS} steps in a row, the last at step {}; nothing was \
+                 updated by them; lower train.lr or raise train.warmup_fraction and resume from the last checkpoint",
+                self.step - 1
+            )));
+        }
+        self.report(stats, lr, tokens_per_step);
+        Ok(())
+    }
+
+    fn report(&mut self, stats: trainer::StepStats, lr: f64, tokens_per_step: u64) {
+        let (since, first) = self.window;
+        let seconds = since.elapsed().as_secs_f64();
+        if seconds > 0.5 || self.numbers.tokens_per_s == 0.0 {
+            self.numbers.tokens_per_s = ((self.step - first) * tokens_per_step) as f64 / seconds.max(1e-9);
+            self.window = (Instant::now(), self.step);
+        }
+        self.numbers.step = self.step;
+        self.numbers.loss = f64::from(stats.loss);
+        self.numbers.grad_norm = f64::from(stats.grad_norm);
+        self.numbers.lr = lr;
+        self.progress.step(&self.numbers);
+    }
+
+    fn sample_if_due(&mut self) -> Result<()> {
+        let due = is_due(self.step, self.config.train.sample_interval);
+        if due && self.step < self.config.train.max_steps as u64 { self.sample() } else { Ok(()) }
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        let train = &self.config.train;
+        let Some(tokenizer) = &self.data.tokenizer else { return Ok(()) };
+        if train.sample_tokens == 0 {
+            return Ok(());
+        }
+        let temperature = train.sample_temperature;
+        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(self.step) };
+        let drawn = self.trainer()?.sample(&self.prompt, train.sample_tokens, &sampling)?;
+        let text = tokenizer.decode(&self.prompt) + &tokenizer.decode(&drawn);
+        self.progress.say(&format!("--- sample after step {} ---\n{}\n---", self.step, text.trim()));
+        self.metrics.write(&json!({"kind": "sample", "step": self.step - 1, "text": text}))?;
+        self.last_sample = text;
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.metrics.flush()?;
+        let checkpoint = state::checkpoint(self.engine, self.config, self.data, self.trainer()?, self.snapshot())?;
+        self.saved = self.store.save(&checkpoint, self.config.train.keep_last)?;
+        Ok(())
+    }
+
+    fn snapshot(&self) -> state::Snapshot {
+        state::Snapshot { step: self.step, lineage: self.lineage.clone(), best_val_loss: self.best_val_loss }
+    }
+
+    fn finish(mut self) -> Result<Summary> {
+        self.evaluate()?;
+        self.sample()?;
+        self.save()?;
+        self.metrics.flush()?;
+        self.progress.finish();
+        Ok(Summary {
+            steps: self.step,
+            parameters: self.trainer()?.model.param_count(),
+            loss: self.numbers.loss,
+            val_loss: self.numbers.val_loss.unwrap_or(f64::NAN),
+            entropy_floor: self.data.entropy_floor,
+            growths: self.lineage,
+            sample: self.last_sample,
+            seconds: self.started.elapsed().as_secs_f64(),
+            checkpoint: self.saved,
+        })
+    }
+}

@@ -1,0 +1,334 @@
+//! A model in training on one device: parameters, moments and the programs that use them.
+//!
+//! A [`Trainer`] knows how to take one step, evaluate, probe and generate. When to do so is the loop's
+//! business ([`super::run`]).
+
+use crate::array::HostTensor;
+use crate::checkpoint::Cohort;
+use crate::config::{ModelConfig, TrainConfig};
+use crate::data::{Batch, token_index};
+use crate::error::{Error, Result};
+use crate::gpu::engine::{Engine, Program};
+use crate::gpu::kernel::MatmulKernel;
+use crate::graph::memory::{Bytes, Ledger, Memory};
+use crate::graph::plan::{Limits, Plan};
+use crate::graph::{grad_name, moment_names};
+use crate::model::generate::{Generator, GeneratorPlans};
+use crate::model::graphs::{self, BatchShape};
+use crate::model::init::Tensors;
+use crate::model::sample::Sampling;
+use crate::ops::adamw::{CohortStep, Segment, Update};
+use crate::ops::rotary;
+use std::collections::BTreeMap;
+
+/// Most rows of full logits computed to measure a growth.
+const PROBE_ROWS: usize = 128;
+
+/// Every plan of a training run; known, with every byte, before anything is allocated.
+pub struct RunPlans {
+    /// One micro-batch, forward and backward.
+    pub micro: Plan,
+    /// Gradient norm and AdamW.
+    pub update: Plan,
+    /// One evaluation batch.
+    pub evaluation: Plan,
+    /// Logits of the first tokens of a validation window.
+    pub probe: Plan,
+    /// Samples during the run.
+    pub generator: GeneratorPlans,
+    /// Shape of a micro-batch.
+    pub shape: BatchShape,
+}
+
+impl RunPlans {
+    /// Plans for `model` trained as `train` says; `prompt` is the length of the sample prompt in tokens.
+    pub fn new(
+        model: &ModelConfig,
+        train: &TrainConfig,
+        cohorts: &[Cohort],
+        prompt: usize,
+        limits: &Limits,
+        matmul: MatmulKernel,
+    ) -> Result<Self> {
+        let shape = BatchShape {
+            batch: train.batch_size,
+            seq: model.seq_length,
+            grad_accum: train.grad_accum(model)?,
+            chunk_rows: train.loss_chunk_rows,
+        };
+        let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);
+        Ok(Self {
+            micro: plan(graphs::training(model, &shape, matmul))?,
+            update: plan(graphs::update(model, train, &segments(model, cohorts), matmul))?,
+            evaluation: plan(graphs::evaluation(model, &shape, matmul))?,
+            probe: plan(graphs::logits(model, 1, probe_rows(model), false, matmul))?,
+            generator: GeneratorPlans::new(model, prompt, limits, matmul)?,
+            shape,
+        })
+    }
+
+    fn all(&self) -> Vec<&Plan> {
+        let [prompt, refill, single] = &self.generator.plans;
+        vec![&self.micro, &self.update, &self.evaluation, &self.probe, prompt, refill, single]
+    }
+
+    /// Device memory of the run by class.
+    pub fn bytes(&self) -> Result<Bytes> {
+        let mut ledger = Ledger::default();
+        for plan in self.all() {
+            ledger.admit(plan)?;
+        }
+        Ok(ledger.bytes())
+    }
+
+    /// Floating-point operations of one optimizer step.
+    pub fn flops_per_step(&self) -> u64 {
+        self.micro.flops() * self.shape.grad_accum as u64
+    }
+}
+
+/// Tokens of a window whose logits are compared across a growth.
+pub fn probe_rows(model: &ModelConfig) -> usize {
+    model.seq_length.min(PROBE_ROWS)
+}
+
+/// The elements of each parameter by cohort.
+fn segments(model: &ModelConfig, cohorts: &[Cohort]) -> BTreeMap<String, Vec<Segment>> {
+    let mut segments: BTreeMap<String, Vec<Segment>> = BTreeMap::new();
+    for (name, shape) in model.param_shapes() {
+        let row: usize = shape.iter().skip(1).product();
+        let of_name = cohorts.iter().enumerate().filter_map(|(i, c)| Some((i, c.rows.get(&name)?)));
+        let list = of_name.map(|(cohort, &[first, end])| Segment {
+            first: first as usize * row,
+            n: (end - first) as usize * row,
+            cohort,
+        });
+        segments.insert(name.clone(), list.collect());
+    }
+    segments
+}
+
+/// The cohort of a model that has not grown: all rows, counting from step 0.
+pub fn first_cohort(model: &ModelConfig) -> Cohort {
+    let rows = |(name, shape): (String, Vec<usize>)| (name, [0, shape.first().copied().unwrap_or(1) as u64]);
+    let rows = model.param_shapes().into_iter().map(rows).collect();
+    Cohort { born_step: 0, lr_scale: 1.0, frozen: false, rows }
+}
+
+/// What one optimizer step measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepStats {
+    /// Mean loss of the step's tokens before the update, nats per token.
+    pub loss: f32,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f32,
+    /// Whether loss and gradients were finite; if not, nothing was updated.
+    pub finite: bool,
+}
+
+/// A model in training.
+pub struct Trainer<'e> {
+    engine: &'e Engine,
+    /// The model as it is now.
+    pub model: ModelConfig,
+    /// Training settings.
+    pub train: TrainConfig,
+    /// Which rows were added when.
+    pub cohorts: Vec<Cohort>,
+    memory: Memory,
+    programs: Programs,
+    shape: BatchShape,
+}
+
+struct Programs {
+    micro: Program,
+    update: Program,
+    evaluation: Program,
+    probe: Program,
+    generator: Generator,
+}
+
+impl<'e> Trainer<'e> {
+    /// Plans, allocates and compiles; parameters and moments start at zero.
+    pub fn new(
+        engine: &'e Engine,
+        model: &ModelConfig,
+        train: &TrainConfig,
+        cohorts: Vec<Cohort>,
+        prompt: usize,
+    ) -> Result<Self> {
+        let (limits, matmul) = (Limits::of(&engine.gpu), MatmulKernel::for_adapter(engine.gpu.software));
+        let plans = RunPlans::new(model, train, &cohorts, prompt, &limits, matmul)?;
+        let (memory, programs) = Memory::allocate(engine, &plans.all())?;
+        let wrong = |_| Error::usage("plans and programs differ in number; this is a defect");
+        let [micro, update, evaluation, probe, a, b, c]: [Program; 7] = programs.try_into().map_err(wrong)?;
+        let programs = Programs { micro, update, evaluation, probe, generator: plans.generator.ready([a, b, c]) };
+        upload_rope(engine, &memory, model)?;
+        let (model, train) = (model.clone(), train.clone());
+        Ok(Self { engine, model, train, cohorts, memory, programs, shape: plans.shape })
+    }
+
+    /// Device memory by class.
+    pub fn bytes(&self) -> Bytes {
+        self.memory.bytes()
+    }
+
+    /// Micro-batches of one step.
+    pub fn grad_accum(&self) -> usize {
+        self.shape.grad_accum
+    }
+
+    /// One optimizer step on `batches`, one per micro-batch. `step` counts from 0.
+    pub fn step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<StepStats> {
+        let stats = self.memory.named(graphs::STATS_NAME)?;
+        for (i, batch) in batches.iter().enumerate() {
+            self.upload(batch)?;
+            let mut encoder = self.engine.encoder();
+            if i == 0 {
+                let names = self.model.param_shapes();
+                let grads: Vec<_> =
+                    names.iter().map(|(name, _)| self.memory.named(&grad_name(name))).collect::<Result<_>>()?;
+                self.engine.clear(&mut encoder, grads.into_iter().chain([stats]));
+            }
+            self.engine.record(&mut encoder, &self.programs.micro);
+            self.engine.submit(encoder)?;
+        }
+        self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
+        self.engine.run(&self.programs.update)?;
+        let stats = self.engine.read(stats)?;
+        let at = |i: usize| stats.get(i).copied().unwrap_or(f32::NAN);
+        Ok(StepStats { loss: at(0), grad_norm: at(1), finite: at(3) == 1.0 })
+    }
+
+    fn update_scalars(&self, step: u64, lr: f64) -> Update {
+        let train = &self.train;
+        let cohort = |c: &Cohort| CohortStep {
+            t: (step + 1).saturating_sub(c.born_step),
+            lr_scale: c.lr_scale,
+            frozen: c.frozen,
+        };
+        Update {
+            lr,
+            beta1: train.beta1,
+            beta2: train.beta2,
+            eps: train.adam_eps,
+            weight_decay: train.weight_decay,
+            cohorts: self.cohorts.iter().map(cohort).collect(),
+        }
+    }
+
+    fn upload(&self, batch: &Batch) -> Result<()> {
+        let index = token_index(&batch.tokens, self.model.vocab_size)?;
+        self.engine.write(self.memory.named(graphs::SORTED_ROWS)?, &index.rows);
+        self.engine.write(self.memory.named(graphs::TOKEN_STARTS)?, &index.starts);
+        self.engine.write(self.memory.named(graphs::TOKENS)?, &batch.tokens);
+        self.engine.write(self.memory.named(graphs::TARGETS)?, &batch.targets);
+        Ok(())
+    }
+
+    /// Mean loss over `batches`, nats per token.
+    pub fn evaluate(&self, batches: &[Batch]) -> Result<f64> {
+        let stats = self.memory.named(graphs::EVAL_STATS)?;
+        let mut sum = 0.0;
+        for batch in batches {
+            self.engine.write(self.memory.named(graphs::TOKENS)?, &batch.tokens);
+            self.engine.write(self.memory.named(graphs::TARGETS)?, &batch.targets);
+            let mut encoder = self.engine.encoder();
+            self.engine.clear(&mut encoder, [stats]);
+            self.engine.record(&mut encoder, &self.programs.evaluation);
+            self.engine.submit(encoder)?;
+            sum += f64::from(self.engine.read(stats)?.first().copied().unwrap_or(f32::NAN));
+        }
+        Ok(sum / batches.len().max(1) as f64)
+    }
+
+    /// Logits (rows, vocab_size) of [`probe_rows`] tokens.
+    pub fn probe(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.engine.write(self.memory.named(&graphs::chunk_tokens(tokens.len()))?, tokens);
+        self.engine.run(&self.programs.probe)?;
+        self.engine.read(self.memory.named(graphs::LOGITS)?)
+    }
+
+    /// Draws `count` tokens after `prompt`, which has the length given to [`Trainer::new`] or more.
+    pub fn sample(&self, prompt: &[u32], count: usize, sampling: &Sampling) -> Result<Vec<u32>> {
+        let mut drawn = Vec::with_capacity(count);
+        self.programs.generator.generate(self.engine, &self.memory, prompt, count, sampling, |token| {
+            drawn.push(token);
+            Ok(true)
+        })?;
+        Ok(drawn)
+    }
+
+    /// Puts `params` on the device.
+    ///
+    /// # Errors
+    /// A missing parameter or one of another shape is named.
+    pub fn load_parameters(&self, params: &Tensors) -> Result<()> {
+        upload_parameters(self.engine, &self.memory, &self.model, params, str::to_string)
+    }
+
+    /// Puts both moments on the device.
+    pub fn load_moments(&self, first: &Tensors, second: &Tensors) -> Result<()> {
+        upload_parameters(self.engine, &self.memory, &self.model, first, |n| moment_names(n).0)?;
+        upload_parameters(self.engine, &self.memory, &self.model, second, |n| moment_names(n).1)
+    }
+
+    /// Reads the parameters back.
+    pub fn parameters(&self) -> Result<Tensors> {
+        self.download(str::to_string)
+    }
+
+    /// Reads both moments back.
+    pub fn moments(&self) -> Result<(Tensors, Tensors)> {
+        Ok((self.download(|n| moment_names(n).0)?, self.download(|n| moment_names(n).1)?))
+    }
+
+    /// Reads the gradients of the last step back, before clipping; for tests and diagnosis.
+    pub fn gradients(&self) -> Result<Tensors> {
+        self.download(grad_name)
+    }
+
+    fn download(&self, device_name: impl Fn(&str) -> String) -> Result<Tensors> {
+        let read = |(name, shape): (String, Vec<usize>)| {
+            let data = self.engine.read(self.memory.named(&device_name(&name))?)?;
+            Ok((name, HostTensor { shape, data }))
+        };
+        self.model.param_shapes().into_iter().map(read).collect()
+    }
+}
+
+/// Writes the rotary table of `model`.
+pub fn upload_rope(engine: &Engine, memory: &Memory, model: &ModelConfig) -> Result<()> {
+    let table = rotary::table(model.seq_length, model.rotary_width(), model.rotary_emb_base);
+    if !table.is_empty() {
+        engine.write(memory.named(graphs::ROPE)?, &table);
+    }
+    Ok(())
+}
+
+/// Writes every parameter of `model` (or what belongs to it, under `device_name`) to the device.
+///
+/// # Errors
+/// A missing tensor or one of another shape is named.
+pub fn upload_parameters(
+    engine: &Engine,
+    memory: &Memory,
+    model: &ModelConfig,
+    tensors: &Tensors,
+    device_name: impl Fn(&str) -> String,
+) -> Result<()> {
+    for (name, shape) in model.param_shapes() {
+        let tensor = tensors.get(&name).ok_or_else(|| {
+            Error::input(format!("parameter \"{name}\" is missing: the checkpoint is of another model"))
+        })?;
+        if tensor.shape != shape {
+            return Err(Error::input(format!(
+                "parameter \"{name}\" has shape {:?}, the configuration says {shape:?}: the checkpoint is of another \
+                 model",
+                tensor.shape
+            )));
+        }
+        engine.write_all(memory.named(&device_name(&name))?, &tensor.data)?;
+    }
+    Ok(())
+}
