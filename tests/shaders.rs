@@ -4,6 +4,9 @@
 //! to the form a reader may count on. Each check is shown to find a planted fault. What a shader computes
 //! is tested elsewhere, against references.
 
+// clippy.toml allows these in tests, but not in the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod uniformity;
 
 use std::fmt::Display;

@@ -9,7 +9,7 @@
 //!           | 20..99   [adj] nouns .    plural after a number
 //! ```
 //!
-//! Weights are uneven everywhere. To predict it, a model learns the spelling of 50 words, the order of the
+//! Weights are uneven everywhere. To predict it, a model learns the spelling of 51 words, the order of the
 //! parts, agreement in number, and who the sentence is about. All choices that can meet differ in
 //! their first letter, so nearly all of the uncertainty is in first letters and digits.
 //!

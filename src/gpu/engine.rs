@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A word no computation produces, written round tensors in tests.
-pub const SENTINEL: u32 = 0x7fc0_dead;
+/// Written behind tensors in tests. Not a NaN: arithmetic passes those on unchanged, so that a kernel that
+/// reads and writes past the end would put back what it found.
+const SENTINEL: u32 = 0xdead_beef;
 /// What guarded tensors hold before anything writes them: a large number that spoils any result.
 const POISON: f32 = 1.0e30;
 /// Guard words after a guarded tensor.
@@ -72,12 +73,18 @@ pub struct Dispatch {
 /// A list of dispatches ready to be replayed.
 pub struct Program {
     steps: Vec<(wgpu::ComputePipeline, wgpu::BindGroup, u32)>,
+    uniforms: Block,
 }
 
 impl Program {
     /// Number of dispatches.
     pub fn len(&self) -> usize {
         self.steps.len()
+    }
+
+    /// Device memory of its uniform blocks.
+    pub fn uniform_bytes(&self) -> u64 {
+        self.uniforms.bytes
     }
 
     /// Whether there is nothing to run.
@@ -94,7 +101,8 @@ pub struct Engine {
     pub gpu: Gpu,
     pipelines: Mutex<HashMap<&'static Kernel, Compiled>>,
     allocated: Arc<AtomicU64>,
-    staging: wgpu::Buffer,
+    /// All reads go through it, one at a time.
+    staging: Mutex<wgpu::Buffer>,
 }
 
 impl Engine {
@@ -104,7 +112,7 @@ impl Engine {
     /// Not even a small staging buffer fits.
     pub fn new(gpu: Gpu) -> Result<Self> {
         let staging = gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        Ok(Self { gpu, pipelines: Mutex::default(), allocated: Arc::default(), staging })
+        Ok(Self { gpu, pipelines: Mutex::default(), allocated: Arc::default(), staging: Mutex::new(staging) })
     }
 
     /// Bytes of device memory that live now and were allocated through this engine.
@@ -142,7 +150,7 @@ impl Engine {
 
     /// Whether the words after a guarded block are untouched.
     pub fn guard_intact(&self, block: &Block) -> Result<bool> {
-        let words: Vec<u32> = self.gpu.read(&block.allocation.buffer, block.bytes.next_multiple_of(4), GUARD_WORDS as usize, Some(&self.staging))?;
+        let words: Vec<u32> = self.read_words(block, block.bytes.next_multiple_of(4), GUARD_WORDS as usize)?;
         Ok(words.iter().all(|&w| w == SENTINEL))
     }
 
@@ -167,7 +175,12 @@ impl Engine {
 
     /// Reads a block back as f32, waiting for all work submitted before.
     pub fn read(&self, block: &Block) -> Result<Vec<f32>> {
-        self.gpu.read(&block.allocation.buffer, 0, (block.bytes / 4) as usize, Some(&self.staging))
+        self.read_words(block, 0, (block.bytes / 4) as usize)
+    }
+
+    fn read_words<T: bytemuck::Pod>(&self, block: &Block, offset: u64, count: usize) -> Result<Vec<T>> {
+        let staging = self.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.gpu.read(&block.allocation.buffer, offset, count, Some(&staging))
     }
 
     /// Zeroes blocks within `encoder`, in order with its dispatches.
@@ -222,7 +235,7 @@ impl Engine {
             ranges.push((words.len() as u64 * 4, dispatch.dims.len() as u64 * 4));
             words.extend(&dispatch.dims);
         }
-        let uniforms = self.allocate("dims", words.len() as u64 * 4)?; // kept alive by the bind groups
+        let uniforms = self.allocate("dims", words.len() as u64 * 4)?;
         self.write(&uniforms, &words);
         let mut steps = Vec::with_capacity(dispatches.len());
         for (dispatch, (offset, size)) in dispatches.iter().zip(ranges) {
@@ -239,7 +252,7 @@ impl Engine {
             steps.push((pipeline, bind_group, dispatch.groups));
         }
         self.gpu.check()?;
-        Ok(Program { steps })
+        Ok(Program { steps, uniforms })
     }
 
     /// The compiled pipeline of a kernel.

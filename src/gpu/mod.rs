@@ -4,4 +4,5 @@ pub mod adapter;
 pub mod device;
 pub mod engine;
 pub mod kernel;
+pub mod listing;
 pub mod shader;

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 
 use wgpu::BufferUsages;
 
-use super::Gpu;
 use super::fault::{lost, plain};
+use super::{Gpu, WAIT_LIMIT};
 use crate::error::{Error, Result};
 
 /// Largest piece read back at once when the caller brings no staging buffer.
@@ -70,7 +70,9 @@ impl Gpu {
             let _ = sender.send(outcome.is_ok());
         });
         self.wait(submission)?;
-        if receiver.try_recv() != Ok(true) {
+        // Another thread's poll may have taken this completion and be about to call back.
+        if receiver.recv_timeout(WAIT_LIMIT) != Ok(true) {
+            staging.unmap();
             return self.check().and_then(|()| Err(Error::device(lost("a buffer could not be mapped"))));
         }
         let copied = match staging.get_mapped_range(0..size) {

@@ -118,7 +118,7 @@ impl Memory {
         }
         let mut memory = Self { bytes: ledger.bytes(), ..Self::default() };
         let with_total = |e: Error| match e {
-            Error::Device(text) => Error::device(format!(
+            Error::Device(text) if text.contains("memory") => Error::device(format!(
                 "{text} (the run needs {} of device memory in all; use a smaller batch_size or model)",
                 megabytes(ledger.bytes().total())
             )),

@@ -52,6 +52,11 @@ pub struct Generator {
 }
 
 impl Generator {
+    /// Device memory of its kernels' uniform blocks.
+    pub fn uniform_bytes(&self) -> u64 {
+        [&self.prompt, &self.refill, &self.single].iter().map(|(_, program)| program.uniform_bytes()).sum()
+    }
+
     /// Draws `count` tokens after `prompt` and hands each to `on_token` as it comes; stops early when
     /// that returns false.
     ///

@@ -101,6 +101,15 @@ impl Prepared {
         engine.run(&self.program)
     }
 
+    /// The bits of all outputs and gradients of the last run.
+    pub fn bits(&self, engine: &Engine) -> Result<Vec<u32>> {
+        let mut bits = Vec::new();
+        for tensor in self.outputs.iter().chain(self.gradients.iter().map(|(_, grad)| grad)) {
+            bits.extend(engine.read(&self.blocks[tensor.index()])?.iter().map(|x| x.to_bits()));
+        }
+        Ok(bits)
+    }
+
     fn read(&self, engine: &Engine, tensor: Tensor) -> Result<Vec<f64>> {
         let values = engine.read(&self.blocks[tensor.index()])?;
         Ok(values.into_iter().map(f64::from).collect())

@@ -173,6 +173,12 @@ impl<'e> Trainer<'e> {
         self.memory.bytes()
     }
 
+    /// Device memory of the kernels' uniform blocks, which the plan does not count.
+    pub fn uniform_bytes(&self) -> u64 {
+        let Programs { micro, update, evaluation, probe, generator } = &self.programs;
+        [micro, update, evaluation, probe].iter().map(|p| p.uniform_bytes()).sum::<u64>() + generator.uniform_bytes()
+    }
+
     /// Micro-batches of one step.
     pub fn grad_accum(&self) -> usize {
         self.shape.grad_accum

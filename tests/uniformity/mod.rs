@@ -179,10 +179,10 @@ impl<'a> Walk<'a> {
                 let line = span.location(self.source).line_number;
                 self.faults.insert(format!("{}:{line}", self.name));
             }
-            Statement::Store { pointer, value } => {
-                if divergent || self.varying[pointer.index()] || self.varying[value.index()] {
-                    self.taint(pointer);
-                }
+            Statement::Store { pointer, value }
+                if divergent || self.varying[pointer.index()] || self.varying[value.index()] =>
+            {
+                self.taint(pointer);
             }
             Statement::Call { function, ref arguments, result } => self.call(function, arguments, result, divergent),
             // Atomics and subgroup operations: their results vary by default, they write no local.

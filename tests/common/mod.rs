@@ -1,0 +1,59 @@
+//! Shared by the tests that use a GPU. A machine without an adapter fails them: it does not skip them.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::OnceLock;
+use tokenformer::error::Result;
+use tokenformer::gpu::adapter::AdapterRequest;
+use tokenformer::gpu::device::Gpu;
+use tokenformer::gpu::engine::Engine;
+use tokenformer::graph::memory::Memory;
+use tokenformer::graph::plan::{Limits, Plan};
+use tokenformer::graph::{Class, Graph};
+
+/// The engine of this test program, on the adapter that the environment asks for (`WGPU_BACKEND`).
+pub fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        let gpu = Gpu::open(&AdapterRequest::default()).expect("these tests need an adapter");
+        println!("adapter: {}", gpu.describe());
+        Engine::new(gpu).expect("an engine")
+    })
+}
+
+/// A graph allocated and run once, its named tensors readable.
+pub struct Ran {
+    memory: Memory,
+}
+
+impl Ran {
+    /// Writes `inputs` by name (32-bit words), runs, waits.
+    pub fn new(graph: &Graph, inputs: &[(&str, Vec<u32>)]) -> Result<Self> {
+        let engine = engine();
+        let plan = Plan::new(graph, &Limits::of(&engine.gpu))?;
+        let (memory, programs) = Memory::allocate(engine, &[&plan])?;
+        for (name, words) in inputs {
+            engine.write_all(memory.named(name)?, words)?;
+        }
+        for program in &programs {
+            engine.run(program)?;
+        }
+        Ok(Self { memory })
+    }
+
+    pub fn read(&self, name: &str) -> Vec<f32> {
+        engine().read(self.memory.named(name).expect(name)).expect(name)
+    }
+}
+
+/// Bits of floats, as buffers take them.
+pub fn words(floats: &[f32]) -> Vec<u32> {
+    floats.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Records `upstream` as the gradient of `y`, and the backward.
+pub fn backward(g: &mut Graph, y: tokenformer::graph::Tensor) -> Result<()> {
+    let shape = g.shape(y).to_vec();
+    let upstream = g.tensor("upstream", &shape, Class::State);
+    g.set_grad(y, upstream);
+    g.backward()
+}

@@ -1,0 +1,49 @@
+//! Every operator, whole models, training runs and growth against values computed in f64 by an independent
+//! PyTorch oracle (see `fixtures/golden/README.md` for the kinds and tolerances).
+//!
+//! `TOKENFORMER_GOLDEN_DIR` names another set made by the same oracle.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod case;
+mod models;
+mod ops;
+
+use case::Case;
+use std::path::PathBuf;
+
+/// Walks `index.json`, checks every case, and reports all failures at once.
+#[test]
+fn every_case_of_the_index() {
+    let directory = std::env::var_os("TOKENFORMER_GOLDEN_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden"), PathBuf::from);
+    let cases = case::index(&directory);
+    assert!(!cases.is_empty(), "{} lists no case", directory.display());
+    let mut failures = Vec::new();
+    for name in &cases {
+        let mut case = Case::open(&directory, name);
+        check(&mut case);
+        println!("{name}: {} tensors checked, worst at {:.0} % of its tolerance", case.checked, case.worst * 100.0);
+        failures.append(&mut case.failures);
+    }
+    assert!(failures.is_empty(), "{} of the tensors differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn check(case: &mut Case) {
+    match case.kind.as_str() {
+        "pattention" => ops::pattention(case),
+        "layer_norm" => ops::layer_norm(case),
+        "rotary_attention" => ops::rotary_attention(case),
+        "cross_entropy" => ops::cross_entropy(case),
+        "embedding" => ops::embedding(case),
+        "gelu" => ops::gelu(case),
+        "model" => models::model(case),
+        "trajectory" => models::trajectory(case),
+        "growth" => models::growth(case),
+        "official_naming" => models::official_naming(case),
+        unknown => panic!("case {} has the unknown kind \"{unknown}\"", case.name),
+    }
+    case.finish();
+}

@@ -1,0 +1,96 @@
+//! Every case of the registry on the default adapter: f64 reference, gradients against finite differences,
+//! guard words round every tensor. Both matrix-product kernels.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::engine;
+use tokenformer::gpu::adapter::AdapterRequest;
+use tokenformer::gpu::device::{Gpu, webgpu_limits};
+use tokenformer::gpu::engine::Engine;
+use tokenformer::gpu::kernel::MatmulKernel;
+use tokenformer::ops::check::{Prepared, check, normalised_error};
+use tokenformer::ops::{Case, registry};
+
+fn failures(engine: &Engine, kernel: MatmulKernel, cases: Vec<Case>) -> Vec<String> {
+    let mut failures = Vec::new();
+    for case in cases {
+        let report = check(engine, &case, kernel).unwrap();
+        if !report.passed {
+            failures.push(format!("{} {}: {report:?}", case.op, case.name));
+        }
+    }
+    failures
+}
+
+#[test]
+fn every_case_matches_its_reference() {
+    let failed = failures(engine(), MatmulKernel::Registers, registry());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn the_kernel_for_gpus_matches_too() {
+    let cases = registry().into_iter().filter(|c| matches!(c.op, "matmul" | "pattention" | "cross_entropy")).collect();
+    let failed = failures(engine(), MatmulKernel::SharedTiles, cases);
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn the_limits_of_every_webgpu_device_are_enough() {
+    let gpu = Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).unwrap();
+    let engine = Engine::new(gpu).unwrap();
+    let failed = failures(&engine, MatmulKernel::SharedTiles, registry());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The check itself must be able to fail: a wrong reference, a wrong gradient, a write past the end.
+#[test]
+fn planted_faults_are_found() {
+    let gelu = || registry().into_iter().find(|c| c.op == "gelu" && c.name == "255").unwrap();
+    let wrong_value = Case { reference: Box::new(|x| vec![x[0].iter().map(|v| v * 0.5).collect()]), ..gelu() };
+    assert!(!check(engine(), &wrong_value, MatmulKernel::Registers).unwrap().passed);
+
+    // Right outputs, but the recorded backward belongs to the tanh form.
+    let wrong_gradient = Case {
+        build: Box::new(|g, t| Ok(vec![tokenformer::ops::gelu::gelu(g, t[0], true)?])),
+        nmse: 1.0,
+        ..gelu()
+    };
+    let report = check(engine(), &wrong_gradient, MatmulKernel::Registers).unwrap();
+    assert!(!report.passed && report.gradient_error.unwrap() > 1e-5, "{report:?}");
+
+    // A cache whose capacity is said to be larger than the tensor is.
+    let mut overrun = registry().into_iter().find(|c| c.op == "linear").unwrap();
+    overrun.build = Box::new(|g, t| {
+        let y = g.activation("short", &[1, 1]);
+        let product = tokenformer::ops::matmul::Product::new(tokenformer::ops::matmul::Layout::NT, [1, 9, 1]);
+        product.record(g, t[0], t[1], y)?;
+        Ok(vec![y])
+    });
+    overrun.gradient = false;
+    let report = check(engine(), &overrun, MatmulKernel::Registers).unwrap();
+    assert!(!report.guards_intact && !report.passed, "{report:?}");
+}
+
+#[test]
+fn the_same_bits_every_time() {
+    for op in ["matmul", "pattention", "attention", "layer_norm", "embedding", "cross_entropy", "grad_norm"] {
+        let case = registry().into_iter().rfind(|c| c.op == op).unwrap();
+        let prepared = Prepared::new(engine(), &case, MatmulKernel::Registers, true).unwrap();
+        let runs: Vec<Vec<u32>> = (0..5)
+            .map(|_| {
+                prepared.run(engine()).unwrap();
+                prepared.bits(engine()).unwrap()
+            })
+            .collect();
+        assert!(!runs[0].is_empty() && runs.iter().all(|r| *r == runs[0]), "{op}");
+    }
+}
+
+#[test]
+fn errors_do_not_hide_in_an_average() {
+    assert_eq!(normalised_error(&[f64::NAN], &[1.0]), f64::INFINITY);
+    assert_eq!(normalised_error(&[1.0], &[1.0, 2.0]), f64::INFINITY);
+    assert!((normalised_error(&[1.0, 2.2], &[1.0, 2.0]) - 0.008).abs() < 1e-12);
+}

@@ -1,0 +1,241 @@
+//! Whole runs: the same bits every time, resumed at any step and across growths; memory as planned.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::engine;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use tokenformer::checkpoint::{Checkpoint, Store};
+use tokenformer::config::{GrowthConfig, ModelConfig, RunConfig, TrainConfig};
+use tokenformer::data::{Batch, Dataset, train_batch};
+use tokenformer::error::Error;
+use tokenformer::gpu::kernel::MatmulKernel;
+use tokenformer::graph::plan::Limits;
+use tokenformer::model::init;
+use tokenformer::model::sample::Sampling;
+use tokenformer::train::state::{Start, dataset};
+use tokenformer::train::trainer::{RunPlans, Trainer, first_cohort};
+use tokenformer::train::{self, Summary};
+
+/// A run of a few seconds on a software adapter.
+fn tiny(dir: &Path, steps: usize) -> (RunConfig, Dataset) {
+    let mut config = RunConfig { out_dir: dir.to_path_buf(), ..RunConfig::default() };
+    config.model = ModelConfig {
+        num_layers: 1,
+        hidden_size: 16,
+        num_attention_heads: 2,
+        seq_length: 24,
+        qkv_slot_num: 16,
+        proj_slot_num: 16,
+        ffn_slot_num: 32,
+        ..ModelConfig::default()
+    };
+    config.train = TrainConfig {
+        batch_size: 2,
+        total_batch_tokens: 96,
+        max_steps: steps,
+        eval_interval: 3,
+        eval_batches: 2,
+        sample_interval: 5,
+        sample_tokens: 40,
+        checkpoint_interval: 0,
+        keep_last: 100,
+        ..TrainConfig::default()
+    };
+    config.data.corpus_sentences = 500;
+    let data = dataset(&config, None).unwrap();
+    config.model.resolve_vocab(data.vocab_size).unwrap();
+    config.validate().unwrap();
+    (config, data)
+}
+
+fn grow_at(at_step: usize, ffn: usize) -> GrowthConfig {
+    GrowthConfig { at_step, ffn_slot_num: Some(ffn), qkv_slot_num: Some(ffn - 10), ..GrowthConfig::default() }
+}
+
+fn fresh(config: &RunConfig, data: &Dataset) -> Summary {
+    let start = Start::fresh(&config.model, config.train.seed);
+    std::fs::create_dir_all(&config.out_dir).unwrap();
+    train::run(engine(), config, data, start, &AtomicBool::new(false)).unwrap()
+}
+
+fn resume(dir: &Path, step: u64, data: &Dataset, steps: usize) -> Summary {
+    let (_, path) = Store::new(dir).list().unwrap().into_iter().find(|(s, _)| *s == step).unwrap();
+    let (start, mut config) = Start::resumed(Checkpoint::read(&path).unwrap()).unwrap();
+    config.train.max_steps = steps;
+    config.out_dir = dir.to_path_buf();
+    config.validate().unwrap();
+    train::run(engine(), &config, data, start, &AtomicBool::new(false)).unwrap()
+}
+
+/// The metrics without what depends on the clock and on where the run stopped.
+fn curve(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+    let clean = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value.as_object_mut().unwrap().remove("seconds");
+        (value["kind"] != "run").then(|| value.to_string())
+    };
+    text.lines().filter_map(clean).collect()
+}
+
+fn last_checkpoint(dir: &Path) -> Checkpoint {
+    Store::new(dir).latest().unwrap().found.unwrap().1
+}
+
+fn assert_same_tensors(a: &Checkpoint, b: &Checkpoint) {
+    for (x, y) in [(&a.params, &b.params), (&a.moment1, &b.moment1), (&a.moment2, &b.moment2)] {
+        assert!(!x.is_empty() && x.keys().eq(y.keys()));
+        for (name, tensor) in x {
+            let bits = |t: &tokenformer::array::HostTensor| t.data.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(tensor), bits(&y[name]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn two_runs_have_the_same_bits() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for dir in &dirs {
+        let (config, data) = tiny(dir.path(), 7);
+        fresh(&config, &data);
+    }
+    assert_eq!(curve(dirs[0].path()), curve(dirs[1].path()));
+    assert_same_tensors(&last_checkpoint(dirs[0].path()), &last_checkpoint(dirs[1].path()));
+}
+
+#[test]
+fn a_resumed_run_is_the_same_run_at_every_step_and_across_growths() {
+    let straight = tempfile::tempdir().unwrap();
+    let (mut config, data) = tiny(straight.path(), 12);
+    config.growth = vec![grow_at(4, 50), grow_at(8, 64)];
+    config.train.checkpoint_interval = 1;
+    config.validate().unwrap();
+    let summary = fresh(&config, &data);
+    assert_eq!(summary.growths.len(), 2);
+    assert!(summary.growths.iter().all(|g| g.max_logit_change == 0.0 && g.loss_before == g.loss_after));
+    let wanted = curve(straight.path());
+
+    // 3: before any growth; 4 and 8: just before one; 5: after the first; 11: after both.
+    for step in [3_u64, 4, 5, 8, 11] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("checkpoints")).unwrap();
+        let copy = |name: &str| std::fs::copy(straight.path().join(name), dir.path().join(name)).unwrap();
+        copy("metrics.jsonl");
+        copy(&format!("checkpoints/step-{step:08}.safetensors"));
+        let resumed = resume(dir.path(), step, &data, 12);
+        assert_eq!(curve(dir.path()), wanted, "resumed after step {step}");
+        assert_same_tensors(&last_checkpoint(dir.path()), &last_checkpoint(straight.path()));
+        assert_eq!(resumed.sample, summary.sample);
+    }
+}
+
+#[test]
+fn an_interrupt_saves_after_the_step_and_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data) = tiny(dir.path(), 9);
+    std::fs::create_dir_all(dir.path()).unwrap();
+    let start = Start::fresh(&config.model, config.train.seed);
+    let error = train::run(engine(), &config, &data, start, &AtomicBool::new(true)).unwrap_err();
+    assert!(matches!(&error, Error::Interrupted(text) if text.contains("--resume")), "{error}");
+    assert_eq!(last_checkpoint(dir.path()).meta.step, 1);
+    resume(dir.path(), 1, &data, 9);
+    let straight = tempfile::tempdir().unwrap();
+    let (config, data) = tiny(straight.path(), 9);
+    fresh(&config, &data);
+    assert_same_tensors(&last_checkpoint(dir.path()), &last_checkpoint(straight.path()));
+}
+
+fn trainer(config: &RunConfig) -> Trainer<'static> {
+    let model = Start::fresh(&config.model, 1).host.model;
+    let trainer = Trainer::new(engine(), &model, &config.train, vec![first_cohort(&model)], 3).unwrap();
+    trainer.load_parameters(&init::initial(&model, 1)).unwrap();
+    trainer
+}
+
+fn batches(config: &RunConfig, data: &Dataset, step: u64) -> Vec<Batch> {
+    let batch = |micro| train_batch(&data.train, 9, step * 2 + micro, config.train.batch_size, config.model.seq_length);
+    (0..2).map(|micro| batch(micro).unwrap()).collect()
+}
+
+#[test]
+fn accumulated_micro_batches_are_one_large_batch() {
+    let (config, data) = tiny(Path::new("unused"), 5);
+    let (small, mut large_config) = (trainer(&config), config.clone());
+    large_config.train.batch_size = 4;
+    // Also another chunking of the logits.
+    large_config.train.loss_chunk_rows = 7;
+    let large = trainer(&large_config);
+    for step in 0..3 {
+        let parts = batches(&config, &data, step);
+        let join = |f: fn(&Batch) -> &Vec<u32>| parts.iter().flat_map(|b| f(b).clone()).collect();
+        let whole = Batch { tokens: join(|b| &b.tokens), targets: join(|b| &b.targets) };
+        let (a, b) = (small.step(&parts, step, 1e-3).unwrap(), large.step(&[whole], step, 1e-3).unwrap());
+        assert!((a.loss - b.loss).abs() < 1e-5 && (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-4, "{a:?} {b:?}");
+    }
+}
+
+/// Run on a device of its own, so that other tests do not disturb the count.
+#[test]
+fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() {
+    use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
+    let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+    let (config, data) = tiny(Path::new("unused"), 5);
+    let model = Start::fresh(&config.model, 1).host.model;
+    let matmul = MatmulKernel::for_adapter(engine.gpu.software);
+    let cohorts = vec![first_cohort(&model)];
+    let plans = RunPlans::new(&model, &config.train, &cohorts, 3, &Limits::of(&engine.gpu), matmul).unwrap();
+    let planned = plans.bytes().unwrap();
+    let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 3).unwrap();
+    assert_eq!(trainer.bytes(), planned);
+    // What is not in the plan: uniform blocks and rounding up to 16 bytes.
+    let (allocated, uniforms) = (engine.allocated(), trainer.uniform_bytes());
+    let slack = allocated as f64 / (planned.total() + uniforms) as f64;
+    assert!((1.0..1.02).contains(&slack), "planned {} + {uniforms}, allocated {allocated}", planned.total());
+    trainer.load_parameters(&init::initial(&model, 1)).unwrap();
+    let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 1 };
+    for step in 0..6 {
+        trainer.step(&batches(&config, &data, step), step, 1e-3).unwrap();
+        trainer.evaluate(&batches(&config, &data, 0)).unwrap();
+        trainer.sample(&[1, 2, 3], 60, &sampling).unwrap();
+        assert_eq!(engine.allocated(), allocated, "after step {step}");
+    }
+    drop(trainer);
+    assert_eq!(engine.allocated(), 0, "everything is freed with the model");
+}
+
+#[test]
+fn a_step_with_numbers_that_are_not_finite_writes_nothing() {
+    let (config, data) = tiny(Path::new("unused"), 5);
+    let trainer = trainer(&config);
+    let mut params = trainer.parameters().unwrap();
+    params.get_mut("norm.weight").unwrap().data[3] = f32::INFINITY;
+    trainer.load_parameters(&params).unwrap();
+    let stats = trainer.step(&batches(&config, &data, 0), 0, 1e-3).unwrap();
+    assert!(!stats.finite);
+    assert_eq!(trainer.parameters().unwrap(), params);
+    assert!(trainer.moments().unwrap().0.values().all(|m| m.data.iter().all(|x| *x == 0.0)));
+}
+
+#[test]
+fn a_run_that_diverges_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data) = tiny(dir.path(), 20);
+    let mut start = Start::fresh(&config.model, 1);
+    start.host.params.get_mut("norm.bias").unwrap().data[0] = f32::NAN;
+    let error = train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap_err();
+    assert!(error.exit_code() == 4 && error.to_string().contains("3 steps in a row"), "{error}");
+}
+
+/// Past the context length the second half is read again; drawn tokens depend on nothing but the seed.
+#[test]
+fn sampling_goes_on_past_the_context_and_repeats() {
+    let (config, _) = tiny(Path::new("unused"), 5);
+    let trainer = trainer(&config);
+    let sampling = Sampling { temperature: 1.0, top_k: 5, top_p: 0.9, seed: 11 };
+    let drawn = trainer.sample(&[1, 2, 3], 100, &sampling).unwrap();
+    assert_eq!(drawn.len(), 100);
+    assert_eq!(trainer.sample(&[1, 2, 3], 100, &sampling).unwrap(), drawn);
+    assert_ne!(trainer.sample(&[1, 2, 3], 100, &Sampling { seed: 12, ..sampling }).unwrap(), drawn);
+}
