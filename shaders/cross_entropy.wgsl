@@ -20,7 +20,7 @@ struct Dims {
 @group(0) @binding(2) var<storage, read_write> logits: array<f32>; // (rows, vocab): the chunk
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (R)
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn forward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,

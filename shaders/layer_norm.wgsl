@@ -50,7 +50,7 @@ fn row_stats(base: u32, lane: u32) -> vec2<f32> {
     return vec2<f32>(mean, 1.0 / sqrt(variance + dims.eps));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn forward_plain(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -69,7 +69,7 @@ fn forward_plain(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn forward_affine(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -88,7 +88,7 @@ fn forward_affine(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn backward_plain(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -113,7 +113,7 @@ fn backward_plain(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn backward_affine(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,

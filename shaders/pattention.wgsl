@@ -36,7 +36,7 @@ fn save(row: u32, lane: u32, first: f32, second: f32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn l2_norm_gelu(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -57,7 +57,7 @@ fn l2_norm_gelu(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn l2_norm_gelu_backward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -80,7 +80,7 @@ fn l2_norm_gelu_backward(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn gelu_l2_norm(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -103,7 +103,7 @@ fn gelu_l2_norm(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn gelu_l2_norm_backward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -126,7 +126,7 @@ fn gelu_l2_norm_backward(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn softmax(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -153,7 +153,7 @@ fn softmax(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn softmax_backward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,

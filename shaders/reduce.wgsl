@@ -24,7 +24,7 @@ fn is_finite(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn sum_losses(@builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
     for (var i = lane; i < dims.n; i += LANES) {
@@ -36,7 +36,7 @@ fn sum_losses(@builtin(local_invocation_index) lane: u32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn square_sums(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -60,7 +60,7 @@ fn square_sums(
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn finish_norm(@builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
     var bad = 0.0;

@@ -1,33 +1,43 @@
-// Sums and maxima over one row by one workgroup of 64; imported by kernels that work row by row.
+// Sums and maxima over one row by one workgroup; imported by kernels that work row by row.
 //
-// Order of summation: each lane its own elements (lane, lane + 64, ...), then a binary tree over lanes.
-// Zeros appended to a row therefore change no bit of its sum. Call in uniform control flow.
+// Mapping: LANES invocations a row: 64 on GPUs, 8 on software drivers, where one workgroup is one SIMD unit.
+// Order of summation: each lane its own elements (lane, lane + LANES, ...) ascending, then eight parts of
+// neighbouring lanes, then the parts. Zeros appended to a row therefore change no bit of its sum.
+// Call in uniform control flow.
 
-const LANES = 64u;
-var<workgroup> sh_row: array<f32, 64>;
+override LANES: u32 = 64;
+const PARTS = 8u;
+var<workgroup> sh_row: array<f32, LANES>;
+var<workgroup> sh_part: array<f32, 8>;
 
 fn row_sum(lane: u32, value: f32) -> f32 {
     workgroupBarrier();
     sh_row[lane] = value;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            sh_row[lane] += sh_row[lane + half];
+    if (lane < PARTS) {
+        var sum = 0.0;
+        for (var i = 0u; i < LANES / PARTS; i++) {
+            sum += sh_row[lane * (LANES / PARTS) + i];
         }
-        workgroupBarrier();
+        sh_part[lane] = sum;
     }
-    return sh_row[0];
+    workgroupBarrier();
+    let low = sh_part[0] + sh_part[1] + sh_part[2] + sh_part[3];
+    return low + sh_part[4] + sh_part[5] + sh_part[6] + sh_part[7];
 }
 
 fn row_max(lane: u32, value: f32) -> f32 {
     workgroupBarrier();
     sh_row[lane] = value;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            sh_row[lane] = max(sh_row[lane], sh_row[lane + half]);
+    if (lane < PARTS) {
+        var largest = sh_row[lane];
+        for (var i = PARTS; i < LANES; i += PARTS) {
+            largest = max(largest, sh_row[lane + i]);
         }
-        workgroupBarrier();
+        sh_part[lane] = largest;
     }
-    return sh_row[0];
+    workgroupBarrier();
+    let low = max(max(sh_part[0], sh_part[1]), max(sh_part[2], sh_part[3]));
+    return max(low, max(max(sh_part[4], sh_part[5]), max(sh_part[6], sh_part[7])));
 }

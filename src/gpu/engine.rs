@@ -268,10 +268,11 @@ impl Engine {
 
     fn compile(&self, kernel: &'static Kernel) -> Result<Compiled> {
         let device = &self.gpu.device;
+        let source = shader::source(kernel.file)?;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.file),
-            source: wgpu::ShaderSource::Wgsl(shader::source(kernel.file)?.into()),
+            source: wgpu::ShaderSource::Wgsl(source.as_str().into()),
         });
         let kinds = std::iter::once(&Access::Uniform).chain(kernel.bindings);
         let entries: Vec<_> = kinds.enumerate().map(|(i, access)| layout_entry(i as u32, *access)).collect();
@@ -284,7 +285,10 @@ impl Engine {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let constants: Vec<(&str, f64)> = kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
+        let mut constants: Vec<(&str, f64)> = kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
+        if source.contains("override LANES") {
+            constants.push(("LANES", if self.gpu.software { 8.0 } else { 64.0 }));
+        }
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(&pipeline_layout),
