@@ -141,6 +141,11 @@ impl Graph {
         self.tensor(name, shape, Class::Activation)
     }
 
+    /// Whether a tensor is a parameter, whose gradient starts from zeros.
+    pub fn is_parameter(&self, tensor: Tensor) -> bool {
+        self.tensors[tensor.0].class == Class::Parameter
+    }
+
     /// Keeps an activation after the run under a name of its own, for the host to read.
     pub fn keep(&mut self, tensor: Tensor, name: &str) {
         self.tensors[tensor.0].class = Class::State;

@@ -7,7 +7,7 @@
 use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::gpu::kernel::Access::{Read, Uniform, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::gpu::kernel::{Dims, Kernel, MatmulKernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
 static FORWARD: Kernel = Kernel::new("attention.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
@@ -19,6 +19,9 @@ static BACKWARD_KEYS_VALUES: Kernel =
 
 /// Widest head the kernels hold in registers.
 pub const MAX_HEAD_WIDTH: usize = 128;
+
+/// Mesa's llvmpipe (22.3.6) ends every loop of an invocation after 65 535 iterations in all, silently.
+const MAX_ITERATIONS: usize = 60_000;
 
 /// Shape of an attention.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +53,21 @@ pub fn causal_attention(
             shape.heads
         )));
     }
+    let iterations = shape.kv_rows.div_ceil(64) * (16 * head_width + 100);
+    if g.matmul_kernel() == MatmulKernel::Registers && iterations > MAX_ITERATIONS {
+        return Err(Error::device(format!(
+            "attention over seq_length {} with heads of width {head_width} takes {iterations} loop iterations a kernel, \
+             software adapters are trusted with {MAX_ITERATIONS}; use a shorter seq_length, more heads, or a GPU",
+            shape.kv_rows
+        )));
+    }
     let o = g.activation("attention", &[rows, width]);
     let lse = g.activation("log-sum", &[rows, shape.heads]);
     let dims = move || {
         let Attention { batch, heads, q_rows, kv_rows } = shape;
         Dims::new().u(batch).u(heads).u(head_width).u(q_rows).u(kv_rows).f(1.0 / (head_width as f64).sqrt())
     };
-    let groups = workgroups(shape.batch * shape.heads * shape.q_rows.div_ceil(16));
+    let groups = workgroups(shape.batch * shape.heads * shape.q_rows.div_ceil(8));
     let flops = 2 * (rows * shape.q_rows) as u64 * width as u64;
     g.call(&FORWARD, &[q, k, v, run, o, lse], dims(), groups, flops)?;
     g.on_backward(move |g| {
@@ -66,7 +77,9 @@ pub fn causal_attention(
         let (dq, add_q) = g.grad_target(q)?;
         let (dk, add_k) = g.grad_target(k)?;
         let (dv, add_v) = g.grad_target(v)?;
-        debug_assert!(!(add_q || add_k || add_v), "q, k and v feed one attention only");
+        if [q, k, v].into_iter().zip([add_q, add_k, add_v]).any(|(t, add)| add && !g.is_parameter(t)) {
+            return Err(Error::usage("q, k and v may feed one attention only; this is a defect"));
+        }
         g.call(&BACKWARD_QUERIES, &[q, k, v, dout, lse, delta, dq], dims(), groups, flops * 3 / 2)?;
         g.call(&BACKWARD_KEYS_VALUES, &[q, k, v, dout, lse, delta, dk, dv], dims(), groups, flops * 2)
     });
