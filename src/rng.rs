@@ -48,9 +48,8 @@ impl Rng {
     /// The sequence that belongs to a name, such as a parameter's.
     pub fn named(seed: u64, stream: Stream, name: &str) -> Self {
         // FNV-1a: spreads short names well enough for mix() to finish.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         Self::new(seed, stream, hash)
     }
 

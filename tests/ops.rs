@@ -47,11 +47,8 @@ fn planted_faults_are_found() {
     assert!(!check(engine(), &wrong_value, MatmulKernel::Registers).unwrap().passed);
 
     // Right outputs, but the recorded backward belongs to the tanh form.
-    let wrong_gradient = Case {
-        build: Box::new(|g, t| Ok(vec![tokenformer::ops::gelu::gelu(g, t[0], true)?])),
-        nmse: 1.0,
-        ..gelu()
-    };
+    let wrong_gradient =
+        Case { build: Box::new(|g, t| Ok(vec![tokenformer::ops::gelu::gelu(g, t[0], true)?])), nmse: 1.0, ..gelu() };
     let report = check(engine(), &wrong_gradient, MatmulKernel::Registers).unwrap();
     assert!(!report.passed && report.gradient_error.unwrap() > 1e-5, "{report:?}");
 

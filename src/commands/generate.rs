@@ -44,8 +44,7 @@ pub struct GenerateArgs {
 /// # Errors
 /// A checkpoint without a tokenizer, a prompt it cannot encode, bad sampling settings, device errors.
 pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
-    let sampling =
-        Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
+    let sampling = Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     sampling.validate()?;
     let (path, checkpoint) = super::load(&args.checkpoint)?;
     let tokenizer = state::tokenizer(&checkpoint.meta)?.ok_or_else(|| {

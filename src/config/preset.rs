@@ -52,18 +52,18 @@ fn quickstart() -> RunConfig {
     };
     let train = TrainConfig {
         batch_size: 8,
-        max_steps: 400,
-        lr: 3e-3,
-        min_lr: 3e-4,
+        max_steps: 600,
+        lr: 5e-3,
+        min_lr: 2e-4,
         eval_interval: 100,
-        eval_batches: 8,
-        sample_interval: 200,
+        eval_batches: 32,
+        sample_interval: 300,
         sample_tokens: 120,
-        checkpoint_interval: 100,
+        checkpoint_interval: 200,
         ..TrainConfig::default()
     };
     let growth = GrowthConfig {
-        at_step: 200,
+        at_step: 300,
         qkv_slot_num: Some(96),
         proj_slot_num: Some(96),
         ffn_slot_num: Some(256),

@@ -8,8 +8,8 @@ use super::kernel::{Access, Kernel};
 use super::shader;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Written behind tensors in tests. Not a NaN: arithmetic passes those on unchanged, so that a kernel that
 /// reads and writes past the end would put back what it found.
@@ -111,7 +111,8 @@ impl Engine {
     /// # Errors
     /// Not even a small staging buffer fits.
     pub fn new(gpu: Gpu) -> Result<Self> {
-        let staging = gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let staging =
+            gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
         Ok(Self { gpu, pipelines: Mutex::default(), allocated: Arc::default(), staging: Mutex::new(staging) })
     }
 
@@ -285,7 +286,8 @@ impl Engine {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let mut constants: Vec<(&str, f64)> = kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
+        let mut constants: Vec<(&str, f64)> =
+            kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
         if source.contains("override LANES") {
             constants.push(("LANES", if self.gpu.software { 8.0 } else { 64.0 }));
         }
@@ -315,7 +317,10 @@ impl Engine {
 
 fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
     let size = std::num::NonZeroU64::new(size);
-    wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }) }
+    wgpu::BindGroupEntry {
+        binding,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }),
+    }
 }
 
 fn layout_entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {

@@ -137,11 +137,8 @@ impl Memory {
     /// As [`Memory::allocate`] for one plan, with no memory shared between its tensors, each followed
     /// by guard words, and poison instead of zeros: for tests. Returns the guarded blocks by tensor.
     pub fn allocate_guarded(engine: &Engine, plan: &Plan) -> Result<(Self, Program, Vec<Block>)> {
-        let blocks: Vec<Block> = plan
-            .tensors
-            .iter()
-            .map(|info| engine.allocate_guarded(&info.name, info.bytes()))
-            .collect::<Result<_>>()?;
+        let blocks: Vec<Block> =
+            plan.tensors.iter().map(|info| engine.allocate_guarded(&info.name, info.bytes())).collect::<Result<_>>()?;
         let named = plan.tensors.iter().zip(&blocks).map(|(info, b)| (info.name.clone(), b.clone())).collect();
         let program = Self::prepare(engine, plan, |t| blocks[t.index()].clone())?;
         Ok((Self { named, ..Self::default() }, program, blocks))
@@ -173,7 +170,9 @@ impl Memory {
     /// # Errors
     /// An unknown name is a defect and says so.
     pub fn named(&self, name: &str) -> Result<&Block> {
-        self.named.get(name).ok_or_else(|| Error::usage(format!("no tensor \"{name}\" on the device; this is a defect")))
+        self.named
+            .get(name)
+            .ok_or_else(|| Error::usage(format!("no tensor \"{name}\" on the device; this is a defect")))
     }
 
     /// Bytes by class.

@@ -151,11 +151,7 @@ fn lifetimes(graph: &Graph) -> Vec<Option<Lifetime>> {
 
 /// Largest tensors first, each into the first slot that is free during its lifetime. A slot is as
 /// large as the first tensor put in it, so nothing is ever enlarged.
-fn pack(
-    tensors: &[TensorInfo],
-    lifetimes: &[Option<Lifetime>],
-    forward_end: Option<usize>,
-) -> (Vec<Place>, Vec<Slot>) {
+fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Option<usize>) -> (Vec<Place>, Vec<Slot>) {
     let mut places: Vec<Place> =
         tensors.iter().map(|t| if t.class == Class::Activation { Place::Unused } else { Place::Named }).collect();
     let mut order: Vec<(u64, usize, Lifetime)> = tensors

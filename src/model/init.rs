@@ -38,5 +38,7 @@ pub fn initial(config: &ModelConfig, seed: u64) -> Tensors {
 
 /// Whether a parameter writes to the residual stream (or, as every value token, to a module's output).
 fn is_output(name: &str) -> bool {
-    name.ends_with("value_param_tokens") || name.ends_with("attention.proj.weight") || name.ends_with("dense_4h_to_h.weight")
+    name.ends_with("value_param_tokens")
+        || name.ends_with("attention.proj.weight")
+        || name.ends_with("dense_4h_to_h.weight")
 }

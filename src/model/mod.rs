@@ -42,8 +42,13 @@ pub struct Inputs {
 /// Final hidden states (batch * seq, hidden_size), after the final norm, and the output of each layer.
 pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
     let shapes = config.param_shapes();
-    let parameters: Vec<(String, Tensor)> =
-        shapes.into_iter().map(|(name, shape)| { let t = g.parameter(&name, &shape); (name, t) }).collect();
+    let parameters: Vec<(String, Tensor)> = shapes
+        .into_iter()
+        .map(|(name, shape)| {
+            let t = g.parameter(&name, &shape);
+            (name, t)
+        })
+        .collect();
     let parameters = Parameters { all: parameters };
     let mut x = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
     let mut layers = Vec::with_capacity(config.num_layers);
@@ -116,8 +121,7 @@ impl Layer<'_> {
                 (keys, values, capacity)
             }
         };
-        let shape =
-            Attention { batch: inputs.batch, heads: config.num_attention_heads, q_rows: inputs.seq, kv_rows };
+        let shape = Attention { batch: inputs.batch, heads: config.num_attention_heads, q_rows: inputs.seq, kv_rows };
         causal_attention(g, [q, k, v], inputs.run, shape)
     }
 }

@@ -103,7 +103,8 @@ mod tests {
         let nucleus = frequencies(Sampling { top_p: 0.6, ..PLAIN }, &logits);
         assert_eq!(nucleus[0], 0.0);
         assert!((nucleus[1] - 0.625).abs() < 0.02, "{nucleus:?}");
-        assert_eq!(frequencies(Sampling { top_p: 0.4, ..PLAIN }, &logits)[1], 1.0);
+        assert_eq!(frequencies(Sampling { top_p: 0.4, ..PLAIN }, &logits)[0], 0.0);
+        assert_eq!(frequencies(Sampling { top_p: 0.4, ..PLAIN }, &logits)[2], 0.0);
         assert_eq!(Sampling { temperature: 0.0, ..PLAIN }.draw(&logits, 0), 1);
     }
 }

@@ -38,12 +38,7 @@ pub struct Attention {
 
 /// o (batch * q_rows, C) from q, k and v. Query i stands at `run`'s position + i and sees the keys up
 /// to and including its own. Differentiable where `kv_rows == q_rows` and the position is 0.
-pub fn causal_attention(
-    g: &mut Graph,
-    [q, k, v]: [Tensor; 3],
-    run: Tensor,
-    shape: Attention,
-) -> Result<Tensor> {
+pub fn causal_attention(g: &mut Graph, [q, k, v]: [Tensor; 3], run: Tensor, shape: Attention) -> Result<Tensor> {
     let (rows, width) = g.matrix(q)?;
     let head_width = width / shape.heads;
     if head_width > MAX_HEAD_WIDTH || head_width * shape.heads != width {
@@ -93,9 +88,8 @@ pub fn reference(shape: Attention, head_width: usize, first: usize, x: &[Vec<f64
     let mut o = vec![0.0; batch * q_rows * width];
     for (b, h, i) in (0..batch * heads * q_rows).map(|e| (e / heads / q_rows, e / q_rows % heads, e % q_rows)) {
         let at = |rows: usize, row: usize| (b * rows + row) * width + h * head_width;
-        let dot = |j: usize| -> f64 {
-            (0..head_width).map(|d| x[0][at(q_rows, i) + d] * x[1][at(kv_rows, j) + d]).sum()
-        };
+        let dot =
+            |j: usize| -> f64 { (0..head_width).map(|d| x[0][at(q_rows, i) + d] * x[1][at(kv_rows, j) + d]).sum() };
         let scores: Vec<f64> = (0..=first + i).map(|j| dot(j) / (head_width as f64).sqrt()).collect();
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
         let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();

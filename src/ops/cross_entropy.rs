@@ -29,14 +29,7 @@ pub struct Head {
 }
 
 /// Adds the loss of h (R, C) against `targets` (R) to the first element of `stats`.
-pub fn head_loss(
-    g: &mut Graph,
-    h: Tensor,
-    embed: Tensor,
-    targets: Tensor,
-    stats: Tensor,
-    head: Head,
-) -> Result<()> {
+pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats: Tensor, head: Head) -> Result<()> {
     let ((rows, width), (vocab, _)) = (g.matrix(h)?, g.matrix(embed)?);
     let losses = g.activation("losses", &[rows]);
     let training = g.is_training();
@@ -55,7 +48,8 @@ pub fn head_loss(
         let dims = Dims::new().u(chunk).u(vocab).u(first).f(head.weight).flag(training);
         g.call(&FORWARD, &[targets, logits, losses], dims, workgroups(chunk), 0)?;
         if let Some((dembed, dh)) = gradients {
-            let dh_chunk = Product { offsets: [0, 0, first * width], ..Product::new(Layout::NN, [chunk, width, vocab]) };
+            let dh_chunk =
+                Product { offsets: [0, 0, first * width], ..Product::new(Layout::NN, [chunk, width, vocab]) };
             dh_chunk.record(g, logits, embed, dh)?;
             let offsets = [0, first * width, 0];
             Product { offsets, accumulate: true, ..Product::new(Layout::TN, [vocab, width, chunk]) }

@@ -1,6 +1,6 @@
-//! Embedding lookup: y_r = E[token_r].
+//! Embedding lookup: `y_r = E[token_r]`.
 //!
-//! dE[v] adds up dy over the rows that hold token v, in ascending order: the host sorts row numbers by
+//! `dE[v]` adds up dy over the rows that hold token v, in ascending order: the host sorts row numbers by
 //! token, so the sum needs no atomics and has the same bits in every run.
 
 use super::{Case, Input};

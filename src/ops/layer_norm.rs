@@ -1,7 +1,7 @@
 //! LayerNorm over the columns of each row, without parameters (inside the blocks of a TokenFormer) or
 //! with weight and bias (its final norm, and the Transformer's).
 //!
-//! y = (x - mean) rstd w + b with the biased variance. dx = rstd (g - <g> - xhat <g xhat>), g = dy w;
+//! y = (x - mean) rstd w + b with the biased variance. dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy w;
 //! dw = sum of dy xhat, db = sum of dy over rows. Saved: x, and mean and rstd of each row.
 
 use super::{Case, Input};

@@ -99,7 +99,9 @@ pub fn matmul(g: &mut Graph, layout: Layout, a: Tensor, b: Tensor) -> Result<Ten
     let (m, k) = if layout == Layout::TN { (a_shape.1, a_shape.0) } else { a_shape };
     let (n, k_b) = if layout == Layout::NT { b_shape } else { (b_shape.1, b_shape.0) };
     if k != k_b {
-        return Err(Error::usage(format!("matmul {layout:?}: {a_shape:?} and {b_shape:?} do not fit; this is a defect")));
+        return Err(Error::usage(format!(
+            "matmul {layout:?}: {a_shape:?} and {b_shape:?} do not fit; this is a defect"
+        )));
     }
     let c = g.activation("product", &[m, n]);
     Product::new(layout, [m, n, k]).record(g, a, b, c)?;
@@ -134,7 +136,8 @@ pub fn reference(layout: Layout, [m, n, k]: [usize; 3], a: &[f64], b: &[f64]) ->
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let sizes = [[1, 1, 1], [7, 13, 5], [8, 64, 16], [9, 65, 17], [64, 64, 64], [65, 131, 33], [3, 257, 97], [2, 3, 70_001]];
+    let sizes =
+        [[1, 1, 1], [7, 13, 5], [8, 64, 16], [9, 65, 17], [64, 64, 64], [65, 131, 33], [3, 257, 97], [2, 3, 70_001]];
     let mut cases = Vec::new();
     for layout in [Layout::NN, Layout::NT, Layout::TN] {
         for size in sizes {

@@ -77,9 +77,7 @@ impl Input {
         match &self.fill {
             Fill::Words(words) => (words.clone(), words.iter().map(|&w| f64::from(w)).collect()),
             Fill::Floats(floats) => bits(floats),
-            Fill::Normal(std) => {
-                bits(&Rng::named(7, Stream::Test, &format!("{case} {}", self.name)).normals(n, *std))
-            }
+            Fill::Normal(std) => bits(&Rng::named(7, Stream::Test, &format!("{case} {}", self.name)).normals(n, *std)),
         }
     }
 }

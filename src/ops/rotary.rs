@@ -44,9 +44,7 @@ pub fn rotate(g: &mut Graph, x: Tensor, table: Tensor, run: Tensor, shape: Rotar
     if half == 0 {
         return Ok(());
     }
-    let dims = move |inverse| {
-        Dims::new().u(rows).u(shape.heads).u(shape.head_width).u(half).u(shape.seq).flag(inverse)
-    };
+    let dims = move |inverse| Dims::new().u(rows).u(shape.heads).u(shape.head_width).u(half).u(shape.seq).flag(inverse);
     let groups = workgroups((rows * shape.heads * half).div_ceil(64));
     g.call(&ROTATE, &[table, run, x], dims(false), groups, 0)?;
     g.on_backward(move |g| {

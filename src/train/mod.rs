@@ -117,8 +117,7 @@ impl<'a> Run<'a> {
     fn new(engine: &'a Engine, config: &'a RunConfig, data: &'a Dataset, start: Start) -> Result<Self> {
         let (train, model) = (&config.train, &start.host.model);
         data.check_length(model.seq_length)?;
-        let validation =
-            validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, model.seq_length)?;
+        let validation = validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, model.seq_length)?;
         let prompt = state::sample_prompt(&train.sample_prompt, data)?;
         let trainer = Trainer::new(engine, model, train, start.host.cohorts.clone(), prompt.len())?;
         trainer.load_parameters(&start.host.params)?;

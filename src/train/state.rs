@@ -29,8 +29,7 @@ impl Start {
         model.freeze_tau();
         let params = init::initial(&model, seed);
         let cohorts = vec![first_cohort(&model)];
-        let host =
-            HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
+        let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
         Self { host, step: 0, lineage: Vec::new(), best_val_loss: None }
     }
 
@@ -125,13 +124,9 @@ pub fn tokenizer(meta: &Meta) -> Result<Option<Tokenizer>> {
 pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> {
     let d = &config.data;
     match (&d.path, known) {
-        (None, Some(tokenizer)) => {
-            data::builtin_with(tokenizer, config.train.seed, d.corpus_sentences, d.val_fraction)
-        }
+        (None, Some(tokenizer)) => data::builtin_with(tokenizer, config.train.seed, d.corpus_sentences, d.val_fraction),
         (None, None) => data::builtin(config.train.seed, d.corpus_sentences, d.tokenizer, d.val_fraction),
-        (Some(path), Some(tokenizer)) => {
-            data::open_with(tokenizer, path, d.val_path.as_deref(), d.val_fraction)
-        }
+        (Some(path), Some(tokenizer)) => data::open_with(tokenizer, path, d.val_path.as_deref(), d.val_fraction),
         (Some(path), None) => {
             data::open(path, d.val_path.as_deref(), d.tokenizer, d.val_fraction, Some(config.model.vocab_size))
         }

@@ -119,8 +119,10 @@ impl Case {
     /// Every expected tensor must have been compared.
     pub fn finish(&mut self) {
         let tensors = self.doc["tensors"].as_object().unwrap();
-        let missed: Vec<&String> =
-            tensors.keys().filter(|n| self.doc["tensors"][*n]["role"] == "expected" && !self.seen.contains(*n)).collect();
+        let missed: Vec<&String> = tensors
+            .keys()
+            .filter(|n| self.doc["tensors"][*n]["role"] == "expected" && !self.seen.contains(*n))
+            .collect();
         assert!(missed.is_empty(), "{}: never compared: {missed:?}", self.name);
     }
 }

@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod case;
 #[path = "../common/mod.rs"]
 mod common;
-mod case;
 mod models;
 mod ops;
 

@@ -51,7 +51,8 @@ fn config(c: &Value, seq_length: usize) -> ModelConfig {
 fn names(model: &ModelConfig) -> Vec<(String, String)> {
     let mut names = vec![("embed.weight".to_string(), "word_embeddings.weight".to_string())];
     for i in 0..model.num_layers {
-        let mut pair = |oracle: String, ours: String| names.push((format!("layers.{i}.{oracle}"), format!("layers.{i}.{ours}")));
+        let mut pair =
+            |oracle: String, ours: String| names.push((format!("layers.{i}.{oracle}"), format!("layers.{i}.{ours}")));
         let modules = Module::ALL.iter().zip(["q", "k", "v", "proj", "ffn"]);
         if model.arch == Arch::Tokenformer {
             for (module, short) in modules {
@@ -176,7 +177,10 @@ pub fn growth(case: &mut Case) {
     let logits_before = logits(&before, &params, &probe.tokens).read(graphs::LOGITS);
     case.expect("before.logits", &logits_before);
     let train = train_config(&case.hyper, shape[0]);
-    case.expect("before.loss", &[trainer(&before, &train, &params).evaluate(&[probe.clone()]).unwrap() as f32]);
+    case.expect(
+        "before.loss",
+        &[trainer(&before, &train, &params).evaluate(std::slice::from_ref(&probe)).unwrap() as f32],
+    );
     let modes: Vec<String> = case.hyper["grown_configs"].as_object().unwrap().keys().cloned().collect();
     for mode in modes {
         let after = config(&case.hyper["grown_configs"][&mode], row - 1);
@@ -192,7 +196,7 @@ pub fn growth(case: &mut Case) {
         let trainer = trainer(&after, &train, &params);
         let [m, v] = ["before.m.", "before.v."].map(|p| grow::moments(&ours(&before, &case.with_prefix(p)), &after));
         trainer.load_moments(&m, &v).unwrap();
-        let loss = trainer.evaluate(&[probe.clone()]).unwrap();
+        let loss = trainer.evaluate(std::slice::from_ref(&probe)).unwrap();
         case.expect(&format!("{mode}.loss"), &[loss as f32]);
         let first = case.hyper["t_before"].as_u64().unwrap();
         let steps = learning_rates(case).into_iter().zip(train_tokens.chunks(train_shape[1] * train_shape[2]));
@@ -244,7 +248,8 @@ pub fn official_naming(case: &mut Case) {
 fn weights_under_published_names(case: &mut Case) {
     let read = checkpoint::read_official(&case.directory.join(format!("{}.safetensors", case.name))).unwrap();
     let model = config(&case.config, 16);
-    let sizes = [read.num_layers, read.hidden_size, read.vocab_size, read.qkv_slot_num, read.proj_slot_num, read.ffn_slot_num];
+    let sizes =
+        [read.num_layers, read.hidden_size, read.vocab_size, read.qkv_slot_num, read.proj_slot_num, read.ffn_slot_num];
     let want = [
         model.num_layers,
         model.hidden_size,

@@ -104,7 +104,8 @@ pub fn rotary_attention(case: &mut Case) {
     given.push(("table", words(&angles)));
     given.push(("upstream", words(&case.float("in.grad_out").data)));
     let ran = Ran::new(&g, &given).unwrap();
-    let half = |first: usize| angles.chunks(rot).flat_map(|row| row[first..first + rot / 2].to_vec()).collect::<Vec<_>>();
+    let half =
+        |first: usize| angles.chunks(rot).flat_map(|row| row[first..first + rot / 2].to_vec()).collect::<Vec<_>>();
     case.expect("out.cos", &half(0));
     case.expect("out.sin", &half(rot / 2));
     for name in ["out.y", "out.q_rot", "out.k_rot", "grad.q", "grad.k", "grad.v"] {
@@ -134,8 +135,8 @@ pub fn embedding(case: &mut Case) {
     let tokens = case.int("in.tokens").1.clone();
     let (vocab, width) = (case.usize("vocab"), case.usize("width"));
     let mut g = training();
-    let [ids, rows, starts] = [("tokens", tokens.len()), ("rows", tokens.len()), ("starts", vocab + 1)]
-        .map(|(name, n)| g.state(name, &[n]));
+    let [ids, rows, starts] =
+        [("tokens", tokens.len()), ("rows", tokens.len()), ("starts", vocab + 1)].map(|(name, n)| g.state(name, &[n]));
     let embed = g.parameter("in.embed", &[vocab, width]);
     let y = lookup::embedding(&mut g, ids, embed, Some(TokenRows { sorted_rows: rows, starts })).unwrap();
     backward(&mut g, y).unwrap();
