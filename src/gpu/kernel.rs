@@ -2,8 +2,8 @@
 //!
 //! A kernel does not know a shape. Shapes, offsets and flags reach it in a small uniform block,
 //! [`Dims`], at binding 0, so one compiled pipeline serves every layer, every batch size and every
-//! size a model grows to. (Compiling a pipeline costs up to seconds on software drivers and on GL;
-//! specialising one per shape made a growth step cost more than the training around it.)
+//! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
+//! would be compiled again, and one compilation takes up to seconds on software drivers and on GL.)
 
 /// How a kernel uses one binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
