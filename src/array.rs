@@ -19,9 +19,4 @@ impl HostTensor {
     pub fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(1)
     }
-
-    /// Values per row.
-    pub fn row_len(&self) -> usize {
-        self.shape.iter().skip(1).product()
-    }
 }

@@ -3,6 +3,8 @@
 //! Every message names the thing, its value, the limit and the remedy, in one sentence. It does not
 //! carry a chain of causes: the cause, where there is one, is part of the sentence.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 
 /// What went wrong, by who has to act.
@@ -31,12 +33,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A usage error (exit code 1).
     pub fn usage(sentence: impl Into<String>) -> Self {
-        Self::Usage(sentence.into())
+        Self::Usage(one_line(sentence))
     }
 
     /// An input error (exit code 2).
     pub fn input(sentence: impl Into<String>) -> Self {
-        Self::Input(sentence.into())
+        Self::Input(one_line(sentence))
     }
 
     /// A device error (exit code 3).
@@ -46,7 +48,7 @@ impl Error {
 
     /// An input error about an operation on a file: `cannot read corpus.txt: no such file or directory`.
     pub fn io(verb: &str, path: &Path, cause: &std::io::Error) -> Self {
-        Self::Input(format!("cannot {verb} {}: {}", path.display(), plain(cause)))
+        Self::input(format!("cannot {verb} {}: {}", path.display(), plain(cause)))
     }
 
     /// The process exit code this error ends in.
@@ -59,6 +61,18 @@ impl Error {
             Self::Interrupted(_) => 130,
         }
     }
+}
+
+/// Tells the person at the terminal a line, on standard error. Where nobody reads it (a closed pipe), nobody is
+/// told: unlike with `eprintln!`, the program goes on.
+pub fn tell(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A file's name may hold line breaks; a message is one line all the same.
+fn one_line(sentence: impl Into<String>) -> String {
+    let sentence = sentence.into();
+    if sentence.contains(['\n', '\r']) { sentence.replace('\n', "\\n").replace('\r', "\\r") } else { sentence }
 }
 
 /// The operating system's own words, without Rust's "(os error 2)".
@@ -80,5 +94,7 @@ mod tests {
         let error = Error::io("read", Path::new("corpus.txt"), &cause);
         assert_eq!(error.to_string(), "cannot read corpus.txt: no such file or directory");
         assert_eq!(error.exit_code(), 2);
+        let hostile = Error::io("read", Path::new("a\nb"), &cause).to_string();
+        assert_eq!(hostile, "cannot read a\\nb: no such file or directory");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use tokenformer::cli::{Cli, parse};
+use tokenformer::error::tell;
 
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
     match Cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

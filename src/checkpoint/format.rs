@@ -207,7 +207,9 @@ impl TensorFile {
         if bytes.first() != Some(&b'{') {
             return Err(refuse(not_safetensors(len, &head)));
         }
-        let truncated = |needed| refuse(format!("is truncated: it is {len} bytes long and should be {needed}"));
+        let truncated = |needed| {
+            refuse(format!("is truncated: it is {len} bytes long and should be {needed}; use an earlier or whole copy"))
+        };
         if (bytes.len() as u64) < header_len {
             return Err(truncated(format!("more than {}", PREFIX + header_len)));
         }
@@ -298,7 +300,7 @@ fn not_safetensors(len: u64, head: &[u8]) -> String {
          safetensors.torch.save_file in Python"
             .to_owned()
     } else {
-        "is not a safetensors file".to_owned()
+        "is not a safetensors file; give a checkpoint that tokenformer wrote".to_owned()
     }
 }
 

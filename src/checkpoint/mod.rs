@@ -12,7 +12,7 @@ mod store;
 
 pub use format::{TensorEntry, list_tensors, read_meta};
 pub use official::{OfficialModel, official_name, read_official};
-pub use store::{Latest, Store};
+pub use store::{Latest, Store, replace};
 
 use std::collections::BTreeMap;
 

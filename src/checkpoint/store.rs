@@ -41,6 +41,13 @@ impl Store {
         Self { dir: dir.into() }
     }
 
+    /// The directory of the run that `file` is a checkpoint of, going by its place; `None` for a file elsewhere.
+    pub fn run_of(file: &Path) -> Option<PathBuf> {
+        let folder = file.parent().filter(|folder| folder.file_name().is_some_and(|name| name == FOLDER))?;
+        let run = folder.parent().filter(|run| !run.as_os_str().is_empty());
+        Some(run.unwrap_or(Path::new(".")).to_path_buf())
+    }
+
     /// Saves a checkpoint under its step, then removes all but the `keep_last` newest up to that step (0 keeps all).
     ///
     /// Files of later steps, left by a run that was since resumed from an earlier one, are not touched.
@@ -160,7 +167,10 @@ fn remove(path: &Path) -> Result<()> {
 /// Replaces the file at `path` by what `fill` writes, at once and durably; on failure leaves no trace.
 ///
 /// `fill` is called twice and must write the same bytes: the second time they are compared with the file's.
-fn replace(path: &Path, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+///
+/// # Errors
+/// Whatever the system says; the file at `path` is then as it was.
+pub fn replace(path: &Path, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

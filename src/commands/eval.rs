@@ -1,14 +1,14 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
 use crate::data::all_windows;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::kernel::MatmulKernel;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::model::graphs::{self, BatchShape};
 use crate::ops::cross_entropy::IGNORED;
-use crate::train::state::{self, Start};
+use crate::train::state;
 use crate::train::trainer::{upload_parameters, upload_rope};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ pub struct EvalArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
-    /// Evaluate on this file instead of the data of the run.
+    /// Evaluate on all of this file instead of the data of the run.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Which part of the data.
-    #[arg(long, value_enum, default_value_t = Split::Val)]
+    /// Which part of the data of the run.
+    #[arg(long, value_enum, default_value_t = Split::Val, conflicts_with = "data")]
     split: Split,
 }
 
@@ -41,16 +41,26 @@ enum Split {
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
 pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
-    let (_, checkpoint) = super::load(&args.checkpoint)?;
-    let tokenizer = state::tokenizer(&checkpoint.meta)?;
-    let (start, mut config) = Start::resumed(checkpoint)?;
+    let super::Loaded { start, mut config, tokenizer, .. } = super::load(&args.checkpoint)?;
     if let Some(path) = &args.data {
-        config.data.path = Some(path.clone());
-        config.data.val_path = None;
+        // As its own validation data a file is not split.
+        (config.data.path, config.data.val_path) = (Some(path.clone()), Some(path.clone()));
     }
-    let data = state::dataset(&config, tokenizer)?;
-    let source = if args.split == Split::Val { &data.val } else { &data.train };
     let model = &start.host.model;
+    let data = state::dataset_of_trained(&config, tokenizer)?;
+    let (source, evaluated) = match (&args.data, args.split) {
+        (Some(path), _) => (&data.val, format!("all of {}", path.display())),
+        (None, Split::Val) => (&data.val, format!("the validation split of the {}", data.description)),
+        (None, Split::Train) => (&data.train, format!("the training split of the {}", data.description)),
+    };
+    if source.len() <= model.seq_length {
+        return Err(Error::input(format!(
+            "{evaluated} is {} tokens, but seq_length {} needs at least {}: evaluate on more with --data",
+            source.len(),
+            model.seq_length,
+            model.seq_length + 1
+        )));
+    }
 
     let engine = super::open_engine(request)?;
     let shape = BatchShape {
@@ -84,7 +94,8 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         nats += f64::from(engine.read(stats)?.first().copied().unwrap_or(f32::NAN)) * shape.rows() as f64;
     }
     let loss = nats / tokens.max(1) as f64;
-    let mut text = format!("tokens          {tokens}\nloss            {loss:.4} nats/token\n");
+    let mut text = format!("data            {evaluated}\n");
+    text.push_str(&format!("tokens          {tokens}\nloss            {loss:.4} nats/token\n"));
     text.push_str(&format!("perplexity      {:.3}\n", loss.exp()));
     if bytes > 0 {
         text.push_str(&format!("bits per byte   {:.4}\n", nats / std::f64::consts::LN_2 / bytes as f64));

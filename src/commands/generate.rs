@@ -8,7 +8,6 @@ use crate::graph::memory::Memory;
 use crate::graph::plan::Limits;
 use crate::model::generate::GeneratorPlans;
 use crate::model::sample::Sampling;
-use crate::train::state::{self, Start};
 use crate::train::trainer::{upload_parameters, upload_rope};
 use clap::Args;
 use std::path::PathBuf;
@@ -26,13 +25,13 @@ pub struct GenerateArgs {
     #[arg(long, default_value_t = 300)]
     tokens: usize,
     /// Divides the logits; 0 takes the most likely token.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f64,
     /// Keep only the k most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 0)]
     top_k: usize,
     /// Keep only the most likely tokens that reach this probability together.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f64,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
@@ -46,17 +45,16 @@ pub struct GenerateArgs {
 pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     sampling.validate()?;
-    let (path, checkpoint) = super::load(&args.checkpoint)?;
-    let tokenizer = state::tokenizer(&checkpoint.meta)?.ok_or_else(|| {
+    let super::Loaded { path, start, tokenizer, .. } = super::load(&args.checkpoint)?;
+    let tokenizer = tokenizer.ok_or_else(|| {
         Error::input(format!(
             "{} was trained on token shards and has no tokenizer, so there is no text to print; train on text instead",
             path.display()
         ))
     })?;
-    let (start, _) = Start::resumed(checkpoint)?;
-    let prompt = tokenizer.encode(&args.prompt)?;
+    let prompt = tokenizer.encode(&args.prompt).map_err(|e| Error::input(format!("--prompt: {e}")))?;
     if prompt.is_empty() {
-        return Err(Error::usage("the prompt is empty: give at least one character, such as a line break"));
+        return Err(Error::usage("--prompt is empty: give at least one character, such as a line break"));
     }
     let engine = super::open_engine(request)?;
     let (model, limits) = (&start.host.model, Limits::of(&engine.gpu));

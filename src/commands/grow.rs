@@ -1,16 +1,19 @@
 //! `tokenformer grow`: append parameter tokens to a checkpoint, into a new file. The input is only read.
 
-use crate::checkpoint::GrowthRecord;
+use crate::checkpoint::{Checkpoint, GrowthRecord};
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::kernel::MatmulKernel;
+use crate::graph::plan::Limits;
 use crate::rng::{Rng, Stream};
+use crate::train::directory::check_writable;
 use crate::train::growth::{describe, max_change, slots};
 use crate::train::probe::{logits, mean_loss};
-use crate::train::state::{self, Start};
-use crate::train::trainer::probe_rows;
+use crate::train::state;
+use crate::train::trainer::{RunPlans, first_cohort, probe_rows};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `grow`.
 #[derive(Debug, Args)]
@@ -112,31 +115,29 @@ impl GrowArgs {
 /// # Errors
 /// A refused growth, an output that exists, device and file errors. The input is never written.
 pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
-    if args.output.exists() {
-        return Err(Error::usage(format!(
-            "{} exists and grow does not overwrite: choose another output",
-            args.output.display()
-        )));
-    }
-    let (_, mut checkpoint) = super::load(&args.input)?;
-    let tokenizer = state::tokenizer(&checkpoint.meta)?;
-    let (start, mut config) = Start::resumed(checkpoint.clone())?;
+    check_output(&args.output)?;
+    let super::Loaded { mut meta, start, mut config, tokenizer, .. } = super::load(&args.input)?;
     let growth = args.growth();
     let before = start.host;
-    let after = before.grown(&growth, start.step, args.seed)?;
-
+    let grown = growth.check(&before.model)?;
     let rows = probe_rows(&before.model);
-    let (tokens, source) = match state::dataset(&config, tokenizer).and_then(|d| d.val.window(0, rows)) {
+    let window = state::dataset_of_trained(&config, tokenizer).and_then(|data| data.val.window(0, rows));
+    let (tokens, source) = match window {
         Ok(tokens) => (tokens, "the first validation window of its data"),
         Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),
     };
     let engine = super::open_engine(request)?;
+    // Before any new token is made: a model that this device cannot train may not even fit the host.
+    let (limits, matmul) = (Limits::of(&engine.gpu), MatmulKernel::for_adapter(engine.gpu.software));
+    RunPlans::new(&grown, &config.train, &[first_cohort(&grown)], 1, &limits, matmul)?;
+    let after = before.grown(&growth, start.step, args.seed)?;
+
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;
     let logits_after = logits(&engine, &after.model, &after.params, &tokens)?;
+    let stored = |e| Error::usage(format!("the growth cannot be stored: {e}; this is a defect"));
     let record = GrowthRecord {
         at_step: start.step,
-        policy: serde_json::to_value(growth.resolve())
-            .map_err(|e| Error::usage(format!("the growth policy cannot be recorded: {e}")))?,
+        policy: serde_json::to_value(growth.resolve()).map_err(stored)?,
         slots_before: slots(&before.model),
         slots_after: slots(&after.model),
         params_before: before.model.param_count(),
@@ -147,13 +148,31 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     };
     let line = describe(&record);
     config.model = after.model;
-    checkpoint.meta.config = serde_json::to_value(&config)
-        .map_err(|e| Error::usage(format!("the configuration cannot be stored: {e}; this is a defect")))?;
-    checkpoint.meta.cohorts = after.cohorts;
-    checkpoint.meta.lineage.push(record);
-    (checkpoint.params, checkpoint.moment1, checkpoint.moment2) = (after.params, after.moment1, after.moment2);
-    checkpoint.write(&args.output)?;
+    meta.config = serde_json::to_value(&config).map_err(stored)?;
+    meta.cohorts = after.cohorts;
+    meta.lineage.push(record);
+    let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
+    Checkpoint { meta, params, moment1, moment2 }.write(&args.output)?;
     super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))
+}
+
+/// The output is a new file, in a directory that exists and can be written.
+fn check_output(output: &Path) -> Result<()> {
+    let shown = output.display();
+    if output.exists() {
+        return Err(Error::usage(format!("{shown} exists and grow does not overwrite: choose another output")));
+    }
+    let folder = match output.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return Err(Error::input(format!(
+            "cannot write {shown}: {folder} is not a directory; create it or choose another output"
+        )));
+    }
+    check_writable(folder)
 }
 
 fn random_tokens(count: usize, vocab: usize) -> Vec<u32> {

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Store, list_tensors, read_meta};
 use crate::config::RunConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::train::growth::describe;
 use clap::Args;
 use std::path::PathBuf;
@@ -25,9 +25,7 @@ pub struct InspectArgs {
 pub fn run(args: &InspectArgs) -> Result<()> {
     let path = if args.checkpoint.is_dir() {
         let newest = Store::new(&args.checkpoint).list()?.pop();
-        newest.map(|(_, path)| path).ok_or_else(|| {
-            Error::input(format!("{} holds no checkpoint; give a run directory or a file", args.checkpoint.display()))
-        })?
+        newest.map(|(_, path)| path).ok_or_else(|| super::no_checkpoint(&args.checkpoint))?
     } else {
         args.checkpoint.clone()
     };

@@ -10,35 +10,66 @@ pub mod selftest;
 pub mod settings;
 pub mod train;
 
-use crate::checkpoint::{Checkpoint, Store};
-use crate::error::{Error, Result};
+use crate::checkpoint::{Checkpoint, Meta, Store};
+use crate::config::RunConfig;
+use crate::data::Tokenizer;
+use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
+use crate::train::state::{self, Start};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Opens the adapter, says which it is, and makes sure that its numbers were checked once.
 fn open_engine(request: &AdapterRequest) -> Result<Engine> {
     let gpu = Gpu::open(request)?;
-    eprintln!("adapter: {} ({})", gpu.describe(), gpu.why);
+    tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
     let engine = Engine::new(gpu)?;
     selftest::once_per_adapter(&engine)?;
     Ok(engine)
 }
 
+/// A checkpoint, read and checked.
+struct Loaded {
+    /// The file it is in.
+    path: PathBuf,
+    /// All of it that is not a tensor.
+    meta: Meta,
+    /// The model and counters.
+    start: Start,
+    /// What the run was told.
+    config: RunConfig,
+    /// `None` for a model trained on token shards.
+    tokenizer: Option<Tokenizer>,
+}
+
 /// Reads a checkpoint file, or the newest valid one of a run directory.
-fn load(path: &Path) -> Result<(PathBuf, Checkpoint)> {
+fn load(path: &Path) -> Result<Loaded> {
+    let (path, checkpoint) = read(path)?;
+    let meta = checkpoint.meta.clone();
+    let checked = state::tokenizer(&meta).and_then(|tokenizer| Ok((Start::resumed(checkpoint)?, tokenizer)));
+    let ((start, config), tokenizer) = checked.map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+    Ok(Loaded { path, meta, start, config, tokenizer })
+}
+
+fn read(path: &Path) -> Result<(PathBuf, Checkpoint)> {
+    if let Err(cause) = path.metadata() {
+        let missing = Error::io("read", path, &cause);
+        return Err(Error::input(format!("{missing}; give a run directory or a .safetensors file")));
+    }
     if !path.is_dir() {
         return Ok((path.to_path_buf(), Checkpoint::read(path)?));
     }
     let latest = Store::new(path).latest()?;
     for warning in latest.warnings {
-        eprintln!("warning: {warning}");
+        tell(format_args!("warning: {warning}"));
     }
-    latest.found.ok_or_else(|| {
-        Error::input(format!("{} holds no checkpoint; give a run directory or a .safetensors file", path.display()))
-    })
+    latest.found.ok_or_else(|| no_checkpoint(path))
+}
+
+fn no_checkpoint(dir: &Path) -> Error {
+    Error::input(format!("{} holds no checkpoint; give a run directory or a .safetensors file", dir.display()))
 }
 
 /// Writes to stdout; a reader that has gone away (`| head`) ends the program quietly.

@@ -33,6 +33,17 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
         config.model.resolve_vocab(BYTE_VOCABULARY)?;
     }
     config.validate()?;
+    for (i, model) in config.stages()?.iter().enumerate() {
+        super::print(&format!(
+            "{}: {:?}, {} layers x {}, vocabulary {}, {} parameters\n",
+            stage(i),
+            model.arch,
+            model.num_layers,
+            model.hidden_size,
+            model.vocab_size,
+            model.param_count()
+        ))?;
+    }
     let (limits, matmul, name) = if args.webgpu_limits {
         (Limits::WEBGPU_DEFAULT, MatmulKernel::SharedTiles, "any WebGPU device".to_string())
     } else {
@@ -43,11 +54,9 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
     for (i, model) in config.stages()?.iter().enumerate() {
         let plans = RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, matmul)?;
         let bytes = plans.bytes()?;
-        let stage = if i == 0 { "at the start".to_string() } else { format!("after growth {i}") };
         text.push_str(&format!(
-            "\n{stage}: {} parameters, vocabulary {}, {:.3} GFLOP a step in {} dispatches\n",
-            model.param_count(),
-            model.vocab_size,
+            "\n{}: {:.3} GFLOP a step in {} dispatches\n",
+            stage(i),
             plans.flops_per_step() as f64 / 1e9,
             plans.micro.calls.len() * plans.shape.grad_accum + plans.update.calls.len()
         ));
@@ -63,4 +72,8 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
         }
     }
     super::print(&text)
+}
+
+fn stage(i: usize) -> String {
+    if i == 0 { "at the start".to_string() } else { format!("after growth {i}") }
 }

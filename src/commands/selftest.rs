@@ -1,7 +1,7 @@
 //! `tokenformer selftest`: every operator against its reference on this machine, and a short form of it
 //! that runs by itself the first time an adapter and driver are seen.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
@@ -90,7 +90,7 @@ pub fn once_per_adapter(engine: &Engine) -> Result<()> {
     if verdict_file(engine).is_some_and(|path| std::fs::read_to_string(path).is_ok_and(|text| text == "passed\n")) {
         return Ok(());
     }
-    eprintln!("first use of this adapter and driver: checking its numbers once");
+    tell("first use of this adapter and driver: checking its numbers once");
     let mut failed = Vec::new();
     for case in quick() {
         let report = check(engine, &case, MatmulKernel::for_adapter(engine.gpu.software))?;

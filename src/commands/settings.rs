@@ -3,7 +3,7 @@
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where settings come from.
 #[derive(Debug, Args)]
@@ -27,10 +27,11 @@ pub struct Settings {
     #[arg(long)]
     batch_size: Option<usize>,
     /// Peak learning rate.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Seed of everything random.
-    #[arg(long)]
+    // TOML, in which a run keeps its settings, has signed integers only.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
     /// Any other setting, such as train.grad_clip=0.5 or growth=[] (repeatable).
     #[arg(long, value_name = "KEY=VALUE")]
@@ -52,6 +53,11 @@ impl Settings {
         Ok(config)
     }
 
+    /// The directory given by `--out`.
+    pub fn out(&self) -> Option<&Path> {
+        self.out.as_deref()
+    }
+
     /// Flags over an existing configuration, when resuming.
     ///
     /// # Errors
@@ -68,6 +74,14 @@ impl Settings {
     }
 
     fn apply(&self, config: &mut RunConfig) -> Result<()> {
+        for (flag, path) in [("--data", &self.data), ("--out", &self.out)] {
+            if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
+                return Err(Error::usage(format!(
+                    "{flag} {} is not UTF-8, as the settings of a run must be: use another path",
+                    path.display()
+                )));
+            }
+        }
         if let Some(path) = &self.data {
             config.data.path = Some(path.clone());
             config.data.val_path = None;

@@ -1,14 +1,17 @@
 //! `tokenformer train`: a new run, or one that goes on.
 
 use super::settings::Settings;
-use crate::checkpoint::Store;
 use crate::config::RunConfig;
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
-use crate::graph::plan::megabytes;
+use crate::gpu::device::human_bytes;
+use crate::gpu::engine::Engine;
+use crate::gpu::kernel::MatmulKernel;
+use crate::graph::plan::Limits;
 use crate::train::state::{self, Start};
-use crate::train::{self, Summary, growth};
+use crate::train::trainer::{RunPlans, first_cohort};
+use crate::train::{self, Summary, directory, growth};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,84 +33,129 @@ pub struct TrainArgs {
     dry_run: bool,
 }
 
+/// What a run needs before a GPU is opened.
+struct Prepared {
+    config: RunConfig,
+    data: Dataset,
+    /// `None` for a new run: its parameters are made when it is known that the device can hold them.
+    start: Option<Start>,
+}
+
 /// Trains.
 ///
 /// # Errors
-/// Bad settings or data before anything is allocated; device errors; an interrupted or diverged run.
+/// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
 pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
-    let (mut config, start, tokenizer) = match &args.resume {
-        Some(path) => {
-            let (file, checkpoint) = super::load(path)?;
-            let tokenizer = state::tokenizer(&checkpoint.meta)?;
-            let (start, stored) = Start::resumed(checkpoint)?;
-            let mut config = args.settings.over(stored)?;
-            same_model(&start, &config)?;
-            if path.is_dir() && config.out_dir != *path {
-                config.out_dir.clone_from(path);
-            }
-            eprintln!("resuming from {} after step {}", file.display(), start.step);
-            (config, Some(start), tokenizer)
-        }
-        None => (args.settings.resolve()?, None, None),
+    let Prepared { config, data, start } = match &args.resume {
+        Some(given) => resumed(given, args)?,
+        None => fresh(args)?,
     };
-    config.validate()?;
-    let data = state::dataset(&config, tokenizer)?;
-    config.model.resolve_vocab(data.vocab_size)?;
-    config.validate()?;
-    data.check_length(config.model.seq_length)?;
     if args.dry_run {
         return super::print(&config.to_toml()?);
     }
-    let start = match start {
-        Some(start) => start,
-        None => {
-            prepare_directory(&config, args.overwrite)?;
-            Start::fresh(&config.model, config.train.seed)
-        }
-    };
-    // A run shows the settings it was started with; where it goes on, those it goes on with.
-    let path = config.out_dir.join("config.toml");
-    std::fs::create_dir_all(&config.out_dir).map_err(|e| Error::io("create", &config.out_dir, &e))?;
-    std::fs::write(&path, config.to_toml()?).map_err(|e| Error::io("write", &path, &e))?;
-
     let engine = super::open_engine(request)?;
+    check_limits(&engine, &config)?;
+    let start = start.unwrap_or_else(|| Start::fresh(&config.model, config.train.seed));
     announce(&config, &data, &start);
     let summary = train::run(&engine, &config, &data, start, interrupt_flag()?.as_ref())?;
     super::print(&describe(&summary, &config.out_dir))
 }
 
-/// Flags may change how a model is trained on, not what it is.
-fn same_model(start: &Start, config: &RunConfig) -> Result<()> {
-    if start.host.model == config.model {
-        return Ok(());
+fn fresh(args: &TrainArgs) -> Result<Prepared> {
+    let mut config = args.settings.resolve()?;
+    config.validate()?;
+    let data = state::dataset(&config, None)?;
+    config.model.resolve_vocab(data.vocab_size)?;
+    check_together(&config, &data)?;
+    if args.overwrite {
+        directory::check_writable(&config.out_dir)?;
+    } else if !args.dry_run {
+        directory::check_new(&config.out_dir)?;
     }
-    Err(Error::usage(
-        "a resumed run keeps the model of its checkpoint: drop the --set model.* flags; to make it larger use \
-         `tokenformer grow` or a growth in the settings",
-    ))
+    Ok(Prepared { config, data, start: None })
 }
 
-fn prepare_directory(config: &RunConfig, overwrite: bool) -> Result<()> {
-    let dir = &config.out_dir;
-    let existing = Store::new(dir).list()?;
-    let Some((step, _)) = existing.last() else { return Ok(()) };
-    if !overwrite {
+fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
+    let super::Loaded { path, start, config: stored, tokenizer, .. } = super::load(given)?;
+    let mut config = args.settings.over(stored.clone())?;
+    same_model(&stored, &config)?;
+    if args.settings.out().is_none() && config.out_dir == stored.out_dir {
+        config.out_dir = directory::of_resumed(given, &path, &stored.out_dir);
+    }
+    config.validate()?;
+    still_ahead(&config, &path, &start)?;
+    let data = state::dataset_of_trained(&config, tokenizer)?;
+    check_together(&config, &data)?;
+    if !args.dry_run {
+        directory::check_resumed(&config.out_dir, given, &path, start.step)?;
+        tell(format_args!("resuming from {} after step {}", path.display(), start.step));
+    }
+    Ok(Prepared { config, data, start: Some(start) })
+}
+
+/// Settings and data fit each other, and the settings can be written.
+fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
+    config.validate()?;
+    data.check_length(config.model.seq_length)?;
+    state::sample_prompt(&config.train.sample_prompt, data)?;
+    config.to_toml().map(drop)
+}
+
+/// Every model of the run, also after its growths, within what the device allows.
+fn check_limits(engine: &Engine, config: &RunConfig) -> Result<()> {
+    let (limits, matmul) = (Limits::of(&engine.gpu), MatmulKernel::for_adapter(engine.gpu.software));
+    config
+        .stages()?
+        .iter()
+        .try_for_each(|model| RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, matmul).map(drop))
+}
+
+/// Flags may change how a model is trained and on what, not what it is.
+fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
+    let identity = |config: &RunConfig| -> Result<Vec<(String, serde_json::Value)>> {
+        let json = |e| Error::usage(format!("the settings cannot be compared: {e}; this is a defect"));
+        let model = serde_json::to_value(&config.model).map_err(json)?;
+        let model = model.as_object().into_iter().flatten();
+        let tokenizer = serde_json::to_value(config.data.tokenizer).map_err(json)?;
+        let named = model.map(|(name, value)| (format!("model.{name}"), value.clone()));
+        Ok(named.chain([("data.tokenizer".to_owned(), tokenizer)]).collect())
+    };
+    let (stored, given) = (identity(stored)?, identity(config)?);
+    match stored.iter().zip(&given).find(|(was, is)| was != is) {
+        Some(((name, was), (_, is))) => Err(Error::usage(format!(
+            "{name} is {is}, but a resumed run keeps the model of its checkpoint, where it is {was}: drop that setting, or \
+             make the model larger with `tokenformer grow` or a growth"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// There are steps left, and no growth that they have passed.
+fn still_ahead(config: &RunConfig, path: &Path, start: &Start) -> Result<()> {
+    let (step, steps, path) = (start.step, config.train.max_steps as u64, path.display());
+    if step >= steps {
         return Err(Error::usage(format!(
-            "{0} already holds a run at step {step}: continue it with --resume {0}, choose another --out, or replace it \
-             with --overwrite",
-            dir.display()
+            "the run of {path} has done {step} of its {steps} steps and is complete: give it more with --steps, or use it \
+             as it is"
         )));
     }
-    for (_, path) in existing {
-        std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, &e))?;
+    // One that is due now may be behind as well: the checkpoint may have been grown as a file.
+    let behind = |at: u64| at < step || start.lineage.iter().any(|grown| at == step && grown.at_step == step);
+    match config.growth.iter().find(|growth| behind(growth.at_step as u64)) {
+        Some(growth) => Err(Error::usage(format!(
+            "a growth has at_step {}, which {path} has behind it (step {step}, {} growths done): raise at_step or drop the \
+             growth (growth = [])",
+            growth.at_step,
+            start.lineage.len()
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
-    eprintln!("data: {}", data.description);
+    tell(format_args!("data: {}", data.description));
     let model = &start.host.model;
-    eprintln!(
+    tell(format_args!(
         "model: {:?}, {} layers x {}, {} parameters; {} steps of {} tokens; written to {}",
         model.arch,
         model.num_layers,
@@ -116,7 +164,7 @@ fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
         config.train.max_steps,
         config.train.total_batch_tokens.max(config.train.batch_size * model.seq_length),
         config.out_dir.display()
-    );
+    ));
 }
 
 /// Set by the first Ctrl-C (or SIGTERM, SIGHUP); the second ends the process at once.
@@ -127,7 +175,7 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
         if handler.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; interrupt again to stop at once");
+        tell("stopping after this step; interrupt again to stop at once");
     });
     installed.map_err(|e| Error::usage(format!("cannot watch for Ctrl-C: {e}")))?;
     Ok(flag)
@@ -155,5 +203,5 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
 
 /// Device memory in words, for `plan` and messages.
 pub(super) fn memory_line(name: &str, bytes: u64) -> String {
-    format!("{name:<14}{:>12}  {bytes:>15} B\n", megabytes(bytes))
+    format!("{name:<14}{:>12}  {bytes:>15} B\n", human_bytes(bytes))
 }

@@ -20,7 +20,13 @@ impl RunConfig {
     /// # Errors
     /// An input error when the file cannot be read as UTF-8 text or is not a configuration.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|cause| Error::io("read", path, &cause))?;
+        let text = std::fs::read_to_string(path).map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::InvalidData => Error::input(format!(
+                "{} is not UTF-8 text, as a TOML file must be: give another --config",
+                path.display()
+            )),
+            _ => Error::input(format!("{}; give another --config", Error::io("read", path, &cause))),
+        })?;
         Self::from_toml(&text, &path.display().to_string())
     }
 
@@ -62,9 +68,18 @@ impl RunConfig {
         };
         let keys: Vec<&str> = path.trim().split('.').collect();
         let wants_text = matches!(lookup(&template().map_err(led)?, &keys), Some(Value::String(_)));
-        let value = match value.trim().parse::<Value>() {
+        let value = value.trim();
+        let value = match value.parse::<Value>() {
             Ok(parsed) if parsed.is_str() || !wants_text => parsed,
-            _ => Value::String(value.trim().to_owned()),
+            Err(_) if !wants_text && value.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
+                let value = shortened(value);
+                return Err(led(format!(
+                    "{value} is not a number, or too large: whole numbers go up to {}, others to {:e}",
+                    i64::MAX,
+                    f64::MAX
+                )));
+            }
+            _ => Value::String(value.to_owned()),
         };
         let nested =
             keys.iter().rev().fold(value, |inner, key| Value::Table(Table::from_iter([(key.to_string(), inner)])));
@@ -309,6 +324,8 @@ mod tests {
             ("lr=1", "as train.lr"),
             ("train.lr=fast", "must be a number"),
             ("train.lr.x=1", "must be a number"),
+            ("train.lr=1e400", "1e400 is not a number, or too large"),
+            ("model.num_layers=18446744073709551615", "whole numbers go up to 9223372036854775807"),
             ("train=3", "must be a table"),
             ("=", "unknown key"),
             ("train..lr=1", "unknown key"),

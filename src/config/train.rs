@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// The most tokens of one micro-batch: keeps (tokens, vocabulary) products far inside 64 bits.
 const MAX_MICRO_BATCH_TOKENS: usize = 1 << 28;
 
+/// The most tokens of one update, and of one evaluation: all are held in memory at once, at 8 bytes each.
+const MAX_TOKENS_AT_ONCE: usize = 1 << 30;
+
 /// How the learning rate goes from `lr` to `min_lr` after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,8 +126,8 @@ impl TrainConfig {
     /// Micro-batches of one update.
     ///
     /// # Errors
-    /// A usage error when `total_batch_tokens` is not a multiple of `batch_size * seq_length`, or when that
-    /// product is zero or too large.
+    /// A usage error when `total_batch_tokens` is not a multiple of `batch_size * seq_length`, or when either is
+    /// too large, or that product zero.
     pub fn grad_accum(&self, model: &ModelConfig) -> Result<usize> {
         let (batch, length) = (self.batch_size, model.seq_length);
         let micro = batch.checked_mul(length).filter(|&tokens| (1..=MAX_MICRO_BATCH_TOKENS).contains(&tokens));
@@ -135,6 +138,7 @@ impl TrainConfig {
             )));
         };
         let total = self.total_batch_tokens;
+        in_range("total_batch_tokens", total, 0, MAX_TOKENS_AT_ONCE)?;
         require(total.is_multiple_of(micro), || {
             let below = total / micro * micro;
             let nearest = if below == 0 { micro } else { below };
@@ -153,7 +157,12 @@ impl TrainConfig {
     pub fn validate(&self, model: &ModelConfig) -> Result<()> {
         self.grad_accum(model)?;
         in_range("max_steps", self.max_steps, 1, u32::MAX as usize)?;
-        in_range("eval_batches", self.eval_batches, 1, MAX_SIZE)?;
+        in_range(
+            "eval_batches",
+            self.eval_batches,
+            1,
+            (MAX_TOKENS_AT_ONCE / self.batch_size / model.seq_length).max(1),
+        )?;
         in_range("sample_tokens", self.sample_tokens, 0, MAX_SIZE)?;
         in_range("keep_last", self.keep_last, 1, usize::MAX)?;
         in_range("loss_chunk_rows", self.loss_chunk_rows, 1, MAX_SIZE)?;
@@ -176,6 +185,10 @@ impl TrainConfig {
 
     fn validate_schedule(&self) -> Result<()> {
         positive("lr", self.lr)?;
+        // The device computes in 32 bits, where a larger one is infinite.
+        require(self.lr <= f64::from(f32::MAX), || {
+            format!("lr is {:e}, but must be at most {:e}: usual values are 1e-4 to 1e-2", self.lr, f32::MAX)
+        })?;
         not_negative("min_lr", self.min_lr)?;
         require(self.min_lr <= self.lr, || {
             format!("min_lr {} is above lr {}: lower min_lr, usually to a tenth of lr", self.min_lr, self.lr)
@@ -256,11 +269,16 @@ mod tests {
     fn a_micro_batch_cannot_overflow_or_vanish() {
         assert!(refusal(|t| t.batch_size = usize::MAX).contains("not between 1 and"));
         assert!(refusal(|t| t.batch_size = 0).contains("batch_size 0 x seq_length 64"));
+        assert!(refusal(|t| t.total_batch_tokens = 768 << 40).contains("total_batch_tokens is 844424930131968"));
+        assert!(
+            refusal(|t| t.eval_batches = 10_000_000).contains("eval_batches is 10000000, but must be between 1 and")
+        );
     }
 
     #[test]
     fn rates_and_fractions_make_sense() {
         assert!(refusal(|t| t.lr = 0.0).contains("lr is 0"));
+        assert!(refusal(|t| t.lr = 1e39).contains("lr is 1e39, but must be at most 3.4028235e38"));
         assert!(refusal(|t| t.min_lr = 0.5).contains("min_lr 0.5 is above lr 0.001"));
         assert!(refusal(|t| t.beta2 = 1.0).contains("beta2 is 1"));
         assert!(refusal(|t| t.warmup_fraction = 1.1).contains("warmup_fraction is 1.1"));

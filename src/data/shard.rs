@@ -8,7 +8,8 @@
 //!
 //! All little-endian. A file that begins with one of the magics is llm.c's, any other is nanoGPT's: the
 //! magics read as u16 are tokens above 55 000, which GPT-2's vocabulary does not have. Sizes are checked
-//! when the file is opened, tokens when they are read.
+//! when the file is opened, tokens when they are read; a sample of them when the file is opened, so that a
+//! wrong vocabulary is not first noticed in the middle of a run.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,10 @@ use crate::error::{Error, Result};
 const HEADER_BYTES: usize = 256 * 4;
 const MAGIC_U16: i32 = 20_240_520;
 const MAGIC_U32: i32 = 20_240_801;
+/// Tokens looked at when a shard is opened: all of a small one, else this many in evenly spaced pieces.
+const SAMPLED: usize = 1 << 24;
+/// Tokens of one such piece.
+const PIECE: usize = 1 << 16;
 
 /// An open token shard.
 #[derive(Debug)]
@@ -45,10 +50,13 @@ impl Shard {
     /// Opens the shard at `path`, whose tokens are to be below `vocab`.
     ///
     /// # Errors
-    /// Missing, not a file, empty, an unknown version, or a size that does not fit the header.
+    /// Missing, not a file, empty, an unknown version, a size that does not fit the header, or a token in a
+    /// sample of it that is not below the vocabulary.
     pub fn open(path: &Path, vocab: usize) -> Result<Self> {
-        let file = File::open(path).map_err(|cause| Error::io("open", path, &cause))?;
-        let metadata = file.metadata().map_err(|cause| Error::io("open", path, &cause))?;
+        let missing =
+            |cause| Error::input(format!("{}; name a token shard with --data", Error::io("open", path, &cause)));
+        // Asked of the path first, because opening a pipe would wait for its writer.
+        let metadata = std::fs::metadata(path).map_err(missing)?;
         let refuse = |reason: &str| Err(Error::input(format!("{} {reason}", path.display())));
         if !metadata.is_file() {
             return refuse("is not a regular file; a token shard is mapped into memory");
@@ -56,11 +64,23 @@ impl Shard {
         if metadata.len() == 0 {
             return refuse("is empty; a token shard needs at least one token");
         }
+        let file = File::open(path).map_err(missing)?;
         let map = map(&file).map_err(|cause| Error::io("map", path, &cause))?;
         match layout(&map) {
-            Ok(layout) => Ok(Self { path: path.to_owned(), map, layout, vocab }),
+            Ok(layout) => {
+                let shard = Self { path: path.to_owned(), map, layout, vocab };
+                shard.check_sample().map(|()| shard)
+            }
             Err(reason) => refuse(&reason),
         }
+    }
+
+    fn check_sample(&self) -> Result<()> {
+        let pieces = self.len().min(SAMPLED).div_ceil(PIECE).max(1);
+        let piece = PIECE.min(self.len());
+        // The first piece begins the file, the last one ends it.
+        let start = |i: usize| (self.len() - piece) as u128 * i as u128 / (pieces - 1).max(1) as u128;
+        (0..pieces).try_for_each(|i| self.window(start(i) as usize, piece).map(drop))
     }
 
     /// Number of tokens.
@@ -188,10 +208,23 @@ mod tests {
 
     #[test]
     fn a_token_outside_the_vocabulary_is_found_when_read() {
-        let shard = open(&[1, 0, 2, 0, 99, 0], 50).unwrap();
+        let mut shard = open(&[1, 0, 2, 0, 99, 0], 100).unwrap();
+        assert!(shard.window(2, 2).is_err() && shard.window(usize::MAX, 2).is_err());
+        shard.vocab = 50;
         assert_eq!(shard.window(0, 2).unwrap(), [1, 2]);
         let error = shard.window(1, 2).unwrap_err().to_string();
         assert!(error.contains("shard.bin has token 99 at position 2, but vocab_size is 50"), "{error}");
-        assert!(shard.window(2, 2).is_err() && shard.window(usize::MAX, 2).is_err());
+    }
+
+    #[test]
+    fn every_token_of_a_small_shard_is_seen_when_it_is_opened() {
+        for len in [1, 2, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7] {
+            for wrong in [0, len / 2, len - 1] {
+                let tokens: Vec<u8> =
+                    (0..len).flat_map(|at| u16::to_le_bytes(if at == wrong { 99 } else { 7 })).collect();
+                let error = open(&tokens, 50).unwrap_err().to_string();
+                assert!(error.contains(&format!("token 99 at position {wrong},")), "{len}: {error}");
+            }
+        }
     }
 }

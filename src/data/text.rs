@@ -11,9 +11,16 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Missing or unreadable, empty, or not UTF-8 (naming the first bad byte and its offset).
 pub fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|cause| Error::io("read", path, &cause))?;
+    let io = |cause| Error::input(format!("{}; name a text file with --data", Error::io("read", path, &cause)));
+    let stat = std::fs::metadata(path).map_err(io)?;
+    if !stat.is_file() {
+        // A device such as /dev/zero has no end.
+        let kind = if stat.is_dir() { "a directory" } else { "no regular file" };
+        return Err(Error::input(format!("{} is {kind}; name a text file with --data", path.display())));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
     if bytes.is_empty() {
-        return Err(Error::input(format!("{} is empty; training needs text", path.display())));
+        return Err(Error::input(format!("{} is empty; name a file with text in it", path.display())));
     }
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();

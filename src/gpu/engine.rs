@@ -77,19 +77,9 @@ pub struct Program {
 }
 
 impl Program {
-    /// Number of dispatches.
-    pub fn len(&self) -> usize {
-        self.steps.len()
-    }
-
     /// Device memory of its uniform blocks.
     pub fn uniform_bytes(&self) -> u64 {
         self.uniforms.bytes
-    }
-
-    /// Whether there is nothing to run.
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
     }
 }
 
@@ -189,12 +179,6 @@ impl Engine {
         for block in blocks {
             encoder.clear_buffer(&block.allocation.buffer, 0, None);
         }
-    }
-
-    /// Copies a block into another of the same size within `encoder`.
-    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, from: &Block, to: &Block) {
-        let bytes = from.bytes.min(to.bytes).next_multiple_of(4);
-        encoder.copy_buffer_to_buffer(&from.allocation.buffer, 0, &to.allocation.buffer, 0, bytes);
     }
 
     /// A new list of commands.

@@ -6,6 +6,8 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
+use crate::error::tell;
+
 /// The first thing that went wrong on one device; later reports are usually its consequences.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fault(Arc<Mutex<Option<String>>>);
@@ -112,9 +114,9 @@ fn is_verbose() -> bool {
 
 fn verbose(error: &wgpu::Error) {
     if is_verbose() {
-        eprintln!("{error}");
+        tell(error);
         if let wgpu::Error::OutOfMemory { source } = error {
-            eprintln!("{source}");
+            tell(source);
         }
     }
 }

@@ -5,9 +5,10 @@
 //! slots, and parameters are found by name. All plans are admitted before the first step; after it
 //! nothing is allocated.
 
-use super::plan::{Place, Plan, megabytes};
+use super::plan::{Place, Plan};
 use super::{Class, Tensor};
 use crate::error::{Error, Result};
+use crate::gpu::device::human_bytes;
 use crate::gpu::engine::{Block, Dispatch, Engine, Program};
 use std::collections::BTreeMap;
 
@@ -88,14 +89,6 @@ impl Ledger {
         }
         sum
     }
-
-    /// The largest named tensors and slots, for a message about memory.
-    pub fn largest(&self, count: usize) -> Vec<(String, u64)> {
-        let mut all: Vec<(String, u64)> = self.named.iter().map(|(n, &(_, b))| (n.clone(), b)).collect();
-        all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        all.truncate(count);
-        all
-    }
 }
 
 /// Allocated memory of a set of plans on one device.
@@ -120,7 +113,7 @@ impl Memory {
         let with_total = |e: Error| match e {
             Error::Device(text) if text.contains("memory") => Error::device(format!(
                 "{text} (the run needs {} of device memory in all; use a smaller batch_size or model)",
-                megabytes(ledger.bytes().total())
+                human_bytes(ledger.bytes().total())
             )),
             other => other,
         };

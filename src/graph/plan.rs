@@ -7,7 +7,7 @@
 
 use super::{Call, Class, Graph, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::device::Gpu;
+use crate::gpu::device::{Gpu, human_bytes};
 use crate::gpu::kernel::{Access, MAX_WORKGROUPS};
 
 /// What a device allows, as far as a plan cares.
@@ -119,8 +119,8 @@ fn check_size(info: &TensorInfo, limits: &Limits) -> Result<()> {
     Err(Error::device(format!(
         "tensor \"{}\" needs {} in one binding, this device allows {}; {remedy}, or another adapter",
         info.name,
-        megabytes(bytes),
-        megabytes(most)
+        human_bytes(bytes),
+        human_bytes(most)
     )))
 }
 
@@ -177,15 +177,6 @@ fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Opt
         places[tensor] = Place::Slot(index);
     }
     (places, slots)
-}
-
-/// "151.0 MB" (10^6 bytes), as limits are usually quoted to users.
-pub fn megabytes(bytes: u64) -> String {
-    match bytes {
-        0..=999_999 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..=999_999_999 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,15 @@
 //! Every line has `kind` (`run`, `train`, `eval`, `growth`, `sample`) and, but for `run`, `step`. A resumed run drops
 //! the lines of steps it will take again, so the file reads as if the run had never stopped.
 
+use super::directory;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+/// Name of the metrics in a run's directory.
+pub const FILE: &str = "metrics.jsonl";
 
 /// Appends to the metrics of one run.
 pub struct Metrics {
@@ -21,9 +25,9 @@ impl Metrics {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn open(dir: &Path, step: u64) -> Result<Self> {
-        let path = dir.join("metrics.jsonl");
+        let path = dir.join(FILE);
         let kept = if step == 0 { String::new() } else { lines_before(&path, step)? };
-        std::fs::write(&path, kept).map_err(|e| Error::io("write", &path, &e))?;
+        directory::write(&path, &kept)?;
         let file = File::options().append(true).open(&path).map_err(|e| Error::io("write", &path, &e))?;
         Ok(Self { path, file: BufWriter::new(file) })
     }
@@ -42,8 +46,9 @@ impl Metrics {
 /// The lines whose step is below `step`, and those without a step. A last line cut short by a crash, or
 /// anything else that is not JSON, is dropped.
 fn lines_before(path: &Path, step: u64) -> Result<String> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let text = match std::fs::read(path) {
+        // A line may be cut short within a character.
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(Error::io("read", path, &e)),
     };
@@ -71,6 +76,7 @@ mod tests {
         drop(metrics);
         let path = dir.path().join("metrics.jsonl");
         std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"kind\": \"tra").unwrap();
+        File::options().append(true).open(&path).unwrap().write_all(b"\xc3").unwrap();
         drop(Metrics::open(dir.path(), 2).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"kind\":\"run\"}\n{\"kind\":\"train\",\"step\":0}\n{\"kind\":\"train\",\"step\":1}\n");

@@ -4,6 +4,7 @@
 //! run that stops and resumes is the same run, bit for bit. What a step does is [`trainer`]'s; what a
 //! growth does is [`growth`]'s; what is written is [`metrics`] and the checkpoint room's.
 
+pub mod directory;
 pub mod growth;
 pub mod metrics;
 pub mod probe;
@@ -16,8 +17,8 @@ use crate::checkpoint::{GrowthRecord, Store};
 use crate::config::RunConfig;
 use crate::data::{Batch, Dataset, train_batch, validation_batches};
 use crate::error::{Error, Result};
+use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
-use crate::graph::plan::megabytes;
 use crate::model::sample::Sampling;
 use growth::Probe;
 use metrics::Metrics;
@@ -56,6 +57,8 @@ pub struct Summary {
 }
 
 /// Trains `start` on `data` until `max_steps`, or until `stop` is set.
+///
+/// A run that starts at step 0 replaces the run that is in its directory, if any: see [`directory::check_new`].
 ///
 /// # Errors
 /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`] after three steps in a row
@@ -124,7 +127,8 @@ impl<'a> Run<'a> {
         if !start.host.moment1.is_empty() {
             trainer.load_moments(&start.host.moment1, &start.host.moment2)?;
         }
-        let memory = megabytes(trainer.bytes().total());
+        let memory = human_bytes(trainer.bytes().total());
+        directory::claim(config, start.step)?;
         let now = Instant::now();
         Ok(Self {
             engine,
@@ -171,7 +175,7 @@ impl<'a> Run<'a> {
         let probe = Probe { tokens: &tokens, batches: &self.validation };
         let (trainer, record) =
             growth::grow_in_run(self.engine, trainer, growth, self.step, &probe, self.prompt.len())?;
-        self.progress.set_memory(megabytes(trainer.bytes().total()));
+        self.progress.set_memory(human_bytes(trainer.bytes().total()));
         self.progress.say(&growth::describe(&record));
         self.metrics.write(&json!({"kind": "growth", "step": self.step, "record": record}))?;
         self.lineage.push(record);
@@ -210,8 +214,10 @@ impl<'a> Run<'a> {
             self.metrics.flush()?;
             return Err(Error::Diverged(format!(
                 "loss or gradients were not finite for {MAX_BAD_STEPS} steps in a row, the last at step {}; nothing was \
-                 updated by them; lower train.lr or raise train.warmup_fraction and resume from the last checkpoint",
-                self.step - 1
+                 updated by them; lower train.lr (it is {}) or raise train.warmup_fraction, and resume from the last \
+                 checkpoint or start again",
+                self.step - 1,
+                train.lr
             )));
         }
         self.report(stats, lr, tokens_per_step);

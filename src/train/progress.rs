@@ -1,6 +1,7 @@
 //! What a person sees during a run: a progress bar on a terminal, plain lines elsewhere. On stderr, so that
 //! stdout stays clean.
 
+use crate::error::tell;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -66,7 +67,7 @@ impl Progress {
             None if n.step.is_multiple_of(self.log_interval) || n.step == self.steps => {
                 let done = (n.step - self.first).max(1) as f64;
                 let left = self.started.elapsed().as_secs_f64() / done * (self.steps - n.step) as f64;
-                eprintln!("step {}/{} {text} eta {left:.0}s", n.step, self.steps);
+                tell(format_args!("step {}/{} {text} eta {left:.0}s", n.step, self.steps));
             }
             None => {}
         }
@@ -76,7 +77,7 @@ impl Progress {
     pub fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => tell(line),
         }
     }
 

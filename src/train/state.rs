@@ -8,6 +8,7 @@ use crate::data::{self, Dataset, Tokenizer};
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::model::init;
+use std::path::Path;
 
 /// The model and counters a run starts from.
 #[derive(Debug, Clone)]
@@ -36,9 +37,12 @@ impl Start {
     /// The state in a checkpoint, and the configuration of its run.
     ///
     /// # Errors
-    /// A configuration this version does not know.
+    /// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
     pub fn resumed(checkpoint: Checkpoint) -> Result<(Self, RunConfig)> {
         let config: RunConfig = checkpoint.meta.config()?;
+        check_settings(&config)?;
+        check_parameters(&config.model, &checkpoint.params)?;
+        check_tokenizer(&config.model, tokenizer(&checkpoint.meta)?)?;
         let cohorts = match checkpoint.meta.cohorts.is_empty() {
             true => vec![first_cohort(&config.model)],
             false => checkpoint.meta.cohorts,
@@ -60,6 +64,46 @@ impl Start {
     }
 }
 
+/// Settings from a file are as untrusted as the rest of it. Growths are not checked: they are still to come.
+fn check_settings(config: &RunConfig) -> Result<()> {
+    let model = &config.model;
+    let checked = model.validate().and_then(|()| config.train.validate(model)).and_then(|()| config.data.validate());
+    checked.map_err(|e| Error::input(format!("the checkpoint's configuration is damaged: {e}")))
+}
+
+/// Exactly the parameters of `model`, by name and shape.
+fn check_parameters(model: &ModelConfig, params: &init::Tensors) -> Result<()> {
+    let refuse = |what: String| Err(Error::input(format!("{what}: it is damaged, or put together of two models")));
+    let expected = model.param_shapes();
+    for (name, shape) in &expected {
+        match params.get(name) {
+            None => return refuse(format!("the checkpoint lacks parameter \"{name}\" of its configuration")),
+            Some(tensor) if tensor.shape != *shape => {
+                let found = &tensor.shape;
+                return refuse(format!(
+                    "the checkpoint's parameter \"{name}\" has shape {found:?}, its configuration says {shape:?}"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    if params.len() > expected.len() {
+        let (have, want) = (params.len(), expected.len());
+        return refuse(format!("the checkpoint has {have} parameters, its configuration says {want}"));
+    }
+    Ok(())
+}
+
+fn check_tokenizer(model: &ModelConfig, tokenizer: Option<Tokenizer>) -> Result<()> {
+    match tokenizer.map(|t| t.vocab_size()) {
+        Some(tokens) if tokens > model.vocab_size => Err(Error::input(format!(
+            "the checkpoint's tokenizer has {tokens} tokens, but its model a vocab_size of {}: it is damaged",
+            model.vocab_size
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The counters of a run at one moment.
 pub struct Snapshot {
     /// Optimizer steps done.
@@ -71,6 +115,9 @@ pub struct Snapshot {
 }
 
 /// Everything a run needs to go on, read from the device.
+///
+/// # Errors
+/// [`Error::Diverged`] where a parameter is not finite: such a model is never stored. Device errors.
 pub fn checkpoint(
     engine: &Engine,
     config: &RunConfig,
@@ -82,6 +129,14 @@ pub fn checkpoint(
     let mut rest = config.clone();
     rest.model = trainer.model.clone();
     rest.growth.retain(|g| g.at_step as u64 > at.step || !at.lineage.iter().any(|r| r.at_step == g.at_step as u64));
+    let params = trainer.parameters()?;
+    if let Some((name, _)) = params.iter().find(|(_, tensor)| !tensor.data.iter().all(|x| x.is_finite())) {
+        return Err(Error::Diverged(format!(
+            "parameter \"{name}\" is not finite after step {}, so that step is not saved; earlier checkpoints are intact: \
+             lower train.lr (it is {}) or raise train.warmup_fraction and resume from the last one",
+            at.step, config.train.lr
+        )));
+    }
     let (moment1, moment2) = trainer.moments()?;
     let accum = trainer.grad_accum() as u64;
     let meta = Meta {
@@ -98,7 +153,7 @@ pub fn checkpoint(
         best_val_loss: at.best_val_loss,
         created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_string(),
     };
-    Ok(Checkpoint { meta, params: trainer.parameters()?, moment1, moment2 })
+    Ok(Checkpoint { meta, params, moment1, moment2 })
 }
 
 fn to_json(what: &str, value: &impl serde::Serialize) -> Result<serde_json::Value> {
@@ -117,7 +172,8 @@ pub fn tokenizer(meta: &Meta) -> Result<Option<Tokenizer>> {
     meta.tokenizer.as_ref().map(parse).transpose()
 }
 
-/// The data a configuration names. `known` is the tokenizer of the checkpoint a run resumes from.
+/// The data a configuration names. `known` is the tokenizer of the checkpoint a run resumes from; see
+/// [`dataset_of_trained`] for checkpoints in general.
 ///
 /// # Errors
 /// Those of the data room: missing, empty, not UTF-8, too short.
@@ -133,13 +189,33 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
     }
 }
 
+/// The data a configuration names, for a model that was trained with `tokenizer` (`None`: on token shards).
+///
+/// # Errors
+/// As [`dataset`], and text for a model that knows no tokenizer.
+pub fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer>) -> Result<Dataset> {
+    let trained_on_shards = tokenizer.is_none();
+    let data = dataset(config, tokenizer)?;
+    if trained_on_shards && data.tokenizer.is_some() {
+        let text = config.data.path.as_deref().unwrap_or(Path::new("the built-in corpus"));
+        return Err(Error::input(format!(
+            "{} is text, but the checkpoint was trained on token shards and has no tokenizer: give a token shard (.bin) \
+             with --data",
+            text.display()
+        )));
+    }
+    Ok(data)
+}
+
 /// The prompt of samples: as configured, or a line break, or the first token of the data.
 ///
 /// # Errors
 /// A prompt with characters the tokenizer does not know.
 pub fn sample_prompt(text: &str, data: &Dataset) -> Result<Vec<u32>> {
     let tokens = match &data.tokenizer {
-        Some(tokenizer) if !text.is_empty() => tokenizer.encode(text)?,
+        Some(tokenizer) if !text.is_empty() => {
+            tokenizer.encode(text).map_err(|e| Error::input(format!("sample_prompt: {e}")))?
+        }
         Some(tokenizer) => tokenizer.encode("\n").unwrap_or_default(),
         None => Vec::new(),
     };

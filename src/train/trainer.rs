@@ -18,6 +18,7 @@ use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Segment, Update};
+use crate::ops::matmul::MAX_SUM;
 use crate::ops::rotary;
 use std::collections::BTreeMap;
 
@@ -56,6 +57,7 @@ impl RunPlans {
             grad_accum: train.grad_accum(model)?,
             chunk_rows: train.loss_chunk_rows,
         };
+        check_rows(&shape, matmul)?;
         let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);
         Ok(Self {
             micro: plan(graphs::training(model, &shape, matmul))?,
@@ -85,6 +87,20 @@ impl RunPlans {
     pub fn flops_per_step(&self) -> u64 {
         self.micro.flops() * self.shape.grad_accum as u64
     }
+}
+
+/// Sums over the rows of a micro-batch stay within what software drivers do without error.
+fn check_rows(shape: &BatchShape, matmul: MatmulKernel) -> Result<()> {
+    if matmul == MatmulKernel::Registers && shape.rows() > MAX_SUM {
+        return Err(Error::device(format!(
+            "a micro-batch of batch_size {} x seq_length {} is {} tokens, software adapters are trusted with {MAX_SUM}; use \
+             a smaller batch_size and reach a larger batch through total_batch_tokens",
+            shape.batch,
+            shape.seq,
+            shape.rows()
+        )));
+    }
+    Ok(())
 }
 
 /// Tokens of a window whose logits are compared across a growth.
