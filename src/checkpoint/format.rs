@@ -380,7 +380,7 @@ mod tests {
             assert!(error.starts_with(&format!("FILE is truncated: it is {len} bytes long")), "{error}");
         }
         file.as_file().set_len(8).unwrap();
-        assert_eq!(read(&file).unwrap_err(), "FILE is not a safetensors file");
+        assert!(read(&file).unwrap_err().starts_with("FILE is not a safetensors file"));
         assert_eq!(read(&file_of(b"")).unwrap_err(), "FILE is empty");
     }
 

@@ -329,7 +329,7 @@ mod tests {
             ("train=3", "must be a table"),
             ("=", "unknown key"),
             ("train..lr=1", "unknown key"),
-            ("train.lr=1\ntrain.seed=2", "must be a number"),
+            ("train.lr=1\ntrain.seed=2", "is not a number"),
         ] {
             let error = run.apply_override(assignment).unwrap_err();
             assert!(error.to_string().contains(reason) && error.exit_code() == 1, "{error}");
