@@ -7,7 +7,8 @@
 //!
 //! One iteration is one [`Prepared::run`]: write the inputs, clear the gradients, submit, wait. For the small
 //! registry cases that round trip is most of the time, so compare those with each other only. From 256 on the
-//! kernels dominate, and `elem/s` reads as floating-point operations a second. What was tried is in `NOTES.md`.
+//! kernels dominate on a software driver, and `elem/s` reads as floating-point operations a second; on a fast GPU the
+//! writes may still weigh more. What was tried is in `NOTES.md`.
 
 use criterion::{Criterion, Throughput};
 use std::process::ExitCode;
