@@ -3,7 +3,7 @@
 //! A kernel does not know a shape. Shapes, offsets and flags reach it in a small uniform block,
 //! [`Dims`], at binding 0, so one compiled pipeline serves every layer, every batch size and every
 //! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
-//! would be compiled again, and one compilation takes up to seconds on software drivers and on GL.)
+//! would be compiled again.)
 
 /// How a kernel uses one binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
