@@ -1,8 +1,8 @@
 //! Speed of every operator, on the adapter that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` leave.
 //!
 //! `cargo bench --bench ops` times the largest registry case of each op, forward and forward+backward;
-//! matrix products of 256 and 512, and a Pattention of training size. What multiplies matrices is
-//! timed with both matmul kernels. `cargo bench --bench ops -- matmul` times what has that in its name.
+//! matrix products of 256 and 512, and a Pattention of training size. Matrix products are
+//! timed with every candidate of this adapter. `cargo bench --bench ops -- matmul` times what has that in its name.
 //! Every case is checked against its f64 reference first; if one is wrong, nothing is timed.
 //!
 //! One iteration is one [`Prepared::run`]: write the inputs, clear the gradients, submit, wait. For the small
@@ -16,21 +16,20 @@ use std::time::Duration;
 use tokenformer::config::NormActivation;
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
+use tokenformer::gpu::choices::{Candidate, Choices};
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
-use tokenformer::gpu::kernel::MatmulKernel;
 use tokenformer::ops::check::{Prepared, check};
+use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::{self, Layout};
 use tokenformer::ops::pattention::{self, Settings};
 use tokenformer::ops::{Case, Input, registry};
 
-/// A case, and the kernels it is timed with.
+/// A case, and the candidates its products are timed with; `None` for the usual ones.
 struct Bench {
     case: Case,
-    kernels: Vec<MatmulKernel>,
+    candidates: Vec<Option<Candidate>>,
 }
-
-const BOTH: [MatmulKernel; 2] = [MatmulKernel::Registers, MatmulKernel::SharedTiles];
 
 fn main() -> ExitCode {
     match run() {
@@ -45,9 +44,14 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
     println!("adapter: {}", engine.gpu.describe());
-    let benches = benches(MatmulKernel::for_adapter(engine.gpu.software));
-    for Bench { case, kernels } in &benches {
-        kernels.iter().try_for_each(|&kernel| correct(&engine, case, kernel))?;
+    let usual = engine.choices();
+    let choose = |forced: &Option<Candidate>| match forced {
+        Some(candidate) => Choices::forced(*usual.ability(), *candidate),
+        None => usual.clone(),
+    };
+    let benches = benches(&usual);
+    for Bench { case, candidates } in &benches {
+        candidates.iter().try_for_each(|forced| correct(&engine, case, &choose(forced)))?;
     }
     let mut criterion = Criterion::default()
         .sample_size(10)
@@ -56,15 +60,18 @@ fn run() -> Result<()> {
         .nresamples(1000)
         .without_plots()
         .configure_from_args();
-    for Bench { case, kernels } in &benches {
-        kernels.iter().try_for_each(|&kernel| time(&mut criterion, &engine, case, kernel))?;
+    for Bench { case, candidates } in &benches {
+        candidates.iter().try_for_each(|forced| {
+            let name = forced.map_or_else(String::new, |candidate| format!("/{candidate}"));
+            time(&mut criterion, &engine, case, &name, &choose(forced))
+        })?;
     }
     criterion.final_summary();
     Ok(())
 }
 
 /// The largest case of each op, then the sizes that matter.
-fn benches(usual: MatmulKernel) -> Vec<Bench> {
+fn benches(usual: &Choices) -> Vec<Bench> {
     let mut largest: Vec<Case> = Vec::new();
     for case in registry() {
         match largest.iter_mut().find(|known| known.op == case.op) {
@@ -73,13 +80,12 @@ fn benches(usual: MatmulKernel) -> Vec<Bench> {
             None => largest.push(case),
         }
     }
-    let kernels = |case: &Case| if case.op == "matmul" { BOTH.to_vec() } else { vec![usual] };
-    let mut benches: Vec<Bench> = largest.into_iter().map(|case| Bench { kernels: kernels(&case), case }).collect();
-    for n in [256, 512] {
-        let square = |layout| Bench { case: square(layout, n), kernels: BOTH.to_vec() };
-        benches.extend([Layout::NN, Layout::NT, Layout::TN].map(square));
+    let mut benches: Vec<Bench> = largest.into_iter().map(|case| Bench { case, candidates: vec![None] }).collect();
+    for (n, layout) in [256, 512].into_iter().flat_map(|n| Layout::ALL.map(|layout| (n, layout))) {
+        let candidates = candidates(usual.ability(), layout, [n; 3], false).into_iter().map(Some).collect();
+        benches.push(Bench { case: square(layout, n), candidates });
     }
-    benches.push(Bench { case: training_pattention(), kernels: BOTH.to_vec() });
+    benches.push(Bench { case: training_pattention(), candidates: vec![None] });
     benches
 }
 
@@ -122,34 +128,33 @@ fn training_pattention() -> Case {
 }
 
 /// Refuses to time a wrong result.
-fn correct(engine: &Engine, case: &Case, kernel: MatmulKernel) -> Result<()> {
-    let report = check(engine, case, kernel)?;
+fn correct(engine: &Engine, case: &Case, choices: &Choices) -> Result<()> {
+    let report = check(engine, case, choices)?;
     if report.passed {
         return Ok(());
     }
     Err(Error::device(format!(
-        "{} {} with {kernel:?} is wrong on {}: {report:?}; nothing was timed",
+        "{} {} is wrong on {}: {report:?}; nothing was timed",
         case.op,
         case.name,
         engine.gpu.describe()
     )))
 }
 
-/// Times `op/case[/kernel]/forward` and, where there is one, `.../forward+backward`.
-fn time(criterion: &mut Criterion, engine: &Engine, case: &Case, kernel: MatmulKernel) -> Result<()> {
+/// Times `op/case[/candidate]/forward` and, where there is one, `.../forward+backward`.
+fn time(criterion: &mut Criterion, engine: &Engine, case: &Case, candidate: &str, choices: &Choices) -> Result<()> {
     let mut group = criterion.benchmark_group(case.op);
-    let kernel_name = if matches!(case.op, "matmul" | "pattention") { format!("/{kernel:?}") } else { String::new() };
     for gradient in [false, true] {
         if gradient && !case.gradient {
             continue;
         }
-        let prepared = Prepared::new(engine, case, kernel, gradient)?;
+        let prepared = Prepared::new(engine, case, choices, gradient)?;
         if prepared.flops > 0 {
             group.throughput(Throughput::Elements(prepared.flops));
         }
         let pass = if gradient { "forward+backward" } else { "forward" };
         let mut outcome = Ok(());
-        group.bench_function(format!("{}{kernel_name}/{pass}", case.name), |bencher| {
+        group.bench_function(format!("{}{candidate}/{pass}", case.name), |bencher| {
             bencher.iter(|| {
                 if let Err(error) = prepared.run(engine) {
                     outcome = Err(error);

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Ran, backward, engine, words};
 use tokenformer::config::{GrowthConfig, ModelConfig, NormActivation};
-use tokenformer::gpu::kernel::MatmulKernel;
+use tokenformer::gpu::choices::Choices;
 use tokenformer::graph::Graph;
 use tokenformer::graph::memory::Memory;
 use tokenformer::graph::plan::{Limits, Plan};
@@ -20,8 +20,8 @@ const ROWS: usize = 19;
 const WIDTH: usize = 24;
 const SLOTS: usize = 70;
 
-fn kernel() -> MatmulKernel {
-    MatmulKernel::for_adapter(engine().gpu.software)
+fn choices() -> Choices {
+    engine().choices()
 }
 
 fn random(name: &str, n: usize) -> Vec<f32> {
@@ -37,7 +37,7 @@ struct Outcome {
 
 fn attend(norm: NormActivation, x: &[f32], keys: &[f32], values: &[f32]) -> Outcome {
     let slots = keys.len() / WIDTH;
-    let mut g = Graph::training(kernel());
+    let mut g = Graph::training(&choices());
     let [px, pk, pv] =
         [("x", ROWS), ("keys", slots), ("values", slots)].map(|(name, rows)| g.parameter(name, &[rows, WIDTH]));
     // tau is that of SLOTS tokens, whatever number there is now.
@@ -155,7 +155,7 @@ fn chunks_on_a_cache_give_the_logits_of_a_full_pass() {
         let plans: Vec<Plan> = cuts
             .iter()
             .map(|&rows| {
-                Plan::new(&graphs::chunk(&model, rows, kernel()).unwrap(), &Limits::of(&engine().gpu)).unwrap()
+                Plan::new(&graphs::chunk(&model, rows, &choices()).unwrap(), &Limits::of(&engine().gpu)).unwrap()
             })
             .collect();
         let (memory, programs) = Memory::allocate(engine(), &plans.iter().collect::<Vec<_>>()).unwrap();

@@ -5,17 +5,19 @@
 mod common;
 
 use common::engine;
+use std::collections::{BTreeMap, BTreeSet};
 use tokenformer::gpu::adapter::AdapterRequest;
+use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout};
 use tokenformer::gpu::device::{Gpu, webgpu_limits};
 use tokenformer::gpu::engine::Engine;
-use tokenformer::gpu::kernel::MatmulKernel;
 use tokenformer::ops::check::{Prepared, check, normalised_error};
+use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::{Case, registry};
 
-fn failures(engine: &Engine, kernel: MatmulKernel, cases: Vec<Case>) -> Vec<String> {
+fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String> {
     let mut failures = Vec::new();
     for case in cases {
-        let report = check(engine, &case, kernel).unwrap();
+        let report = check(engine, &case, choices).unwrap();
         if !report.passed {
             failures.push(format!("{} {}: {report:?}", case.op, case.name));
         }
@@ -25,7 +27,7 @@ fn failures(engine: &Engine, kernel: MatmulKernel, cases: Vec<Case>) -> Vec<Stri
 
 #[test]
 fn every_case_matches_its_reference() {
-    let failed = failures(engine(), MatmulKernel::Registers, registry());
+    let failed = failures(engine(), &engine().choices(), registry());
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
@@ -35,8 +37,37 @@ fn every_case_matches_its_reference() {
 fn the_kernels_for_gpus_match_too() {
     let mut gpu = Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).unwrap();
     gpu.software = false;
-    let failed = failures(&Engine::new(gpu).unwrap(), MatmulKernel::SharedTiles, registry());
+    let engine = Engine::new(gpu).unwrap();
+    let failed = failures(&engine, &engine.choices(), registry());
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// What multiplies matrices, with every kernel this device can run forced in turn, GPU kernels included.
+#[test]
+fn every_candidate_matches_and_gives_the_same_bits() {
+    let software = Ability::of(&engine().gpu);
+    let gpu = Ability { software: false, ..software };
+    let mut seen: BTreeSet<Candidate> = BTreeSet::new();
+    let mut bits: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for (ability, layout) in [software, gpu].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l))) {
+        for size in [[64; 3], [1, 64, 64], [64, 64, 4096]] {
+            seen.extend(candidates(&ability, layout, size, true));
+        }
+    }
+    assert!(seen.len() > 15, "only {} candidates", seen.len());
+    for candidate in seen {
+        let choices = Choices::forced(software, candidate);
+        let products = || registry().into_iter().filter(|c| ["matmul", "linear", "pattention"].contains(&c.op));
+        let failed = failures(engine(), &choices, products().collect());
+        assert!(failed.is_empty(), "{candidate}: {}", failed.join("\n"));
+        for case in products().filter(|c| c.op == "matmul" && candidate.splits() == 1) {
+            let prepared = Prepared::new(engine(), &case, &choices, true).unwrap();
+            prepared.run(engine()).unwrap();
+            let found = prepared.bits(engine()).unwrap();
+            let first = bits.entry(case.name.clone()).or_insert_with(|| found.clone());
+            assert!(*first == found, "{candidate} gives other bits in {}", case.name);
+        }
+    }
 }
 
 /// The check itself must be able to fail: a wrong reference, a wrong gradient, a write past the end.
@@ -44,24 +75,24 @@ fn the_kernels_for_gpus_match_too() {
 fn planted_faults_are_found() {
     let gelu = || registry().into_iter().find(|c| c.op == "gelu" && c.name == "255").unwrap();
     let wrong_value = Case { reference: Box::new(|x| vec![x[0].iter().map(|v| v * 0.5).collect()]), ..gelu() };
-    assert!(!check(engine(), &wrong_value, MatmulKernel::Registers).unwrap().passed);
+    assert!(!check(engine(), &wrong_value, &engine().choices()).unwrap().passed);
 
     // Right outputs, but the recorded backward belongs to the tanh form.
     let wrong_gradient =
         Case { build: Box::new(|g, t| Ok(vec![tokenformer::ops::gelu::gelu(g, t[0], true)?])), nmse: 1.0, ..gelu() };
-    let report = check(engine(), &wrong_gradient, MatmulKernel::Registers).unwrap();
+    let report = check(engine(), &wrong_gradient, &engine().choices()).unwrap();
     assert!(!report.passed && report.gradient_error.unwrap() > 1e-5, "{report:?}");
 
     // A cache whose capacity is said to be larger than the tensor is.
     let mut overrun = registry().into_iter().find(|c| c.op == "linear").unwrap();
     overrun.build = Box::new(|g, t| {
         let y = g.activation("short", &[1, 1]);
-        let product = tokenformer::ops::matmul::Product::new(tokenformer::ops::matmul::Layout::NT, [1, 9, 1]);
+        let product = tokenformer::ops::matmul::Product::new(Layout::NT, [1, 9, 1]);
         product.record(g, t[0], t[1], y)?;
         Ok(vec![y])
     });
     overrun.gradient = false;
-    let report = check(engine(), &overrun, MatmulKernel::Registers).unwrap();
+    let report = check(engine(), &overrun, &engine().choices()).unwrap();
     assert!(!report.guards_intact && !report.passed, "{report:?}");
 }
 
@@ -69,7 +100,7 @@ fn planted_faults_are_found() {
 fn the_same_bits_every_time() {
     for op in ["matmul", "pattention", "attention", "layer_norm", "embedding", "cross_entropy", "grad_norm"] {
         let case = registry().into_iter().rfind(|c| c.op == op).unwrap();
-        let prepared = Prepared::new(engine(), &case, MatmulKernel::Registers, true).unwrap();
+        let prepared = Prepared::new(engine(), &case, &engine().choices(), true).unwrap();
         let runs: Vec<Vec<u32>> = (0..5)
             .map(|_| {
                 prepared.run(engine()).unwrap();

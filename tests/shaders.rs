@@ -15,7 +15,11 @@ use naga::back::{PipelineConstants, hlsl, msl, pipeline_constants::process_overr
 use naga::proc::Layouter;
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Scalar, ShaderStage, TypeInner};
+use std::collections::BTreeMap;
+use tokenformer::gpu::choices::{Ability, Layout};
+use tokenformer::gpu::kernel::Kernel;
 use tokenformer::gpu::shader;
+use tokenformer::ops::matmul::candidates::{self, candidates};
 
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_WORKGROUP_BYTES: u32 = 16 * 1024;
@@ -30,7 +34,7 @@ fn during<T, E: Display>(what: impl Display, result: Result<T, E>) -> Result<T, 
 }
 
 fn validate(module: &Module) -> Result<ModuleInfo, String> {
-    Validator::new(ValidationFlags::all(), Capabilities::default())
+    Validator::new(ValidationFlags::all(), Capabilities::default() | Capabilities::SUBGROUP)
         .validate(module)
         .map_err(|error| format!("{:?}", error.into_inner()))
 }
@@ -153,6 +157,28 @@ fn every_shader_is_valid_and_translates() {
         lint(&source).unwrap_or_else(|fault| panic!("shaders/{name}: {fault}"));
     }
     assert!(entry_points >= shader::FILES.len(), "only {entry_points} entry points were seen");
+}
+
+/// The matrix products are generated: every candidate of a GPU and of a software driver, in every layout.
+#[test]
+fn every_generated_shader_is_valid_and_translates() {
+    let gpu = Ability { subgroup: Some(32), ..Ability::WEBGPU_DEFAULT };
+    let software = Ability { software: true, subgroup: Some(8), ..gpu };
+    let mut kernels: BTreeMap<&str, &Kernel> = BTreeMap::new();
+    for (ability, layout) in [gpu, software].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l))) {
+        for candidate in
+            [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| candidates(&ability, layout, size, true)).concat()
+        {
+            for aligned in [false, true] {
+                let kernel = candidates::kernel(candidate, layout, aligned);
+                kernels.insert(kernel.file, kernel);
+            }
+        }
+    }
+    assert!(kernels.len() > 50, "only {} kernels", kernels.len());
+    for (name, kernel) in kernels {
+        lint(kernel.text.expect(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use crate::data::all_windows;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::model::graphs::{self, BatchShape};
@@ -69,7 +68,7 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         grad_accum: 1,
         chunk_rows: config.train.loss_chunk_rows,
     };
-    let graph = graphs::evaluation(model, &shape, MatmulKernel::for_adapter(engine.gpu.software))?;
+    let graph = graphs::evaluation(model, &shape, &engine.choices())?;
     let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
     let (memory, programs) = Memory::allocate(&engine, &[&plan])?;
     upload_rope(&engine, &memory, model)?;

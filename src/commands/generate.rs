@@ -3,7 +3,6 @@
 use crate::data::StreamDecoder;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::memory::Memory;
 use crate::graph::plan::Limits;
 use crate::model::generate::GeneratorPlans;
@@ -58,7 +57,7 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     }
     let engine = super::open_engine(request)?;
     let (model, limits) = (&start.host.model, Limits::of(&engine.gpu));
-    let plans = GeneratorPlans::new(model, prompt.len(), &limits, MatmulKernel::for_adapter(engine.gpu.software))?;
+    let plans = GeneratorPlans::new(model, prompt.len(), &limits, &engine.choices())?;
     let (memory, programs) = Memory::allocate(&engine, &plans.plans.iter().collect::<Vec<_>>())?;
     let programs =
         programs.try_into().map_err(|_| Error::usage("plans and programs differ in number; this is a defect"))?;

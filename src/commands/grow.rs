@@ -4,7 +4,6 @@ use crate::checkpoint::{Checkpoint, GrowthRecord};
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::plan::Limits;
 use crate::rng::{Rng, Stream};
 use crate::train::directory::check_writable;
@@ -128,8 +127,8 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     };
     let engine = super::open_engine(request)?;
     // Before any new token is made: a model that this device cannot train may not even fit the host.
-    let (limits, matmul) = (Limits::of(&engine.gpu), MatmulKernel::for_adapter(engine.gpu.software));
-    RunPlans::new(&grown, &config.train, &[first_cohort(&grown)], 1, &limits, matmul)?;
+    let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
+    RunPlans::new(&grown, &config.train, &[first_cohort(&grown)], 1, &limits, &choices)?;
     let after = before.grown(&growth, start.step, args.seed)?;
 
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;

@@ -4,8 +4,8 @@ use super::settings::Settings;
 use super::train::memory_line;
 use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::choices::{Ability, Choices};
 use crate::gpu::device::Gpu;
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::plan::Limits;
 use crate::train::trainer::{RunPlans, first_cohort};
 use clap::Args;
@@ -44,15 +44,15 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
             model.param_count()
         ))?;
     }
-    let (limits, matmul, name) = if args.webgpu_limits {
-        (Limits::WEBGPU_DEFAULT, MatmulKernel::SharedTiles, "any WebGPU device".to_string())
+    let (limits, choices, name) = if args.webgpu_limits {
+        (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT), "any WebGPU device".to_string())
     } else {
         let gpu = Gpu::open(request)?;
-        (Limits::of(&gpu), MatmulKernel::for_adapter(gpu.software), gpu.describe())
+        (Limits::of(&gpu), Choices::of(&gpu), gpu.describe())
     };
     let mut text = format!("limits of {name}\n");
     for (i, model) in config.stages()?.iter().enumerate() {
-        let plans = RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, matmul)?;
+        let plans = RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, &choices)?;
         let bytes = plans.bytes()?;
         text.push_str(&format!(
             "\n{}: {:.3} GFLOP a step in {} dispatches\n",

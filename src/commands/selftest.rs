@@ -5,7 +5,6 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
-use crate::gpu::kernel::MatmulKernel;
 use crate::gpu::shader;
 use crate::ops::check::{Report, check};
 use crate::ops::{Case, registry};
@@ -32,7 +31,7 @@ pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
     let (mut failed, mut all) = (Vec::new(), 0);
     for case in if args.quick { quick() } else { registry() } {
         all += 1;
-        let report = check(&engine, &case, MatmulKernel::for_adapter(engine.gpu.software))?;
+        let report = check(&engine, &case, &engine.choices())?;
         super::print(&row(&case, &report))?;
         if !report.passed {
             failed.push(format!("{} {}", case.op, case.name));
@@ -86,7 +85,7 @@ pub fn once_per_adapter(engine: &Engine) -> Result<()> {
     tell("first use of this adapter and driver: checking its numbers once");
     let mut failed = Vec::new();
     for case in quick() {
-        let report = check(engine, &case, MatmulKernel::for_adapter(engine.gpu.software))?;
+        let report = check(engine, &case, &engine.choices())?;
         if !report.passed {
             failed.push(format!("{} {}", case.op, case.name));
         }

@@ -7,7 +7,6 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::plan::Limits;
 use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, first_cohort};
@@ -103,11 +102,10 @@ fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
 
 /// Every model of the run, also after its growths, within what the device allows.
 fn check_limits(engine: &Engine, config: &RunConfig) -> Result<()> {
-    let (limits, matmul) = (Limits::of(&engine.gpu), MatmulKernel::for_adapter(engine.gpu.software));
-    config
-        .stages()?
-        .iter()
-        .try_for_each(|model| RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, matmul).map(drop))
+    let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
+    config.stages()?.iter().try_for_each(|model| {
+        RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, &choices).map(drop)
+    })
 }
 
 /// Flags may change how a model is trained and on what, not what it is.

@@ -3,6 +3,7 @@
 //! An [`Engine`] compiles each kernel once and keeps it; a [`Program`] is a flat list of dispatches,
 //! replayed as often as wanted. The engine does not know what a tensor means.
 
+use super::choices::{Ability, Choices};
 use super::device::Gpu;
 use super::kernel::{Access, Kernel};
 use super::shader;
@@ -89,6 +90,7 @@ type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 pub struct Engine {
     /// The device.
     pub gpu: Gpu,
+    choices: Mutex<Choices>,
     pipelines: Mutex<HashMap<&'static Kernel, Compiled>>,
     allocated: Arc<AtomicU64>,
     /// All reads go through it, one at a time.
@@ -103,7 +105,23 @@ impl Engine {
     pub fn new(gpu: Gpu) -> Result<Self> {
         let staging =
             gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        Ok(Self { gpu, pipelines: Mutex::default(), allocated: Arc::default(), staging: Mutex::new(staging) })
+        Ok(Self {
+            choices: Mutex::new(first_choices(&gpu)?),
+            gpu,
+            pipelines: Mutex::default(),
+            allocated: Arc::default(),
+            staging: Mutex::new(staging),
+        })
+    }
+
+    /// Which kernels plans for this device should use.
+    pub fn choices(&self) -> Choices {
+        self.choices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Changes [`Engine::choices`], for plans made from now on.
+    pub fn choose(&self, choices: Choices) {
+        *self.choices.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = choices;
     }
 
     /// Bytes of device memory that live now and were allocated through this engine.
@@ -253,7 +271,7 @@ impl Engine {
 
     fn compile(&self, kernel: &'static Kernel) -> Result<Compiled> {
         let device = &self.gpu.device;
-        let source = shader::source(kernel.file)?;
+        let source = kernel.text.map_or_else(|| shader::source(kernel.file), |text| Ok(text.to_owned()))?;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.file),
@@ -297,6 +315,20 @@ impl Engine {
         self.gpu.check()?;
         Ok((pipeline, layout))
     }
+}
+
+/// The usual candidates, or the one that `TOKENFORMER_MATMUL` names.
+fn first_choices(gpu: &Gpu) -> Result<Choices> {
+    let ability = Ability::of(gpu);
+    let Ok(name) = std::env::var("TOKENFORMER_MATMUL") else { return Ok(Choices::usual(ability)) };
+    let candidate = name.parse()?;
+    if !ability.fits(candidate) {
+        return Err(Error::device(format!(
+            "TOKENFORMER_MATMUL={name} needs what \"{}\" does not have; `tokenformer bench matmul` lists what it can run",
+            gpu.info.name
+        )));
+    }
+    Ok(Choices::forced(ability, candidate))
 }
 
 fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {

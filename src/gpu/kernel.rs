@@ -5,6 +5,9 @@
 //! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
 //! would be compiled again.)
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 /// How a kernel uses one binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -16,10 +19,10 @@ pub enum Access {
     Uniform,
 }
 
-/// One entry point of one shader file.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// One entry point of one shader: a file, or generated text.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// File in `shaders/`.
+    /// File in `shaders/`, or the name of the generated text.
     pub file: &'static str,
     /// Entry point in that file.
     pub entry: &'static str,
@@ -27,12 +30,21 @@ pub struct Kernel {
     pub bindings: &'static [Access],
     /// Values for the shader's boolean `override` constants.
     pub flags: &'static [(&'static str, bool)],
+    /// The shader itself, where it is generated; its name in `file` tells it from all others.
+    pub text: Option<&'static str>,
+}
+
+/// By name: two kernels of one name are equal.
+impl std::hash::Hash for Kernel {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.file, self.entry, self.flags).hash(state);
+    }
 }
 
 impl Kernel {
     /// A kernel without `override` constants.
     pub const fn new(file: &'static str, entry: &'static str, bindings: &'static [Access]) -> Self {
-        Self { file, entry, bindings, flags: &[] }
+        Self { file, entry, bindings, flags: &[], text: None }
     }
 
     /// The same kernel with values for its `override` constants.
@@ -40,26 +52,28 @@ impl Kernel {
         Self { flags, ..self }
     }
 
+    /// The kernel called `name`, entry point `product`, its text made by `generate` the first time. Kept for the life of the program:
+    /// there are as many as there are distinct kernels, some dozens.
+    pub fn generated(name: &str, bindings: &'static [Access], generate: impl FnOnce() -> String) -> &'static Self {
+        static KNOWN: Mutex<BTreeMap<String, &'static Kernel>> = Mutex::new(BTreeMap::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = known.get(name) {
+            return kernel;
+        }
+        let text: &'static str = Box::leak(generate().into_boxed_str());
+        let file: &'static str = Box::leak(name.to_owned().into_boxed_str());
+        let kernel: &'static Self =
+            Box::leak(Box::new(Self { text: Some(text), ..Self::new(file, "product", bindings) }));
+        known.insert(name.to_owned(), kernel);
+        kernel
+    }
+
     /// `file:entry`, for messages and labels.
     pub fn name(&self) -> String {
+        if self.text.is_some() {
+            return self.file.to_owned();
+        }
         format!("{}:{}", self.file.trim_end_matches(".wgsl"), self.entry)
-    }
-}
-
-/// Which of several equivalent kernels an adapter should run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MatmulKernel {
-    /// No workgroup memory, one SIMD unit per workgroup: software drivers.
-    #[default]
-    Registers,
-    /// Tiles staged in workgroup memory: GPUs.
-    SharedTiles,
-}
-
-impl MatmulKernel {
-    /// The better one for a class of adapter.
-    pub fn for_adapter(software: bool) -> Self {
-        if software { Self::Registers } else { Self::SharedTiles }
     }
 }
 

@@ -22,7 +22,6 @@ shader_files!(
     "row.wgsl",
     "linear.wgsl",
     "layer_norm.wgsl",
-    "matmul.wgsl",
     "pattention.wgsl",
     "reduce.wgsl",
     "rotary.wgsl",

@@ -9,7 +9,8 @@ pub mod memory;
 pub mod plan;
 
 use crate::error::{Error, Result};
-use crate::gpu::kernel::{Access, Dims, Kernel, MatmulKernel, workgroups};
+use crate::gpu::choices::Choices;
+use crate::gpu::kernel::{Access, Dims, Kernel, workgroups};
 use std::collections::HashMap;
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
@@ -87,7 +88,6 @@ pub struct Call {
 type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
 
 /// A recorded computation.
-#[derive(Default)]
 pub struct Graph {
     tensors: Vec<TensorInfo>,
     calls: Vec<Call>,
@@ -96,23 +96,31 @@ pub struct Graph {
     /// First call of the backward pass; what lives across it is a saved activation.
     forward_end: Option<usize>,
     training: bool,
-    matmul: MatmulKernel,
+    choices: Choices,
 }
 
 impl Graph {
     /// A graph that only computes values.
-    pub fn forward_only(matmul: MatmulKernel) -> Self {
-        Self { matmul, ..Self::default() }
+    pub fn forward_only(choices: &Choices) -> Self {
+        Self {
+            tensors: Vec::new(),
+            calls: Vec::new(),
+            tape: Vec::new(),
+            grads: HashMap::new(),
+            forward_end: None,
+            training: false,
+            choices: choices.clone(),
+        }
     }
 
     /// A graph that will be differentiated by [`Graph::backward`].
-    pub fn training(matmul: MatmulKernel) -> Self {
-        Self { training: true, matmul, ..Self::default() }
+    pub fn training(choices: &Choices) -> Self {
+        Self { training: true, ..Self::forward_only(choices) }
     }
 
-    /// Which matrix-product kernel to record.
-    pub fn matmul_kernel(&self) -> MatmulKernel {
-        self.matmul
+    /// Which kernels to record.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// Whether ops should save what their backward needs.

@@ -182,12 +182,13 @@ fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::choices::{Ability, Choices};
     use crate::gpu::kernel::{Dims, Kernel};
 
     static STEP: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
     fn chain(lengths: &[usize]) -> Graph {
-        let mut g = Graph::forward_only(Default::default());
+        let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
         let mut x = g.state("in", &[lengths[0]]);
         for &n in lengths {
             let y = g.activation("y", &[n]);
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_tensor_over_the_limit_is_named_with_the_remedy() {
-        let mut g = Graph::forward_only(Default::default());
+        let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
         g.parameter("layers.3.mlp.key_param_tokens", &[49_152, 768]);
         let error = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap_err().to_string();
         assert!(error.contains("layers.3.mlp.key_param_tokens") && error.contains("151.0 MB"), "{error}");

@@ -7,7 +7,7 @@
 use super::{Inputs, hidden};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
-use crate::gpu::kernel::MatmulKernel;
+use crate::gpu::choices::Choices;
 use crate::graph::{Class, Graph, grad_name, moment_names};
 use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
@@ -93,8 +93,8 @@ fn batch_inputs(g: &mut Graph, config: &ModelConfig, shape: &BatchShape) -> Inpu
 }
 
 /// Forward and backward of one micro-batch: adds to the loss in [`STATS_NAME`] and to the gradients.
-pub fn training(config: &ModelConfig, shape: &BatchShape, matmul: MatmulKernel) -> Result<Graph> {
-    let mut g = Graph::training(matmul);
+pub fn training(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
+    let mut g = Graph::training(choices);
     let mut inputs = batch_inputs(&mut g, config, shape);
     let targets = g.state(TARGETS, &[shape.rows()]);
     inputs.index = Some(TokenRows {
@@ -110,8 +110,8 @@ pub fn training(config: &ModelConfig, shape: &BatchShape, matmul: MatmulKernel) 
 }
 
 /// Adds the mean loss of one batch to [`EVAL_STATS`].
-pub fn evaluation(config: &ModelConfig, shape: &BatchShape, matmul: MatmulKernel) -> Result<Graph> {
-    let mut g = Graph::forward_only(matmul);
+pub fn evaluation(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
+    let mut g = Graph::forward_only(choices);
     let inputs = batch_inputs(&mut g, config, shape);
     let targets = g.state(TARGETS, &[shape.rows()]);
     let stats = g.state(EVAL_STATS, &[STATS]);
@@ -126,9 +126,9 @@ pub fn update(
     config: &ModelConfig,
     train: &TrainConfig,
     segments: &BTreeMap<String, Vec<Segment>>,
-    matmul: MatmulKernel,
+    choices: &Choices,
 ) -> Result<Graph> {
-    let mut g = Graph::forward_only(matmul);
+    let mut g = Graph::forward_only(choices);
     let stats = g.state(STATS_NAME, &[STATS]);
     let scalars = g.state(UPDATE, &[UPDATE_WORDS]);
     let mut all = Vec::new();
@@ -153,14 +153,8 @@ pub fn update(
 
 /// Full logits of `batch` sequences of `seq` tokens in [`LOGITS`], read from [`chunk_tokens`], at position
 /// 0. The outputs of the layers are kept as `layers.{i}.out` where `keep_layers` is set.
-pub fn logits(
-    config: &ModelConfig,
-    batch: usize,
-    seq: usize,
-    keep_layers: bool,
-    matmul: MatmulKernel,
-) -> Result<Graph> {
-    let mut g = Graph::forward_only(matmul);
+pub fn logits(config: &ModelConfig, batch: usize, seq: usize, keep_layers: bool, choices: &Choices) -> Result<Graph> {
+    let mut g = Graph::forward_only(choices);
     let inputs = Inputs {
         batch,
         seq,
@@ -184,8 +178,8 @@ pub fn logits(
 
 /// A chunk of `rows` tokens appended to the key/value caches at the position in [`CHUNK_RUN`]; logits of
 /// its last row in [`LAST_LOGITS`]. The caches hold `seq_length` positions.
-pub fn chunk(config: &ModelConfig, rows: usize, matmul: MatmulKernel) -> Result<Graph> {
-    let mut g = Graph::forward_only(matmul);
+pub fn chunk(config: &ModelConfig, rows: usize, choices: &Choices) -> Result<Graph> {
+    let mut g = Graph::forward_only(choices);
     let inputs = Inputs {
         batch: 1,
         seq: rows,

@@ -7,7 +7,7 @@
 use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::gpu::kernel::Access::{Read, Uniform, Write};
-use crate::gpu::kernel::{Dims, Kernel, MatmulKernel, workgroups};
+use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
 static FORWARD: Kernel = Kernel::new("attention.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
@@ -64,7 +64,7 @@ pub fn causal_attention(g: &mut Graph, [q, k, v]: [Tensor; 3], run: Tensor, shap
         )));
     }
     let iterations = iterations(shape, head_width);
-    if g.matmul_kernel() == MatmulKernel::Registers && iterations > MAX_ITERATIONS {
+    if g.choices().ability().software && iterations > MAX_ITERATIONS {
         return Err(Error::device(format!(
             "attention over seq_length {} with heads of width {head_width} takes {iterations} loop iterations a kernel, \
              software adapters are trusted with {MAX_ITERATIONS}; use a shorter seq_length, more heads, a smaller \

@@ -7,8 +7,8 @@
 
 use super::Case;
 use crate::error::Result;
+use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Block, Engine, Program};
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{Class, Graph, Tensor};
@@ -52,9 +52,9 @@ pub struct Prepared {
 
 impl Prepared {
     /// Records the case, with its backward where `gradient` is wanted and the case has one.
-    pub fn new(engine: &Engine, case: &Case, matmul: MatmulKernel, gradient: bool) -> Result<Self> {
+    pub fn new(engine: &Engine, case: &Case, choices: &Choices, gradient: bool) -> Result<Self> {
         let gradient = gradient && case.gradient;
-        let mut g = if gradient { Graph::training(matmul) } else { Graph::forward_only(matmul) };
+        let mut g = if gradient { Graph::training(choices) } else { Graph::forward_only(choices) };
         let mut inputs = Vec::new();
         let mut values = Vec::new();
         for input in &case.inputs {
@@ -117,8 +117,8 @@ impl Prepared {
 }
 
 /// Runs `case` forward (and backward, where it has one) and compares.
-pub fn check(engine: &Engine, case: &Case, matmul: MatmulKernel) -> Result<Report> {
-    let prepared = Prepared::new(engine, case, matmul, true)?;
+pub fn check(engine: &Engine, case: &Case, choices: &Choices) -> Result<Report> {
+    let prepared = Prepared::new(engine, case, choices, true)?;
     prepared.run(engine)?;
     let wanted = (case.reference)(&prepared.values);
     let mut nmse: f64 = 0.0;

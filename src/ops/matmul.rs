@@ -6,37 +6,20 @@
 //! | NT | (m, k) | (n, k) | A B^T | dC B | dC^T A |
 //! | TN | (k, m) | (k, n) | A^T B | B dC^T | A dC |
 
+pub mod candidates;
+mod lanes;
+mod source;
+mod tiles;
+
 use super::{Case, Input};
 use crate::error::{Error, Result};
+use crate::gpu::choices::Candidate;
+pub use crate::gpu::choices::Layout;
 use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, MatmulKernel, workgroups};
+use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
-/// Which operand is transposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// A B
-    NN,
-    /// A B^T
-    NT,
-    /// A^T B
-    TN,
-}
-
-const fn kernel(entry: &'static str, flags: &'static [(&'static str, bool)]) -> Kernel {
-    Kernel::new("matmul.wgsl", entry, &[Read, Read, Write]).with(flags)
-}
-
-const NN_FLAGS: &[(&str, bool)] = &[("TRANSPOSE_A", false), ("TRANSPOSE_B", false)];
-const NT_FLAGS: &[(&str, bool)] = &[("TRANSPOSE_A", false), ("TRANSPOSE_B", true)];
-const TN_FLAGS: &[(&str, bool)] = &[("TRANSPOSE_A", true), ("TRANSPOSE_B", false)];
-
-static REGISTERS_NN: Kernel = kernel("registers", NN_FLAGS);
-static REGISTERS_NT: Kernel = kernel("registers", NT_FLAGS);
-static REGISTERS_TN: Kernel = kernel("registers", TN_FLAGS);
-static TILES_NN: Kernel = kernel("shared_tiles", NN_FLAGS);
-static TILES_NT: Kernel = kernel("shared_tiles", NT_FLAGS);
-static TILES_TN: Kernel = kernel("shared_tiles", TN_FLAGS);
+static SUM_PARTS: Kernel = Kernel::new("reduce.wgsl", "sum_parts", &[Read, Write]);
 
 /// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
 /// GL) silently ends every loop of an invocation after 65 535 iterations in all, inner loops counted,
@@ -69,28 +52,37 @@ impl Product {
         // From row to row as stored, and from one term of the sum to the next.
         let (a_stride, a_term) = if self.layout == Layout::TN { (m, m) } else { (k, 1) };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
-        let (kernel, rows) = self.kernel(g.matmul_kernel());
+        let candidate = g.choices().pick(self.layout, self.size);
+        let aligned = a_offset.is_multiple_of(4) && a_stride.is_multiple_of(4);
+        let kernel = candidates::kernel(candidate, self.layout, aligned);
+        let [block_rows, block_columns] = candidate.block();
+        let blocks = m.div_ceil(block_rows) * n.div_ceil(block_columns);
         for first in (0..k).step_by(MAX_SUM) {
             let terms = MAX_SUM.min(k - first);
+            let accumulate = self.accumulate || first > 0;
             let dims = Dims::new().u(m).u(n).u(terms).u(a_offset + first * a_term).u(b_offset + first * b_term);
-            let dims = dims.u(c_offset).u(a_stride).u(b_stride).flag(self.accumulate || first > 0);
             let flops = 2 * (m * n) as u64 * terms as u64;
-            g.call(kernel, &[a, b, c], dims, workgroups(m.div_ceil(rows) * n.div_ceil(64)), flops)?;
+            let (part, parts) = split(candidate, terms);
+            if parts == 1 {
+                let dims = dims.u(c_offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
+                g.call(kernel, &[a, b, c], dims, workgroups(blocks), flops)?;
+                continue;
+            }
+            let partial = g.activation("parts of a product", &[parts, m, n]);
+            let dims = dims.u(0).u(a_stride).u(b_stride).flag(false).u(part);
+            g.call(kernel, &[a, b, partial], dims, workgroups(blocks * parts), flops)?;
+            let dims = Dims::new().u(m * n).u(parts).u(c_offset).flag(accumulate);
+            g.call(&SUM_PARTS, &[partial, c], dims, workgroups((m * n).div_ceil(64)), 0)?;
         }
         Ok(())
     }
+}
 
-    /// The kernel and the rows of C one of its workgroups computes.
-    fn kernel(self, kind: MatmulKernel) -> (&'static Kernel, usize) {
-        match (kind, self.layout) {
-            (MatmulKernel::Registers, Layout::NN) => (&REGISTERS_NN, 8),
-            (MatmulKernel::Registers, Layout::NT) => (&REGISTERS_NT, 8),
-            (MatmulKernel::Registers, Layout::TN) => (&REGISTERS_TN, 8),
-            (MatmulKernel::SharedTiles, Layout::NN) => (&TILES_NN, 64),
-            (MatmulKernel::SharedTiles, Layout::NT) => (&TILES_NT, 64),
-            (MatmulKernel::SharedTiles, Layout::TN) => (&TILES_TN, 64),
-        }
-    }
+/// Terms of each part of a sum, and how many parts there are: parts are whole tiles.
+fn split(candidate: Candidate, terms: usize) -> (usize, usize) {
+    let Candidate::Tiles { depth, .. } = candidate else { return (terms, 1) };
+    let part = terms.div_ceil(candidate.splits()).next_multiple_of(depth as usize);
+    (part, terms.div_ceil(part))
 }
 
 /// C = op(A) op(B), differentiable in both.

@@ -4,7 +4,6 @@ use super::trainer::{upload_parameters, upload_rope};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::gpu::engine::Engine;
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::model::graphs;
@@ -12,8 +11,8 @@ use crate::model::init::Tensors;
 
 /// Logits (tokens, vocab_size) of one sequence of at most `seq_length` tokens.
 pub fn logits(engine: &Engine, model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Result<Vec<f32>> {
-    let matmul = MatmulKernel::for_adapter(engine.gpu.software);
-    let graph = graphs::logits(model, 1, tokens.len(), false, matmul)?;
+    let choices = &engine.choices();
+    let graph = graphs::logits(model, 1, tokens.len(), false, choices)?;
     let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
     let (memory, programs) = Memory::allocate(engine, &[&plan])?;
     upload_rope(engine, &memory, model)?;

@@ -8,8 +8,8 @@ use crate::checkpoint::Cohort;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::data::{Batch, token_index};
 use crate::error::{Error, Result};
+use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Engine, Program};
-use crate::gpu::kernel::MatmulKernel;
 use crate::graph::memory::{Bytes, Ledger, Memory};
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{grad_name, moment_names};
@@ -49,7 +49,7 @@ impl RunPlans {
         cohorts: &[Cohort],
         prompt: usize,
         limits: &Limits,
-        matmul: MatmulKernel,
+        choices: &Choices,
     ) -> Result<Self> {
         let shape = BatchShape {
             batch: train.batch_size,
@@ -57,14 +57,14 @@ impl RunPlans {
             grad_accum: train.grad_accum(model)?,
             chunk_rows: train.loss_chunk_rows,
         };
-        check_rows(&shape, matmul)?;
+        check_rows(&shape, choices)?;
         let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);
         Ok(Self {
-            micro: plan(graphs::training(model, &shape, matmul))?,
-            update: plan(graphs::update(model, train, &segments(model, cohorts), matmul))?,
-            evaluation: plan(graphs::evaluation(model, &shape, matmul))?,
-            probe: plan(graphs::logits(model, 1, probe_rows(model), false, matmul))?,
-            generator: GeneratorPlans::new(model, prompt, limits, matmul)?,
+            micro: plan(graphs::training(model, &shape, choices))?,
+            update: plan(graphs::update(model, train, &segments(model, cohorts), choices))?,
+            evaluation: plan(graphs::evaluation(model, &shape, choices))?,
+            probe: plan(graphs::logits(model, 1, probe_rows(model), false, choices))?,
+            generator: GeneratorPlans::new(model, prompt, limits, choices)?,
             shape,
         })
     }
@@ -90,8 +90,8 @@ impl RunPlans {
 }
 
 /// Sums over the rows of a micro-batch stay within what software drivers do without error.
-fn check_rows(shape: &BatchShape, matmul: MatmulKernel) -> Result<()> {
-    if matmul == MatmulKernel::Registers && shape.rows() > MAX_SUM {
+fn check_rows(shape: &BatchShape, choices: &Choices) -> Result<()> {
+    if choices.ability().software && shape.rows() > MAX_SUM {
         return Err(Error::device(format!(
             "a micro-batch of batch_size {} x seq_length {} is {} tokens, software adapters are trusted with {MAX_SUM}; use \
              a smaller batch_size and reach a larger batch through total_batch_tokens",
@@ -173,8 +173,8 @@ impl<'e> Trainer<'e> {
         cohorts: Vec<Cohort>,
         prompt: usize,
     ) -> Result<Self> {
-        let (limits, matmul) = (Limits::of(&engine.gpu), MatmulKernel::for_adapter(engine.gpu.software));
-        let plans = RunPlans::new(model, train, &cohorts, prompt, &limits, matmul)?;
+        let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
+        let plans = RunPlans::new(model, train, &cohorts, prompt, &limits, &choices)?;
         let (memory, programs) = Memory::allocate(engine, &plans.all())?;
         let wrong = |_| Error::usage("plans and programs differ in number; this is a defect");
         let [micro, update, evaluation, probe, a, b, c]: [Program; 7] = programs.try_into().map_err(wrong)?;

@@ -9,7 +9,6 @@ use tokenformer::array::HostTensor;
 use tokenformer::checkpoint;
 use tokenformer::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, TrainConfig};
 use tokenformer::data::Batch;
-use tokenformer::gpu::kernel::MatmulKernel;
 use tokenformer::model::{graphs, grow};
 use tokenformer::ops::rotary;
 use tokenformer::train::trainer::{Trainer, first_cohort};
@@ -99,8 +98,8 @@ fn batch(tokens: &[u32], row: usize) -> Batch {
 
 fn logits(model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Ran {
     let batch = tokens.len() / model.seq_length;
-    let matmul = MatmulKernel::for_adapter(engine().gpu.software);
-    let graph = graphs::logits(model, batch, model.seq_length, true, matmul).unwrap();
+    let choices = &engine().choices();
+    let graph = graphs::logits(model, batch, model.seq_length, true, choices).unwrap();
     let table = rotary::table(model.seq_length, model.rotary_width(), model.rotary_emb_base);
     let chunk = graphs::chunk_tokens(tokens.len());
     let mut given: Vec<(&str, Vec<u32>)> = params.iter().map(|(n, t)| (n.as_str(), words(&t.data))).collect();

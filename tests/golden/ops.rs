@@ -3,7 +3,6 @@
 use crate::case::Case;
 use crate::common::{Ran, backward, words};
 use tokenformer::config::NormActivation;
-use tokenformer::gpu::kernel::MatmulKernel;
 use tokenformer::graph::Graph;
 use tokenformer::ops::attention::{Attention, causal_attention};
 use tokenformer::ops::cross_entropy::IGNORED;
@@ -13,7 +12,7 @@ use tokenformer::ops::{cross_entropy as head, embedding as lookup, gelu as activ
 use tokenformer::ops::{layer_norm as norm, pattention as attend};
 
 fn training() -> Graph {
-    Graph::training(MatmulKernel::for_adapter(crate::common::engine().gpu.software))
+    Graph::training(&crate::common::engine().choices())
 }
 
 pub fn norm_activation(name: &str) -> NormActivation {

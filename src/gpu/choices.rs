@@ -1,0 +1,309 @@
+//! How a device computes its matrix products: which of several kernels for which sizes.
+//!
+//! Every f32 candidate sums k in ascending order into one accumulator an output, with fused multiply-adds, so
+//! the choice changes the time, not the bits; only those that cut the sum ([`Candidate::splits`]) or multiply in
+//! half precision differ, and those are never chosen without being named in the table.
+
+use super::device::Gpu;
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Which operand of C = op(A) op(B) is transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// A B
+    NN,
+    /// A B^T
+    NT,
+    /// A^T B
+    TN,
+}
+
+impl Layout {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::NN, Self::NT, Self::TN];
+}
+
+/// A kernel for matrix products, as data; `ops::matmul` generates its WGSL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Candidate {
+    /// No workgroup memory: each of `lanes` invocations holds `rows` x `columns` outputs in registers, the lanes
+    /// side by side along n. For software drivers, where a workgroup is a SIMD unit.
+    Lanes {
+        /// Invocations of a workgroup.
+        lanes: u32,
+        /// Rows of C.
+        rows: u32,
+        /// Columns of C for each lane.
+        columns: u32,
+        /// Terms of the sum in one turn of the loop.
+        unroll: u32,
+        /// Each lane loads one row of A, and the others get it by `subgroupBroadcast`; needs subgroups of
+        /// exactly `lanes`. Otherwise every lane loads all rows.
+        broadcast: bool,
+    },
+    /// Tiles of A and B staged in workgroup memory, `thread` outputs in the registers of each invocation. For GPUs.
+    Tiles {
+        /// Rows and columns of C of a workgroup.
+        block: [u32; 2],
+        /// Terms staged at a time.
+        depth: u32,
+        /// Rows and columns of C of an invocation: multiples of 4.
+        thread: [u32; 2],
+        /// Parts of the sum, computed side by side and added in order.
+        splits: u32,
+    },
+}
+
+impl Candidate {
+    /// Rows and columns of C that one workgroup computes.
+    pub fn block(self) -> [usize; 2] {
+        match self {
+            Self::Lanes { lanes, rows, columns, .. } => [rows as usize, (lanes * columns) as usize],
+            Self::Tiles { block, .. } => block.map(|n| n as usize),
+        }
+    }
+
+    /// Parts of the sum.
+    pub fn splits(self) -> usize {
+        match self {
+            Self::Lanes { .. } => 1,
+            Self::Tiles { splits, .. } => splits as usize,
+        }
+    }
+
+    /// The same with the sum in one part.
+    pub fn unsplit(self) -> Self {
+        match self {
+            Self::Tiles { block, depth, thread, .. } => Self::Tiles { block, depth, thread, splits: 1 },
+            other => other,
+        }
+    }
+
+    /// Invocations of a workgroup.
+    pub fn invocations(self) -> u32 {
+        match self {
+            Self::Lanes { lanes, .. } => lanes,
+            Self::Tiles { block, thread, .. } => (block[0] / thread[0]) * (block[1] / thread[1]),
+        }
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Lanes { lanes, rows, columns, unroll, broadcast } => {
+                let how = if broadcast { "-broadcast" } else { "" };
+                write!(f, "lanes{lanes}-{rows}x{columns}-u{unroll}{how}")
+            }
+            Self::Tiles { block: [m, n], depth, thread: [tm, tn], splits } => {
+                write!(f, "tiles-{m}x{n}x{depth}-{tm}x{tn}")?;
+                if splits > 1 { write!(f, "-split{splits}") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl FromStr for Candidate {
+    type Err = Error;
+
+    /// The inverse of its `Display`.
+    fn from_str(text: &str) -> Result<Self> {
+        parse(text).ok_or_else(|| {
+            Error::usage(format!(
+                "\"{text}\" is no matrix-product kernel; `tokenformer bench matmul` lists those of this adapter"
+            ))
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<Candidate> {
+    let mut parts = text.split('-');
+    let kind = parts.next()?;
+    let candidate = if let Some(lanes) = kind.strip_prefix("lanes") {
+        let [rows, columns] = sizes(parts.next()?)?;
+        let unroll = parts.next()?.strip_prefix('u')?.parse().ok()?;
+        let broadcast = parts.next().is_some();
+        Candidate::Lanes { lanes: lanes.parse().ok()?, rows, columns, unroll, broadcast }
+    } else {
+        let [m, n, depth] = sizes(parts.next()?)?;
+        let thread = sizes(parts.next()?)?;
+        let splits = parts.next().map_or(Some(1), |part| part.strip_prefix("split")?.parse().ok())?;
+        Candidate::Tiles { block: [m, n], depth, thread, splits }
+    };
+    // What a name says must be said exactly, and a kernel must be one that can be generated.
+    let sound = match candidate {
+        Candidate::Lanes { lanes, rows, columns, unroll, .. } => [lanes, rows, columns, unroll].iter().all(|&n| n > 0),
+        Candidate::Tiles { block, depth, thread, splits } => {
+            depth > 0
+                && splits > 0
+                && (0..2).all(|i| thread[i] > 0 && thread[i].is_multiple_of(4) && block[i].is_multiple_of(thread[i]))
+        }
+    };
+    (sound && candidate.to_string() == text).then_some(candidate)
+}
+
+/// "64x64x16" as numbers.
+fn sizes<const N: usize>(text: &str) -> Option<[u32; N]> {
+    let numbers: Vec<u32> = text.split('x').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+    numbers.try_into().ok()
+}
+
+/// Products that are alike for the choice of a kernel: the layout, and m, n, k rounded up to powers of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShapeClass {
+    /// Which operand is transposed.
+    pub layout: Layout,
+    /// m, n, k, each a power of two.
+    pub size: [usize; 3],
+}
+
+impl ShapeClass {
+    /// The class of one product.
+    pub fn of(layout: Layout, size: [usize; 3]) -> Self {
+        Self { layout, size: size.map(|n| n.max(1).next_power_of_two()) }
+    }
+}
+
+impl fmt::Display for ShapeClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [m, n, k] = self.size;
+        write!(f, "{:?} {m}x{n}x{k}", self.layout)
+    }
+}
+
+/// What decides which candidates a device can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ability {
+    /// Runs on the CPU.
+    pub software: bool,
+    /// Size of every subgroup, where they are there and of one size.
+    pub subgroup: Option<u32>,
+    /// Most invocations of a workgroup.
+    pub invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+}
+
+impl Ability {
+    /// What every WebGPU device can do.
+    pub const WEBGPU_DEFAULT: Self =
+        Self { software: false, subgroup: None, invocations: 256, workgroup_bytes: 16 * 1024 };
+
+    /// What an open device can do.
+    pub fn of(gpu: &Gpu) -> Self {
+        let [least, most] = [gpu.info.subgroup_min_size, gpu.info.subgroup_max_size];
+        let one_size = gpu.features.contains(wgpu::Features::SUBGROUP) && least == most && least > 0;
+        Self {
+            software: gpu.software,
+            subgroup: one_size.then_some(least),
+            invocations: gpu.limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: gpu.limits.max_compute_workgroup_storage_size,
+        }
+    }
+
+    /// Whether a device can run a candidate.
+    pub fn fits(&self, candidate: Candidate) -> bool {
+        let shared = match candidate {
+            Candidate::Lanes { lanes, broadcast, .. } if broadcast && self.subgroup != Some(lanes) => return false,
+            Candidate::Lanes { .. } => 0,
+            // Two tiles of vectors, a row of each padded by one.
+            Candidate::Tiles { block, depth, .. } => 16 * depth * ((block[0] + block[1]) / 4 + 2),
+        };
+        candidate.invocations() <= self.invocations && shared <= self.workgroup_bytes
+    }
+
+    /// The candidate used where nothing was measured.
+    pub fn usual(&self, [m, n, _]: [usize; 3]) -> Candidate {
+        if !self.software {
+            let side = if m.min(n) >= 64 { 64 } else { 32 };
+            return Candidate::Tiles { block: [side; 2], depth: 16, thread: [4; 2], splits: 1 };
+        }
+        let lanes = self.subgroup.unwrap_or(8);
+        let broadcast = self.subgroup.is_some();
+        match (m, broadcast) {
+            (0..=4, _) => Candidate::Lanes { lanes, rows: 1, columns: 8, unroll: 4, broadcast: false },
+            (_, true) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
+            (_, false) => Candidate::Lanes { lanes, rows: 8, columns: 4, unroll: 4, broadcast },
+        }
+    }
+}
+
+/// Which candidate computes which product. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Choices(Arc<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    ability: Ability,
+    forced: Option<Candidate>,
+    table: BTreeMap<ShapeClass, Candidate>,
+}
+
+impl Choices {
+    /// The usual candidates of a device.
+    pub fn usual(ability: Ability) -> Self {
+        Self(Arc::new(Inner { ability, forced: None, table: BTreeMap::new() }))
+    }
+
+    /// The usual candidates of an open device.
+    pub fn of(gpu: &Gpu) -> Self {
+        Self::usual(Ability::of(gpu))
+    }
+
+    /// One candidate for everything: for tests and benchmarks.
+    pub fn forced(ability: Ability, candidate: Candidate) -> Self {
+        Self(Arc::new(Inner { ability, forced: Some(candidate), table: BTreeMap::new() }))
+    }
+
+    /// The same with what was measured; classes not in `table` get the usual candidate.
+    pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
+        Self(Arc::new(Inner { table, ..(*self.0).clone() }))
+    }
+
+    /// What the device can do.
+    pub fn ability(&self) -> &Ability {
+        &self.0.ability
+    }
+
+    /// What was measured.
+    pub fn table(&self) -> &BTreeMap<ShapeClass, Candidate> {
+        &self.0.table
+    }
+
+    /// The candidate for one product of size (m, n, k).
+    pub fn pick(&self, layout: Layout, size: [usize; 3]) -> Candidate {
+        let Inner { ability, forced, table } = &*self.0;
+        forced.or_else(|| table.get(&ShapeClass::of(layout, size)).copied()).unwrap_or_else(|| ability.usual(size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in ["lanes8-16x4-u4-broadcast", "lanes8-1x8-u4", "tiles-64x64x16-4x4", "tiles-64x32x8-8x4-split4"] {
+            assert_eq!(name.parse::<Candidate>().unwrap().to_string(), name);
+        }
+        let wrong = ["", "lanes", "lanes8-16-u4", "lanes8-16x4-u4-b", "lanes0-1x1-u1", "tiles-64x64x16-4x4-split0"];
+        for name in wrong.into_iter().chain(["tiles-64x64x16-3x4", "tiles-66x64x16-4x4", "tiles-64x64x16-4x4-split1"]) {
+            assert!(name.parse::<Candidate>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn classes_round_up_and_unknown_classes_get_the_usual_candidate() {
+        let class = ShapeClass::of(Layout::NT, [1000, 512, 1]);
+        assert_eq!(class.to_string(), "NT 1024x512x1");
+        let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
+        let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], splits: 1 };
+        let choices = choices.with_table([(class, other)].into());
+        assert_eq!(choices.pick(Layout::NT, [600, 300, 1]), other);
+        assert_eq!(choices.pick(Layout::NN, [600, 300, 1]), Ability::WEBGPU_DEFAULT.usual([600, 300, 1]));
+    }
+}

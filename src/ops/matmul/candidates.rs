@@ -1,0 +1,98 @@
+//! Which candidates a device can run, and their kernels.
+
+use super::lanes::Lanes;
+use super::tiles::Tiles;
+use crate::gpu::choices::{Ability, Candidate, Layout};
+use crate::gpu::kernel::Access::{Read, Write};
+use crate::gpu::kernel::Kernel;
+
+/// The kernel of a candidate. `aligned`: rows of A start at multiples of four elements, so that it may be read
+/// in vectors where k is its fastest axis.
+pub fn kernel(candidate: Candidate, layout: Layout, aligned: bool) -> &'static Kernel {
+    let name = |suffix: &str| {
+        let layout = format!("{layout:?}").to_lowercase();
+        format!("matmul-{layout}-{}{suffix}", candidate.unsplit())
+    };
+    let bindings = &[Read, Read, Write];
+    match candidate {
+        Candidate::Lanes { lanes, rows, columns, unroll, broadcast } => {
+            let a_vectors = aligned && broadcast && layout != Layout::TN && unroll.is_multiple_of(4);
+            let name = name(if a_vectors { "-vec4" } else { "" });
+            let lanes = Lanes { lanes, rows, columns, unroll, broadcast, a_vectors };
+            Kernel::generated(&name, bindings, || lanes.generate(&name, layout))
+        }
+        Candidate::Tiles { block, depth, thread, .. } => {
+            let name = name("");
+            Kernel::generated(&name, bindings, || Tiles { block, depth, thread }.generate(&name, layout))
+        }
+    }
+}
+
+/// The candidates worth timing for a product of size (m, n, k), the usual one first. `all`: also those that are
+/// rarely the best.
+pub fn candidates(ability: &Ability, layout: Layout, size: [usize; 3], all: bool) -> Vec<Candidate> {
+    let mut list = vec![ability.usual(size)];
+    if ability.software {
+        list.extend(software(ability, size, all));
+    } else {
+        list.extend(tiles(layout, size, all));
+    }
+    let mut known: Vec<Candidate> = Vec::new();
+    for candidate in list {
+        if ability.fits(candidate) && !known.contains(&candidate) {
+            known.push(candidate);
+        }
+    }
+    known
+}
+
+fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidate> {
+    let lanes = ability.subgroup.unwrap_or(8);
+    let one = |rows, columns, unroll, broadcast| Candidate::Lanes { lanes, rows, columns, unroll, broadcast };
+    let mut list = Vec::new();
+    if m <= 4 {
+        list.extend([one(1, 8, 4, false), one(1, 4, 8, false), one(4, 4, 4, false)]);
+    }
+    if m > 4 || all {
+        list.extend([one(16, 4, 8, true), one(8, 4, 4, true), one(8, 8, 1, false)]);
+    }
+    if all {
+        list.extend([
+            one(16, 4, 4, true),
+            one(16, 3, 8, true),
+            one(16, 2, 8, true),
+            one(24, 2, 8, true),
+            one(16, 4, 4, false),
+            one(8, 4, 4, false),
+            Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], splits: 1 },
+        ]);
+    }
+    list
+}
+
+fn tiles(layout: Layout, [m, n, k]: [usize; 3], all: bool) -> Vec<Candidate> {
+    let one = |block, depth, thread, splits| Candidate::Tiles { block, depth, thread, splits };
+    let mut list = vec![
+        one([64, 64], 16, [4, 4], 1),
+        one([128, 128], 8, [8, 8], 1),
+        one([64, 64], 16, [8, 4], 1),
+        one([128, 64], 16, [8, 8], 1),
+        one([32, 32], 16, [4, 4], 1),
+    ];
+    if all {
+        list.extend([
+            one([128, 128], 16, [8, 8], 1),
+            one([128, 64], 8, [8, 4], 1),
+            one([64, 128], 8, [4, 8], 1),
+            one([64, 64], 8, [4, 4], 1),
+            one([64, 64], 16, [8, 8], 1),
+            one([32, 32], 8, [4, 4], 1),
+        ]);
+    }
+    // Gradients of weights sum over the tokens of a batch, a length that never grows: cutting the sum there
+    // breaks no identity.
+    if layout == Layout::TN && k >= 4 * m.max(n).min(1024) {
+        list.extend([one([64, 64], 16, [4, 4], 4), one([64, 64], 16, [8, 4], 8)]);
+    }
+    list
+}

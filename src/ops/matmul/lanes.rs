@@ -1,0 +1,127 @@
+//! Products without workgroup memory, written out: one SIMD unit a workgroup, its lanes along n.
+//!
+//! For software drivers. llvmpipe keeps arrays that a loop indexes in memory and counts the iterations of loops,
+//! so every accumulator is a variable of its own and the loop over k takes several terms a turn. A load whose
+//! address differs by lane is a gather; with `broadcast` the rows of A cost one gather for all lanes.
+
+use super::source::{a_index, b_index, begin};
+use crate::gpu::choices::Layout;
+
+/// The numbers of [`crate::gpu::choices::Candidate::Lanes`].
+#[derive(Debug, Clone, Copy)]
+pub struct Lanes {
+    pub lanes: u32,
+    pub rows: u32,
+    pub columns: u32,
+    pub unroll: u32,
+    pub broadcast: bool,
+    /// A is read four terms at a time: its rows start at multiples of four elements.
+    pub a_vectors: bool,
+}
+
+impl Lanes {
+    /// Loads of A a turn, for each lane: with `broadcast` lane l holds rows l, l + lanes, ...
+    fn a_loads(&self) -> u32 {
+        if self.broadcast { self.rows.div_ceil(self.lanes) } else { self.rows }
+    }
+
+    /// The WGSL.
+    pub fn generate(&self, name: &str, layout: Layout) -> String {
+        let Self { lanes, rows, columns, unroll, .. } = *self;
+        let mut code = begin(name, layout, self.a_vectors);
+        let width = lanes * columns;
+        code.push(format!(
+            "@compute @workgroup_size({lanes})
+            fn product(
+            @builtin(workgroup_id) group: vec3<u32>,
+            @builtin(num_workgroups) groups: vec3<u32>,
+            @builtin({}) lane: u32,
+            ) {{
+            let column_tiles = (dims.n + {}u) / {width}u;
+            let tiles = column_tiles * ((dims.m + {}u) / {rows}u);
+            for (var tile = group.x; tile < tiles; tile += groups.x) {{
+            let row = (tile / column_tiles) * {rows}u;
+            let column = (tile % column_tiles) * {width}u + lane;",
+            if self.broadcast { "subgroup_invocation_id" } else { "local_invocation_index" },
+            width - 1,
+            rows - 1,
+        ));
+        // Edges read a valid element again instead of branching; store drops what is outside.
+        for r in 0..self.a_loads() {
+            let row = if self.broadcast { format!("row + {}u + lane", r * lanes) } else { format!("row + {r}u") };
+            code.push(format!("var a{r} = {};", a_index(layout, &format!("min({row}, dims.m - 1u)"), "0u")));
+        }
+        for j in 0..columns {
+            let column = format!("min(column + {}u, dims.n - 1u)", j * lanes);
+            code.push(format!("var b{j} = {};", b_index(layout, "0u", &column)));
+        }
+        for r in 0..rows {
+            for j in 0..columns {
+                code.push(format!("var s{r}_{j} = 0.0;"));
+            }
+        }
+        code.push(format!(
+            "let turns = dims.k / {unroll}u;
+            for (var turn = 0u; turn < turns; turn++) {{
+            {}}}
+            for (var i = turns * {unroll}u; i < dims.k; i++) {{
+            {}}}",
+            self.terms(layout, unroll),
+            self.terms(layout, 1),
+        ));
+        for r in 0..rows {
+            for j in 0..columns {
+                code.push(format!("store(row + {r}u, column + {}u, 0u, s{r}_{j});", j * lanes));
+            }
+        }
+        code.push("}\n}");
+        code.finish()
+    }
+
+    /// `count` terms of every sum, and the operands moved on.
+    fn terms(&self, layout: Layout, count: u32) -> String {
+        let Self { lanes, rows, columns, .. } = *self;
+        let mut text = String::new();
+        let mut line = |line: String| text += &(line + "\n");
+        let whole_vectors = self.a_vectors && count.is_multiple_of(4);
+        for i in 0..count {
+            for j in 0..columns {
+                let step = if layout == Layout::NT { format!("{i}u") } else { format!("{i}u * dims.b_stride") };
+                line(format!("let b{i}_{j} = b[b{j} + {step}];"));
+            }
+            for r in 0..self.a_loads() {
+                let value = match (self.a_vectors, layout) {
+                    (true, _) if whole_vectors => {
+                        if i.is_multiple_of(4) {
+                            line(format!("let v{i}_{r} = a[a{r} / 4u + {}u];", i / 4));
+                        }
+                        format!("v{}_{r}.{}", i - i % 4, ["x", "y", "z", "w"][(i % 4) as usize])
+                    }
+                    (true, _) => format!("a[a{r} / 4u][a{r} % 4u]"),
+                    (false, Layout::TN) => format!("a[a{r} + {i}u * dims.a_stride]"),
+                    (false, _) => format!("a[a{r} + {i}u]"),
+                };
+                line(format!("let a{i}_{r} = {value};"));
+            }
+            for r in 0..rows {
+                line(if self.broadcast {
+                    format!("let r{i}_{r} = subgroupBroadcast(a{i}_{}, {}u);", r / lanes, r % lanes)
+                } else {
+                    format!("let r{i}_{r} = a{i}_{r};")
+                });
+                for j in 0..columns {
+                    line(format!("s{r}_{j} = fma(r{i}_{r}, b{i}_{j}, s{r}_{j});"));
+                }
+            }
+        }
+        for r in 0..self.a_loads() {
+            let step = if layout == Layout::TN { format!("{count}u * dims.a_stride") } else { format!("{count}u") };
+            line(format!("a{r} += {step};"));
+        }
+        for j in 0..columns {
+            let step = if layout == Layout::NT { format!("{count}u") } else { format!("{count}u * dims.b_stride") };
+            line(format!("b{j} += {step};"));
+        }
+        text
+    }
+}

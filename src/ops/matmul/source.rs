@@ -1,0 +1,87 @@
+//! What the generated kernels share: the uniform block, the bindings, and how C is written.
+
+use crate::gpu::choices::Layout;
+use std::fmt::Write;
+
+/// WGSL in the making: lines, indented by their braces.
+#[derive(Default)]
+pub struct Code {
+    text: String,
+    depth: usize,
+}
+
+impl Code {
+    /// Appends lines, indenting by the braces in them.
+    pub fn push(&mut self, lines: impl AsRef<str>) {
+        for line in lines.as_ref().lines().map(str::trim) {
+            let closes = line.starts_with('}');
+            self.depth = self.depth.saturating_sub(usize::from(closes));
+            // Writing to a string does not fail.
+            let _ = writeln!(self.text, "{:1$}{line}", "", self.depth * 4);
+            self.depth += usize::from(line.ends_with('{'));
+        }
+    }
+
+    /// The finished text.
+    pub fn finish(self) -> String {
+        self.text
+    }
+}
+
+/// Offset of element (row, i) of op(A): A is (m, k), or (k, m) where transposed.
+pub fn a_index(layout: Layout, row: &str, i: &str) -> String {
+    match layout {
+        Layout::TN => format!("dims.a_offset + ({i}) * dims.a_stride + {row}"),
+        Layout::NN | Layout::NT => format!("dims.a_offset + ({row}) * dims.a_stride + {i}"),
+    }
+}
+
+/// Offset of element (i, column) of op(B): B is (k, n), or (n, k) where transposed.
+pub fn b_index(layout: Layout, i: &str, column: &str) -> String {
+    match layout {
+        Layout::NT => format!("dims.b_offset + ({column}) * dims.b_stride + {i}"),
+        Layout::NN | Layout::TN => format!("dims.b_offset + ({i}) * dims.b_stride + {column}"),
+    }
+}
+
+/// Header, uniform block, bindings and `store`. `a_vectors` binds A as `vec4`.
+pub fn begin(title: &str, layout: Layout, a_vectors: bool) -> Code {
+    let mut code = Code::default();
+    let (a_shape, b_shape) = match layout {
+        Layout::NN => ("(m, k)", "(k, n)"),
+        Layout::NT => ("(m, k)", "(n, k)"),
+        Layout::TN => ("(k, m)", "(k, n)"),
+    };
+    let a_type = if a_vectors { "vec4<f32>" } else { "f32" };
+    code.push(format!(
+        "// Generated: {title}. C = op(A) op(B), {layout:?}.
+        // Order of summation: k ascending into one accumulator an output, so zeros appended along k change no bit.
+        // Writes: overwrites C, or adds to it when dims.accumulate is 1.
+        struct Dims {{
+        m: u32,
+        n: u32,
+        k: u32,
+        a_offset: u32,
+        b_offset: u32,
+        c_offset: u32,
+        a_stride: u32, // from row to row of A as stored
+        b_stride: u32, // from row to row of B as stored
+        accumulate: u32,
+        part: u32, // terms of one part of the sum; part p of C lies p m n further on
+        }}
+
+        @group(0) @binding(0) var<uniform> dims: Dims;
+        @group(0) @binding(1) var<storage, read> a: array<{a_type}>; // {a_shape}
+        @group(0) @binding(2) var<storage, read> b: array<f32>; // {b_shape}
+        @group(0) @binding(3) var<storage, read_write> c: array<f32>; // (m, n)
+
+        fn store(row: u32, column: u32, shift: u32, value: f32) {{
+        if (row < dims.m && column < dims.n) {{
+        let at = dims.c_offset + shift + row * dims.n + column;
+        c[at] = value + select(0.0, c[at], dims.accumulate == 1u);
+        }}
+        }}
+        "
+    ));
+    code
+}
