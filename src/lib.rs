@@ -12,7 +12,7 @@
 //! - [`gpu`]: the only room that knows wgpu. Adapters, buffers, pipelines. The kernels are in `shaders/`.
 //! - [`data`]: tokenizers, token shards, batch order, the built-in corpus.
 //! - [`checkpoint`]: one safetensors file per checkpoint, written so that it is whole or not there.
-//! - [`config`], [`error`], [`rng`], [`mod@array`]: leaves that every room may use.
+//! - [`config`], [`error`], [`rng`], [`mod@array`], [`cache`]: leaves that every room may use.
 //!
 //! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
 //! records the gradients; [`graph::plan::Plan`] checks every limit and packs activations by lifetime;
@@ -21,6 +21,7 @@
 //! run on the same adapter and driver.
 
 pub mod array;
+pub mod cache;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;

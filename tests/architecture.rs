@@ -26,10 +26,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("rng", &[]),
     ("array", &[]),
+    ("cache", &[]),
     ("error", &[]),
 ];
 
-const LEAVES: &[&str] = &["config", "error", "rng", "array"];
+const LEAVES: &[&str] = &["config", "error", "rng", "array", "cache"];
 
 const MAX_LINES: usize = 500;
 

@@ -61,6 +61,9 @@ pub struct Meta {
     pub lineage: Vec<GrowthRecord>,
     /// The adapter and driver the run used: equal bits are promised on this one only.
     pub adapter: String,
+    /// Kernel of each class of matrix product, where one was chosen by measurement.
+    #[serde(default)]
+    pub kernels: BTreeMap<String, String>,
     /// The lowest validation loss so far, in nats per token.
     #[serde(with = "optional_number", default)]
     pub best_val_loss: Option<f64>,
@@ -269,6 +272,7 @@ mod tests {
             cohorts: vec![Cohort { born_step: 7, lr_scale: 1.0 / 3.0, frozen: true, rows }],
             lineage: vec![growth],
             adapter: "llvmpipe".into(),
+            kernels: BTreeMap::from([("NN 8x8x8".to_owned(), "lanes8-8x8-u1".to_owned())]),
             best_val_loss: Some(2.0_f64.sqrt()),
             created_by: "tokenformer 0.1.0".into(),
         };

@@ -7,8 +7,10 @@ use crate::graph::memory::Memory;
 use crate::graph::plan::Limits;
 use crate::model::generate::GeneratorPlans;
 use crate::model::sample::Sampling;
+use crate::ops::matmul::tune::{self, Effort};
 use crate::train::trainer::{upload_parameters, upload_rope};
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Arguments of `generate`.
@@ -56,6 +58,8 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
         return Err(Error::usage("--prompt is empty: give at least one character, such as a line break"));
     }
     let engine = super::open_engine(request)?;
+    // No timing for one use; what is known is used.
+    tune::tune(&engine, &[], Effort::Quick, &BTreeMap::new())?;
     let (model, limits) = (&start.host.model, Limits::of(&engine.gpu));
     let plans = GeneratorPlans::new(model, prompt.len(), &limits, &engine.choices())?;
     let (memory, programs) = Memory::allocate(&engine, &plans.plans.iter().collect::<Vec<_>>())?;

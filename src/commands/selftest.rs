@@ -1,6 +1,7 @@
 //! `tokenformer selftest`: every operator against its reference on this machine, and a short form of it
 //! that runs by itself the first time an adapter and driver are seen.
 
+use crate::cache;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
@@ -10,7 +11,6 @@ use crate::ops::check::{Report, check};
 use crate::ops::{Case, registry};
 use clap::Args;
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 /// Arguments of `selftest`.
 #[derive(Debug, Args)]
@@ -79,7 +79,7 @@ fn quick() -> Vec<Case> {
 /// # Errors
 /// A device error naming what came out wrong: numbers from such an adapter are worth nothing.
 pub fn once_per_adapter(engine: &Engine) -> Result<()> {
-    if verdict_file(engine).is_some_and(|path| std::fs::read_to_string(path).is_ok_and(|text| text == "passed\n")) {
+    if cache::read(&verdict_file(engine)).as_deref() == Some("passed\n") {
         return Ok(());
     }
     tell("first use of this adapter and driver: checking its numbers once");
@@ -94,23 +94,12 @@ pub fn once_per_adapter(engine: &Engine) -> Result<()> {
     verdict(engine, &failed)
 }
 
-/// Where the verdict is kept: per adapter, driver, program version and shader text.
-fn verdict_file(engine: &Engine) -> Option<PathBuf> {
-    let text = shader::FILES.iter().flat_map(|(_, text)| text.bytes());
-    let hash = text.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    let name = format!("selftest-{}-{}-{hash:016x}", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
-    let cache = match std::env::var_os("TOKENFORMER_CACHE_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => directories::ProjectDirs::from("", "", "tokenformer")?.cache_dir().to_path_buf(),
-    };
-    Some(cache.join(name))
+/// Name of the verdict: per adapter, driver, program version and text of the shaders.
+fn verdict_file(engine: &Engine) -> String {
+    let hash = cache::fingerprint(shader::FILES.iter().map(|(_, text)| *text));
+    format!("selftest-{}-{}-{hash:016x}", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"))
 }
 
-/// A verdict that cannot be written is only forgotten: the test runs again next time.
 fn remember(engine: &Engine, passed: bool) {
-    let Some(path) = verdict_file(engine) else { return };
-    if let Some(dir) = path.parent() {
-        let _ = std::fs::create_dir_all(dir);
-    }
-    let _ = std::fs::write(path, if passed { "passed\n" } else { "failed\n" });
+    cache::write(&verdict_file(engine), if passed { "passed\n" } else { "failed\n" });
 }

@@ -8,10 +8,13 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
 use crate::graph::plan::Limits;
+use crate::ops::matmul::Layout;
+use crate::ops::matmul::tune::{self, Effort};
 use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, first_cohort};
 use crate::train::{self, Summary, directory, growth};
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +30,9 @@ pub struct TrainArgs {
     /// Replace the run that is already in the output directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
+    #[arg(long, value_enum, default_value_t)]
+    tune: Effort,
     /// Show the resolved settings and stop.
     #[arg(long)]
     dry_run: bool,
@@ -38,6 +44,8 @@ struct Prepared {
     data: Dataset,
     /// `None` for a new run: its parameters are made when it is known that the device can hold them.
     start: Option<Start>,
+    /// Adapter of the checkpoint and the kernels chosen on it.
+    kernels: Option<(String, BTreeMap<String, String>)>,
 }
 
 /// Trains.
@@ -45,7 +53,7 @@ struct Prepared {
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
 pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
-    let Prepared { config, data, start } = match &args.resume {
+    let Prepared { config, data, start, kernels } = match &args.resume {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,
     };
@@ -53,7 +61,10 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         return super::print(&config.to_toml()?);
     }
     let engine = super::open_engine(request)?;
-    check_limits(&engine, &config)?;
+    let products = check_limits(&engine, &config)?;
+    // Choices of another adapter say nothing here.
+    let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
+    tune::tune(&engine, &products, args.tune, &stored.unwrap_or_default())?;
     let start = start.unwrap_or_else(|| Start::fresh(&config.model, config.train.seed));
     announce(&config, &data, &start);
     let summary = train::run(&engine, &config, &data, start, interrupt_flag()?.as_ref())?;
@@ -71,11 +82,11 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     } else if !args.dry_run {
         directory::check_new(&config.out_dir)?;
     }
-    Ok(Prepared { config, data, start: None })
+    Ok(Prepared { config, data, start: None, kernels: None })
 }
 
 fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
-    let super::Loaded { path, start, config: stored, tokenizer, .. } = super::load(given)?;
+    let super::Loaded { path, meta, start, config: stored, tokenizer } = super::load(given)?;
     let mut config = args.settings.over(stored.clone())?;
     same_model(&stored, &config)?;
     if args.settings.out().is_none() && config.out_dir == stored.out_dir {
@@ -89,7 +100,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
         directory::check_resumed(&config.out_dir, given, &path, start.step)?;
         tell(format_args!("resuming from {} after step {}", path.display(), start.step));
     }
-    Ok(Prepared { config, data, start: Some(start) })
+    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)) })
 }
 
 /// Settings and data fit each other, and the settings can be written.
@@ -100,12 +111,15 @@ fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
     config.to_toml().map(drop)
 }
 
-/// Every model of the run, also after its growths, within what the device allows.
-fn check_limits(engine: &Engine, config: &RunConfig) -> Result<()> {
+/// Every model of the run, also after its growths, within what the device allows; their matrix products.
+fn check_limits(engine: &Engine, config: &RunConfig) -> Result<Vec<(Layout, [usize; 3])>> {
     let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
-    config.stages()?.iter().try_for_each(|model| {
-        RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, &choices).map(drop)
-    })
+    let mut products = Vec::new();
+    for model in config.stages()? {
+        let plans = RunPlans::new(&model, &config.train, &[first_cohort(&model)], 1, &limits, &choices)?;
+        products.extend(plans.products());
+    }
+    Ok(products)
 }
 
 /// Flags may change how a model is trained and on what, not what it is.

@@ -168,6 +168,21 @@ impl ShapeClass {
     }
 }
 
+impl FromStr for ShapeClass {
+    type Err = Error;
+
+    /// The inverse of its `Display`.
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (layout, size) = text.split_once(' ')?;
+            let layout = Layout::ALL.into_iter().find(|known| format!("{known:?}") == layout)?;
+            let class = Self::of(layout, sizes(size)?.map(|n: u32| n as usize));
+            (class.to_string() == text).then_some(class)
+        };
+        parse().ok_or_else(|| Error::input(format!("\"{text}\" is no class of matrix products, such as NT 512x64x64")))
+    }
+}
+
 impl fmt::Display for ShapeClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [m, n, k] = self.size;
@@ -274,6 +289,16 @@ impl Choices {
         &self.0.table
     }
 
+    /// Whether one candidate computes everything.
+    pub fn is_forced(&self) -> bool {
+        self.0.forced.is_some()
+    }
+
+    /// What was measured, as names: for files.
+    pub fn names(&self) -> BTreeMap<String, String> {
+        self.0.table.iter().map(|(class, candidate)| (class.to_string(), candidate.to_string())).collect()
+    }
+
     /// The candidate for one product of size (m, n, k).
     pub fn pick(&self, layout: Layout, size: [usize; 3]) -> Candidate {
         let Inner { ability, forced, table } = &*self.0;
@@ -300,6 +325,8 @@ mod tests {
     fn classes_round_up_and_unknown_classes_get_the_usual_candidate() {
         let class = ShapeClass::of(Layout::NT, [1000, 512, 1]);
         assert_eq!(class.to_string(), "NT 1024x512x1");
+        assert_eq!("NT 1024x512x1".parse::<ShapeClass>().unwrap(), class);
+        assert!("NT 1000x512x1".parse::<ShapeClass>().is_err() && "NT 8x8".parse::<ShapeClass>().is_err());
         let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
         let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], splits: 1 };
         let choices = choices.with_table([(class, other)].into());

@@ -9,7 +9,7 @@ pub mod memory;
 pub mod plan;
 
 use crate::error::{Error, Result};
-use crate::gpu::choices::Choices;
+use crate::gpu::choices::{Choices, Layout};
 use crate::gpu::kernel::{Access, Dims, Kernel, workgroups};
 use std::collections::HashMap;
 
@@ -96,6 +96,7 @@ pub struct Graph {
     /// First call of the backward pass; what lives across it is a saved activation.
     forward_end: Option<usize>,
     training: bool,
+    products: Vec<(Layout, [usize; 3])>,
     choices: Choices,
 }
 
@@ -109,6 +110,7 @@ impl Graph {
             grads: HashMap::new(),
             forward_end: None,
             training: false,
+            products: Vec::new(),
             choices: choices.clone(),
         }
     }
@@ -121,6 +123,16 @@ impl Graph {
     /// Which kernels to record.
     pub fn choices(&self) -> &Choices {
         &self.choices
+    }
+
+    /// Notes that a matrix product of size (m, n, k) is part of this, for tuning.
+    pub fn note_product(&mut self, layout: Layout, size: [usize; 3]) {
+        self.products.push((layout, size));
+    }
+
+    /// Every matrix product, in order.
+    pub fn products(&self) -> &[(Layout, [usize; 3])] {
+        &self.products
     }
 
     /// Whether ops should save what their backward needs.

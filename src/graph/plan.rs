@@ -7,6 +7,7 @@
 
 use super::{Call, Class, Graph, TensorInfo};
 use crate::error::{Error, Result};
+use crate::gpu::choices::Layout;
 use crate::gpu::device::{Gpu, human_bytes};
 use crate::gpu::kernel::{Access, MAX_WORKGROUPS};
 
@@ -72,6 +73,8 @@ pub struct Plan {
     pub places: Vec<Place>,
     /// Slots, largest first.
     pub slots: Vec<Slot>,
+    /// Layout and (m, n, k) of every matrix product, for tuning.
+    pub products: Vec<(Layout, [usize; 3])>,
 }
 
 /// First and last call that touches a tensor.
@@ -96,7 +99,7 @@ impl Plan {
         }
         let lifetimes = lifetimes(graph);
         let (places, slots) = pack(&tensors, &lifetimes, graph.forward_end());
-        Ok(Self { tensors, calls: graph.calls().to_vec(), places, slots })
+        Ok(Self { tensors, calls: graph.calls().to_vec(), places, slots, products: graph.products().to_vec() })
     }
 
     /// Floating-point operations of one run.

@@ -10,6 +10,7 @@ pub mod candidates;
 mod lanes;
 mod source;
 mod tiles;
+pub mod tune;
 
 use super::{Case, Input};
 use crate::error::{Error, Result};
@@ -53,6 +54,7 @@ impl Product {
         let (a_stride, a_term) = if self.layout == Layout::TN { (m, m) } else { (k, 1) };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
         let candidate = g.choices().pick(self.layout, self.size);
+        g.note_product(self.layout, self.size);
         let aligned = a_offset.is_multiple_of(4) && a_stride.is_multiple_of(4);
         let kernel = candidates::kernel(candidate, self.layout, aligned);
         let [block_rows, block_columns] = candidate.block();

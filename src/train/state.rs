@@ -150,6 +150,7 @@ pub fn checkpoint(
         cohorts: trainer.cohorts.clone(),
         lineage: at.lineage,
         adapter: engine.gpu.describe(),
+        kernels: engine.choices().names(),
         best_val_loss: at.best_val_loss,
         created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_string(),
     };

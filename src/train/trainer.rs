@@ -18,7 +18,7 @@ use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Segment, Update};
-use crate::ops::matmul::MAX_SUM;
+use crate::ops::matmul::{Layout, MAX_SUM};
 use crate::ops::rotary;
 use std::collections::BTreeMap;
 
@@ -72,6 +72,11 @@ impl RunPlans {
     fn all(&self) -> Vec<&Plan> {
         let [prompt, refill, single] = &self.generator.plans;
         vec![&self.micro, &self.update, &self.evaluation, &self.probe, prompt, refill, single]
+    }
+
+    /// Every matrix product of the run: what tuning is about.
+    pub fn products(&self) -> Vec<(Layout, [usize; 3])> {
+        self.all().into_iter().flat_map(|plan| plan.products.iter().copied()).collect()
     }
 
     /// Device memory of the run by class.
