@@ -175,6 +175,27 @@ fn accumulated_micro_batches_are_one_large_batch() {
     }
 }
 
+#[test]
+fn recomputed_activations_are_the_same_bits_in_less_memory() {
+    for preset in ["quickstart", "transformer"] {
+        let (mut config, data) = tiny(Path::new("unused"), 5);
+        if preset == "transformer" {
+            config.model.arch = tokenformer::config::Arch::Transformer;
+        }
+        config.model.num_layers = 4;
+        let kept = trainer(&config);
+        config.train.recompute = true;
+        let again = trainer(&config);
+        for step in 0..3 {
+            let parts = batches(&config, &data, step);
+            assert_eq!(kept.step(&parts, step, 1e-3).unwrap(), again.step(&parts, step, 1e-3).unwrap());
+        }
+        assert_eq!(kept.parameters().unwrap(), again.parameters().unwrap());
+        let (with, without) = (again.bytes(), kept.bytes());
+        assert!(with.activations * 2 < without.activations, "{with:?} {without:?}");
+    }
+}
+
 /// Run on a device of its own, so that other tests do not disturb the count.
 #[test]
 fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() {

@@ -71,6 +71,7 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         seq: model.seq_length,
         grad_accum: 1,
         chunk_rows: config.train.loss_chunk_rows,
+        recompute: false,
     };
     let graph = graphs::evaluation(model, &shape, &engine.choices())?;
     let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;

@@ -33,6 +33,9 @@ pub struct Settings {
     // TOML, in which a run keeps its settings, has signed integers only.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
+    /// Compute activations again in the backward instead of keeping them: less memory, more time, the same bits.
+    #[arg(long)]
+    recompute: bool,
     /// Any other setting, such as train.grad_clip=0.5 or growth=[] (repeatable).
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -91,6 +94,7 @@ impl Settings {
         config.train.batch_size = self.batch_size.unwrap_or(config.train.batch_size);
         config.train.lr = self.lr.unwrap_or(config.train.lr);
         config.train.seed = self.seed.unwrap_or(config.train.seed);
+        config.train.recompute |= self.recompute;
         self.set.iter().try_for_each(|assignment| config.apply_override(assignment))
     }
 }

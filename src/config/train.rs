@@ -87,6 +87,9 @@ pub struct TrainConfig {
     pub keep_last: usize,
     /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values.
     pub loss_chunk_rows: usize,
+    /// Keep only the input of each layer and compute its activations again in the backward: less memory for about
+    /// a third more work, the same bits.
+    pub recompute: bool,
     /// Steps between lines of the log.
     pub log_interval: usize,
 }
@@ -117,6 +120,7 @@ impl Default for TrainConfig {
             checkpoint_interval: 500,
             keep_last: 2,
             loss_chunk_rows: 1024,
+            recompute: false,
             log_interval: 10,
         }
     }

@@ -7,6 +7,7 @@
 
 pub mod memory;
 pub mod plan;
+mod recompute;
 
 use crate::error::{Error, Result};
 use crate::gpu::choices::{Choices, Layout};
@@ -96,6 +97,8 @@ pub struct Graph {
     /// First call of the backward pass; what lives across it is a saved activation.
     forward_end: Option<usize>,
     training: bool,
+    /// First call of each layer, and one past the last layer.
+    layers: Vec<usize>,
     products: Vec<(Layout, [usize; 3])>,
     choices: Choices,
 }
@@ -110,6 +113,7 @@ impl Graph {
             grads: HashMap::new(),
             forward_end: None,
             training: false,
+            layers: Vec::new(),
             products: Vec::new(),
             choices: choices.clone(),
         }

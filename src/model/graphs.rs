@@ -62,6 +62,8 @@ pub struct BatchShape {
     pub grad_accum: usize,
     /// Most rows of logits held at once.
     pub chunk_rows: usize,
+    /// Whether the backward computes the activations of a layer again.
+    pub recompute: bool,
 }
 
 impl BatchShape {
@@ -106,6 +108,9 @@ pub fn training(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> 
     let embed = g.find("word_embeddings.weight")?;
     head_loss(&mut g, h, embed, targets, stats, shape.head(shape.grad_accum))?;
     g.backward()?;
+    if shape.recompute {
+        g.recompute();
+    }
     Ok(g)
 }
 

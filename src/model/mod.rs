@@ -53,6 +53,7 @@ pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(T
     let mut x = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
     let mut layers = Vec::with_capacity(config.num_layers);
     for i in 0..config.num_layers {
+        g.mark_layer();
         let layer = Layer { index: i, config, inputs, parameters: &parameters };
         x = match config.arch {
             Arch::Tokenformer => tokenformer::block(g, &layer, x)?,
@@ -60,6 +61,7 @@ pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(T
         };
         layers.push(x);
     }
+    g.mark_layer();
     let norm = (parameters.get("norm.weight")?, parameters.get("norm.bias")?);
     Ok((layer_norm(g, x, Some(norm), config.layernorm_epsilon)?, layers))
 }

@@ -56,6 +56,7 @@ impl RunPlans {
             seq: model.seq_length,
             grad_accum: train.grad_accum(model)?,
             chunk_rows: train.loss_chunk_rows,
+            recompute: train.recompute,
         };
         check_rows(&shape, choices)?;
         let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);

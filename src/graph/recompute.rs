@@ -1,0 +1,112 @@
+//! Activation recomputation as a rewrite of a recorded graph: memory for time.
+//!
+//! The backward of a layer reads what its forward left behind. With [`Graph::recompute`] a layer keeps only its
+//! input; just before its backward, the calls that made the rest are replayed into tensors of their own. The calls
+//! are the same and so are their results, bit for bit. One more forward is computed, about a third more work.
+
+use super::{Call, Class, Graph, Tensor};
+use crate::gpu::kernel::Access;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+impl Graph {
+    /// Marks the beginning of a layer, and after the last layer its end.
+    pub fn mark_layer(&mut self) {
+        self.layers.push(self.calls.len());
+    }
+
+    /// Replaces saved activations of layers by computing them again. After [`Graph::backward`]; without a
+    /// backward, nothing changes.
+    pub fn recompute(&mut self) {
+        let Some(forward_end) = self.forward_end else { return };
+        // The backward meets the last layer first; what is inserted for it moves only what comes later.
+        for pair in self.layers.clone().windows(2).rev() {
+            if let &[start, end] = pair {
+                self.recompute_layer(start..end, forward_end);
+            }
+        }
+    }
+
+    fn recompute_layer(&mut self, layer: Range<usize>, forward_end: usize) {
+        let uses = |calls: &[Call]| calls.iter().flat_map(|call| call.tensors.clone()).collect::<BTreeSet<Tensor>>();
+        let before = uses(&self.calls[..layer.start]);
+        let after = uses(&self.calls[layer.end..forward_end]);
+        // Made here, and of no use to the layers that follow.
+        let own: BTreeSet<Tensor> = uses(&self.calls[layer.clone()])
+            .into_iter()
+            .filter(|t| self.tensors[t.0].class == Class::Activation && !before.contains(t) && !after.contains(t))
+            .collect();
+        let Some(first) =
+            (forward_end..self.calls.len()).find(|&i| self.calls[i].tensors.iter().any(|tensor| own.contains(tensor)))
+        else {
+            return;
+        };
+        let read_later = uses(&self.calls[forward_end..]);
+        let mut needed: BTreeSet<Tensor> = own.intersection(&read_later).copied().collect();
+        let mut replayed: Vec<Call> = Vec::new();
+        for call in self.calls[layer].iter().rev() {
+            let writes = |(tensor, access): (&Tensor, &Access)| *access == Access::Write && needed.contains(tensor);
+            if call.tensors.iter().zip(call.kernel.bindings).any(writes) {
+                needed.extend(call.tensors.iter().filter(|tensor| own.contains(tensor)));
+                replayed.push(call.clone());
+            }
+        }
+        replayed.reverse();
+        let again: BTreeMap<Tensor, Tensor> = needed
+            .into_iter()
+            .map(|tensor| {
+                let info = self.tensors[tensor.0].clone();
+                (tensor, self.activation(&info.name, &info.shape))
+            })
+            .collect();
+        let rename = |call: &mut Call| {
+            for tensor in &mut call.tensors {
+                *tensor = again.get(tensor).copied().unwrap_or(*tensor);
+            }
+        };
+        replayed.iter_mut().for_each(rename);
+        self.calls[forward_end..].iter_mut().for_each(rename);
+        self.calls.splice(first..first, replayed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::gpu::choices::{Ability, Choices};
+    use crate::graph::Graph;
+    use crate::graph::plan::{Limits, Plan};
+    use crate::ops::gelu::gelu;
+
+    /// `layers` layers of two GELUs each.
+    fn chain(layers: usize, recompute: bool) -> Graph {
+        let mut g = Graph::training(&Choices::usual(Ability::WEBGPU_DEFAULT));
+        let input = g.parameter("x", &[1000]);
+        let mut x = gelu(&mut g, input, false).unwrap();
+        for _ in 0..layers {
+            g.mark_layer();
+            let inner = gelu(&mut g, x, false).unwrap();
+            x = gelu(&mut g, inner, false).unwrap();
+        }
+        g.mark_layer();
+        let y = gelu(&mut g, x, false).unwrap();
+        let dy = g.state("dy", &[1000]);
+        g.set_grad(y, dy);
+        g.backward().unwrap();
+        if recompute {
+            g.recompute();
+        }
+        g
+    }
+
+    #[test]
+    fn each_layer_keeps_its_input_only_and_runs_once_more() {
+        let (plain, rewritten) = (chain(6, false), chain(6, true));
+        // Of the two calls of a layer the second makes the next layer's input, which is kept.
+        assert_eq!(rewritten.calls().len(), plain.calls().len() + 6);
+        let saved = |g: &Graph| {
+            let plan = Plan::new(g, &Limits::WEBGPU_DEFAULT).unwrap();
+            plan.slots.iter().filter(|slot| slot.saved).count()
+        };
+        assert_eq!((saved(&plain), saved(&rewritten)), (13, 7));
+    }
+}
