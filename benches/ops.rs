@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokenformer::config::NormActivation;
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::choices::{Candidate, Choices};
+use tokenformer::gpu::choices::{Candidate, Choices, ProductKind};
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
 use tokenformer::ops::check::{Prepared, check};
@@ -82,7 +82,10 @@ fn benches(usual: &Choices) -> Vec<Bench> {
     }
     let mut benches: Vec<Bench> = largest.into_iter().map(|case| Bench { case, candidates: vec![None] }).collect();
     for (n, layout) in [256, 512].into_iter().flat_map(|n| Layout::ALL.map(|layout| (n, layout))) {
-        let candidates = candidates(usual.ability(), layout, [n; 3], false).into_iter().map(Some).collect();
+        let candidates = candidates(usual.ability(), ProductKind { layout, size: [n; 3], half: false }, false)
+            .into_iter()
+            .map(Some)
+            .collect();
         benches.push(Bench { case: square(layout, n), candidates });
     }
     benches.push(Bench { case: training_pattention(), candidates: vec![None] });

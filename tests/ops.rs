@@ -7,11 +7,12 @@ mod common;
 use common::engine;
 use std::collections::{BTreeMap, BTreeSet};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout};
+use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout, ProductKind};
 use tokenformer::gpu::device::{Gpu, webgpu_limits};
 use tokenformer::gpu::engine::Engine;
 use tokenformer::ops::check::{Prepared, check, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
+use tokenformer::ops::matmul::tune::error_of;
 use tokenformer::ops::{Case, registry};
 
 fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String> {
@@ -51,7 +52,7 @@ fn every_candidate_matches_and_gives_the_same_bits() {
     let mut bits: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for (ability, layout) in [software, gpu].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l))) {
         for size in [[64; 3], [1, 64, 64], [64, 64, 4096]] {
-            seen.extend(candidates(&ability, layout, size, true));
+            seen.extend(candidates(&ability, ProductKind { layout, size, half: false }, true));
         }
     }
     assert!(seen.len() > 15, "only {} candidates", seen.len());
@@ -68,6 +69,39 @@ fn every_candidate_matches_and_gives_the_same_bits() {
             assert!(*first == found, "{candidate} gives other bits in {}", case.name);
         }
     }
+}
+
+/// Operands in f16, with every candidate there is for them, matrix units included where the adapter has them.
+#[test]
+fn every_candidate_multiplies_f16() {
+    let ability = Ability::of(&engine().gpu);
+    if !ability.half {
+        println!("{} has no f16: nothing to check", engine().gpu.describe());
+        return;
+    }
+    let mut checked = BTreeSet::new();
+    for ability in [ability, Ability { software: false, ..ability }] {
+        for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [70, 131, 45], [1, 9, 3]].map(|s| (l, s)))
+        {
+            let product = ProductKind { layout, size, half: true };
+            for candidate in candidates(&ability, product, true) {
+                let emulated = engine().gpu.software && matches!(candidate, Candidate::Cooperative { .. });
+                if emulated && candidate.block().iter().product::<usize>() > 64 * 32 {
+                    // A software driver takes minutes to compile the large ones; they differ in numbers only.
+                    continue;
+                }
+                let error = error_of(engine(), product, candidate).unwrap();
+                // The operands are exact and the sums are f32.
+                assert!(error < 1e-12, "{candidate} {product:?}: {error}");
+                checked.insert(candidate);
+            }
+        }
+    }
+    println!(
+        "{} candidates: {}",
+        checked.len(),
+        checked.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    );
 }
 
 /// The check itself must be able to fail: a wrong reference, a wrong gradient, a write past the end.

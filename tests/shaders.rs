@@ -16,15 +16,20 @@ use naga::proc::Layouter;
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Scalar, ShaderStage, TypeInner};
 use std::collections::BTreeMap;
-use tokenformer::gpu::choices::{Ability, Layout};
-use tokenformer::gpu::kernel::Kernel;
+use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
+use tokenformer::gpu::kernel::{Dtype, Kernel};
 use tokenformer::gpu::shader;
 use tokenformer::ops::matmul::candidates::{self, candidates};
+use tokenformer::ops::matmul::source::Types;
 
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_WORKGROUP_BYTES: u32 = 16 * 1024;
 const MAX_INVOCATIONS: u32 = 256;
 const MAX_HEADER_LINES: usize = 15;
+
+/// What generated kernels may use besides; the files in `shaders/` may not, see [`form`].
+const EXTRA: Capabilities =
+    Capabilities::SUBGROUP.union(Capabilities::SHADER_FLOAT16).union(Capabilities::COOPERATIVE_MATRIX);
 
 type Check = Result<(), String>;
 
@@ -34,14 +39,23 @@ fn during<T, E: Display>(what: impl Display, result: Result<T, E>) -> Result<T, 
 }
 
 fn validate(module: &Module) -> Result<ModuleInfo, String> {
-    Validator::new(ValidationFlags::all(), Capabilities::default() | Capabilities::SUBGROUP)
+    Validator::new(ValidationFlags::all(), Capabilities::default() | EXTRA)
         .validate(module)
         .map_err(|error| format!("{:?}", error.into_inner()))
 }
 
 /// Every check on a complete shader (imports resolved).
 fn lint(source: &str) -> Check {
-    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+    lint_for(source, MAX_WORKGROUP_BYTES, false)
+}
+
+/// As [`lint`], with a limit for workgroup memory; `cooperative`: uses matrix units, which neither DX12 nor naga's
+/// HLSL has.
+fn lint_for(source: &str, workgroup_bytes: u32, cooperative: bool) -> Check {
+    let options = naga::front::wgsl::Options::new();
+    let module = naga::front::wgsl::Frontend::new_with_options(options)
+        .parse(source)
+        .map_err(|error| error.emit_to_string(source))?;
     let info = during("validation", validate(&module))?;
     for entry in &module.entry_points {
         let name = entry.name.as_str();
@@ -51,8 +65,8 @@ fn lint(source: &str) -> Check {
         for constants in override_values(&module)? {
             let stage = Some((ShaderStage::Compute, name));
             let (module, info) = during(name, process_overrides(&module, &info, stage, &constants))?;
-            limits(name, &module, &info)?;
-            translate(name, &module, &info)?;
+            limits(name, &module, &info, workgroup_bytes)?;
+            translate(name, &module, &info, cooperative)?;
         }
         if let Some(barrier) = uniformity::divergent_barriers(&module, entry, source).first() {
             return Err(format!("{name}: the barrier at {barrier} is in divergent control flow"));
@@ -62,7 +76,7 @@ fn lint(source: &str) -> Check {
 }
 
 /// What every WebGPU device allows, for a module of one entry point.
-fn limits(name: &str, module: &Module, info: &ModuleInfo) -> Check {
+fn limits(name: &str, module: &Module, info: &ModuleInfo, workgroup_bytes: u32) -> Check {
     let uses = info.get_entry_point(0);
     let used = module.global_variables.iter().filter(|(handle, _)| uses[*handle] != GlobalUse::empty());
     let used: Vec<_> = used.map(|(_, variable)| variable).collect();
@@ -73,7 +87,7 @@ fn limits(name: &str, module: &Module, info: &ModuleInfo) -> Check {
     during(name, layouter.update(module.to_ctx()))?;
     let shared = used.iter().filter(|variable| variable.space == AddressSpace::WorkGroup);
     let bytes = shared.map(|variable| layouter[variable.ty].size).sum();
-    at_most(name, "bytes of workgroup memory", bytes, MAX_WORKGROUP_BYTES)?;
+    at_most(name, "bytes of workgroup memory", bytes, workgroup_bytes)?;
 
     let invocations = module.entry_points[0].workgroup_size.iter().product();
     at_most(name, "invocations", invocations, MAX_INVOCATIONS)
@@ -108,19 +122,23 @@ fn override_values(module: &Module) -> Result<Vec<PipelineConstants>, String> {
 }
 
 /// Translates an entry point as wgpu would for Vulkan, Metal and DX12.
-fn translate(name: &str, module: &Module, info: &ModuleInfo) -> Check {
+fn translate(name: &str, module: &Module, info: &ModuleInfo, cooperative: bool) -> Check {
     let stage = ShaderStage::Compute;
     let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: name.into() };
     let words = spv::write_vec(module, info, &spv::Options::default(), Some(&pipeline));
     during(format!("{name} to SPIR-V"), words)?;
 
     let pipeline = msl::PipelineOptions { entry_point: Some((stage, name.into())), ..Default::default() };
-    let text = msl::write_string(module, info, &msl::Options::default(), &pipeline);
+    let options = msl::Options { lang_version: if cooperative { (2, 3) } else { (1, 0) }, ..Default::default() };
+    let text = msl::write_string(module, info, &options, &pipeline);
     let (_, translated) = during(format!("{name} to MSL"), text)?;
     for name in translated.entry_point_names {
         during("MSL entry point", name)?;
     }
 
+    if cooperative {
+        return Ok(());
+    }
     let pipeline = hlsl::PipelineOptions { entry_point: Some((stage, name.into())) };
     let (mut text, options) = (String::new(), hlsl::Options::default());
     let translated = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
@@ -152,9 +170,11 @@ fn every_shader_is_valid_and_translates() {
     let mut entry_points = 0;
     for (name, text) in shader::FILES {
         form(text).unwrap_or_else(|fault| panic!("shaders/{name}: {fault}"));
-        let source = shader::source(name).unwrap();
-        entry_points += source.matches("@compute").count();
-        lint(&source).unwrap_or_else(|fault| panic!("shaders/{name}: {fault}"));
+        for real in [Dtype::F32, Dtype::F16] {
+            let source = shader::source(name, real).unwrap();
+            entry_points += source.matches("@compute").count();
+            lint(&source).unwrap_or_else(|fault| panic!("shaders/{name}: {fault}"));
+        }
     }
     assert!(entry_points >= shader::FILES.len(), "only {entry_points} entry points were seen");
 }
@@ -162,22 +182,33 @@ fn every_shader_is_valid_and_translates() {
 /// The matrix products are generated: every candidate of a GPU and of a software driver, in every layout.
 #[test]
 fn every_generated_shader_is_valid_and_translates() {
-    let gpu = Ability { subgroup: Some(32), ..Ability::WEBGPU_DEFAULT };
+    let gpu = Ability {
+        subgroup: Some(32),
+        half: true,
+        fragment: Some(16),
+        workgroup_bytes: 48 * 1024,
+        ..Ability::WEBGPU_DEFAULT
+    };
+    let apple = Ability { fragment: Some(8), workgroup_bytes: 32 * 1024, ..gpu };
     let software = Ability { software: true, subgroup: Some(8), ..gpu };
-    let mut kernels: BTreeMap<&str, &Kernel> = BTreeMap::new();
-    for (ability, layout) in [gpu, software].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l))) {
-        for candidate in
-            [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| candidates(&ability, layout, size, true)).concat()
-        {
-            for aligned in [false, true] {
-                let kernel = candidates::kernel(candidate, layout, aligned);
-                kernels.insert(kernel.file, kernel);
+    let mut kernels: BTreeMap<&str, (&Kernel, Candidate)> = BTreeMap::new();
+    let all = [gpu, apple, software].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l)));
+    for ((ability, layout), half) in all.flat_map(|x| [(x, false), (x, true)]) {
+        let products = [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| ProductKind { layout, size, half });
+        for candidate in products.map(|product| candidates(&ability, product, true)).concat() {
+            let operand = if half { Dtype::F16 } else { Dtype::F32 };
+            for (c, aligned) in [(Dtype::F32, false), (operand, true)] {
+                let kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, aligned);
+                kernels.insert(kernel.file, (kernel, candidate));
             }
         }
     }
-    assert!(kernels.len() > 50, "only {} kernels", kernels.len());
-    for (name, kernel) in kernels {
-        lint(kernel.text.expect(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    assert!(kernels.len() > 150, "only {} kernels", kernels.len());
+    for (name, (kernel, candidate)) in kernels {
+        // What a candidate says it needs is what keeps it from devices that have less.
+        let most = candidate.workgroup_bytes().max(1);
+        let cooperative = matches!(candidate, Candidate::Cooperative { .. });
+        lint_for(kernel.text.expect(name), most, cooperative).unwrap_or_else(|fault| panic!("{name}: {fault}"));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
 use crate::graph::plan::Limits;
-use crate::ops::matmul::Layout;
+use crate::ops::matmul::ProductKind;
 use crate::ops::matmul::tune::{self, Effort};
 use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, first_cohort};
@@ -112,7 +112,7 @@ fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
 }
 
 /// Every model of the run, also after its growths, within what the device allows; their matrix products.
-fn check_limits(engine: &Engine, config: &RunConfig) -> Result<Vec<(Layout, [usize; 3])>> {
+fn check_limits(engine: &Engine, config: &RunConfig) -> Result<Vec<ProductKind>> {
     let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
     let mut products = Vec::new();
     for model in config.stages()? {

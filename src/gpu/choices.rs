@@ -56,6 +56,19 @@ pub enum Candidate {
         /// Parts of the sum, computed side by side and added in order.
         splits: u32,
     },
+    /// Matrix units: f16 x f16 -> f32, from tiles staged in workgroup memory. For operands that are both f16.
+    Cooperative {
+        /// Side of a matrix the unit multiplies: 8 or 16.
+        fragment: u32,
+        /// Rows and columns of C of a workgroup.
+        block: [u32; 2],
+        /// Terms staged at a time: a multiple of `fragment`.
+        depth: u32,
+        /// Subgroups down and across the block.
+        subgroups: [u32; 2],
+        /// Invocations of a subgroup.
+        subgroup_size: u32,
+    },
 }
 
 impl Candidate {
@@ -63,14 +76,14 @@ impl Candidate {
     pub fn block(self) -> [usize; 2] {
         match self {
             Self::Lanes { lanes, rows, columns, .. } => [rows as usize, (lanes * columns) as usize],
-            Self::Tiles { block, .. } => block.map(|n| n as usize),
+            Self::Tiles { block, .. } | Self::Cooperative { block, .. } => block.map(|n| n as usize),
         }
     }
 
     /// Parts of the sum.
     pub fn splits(self) -> usize {
         match self {
-            Self::Lanes { .. } => 1,
+            Self::Lanes { .. } | Self::Cooperative { .. } => 1,
             Self::Tiles { splits, .. } => splits as usize,
         }
     }
@@ -88,6 +101,21 @@ impl Candidate {
         match self {
             Self::Lanes { lanes, .. } => lanes,
             Self::Tiles { block, thread, .. } => (block[0] / thread[0]) * (block[1] / thread[1]),
+            Self::Cooperative { subgroups: [down, across], subgroup_size, .. } => down * across * subgroup_size,
+        }
+    }
+
+    /// Bytes of workgroup memory.
+    pub fn workgroup_bytes(self) -> u32 {
+        match self {
+            Self::Lanes { .. } => 0,
+            // Two tiles of vectors, a row of each padded by one.
+            Self::Tiles { block, depth, .. } => 16 * depth * ((block[0] + block[1]) / 4 + 2),
+            // Two tiles of f16, rows padded by eight, and a fragment of f32 for each subgroup.
+            Self::Cooperative { block, depth, fragment, subgroups: [down, across], .. } => {
+                let tile = |side: u32| (side * (depth + 8)).max(depth * (side + 8));
+                2 * (tile(block[0]) + tile(block[1])) + 4 * down * across * fragment * fragment
+            }
         }
     }
 }
@@ -102,6 +130,9 @@ impl fmt::Display for Candidate {
             Self::Tiles { block: [m, n], depth, thread: [tm, tn], splits } => {
                 write!(f, "tiles-{m}x{n}x{depth}-{tm}x{tn}")?;
                 if splits > 1 { write!(f, "-split{splits}") } else { Ok(()) }
+            }
+            Self::Cooperative { fragment, block: [m, n], depth, subgroups: [down, across], subgroup_size } => {
+                write!(f, "cooperative{fragment}-{m}x{n}x{depth}-{down}x{across}-s{subgroup_size}")
             }
         }
     }
@@ -128,6 +159,11 @@ fn parse(text: &str) -> Option<Candidate> {
         let unroll = parts.next()?.strip_prefix('u')?.parse().ok()?;
         let broadcast = parts.next().is_some();
         Candidate::Lanes { lanes: lanes.parse().ok()?, rows, columns, unroll, broadcast }
+    } else if let Some(fragment) = kind.strip_prefix("cooperative") {
+        let [m, n, depth] = sizes(parts.next()?)?;
+        let subgroups = sizes(parts.next()?)?;
+        let subgroup_size = parts.next()?.strip_prefix('s')?.parse().ok()?;
+        Candidate::Cooperative { fragment: fragment.parse().ok()?, block: [m, n], depth, subgroups, subgroup_size }
     } else {
         let [m, n, depth] = sizes(parts.next()?)?;
         let thread = sizes(parts.next()?)?;
@@ -142,6 +178,13 @@ fn parse(text: &str) -> Option<Candidate> {
                 && splits > 0
                 && (0..2).all(|i| thread[i] > 0 && thread[i].is_multiple_of(4) && block[i].is_multiple_of(thread[i]))
         }
+        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size } => {
+            [8, 16].contains(&fragment)
+                && subgroup_size > 0
+                && depth > 0
+                && depth.is_multiple_of(fragment)
+                && (0..2).all(|i| subgroups[i] > 0 && block[i] > 0 && block[i].is_multiple_of(subgroups[i] * fragment))
+        }
     };
     (sound && candidate.to_string() == text).then_some(candidate)
 }
@@ -152,19 +195,34 @@ fn sizes<const N: usize>(text: &str) -> Option<[u32; N]> {
     numbers.try_into().ok()
 }
 
-/// Products that are alike for the choice of a kernel: the layout, and m, n, k rounded up to powers of two.
+/// What tuning needs to know of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProductKind {
+    /// Which operand is transposed.
+    pub layout: Layout,
+    /// m, n, k.
+    pub size: [usize; 3],
+    /// Whether both operands are f16.
+    pub half: bool,
+}
+
+/// Products that are alike for the choice of a kernel: the layout, m, n, k rounded up to powers of two,
+/// and the type of the operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShapeClass {
     /// Which operand is transposed.
     pub layout: Layout,
     /// m, n, k, each a power of two.
     pub size: [usize; 3],
+    /// Whether both operands are f16.
+    pub half: bool,
 }
 
 impl ShapeClass {
     /// The class of one product.
-    pub fn of(layout: Layout, size: [usize; 3]) -> Self {
-        Self { layout, size: size.map(|n| n.max(1).next_power_of_two()) }
+    pub fn of(product: ProductKind) -> Self {
+        let ProductKind { layout, size, half } = product;
+        Self { layout, size: size.map(|n| n.max(1).next_power_of_two()), half }
     }
 }
 
@@ -175,8 +233,10 @@ impl FromStr for ShapeClass {
     fn from_str(text: &str) -> Result<Self> {
         let parse = || {
             let (layout, size) = text.split_once(' ')?;
+            let (size, half) = size.strip_suffix(" f16").map_or((size, false), |size| (size, true));
             let layout = Layout::ALL.into_iter().find(|known| format!("{known:?}") == layout)?;
-            let class = Self::of(layout, sizes(size)?.map(|n: u32| n as usize));
+            let size = sizes(size)?.map(|n: u32| n as usize);
+            let class = Self::of(ProductKind { layout, size, half });
             (class.to_string() == text).then_some(class)
         };
         parse().ok_or_else(|| Error::input(format!("\"{text}\" is no class of matrix products, such as NT 512x64x64")))
@@ -186,7 +246,7 @@ impl FromStr for ShapeClass {
 impl fmt::Display for ShapeClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [m, n, k] = self.size;
-        write!(f, "{:?} {m}x{n}x{k}", self.layout)
+        write!(f, "{:?} {m}x{n}x{k}{}", self.layout, if self.half { " f16" } else { "" })
     }
 }
 
@@ -201,12 +261,22 @@ pub struct Ability {
     pub invocations: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
+    /// f16 in storage and arithmetic.
+    pub half: bool,
+    /// Side of the square f16 x f16 -> f32 matrices its matrix units multiply, where they may be used.
+    pub fragment: Option<u32>,
 }
 
 impl Ability {
     /// What every WebGPU device can do.
-    pub const WEBGPU_DEFAULT: Self =
-        Self { software: false, subgroup: None, invocations: 256, workgroup_bytes: 16 * 1024 };
+    pub const WEBGPU_DEFAULT: Self = Self {
+        software: false,
+        subgroup: None,
+        invocations: 256,
+        workgroup_bytes: 16 * 1024,
+        half: false,
+        fragment: None,
+    };
 
     /// What an open device can do.
     pub fn of(gpu: &Gpu) -> Self {
@@ -217,18 +287,21 @@ impl Ability {
             subgroup: one_size.then_some(least),
             invocations: gpu.limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: gpu.limits.max_compute_workgroup_storage_size,
+            half: gpu.features.contains(wgpu::Features::SHADER_F16),
+            fragment: gpu.fragment,
         }
     }
 
     /// Whether a device can run a candidate.
     pub fn fits(&self, candidate: Candidate) -> bool {
-        let shared = match candidate {
-            Candidate::Lanes { lanes, broadcast, .. } if broadcast && self.subgroup != Some(lanes) => return false,
-            Candidate::Lanes { .. } => 0,
-            // Two tiles of vectors, a row of each padded by one.
-            Candidate::Tiles { block, depth, .. } => 16 * depth * ((block[0] + block[1]) / 4 + 2),
+        let able = match candidate {
+            Candidate::Lanes { lanes, broadcast, .. } => !broadcast || self.subgroup == Some(lanes),
+            Candidate::Tiles { .. } => true,
+            Candidate::Cooperative { fragment, subgroup_size, .. } => {
+                self.half && self.fragment == Some(fragment) && self.subgroup == Some(subgroup_size)
+            }
         };
-        candidate.invocations() <= self.invocations && shared <= self.workgroup_bytes
+        able && candidate.invocations() <= self.invocations && candidate.workgroup_bytes() <= self.workgroup_bytes
     }
 
     /// The candidate used where nothing was measured.
@@ -299,10 +372,12 @@ impl Choices {
         self.0.table.iter().map(|(class, candidate)| (class.to_string(), candidate.to_string())).collect()
     }
 
-    /// The candidate for one product of size (m, n, k).
-    pub fn pick(&self, layout: Layout, size: [usize; 3]) -> Candidate {
+    /// The candidate for one product.
+    pub fn pick(&self, product: ProductKind) -> Candidate {
         let Inner { ability, forced, table } = &*self.0;
-        forced.or_else(|| table.get(&ShapeClass::of(layout, size)).copied()).unwrap_or_else(|| ability.usual(size))
+        let measured = || table.get(&ShapeClass::of(product)).copied();
+        let chosen = forced.or_else(measured).filter(|c| product.half || !matches!(c, Candidate::Cooperative { .. }));
+        chosen.unwrap_or_else(|| ability.usual(product.size))
     }
 }
 
@@ -312,7 +387,13 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for name in ["lanes8-16x4-u4-broadcast", "lanes8-1x8-u4", "tiles-64x64x16-4x4", "tiles-64x32x8-8x4-split4"] {
+        for name in [
+            "lanes8-16x4-u4-broadcast",
+            "lanes8-1x8-u4",
+            "tiles-64x64x16-4x4",
+            "tiles-64x32x8-8x4-split4",
+            "cooperative16-128x64x32-2x2-s32",
+        ] {
             assert_eq!(name.parse::<Candidate>().unwrap().to_string(), name);
         }
         let wrong = ["", "lanes", "lanes8-16-u4", "lanes8-16x4-u4-b", "lanes0-1x1-u1", "tiles-64x64x16-4x4-split0"];
@@ -323,14 +404,15 @@ mod tests {
 
     #[test]
     fn classes_round_up_and_unknown_classes_get_the_usual_candidate() {
-        let class = ShapeClass::of(Layout::NT, [1000, 512, 1]);
+        let product = |layout, size| ProductKind { layout, size, half: false };
+        let class = ShapeClass::of(product(Layout::NT, [1000, 512, 1]));
         assert_eq!(class.to_string(), "NT 1024x512x1");
         assert_eq!("NT 1024x512x1".parse::<ShapeClass>().unwrap(), class);
         assert!("NT 1000x512x1".parse::<ShapeClass>().is_err() && "NT 8x8".parse::<ShapeClass>().is_err());
         let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
         let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], splits: 1 };
         let choices = choices.with_table([(class, other)].into());
-        assert_eq!(choices.pick(Layout::NT, [600, 300, 1]), other);
-        assert_eq!(choices.pick(Layout::NN, [600, 300, 1]), Ability::WEBGPU_DEFAULT.usual([600, 300, 1]));
+        assert_eq!(choices.pick(product(Layout::NT, [600, 300, 1])), other);
+        assert_eq!(choices.pick(product(Layout::NN, [600, 300, 1])), Ability::WEBGPU_DEFAULT.usual([600, 300, 1]));
     }
 }

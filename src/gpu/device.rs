@@ -40,6 +40,8 @@ pub struct Gpu {
     pub limits: Limits,
     /// Optional features that are on: timestamps, f16, subgroups.
     pub features: Features,
+    /// Side of the square f16 x f16 -> f32 matrices that its matrix units multiply, where they can be used.
+    pub fragment: Option<u32>,
     /// Whether it runs on the CPU.
     pub software: bool,
     /// Why this adapter was chosen, for a line to the user.
@@ -75,20 +77,25 @@ impl Gpu {
         let software = candidate.is_software();
         let Candidate { info, adapter, .. } = candidate;
         let limits = limits(usable(adapter.limits()));
-        let features = adapter.features() & WANTED;
+        let mut features = adapter.features() & WANTED;
+        let fragment = fragment(&adapter).filter(|_| features.contains(Features::SHADER_F16 | Features::SUBGROUP));
+        if fragment.is_some() {
+            features |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        }
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("tokenformer"),
             required_features: features,
             required_limits: limits.clone(),
             // The plan allocates a few large buffers; wgpu's default would round each up to 128 MiB blocks.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features: if fragment.is_some() { experimental() } else { Default::default() },
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request)
             .map_err(|cause| Error::device(format!("cannot open adapter \"{}\": {}", info.name, plain(&cause))))?;
         let fault = Fault::default();
         fault.watch(&device);
-        Ok(Self { device, queue, info, limits, features, software, why, fault })
+        Ok(Self { device, queue, info, limits, features, fragment, software, why, fault })
     }
 
     /// The first error or loss since the device was opened, if any.
@@ -176,6 +183,30 @@ impl Gpu {
     pub fn cache_key(&self) -> String {
         cache_key(&self.info)
     }
+}
+
+/// The matrices of f16 that are multiplied into f32: 16 x 16 on most GPUs, 8 x 8 on Apple's.
+fn fragment(adapter: &wgpu::Adapter) -> Option<u32> {
+    if !adapter.features().contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        return None;
+    }
+    let offered = adapter.cooperative_matrix_properties();
+    let has = |side: &u32| {
+        offered.iter().any(|p| {
+            [p.m_size, p.n_size, p.k_size] == [*side; 3]
+                && p.ab_type == wgpu::CooperativeScalarType::F16
+                && p.cr_type == wgpu::CooperativeScalarType::F32
+        })
+    };
+    [16, 8].into_iter().find(has)
+}
+
+/// The permission wgpu asks for before it enables an experimental feature.
+#[allow(unsafe_code)]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: what is asked is to accept that the feature may have defects. It is used by the generated matrix
+    // products only, in the way its documentation shows, and their results are verified before they are used.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 /// What may be used of an adapter's limits: bindings up to [`MAX_BINDING_BYTES`], buffers of whole words.

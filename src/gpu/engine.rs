@@ -55,7 +55,7 @@ impl Block {
 
     /// The same memory holding a smaller tensor.
     pub fn sized(&self, bytes: u64) -> Self {
-        Self { allocation: self.allocation.clone(), bytes, bound: bytes.max(4) }
+        Self { allocation: self.allocation.clone(), bytes, bound: bytes.max(4).next_multiple_of(4) }
     }
 }
 
@@ -271,7 +271,8 @@ impl Engine {
 
     fn compile(&self, kernel: &'static Kernel) -> Result<Compiled> {
         let device = &self.gpu.device;
-        let source = kernel.text.map_or_else(|| shader::source(kernel.file), |text| Ok(text.to_owned()))?;
+        let source =
+            kernel.text.map_or_else(|| shader::source(kernel.file, kernel.real), |text| Ok(text.to_owned()))?;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.file),

@@ -5,8 +5,37 @@
 //! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
 //! would be compiled again.)
 
+use super::shader;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+
+/// Type of the elements of a tensor, as stored; kernels compute in f32 whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Dtype {
+    /// 32 bits: f32, or u32 token ids.
+    #[default]
+    F32,
+    /// 16 bits: f16.
+    F16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// As WGSL and benchmarks write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
 
 /// How a kernel uses one binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,19 +61,21 @@ pub struct Kernel {
     pub flags: &'static [(&'static str, bool)],
     /// The shader itself, where it is generated; its name in `file` tells it from all others.
     pub text: Option<&'static str>,
+    /// What `Real`, the type of activations, is in the file.
+    pub real: Dtype,
 }
 
 /// By name: two kernels of one name are equal.
 impl std::hash::Hash for Kernel {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (self.file, self.entry, self.flags).hash(state);
+        (self.file, self.entry, self.flags, self.real).hash(state);
     }
 }
 
 impl Kernel {
     /// A kernel without `override` constants.
     pub const fn new(file: &'static str, entry: &'static str, bindings: &'static [Access]) -> Self {
-        Self { file, entry, bindings, flags: &[], text: None }
+        Self { file, entry, bindings, flags: &[], text: None, real: Dtype::F32 }
     }
 
     /// The same kernel with values for its `override` constants.
@@ -68,12 +99,27 @@ impl Kernel {
         kernel
     }
 
+    /// The same kernel with activations of another type. A generated kernel has its types in its text.
+    pub fn in_precision(&'static self, real: Dtype) -> &'static Self {
+        if self.real == real || self.text.is_some() || !shader::is_generic(self.file) {
+            return self;
+        }
+        static KNOWN: Mutex<BTreeMap<(usize, Dtype), &'static Kernel>> = Mutex::new(BTreeMap::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let Self { file, entry, bindings, flags, text, .. } = *self;
+        // By address: kernels are statics.
+        known
+            .entry((std::ptr::from_ref(self).addr(), real))
+            .or_insert_with(|| Box::leak(Box::new(Self { file, entry, bindings, flags, text, real })))
+    }
+
     /// `file:entry`, for messages and labels.
     pub fn name(&self) -> String {
         if self.text.is_some() {
             return self.file.to_owned();
         }
-        format!("{}:{}", self.file.trim_end_matches(".wgsl"), self.entry)
+        let half = if self.real == Dtype::F16 { ":f16" } else { "" };
+        format!("{}:{}{half}", self.file.trim_end_matches(".wgsl"), self.entry)
     }
 }
 

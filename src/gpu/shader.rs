@@ -2,6 +2,7 @@
 //!
 //! `#import` is the only directive, so every file but for that line is plain WGSL.
 
+use super::kernel::Dtype;
 use crate::error::{Error, Result};
 
 macro_rules! shader_files {
@@ -23,9 +24,13 @@ shader_files!(
     "linear.wgsl",
     "layer_norm.wgsl",
     "pattention.wgsl",
+    "real.wgsl",
     "reduce.wgsl",
     "rotary.wgsl",
 );
+
+/// The line that makes a file generic.
+const REAL_IMPORT: &str = "#import \"real.wgsl\"";
 
 fn file(name: &str) -> Result<&'static str> {
     FILES
@@ -35,14 +40,23 @@ fn file(name: &str) -> Result<&'static str> {
         .ok_or_else(|| Error::usage(format!("no shader file \"{name}\"; this is a defect")))
 }
 
-/// The complete WGSL of a file.
+/// Whether a file is written for activations of any type: it imports the alias `Real`.
+pub fn is_generic(name: &str) -> bool {
+    file(name).is_ok_and(|text| text.contains(REAL_IMPORT))
+}
+
+/// The complete WGSL of a file, with `Real` as `real`.
 ///
 /// # Errors
 /// A file that does not exist, or that imports one that does not.
-pub fn source(name: &str) -> Result<String> {
+pub fn source(name: &str, real: Dtype) -> Result<String> {
     let mut text = String::new();
+    if real == Dtype::F16 {
+        text.push_str("enable f16;\n");
+    }
     for line in file(name)?.lines() {
         match line.strip_prefix("#import ") {
+            Some(_) if line == REAL_IMPORT && real == Dtype::F16 => text.push_str("alias Real = f16;\n"),
             Some(import) => text.push_str(file(import.trim().trim_matches('"'))?),
             None => text.push_str(line),
         }

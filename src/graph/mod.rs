@@ -10,11 +10,12 @@ pub mod plan;
 mod recompute;
 
 use crate::error::{Error, Result};
-use crate::gpu::choices::{Choices, Layout};
-use crate::gpu::kernel::{Access, Dims, Kernel, workgroups};
+use crate::gpu::choices::{Choices, ProductKind};
+use crate::gpu::kernel::{Access, Dims, Dtype, Kernel, workgroups};
 use std::collections::HashMap;
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+static CAST: Kernel = Kernel::new("elementwise.wgsl", "cast", &[Access::Read, Access::Write]);
 
 /// Handle of a tensor in one [`Graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,13 +49,15 @@ pub enum Class {
     Activation,
 }
 
-/// Name, shape and class of a tensor. All elements are 32 bits wide (f32, or u32 token ids).
+/// Name, shape, element type and class of a tensor.
 #[derive(Debug, Clone)]
 pub struct TensorInfo {
     /// Unique among tensors that outlive a plan; a label otherwise.
     pub name: String,
     /// Extent of each axis, row-major.
     pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: Dtype,
     /// Purpose.
     pub class: Class,
 }
@@ -67,7 +70,7 @@ impl TensorInfo {
 
     /// Size in bytes, saturating.
     pub fn bytes(&self) -> u64 {
-        self.elements().map_or(u64::MAX, |n| (n as u64).saturating_mul(4))
+        self.elements().map_or(u64::MAX, |n| (n as u64).saturating_mul(self.dtype.bytes()))
     }
 }
 
@@ -97,9 +100,12 @@ pub struct Graph {
     /// First call of the backward pass; what lives across it is a saved activation.
     forward_end: Option<usize>,
     training: bool,
+    precision: Dtype,
+    /// Copies of parameters in another precision.
+    weights: HashMap<Tensor, Tensor>,
     /// First call of each layer, and one past the last layer.
     layers: Vec<usize>,
-    products: Vec<(Layout, [usize; 3])>,
+    products: Vec<ProductKind>,
     choices: Choices,
 }
 
@@ -113,6 +119,8 @@ impl Graph {
             grads: HashMap::new(),
             forward_end: None,
             training: false,
+            precision: Dtype::F32,
+            weights: HashMap::new(),
             layers: Vec::new(),
             products: Vec::new(),
             choices: choices.clone(),
@@ -130,12 +138,12 @@ impl Graph {
     }
 
     /// Notes that a matrix product of size (m, n, k) is part of this, for tuning.
-    pub fn note_product(&mut self, layout: Layout, size: [usize; 3]) {
-        self.products.push((layout, size));
+    pub fn note_product(&mut self, product: ProductKind) {
+        self.products.push(product);
     }
 
     /// Every matrix product, in order.
-    pub fn products(&self) -> &[(Layout, [usize; 3])] {
+    pub fn products(&self) -> &[ProductKind] {
         &self.products
     }
 
@@ -146,7 +154,11 @@ impl Graph {
 
     /// Adds a tensor of any class.
     pub fn tensor(&mut self, name: impl Into<String>, shape: &[usize], class: Class) -> Tensor {
-        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), class });
+        self.typed(name, shape, Dtype::F32, class)
+    }
+
+    pub(crate) fn typed(&mut self, name: impl Into<String>, shape: &[usize], dtype: Dtype, class: Class) -> Tensor {
+        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), dtype, class });
         Tensor(self.tensors.len() - 1)
     }
 
@@ -160,9 +172,47 @@ impl Graph {
         self.tensor(name, shape, Class::State)
     }
 
-    /// Adds a tensor that lives within one run.
+    /// Adds a tensor that lives within one run, in the precision of the graph.
     pub fn activation(&mut self, name: &str, shape: &[usize]) -> Tensor {
+        self.typed(name, shape, self.precision, Class::Activation)
+    }
+
+    /// Adds a tensor that lives within one run and is f32 in every precision: statistics and partial sums.
+    pub fn statistic(&mut self, name: &str, shape: &[usize]) -> Tensor {
         self.tensor(name, shape, Class::Activation)
+    }
+
+    /// Records activations in `precision` from here on. With f16 the kernels still compute in f32, and parameters
+    /// and their gradients stay f32: products read a copy, see [`Graph::weight`].
+    pub fn set_precision(&mut self, precision: Dtype) {
+        self.precision = precision;
+    }
+
+    /// A parameter as products should read it: itself, or its copy in the precision of the graph, made at its first
+    /// use.
+    pub fn weight(&mut self, parameter: Tensor) -> Result<Tensor> {
+        if self.dtype(parameter) == self.precision {
+            return Ok(parameter);
+        }
+        if let Some(&copy) = self.weights.get(&parameter) {
+            return Ok(copy);
+        }
+        let TensorInfo { name, shape, .. } = self.tensors[parameter.0].clone();
+        let copy = self.activation(&format!("half:{name}"), &shape);
+        self.cast(parameter, copy)?;
+        self.weights.insert(parameter, copy);
+        Ok(copy)
+    }
+
+    /// Records the conversion of `from` (f32) into `to`, of the same length.
+    pub fn cast(&mut self, from: Tensor, to: Tensor) -> Result<()> {
+        let elements = self.tensors[from.0].elements().unwrap_or(0);
+        self.call(&CAST, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)
+    }
+
+    /// Element type of a tensor.
+    pub fn dtype(&self, tensor: Tensor) -> Dtype {
+        self.tensors[tensor.0].dtype
     }
 
     /// Whether a tensor is a parameter, whose gradient starts from zeros.
@@ -239,6 +289,7 @@ impl Graph {
                 return wrong("binds one tensor twice and writes it");
             }
         }
+        let kernel = kernel.in_precision(self.precision);
         self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops });
         Ok(())
     }
@@ -281,7 +332,7 @@ impl Graph {
         } else {
             (format!("d {}", info.name), Class::Activation)
         };
-        let grad = self.tensor(name, &info.shape, class);
+        let grad = self.typed(name, &info.shape, info.dtype, class);
         self.grads.insert(tensor, grad);
         Ok((grad, parameter))
     }
@@ -304,7 +355,7 @@ impl Graph {
         }
         let info = self.tensors[grad.0].clone();
         let elements = info.elements().unwrap_or(0);
-        let copy = self.activation(&info.name, &info.shape);
+        let copy = self.typed(&info.name, &info.shape, info.dtype, Class::Activation);
         self.call(&COPY, &[grad, copy], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)?;
         self.grads.insert(tensor, copy);
         Ok(copy)

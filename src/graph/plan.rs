@@ -7,7 +7,7 @@
 
 use super::{Call, Class, Graph, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::choices::Layout;
+use crate::gpu::choices::ProductKind;
 use crate::gpu::device::{Gpu, human_bytes};
 use crate::gpu::kernel::{Access, MAX_WORKGROUPS};
 
@@ -74,7 +74,7 @@ pub struct Plan {
     /// Slots, largest first.
     pub slots: Vec<Slot>,
     /// Layout and (m, n, k) of every matrix product, for tuning.
-    pub products: Vec<(Layout, [usize; 3])>,
+    pub products: Vec<ProductKind>,
 }
 
 /// First and last call that touches a tensor.

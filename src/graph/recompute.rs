@@ -56,7 +56,7 @@ impl Graph {
             .into_iter()
             .map(|tensor| {
                 let info = self.tensors[tensor.0].clone();
-                (tensor, self.activation(&info.name, &info.shape))
+                (tensor, self.typed(info.name, &info.shape, info.dtype, info.class))
             })
             .collect();
         let rename = |call: &mut Call| {

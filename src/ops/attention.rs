@@ -73,7 +73,7 @@ pub fn causal_attention(g: &mut Graph, [q, k, v]: [Tensor; 3], run: Tensor, shap
         )));
     }
     let o = g.activation("attention", &[rows, width]);
-    let lse = g.activation("log-sum", &[rows, shape.heads]);
+    let lse = g.statistic("log-sum", &[rows, shape.heads]);
     let dims = move || {
         let Attention { batch, heads, q_rows, kv_rows } = shape;
         Dims::new().u(batch).u(heads).u(head_width).u(q_rows).u(kv_rows).f(1.0 / (head_width as f64).sqrt())
@@ -83,7 +83,7 @@ pub fn causal_attention(g: &mut Graph, [q, k, v]: [Tensor; 3], run: Tensor, shap
     g.call(&FORWARD, &[q, k, v, run, o, lse], dims(), groups, flops)?;
     g.on_backward(move |g| {
         let dout = g.take_grad(o)?;
-        let delta = g.activation("delta", &[rows, shape.heads]);
+        let delta = g.statistic("delta", &[rows, shape.heads]);
         g.call(&DELTA, &[o, dout, delta], dims(), workgroups((rows * shape.heads).div_ceil(64)), 0)?;
         let (dq, add_q) = g.grad_target(q)?;
         let (dk, add_k) = g.grad_target(k)?;

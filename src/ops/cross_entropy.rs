@@ -31,7 +31,7 @@ pub struct Head {
 /// Adds the loss of h (R, C) against `targets` (R) to the first element of `stats`.
 pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats: Tensor, head: Head) -> Result<()> {
     let ((rows, width), (vocab, _)) = (g.matrix(h)?, g.matrix(embed)?);
-    let losses = g.activation("losses", &[rows]);
+    let losses = g.statistic("losses", &[rows]);
     let training = g.is_training();
     let gradients = if training {
         let (dembed, _) = g.grad_target(embed)?;
@@ -62,7 +62,7 @@ pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats
 /// Cross-entropy alone: `logits` (R, V) are replaced by their gradient, losses (R) are returned.
 pub fn cross_entropy(g: &mut Graph, logits: Tensor, targets: Tensor, weight: f64) -> Result<Tensor> {
     let (rows, vocab) = g.matrix(logits)?;
-    let losses = g.activation("losses", &[rows]);
+    let losses = g.statistic("losses", &[rows]);
     let dims = Dims::new().u(rows).u(vocab).u(0).f(weight).flag(true);
     g.call(&FORWARD, &[targets, logits, losses], dims, workgroups(rows), 0)?;
     Ok(losses)

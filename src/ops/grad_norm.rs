@@ -23,7 +23,7 @@ pub fn grad_norm(g: &mut Graph, grads: &[Tensor], stats: Tensor, clip: f64) -> R
     let sizes: Vec<usize> = grads.iter().map(|&t| g.shape(t).iter().product()).collect();
     let shares: Vec<usize> = sizes.iter().map(|n| n.div_ceil(4096).clamp(1, MAX_PARTS)).collect();
     let total: usize = shares.iter().sum();
-    let parts = g.activation("squares", &[total, 2]);
+    let parts = g.statistic("squares", &[total, 2]);
     let mut first = 0;
     for ((&grad, n), share) in grads.iter().zip(sizes).zip(shares) {
         g.call(&SQUARE_SUMS, &[grad, parts], Dims::new().u(n).u(first).f(0.0), workgroups(share), 0)?;

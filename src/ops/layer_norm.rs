@@ -21,7 +21,7 @@ static BACKWARD_PARAMETERS: Kernel =
 pub fn layer_norm(g: &mut Graph, x: Tensor, affine: Option<(Tensor, Tensor)>, eps: f64) -> Result<Tensor> {
     let (rows, columns) = g.matrix(x)?;
     let y = g.activation("layer norm", &[rows, columns]);
-    let stats = g.activation("mean and rstd", &[rows, 2]);
+    let stats = g.statistic("mean and rstd", &[rows, 2]);
     let dims = move |accumulate| Dims::new().u(rows).u(columns).f(eps).flag(accumulate);
     match affine {
         None => g.call(&FORWARD_PLAIN, &[x, y, stats], dims(false), workgroups(rows), 0)?,

@@ -7,18 +7,20 @@
 //! | TN | (k, m) | (k, n) | A^T B | B dC^T | A dC |
 
 pub mod candidates;
+mod cooperative;
 mod lanes;
-mod source;
+pub mod source;
 mod tiles;
 pub mod tune;
 
 use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::gpu::choices::Candidate;
-pub use crate::gpu::choices::Layout;
+pub use crate::gpu::choices::{Layout, ProductKind};
 use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use source::Types;
 
 static SUM_PARTS: Kernel = Kernel::new("reduce.wgsl", "sum_parts", &[Read, Write]);
 
@@ -53,10 +55,13 @@ impl Product {
         // From row to row as stored, and from one term of the sum to the next.
         let (a_stride, a_term) = if self.layout == Layout::TN { (m, m) } else { (k, 1) };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
-        let candidate = g.choices().pick(self.layout, self.size);
-        g.note_product(self.layout, self.size);
+        let types = Types { a: g.dtype(a), b: g.dtype(b), c: g.dtype(c) };
+        let half = types.a == Dtype::F16 && types.b == Dtype::F16;
+        let product = ProductKind { layout: self.layout, size: self.size, half };
+        let candidate = g.choices().pick(product);
+        g.note_product(product);
         let aligned = a_offset.is_multiple_of(4) && a_stride.is_multiple_of(4);
-        let kernel = candidates::kernel(candidate, self.layout, aligned);
+
         let [block_rows, block_columns] = candidate.block();
         let blocks = m.div_ceil(block_rows) * n.div_ceil(block_columns);
         for first in (0..k).step_by(MAX_SUM) {
@@ -66,11 +71,13 @@ impl Product {
             let flops = 2 * (m * n) as u64 * terms as u64;
             let (part, parts) = split(candidate, terms);
             if parts == 1 {
+                let kernel = candidates::kernel(candidate, self.layout, types, aligned);
                 let dims = dims.u(c_offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
                 g.call(kernel, &[a, b, c], dims, workgroups(blocks), flops)?;
                 continue;
             }
-            let partial = g.activation("parts of a product", &[parts, m, n]);
+            let partial = g.statistic("parts of a product", &[parts, m, n]);
+            let kernel = candidates::kernel(candidate, self.layout, Types { c: Dtype::F32, ..types }, aligned);
             let dims = dims.u(0).u(a_stride).u(b_stride).flag(false).u(part);
             g.call(kernel, &[a, b, partial], dims, workgroups(blocks * parts), flops)?;
             let dims = Dims::new().u(m * n).u(parts).u(c_offset).flag(accumulate);

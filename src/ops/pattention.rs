@@ -76,7 +76,7 @@ pub fn with_weights(
     }
     let (forward, backward) = settings.kernels();
     let scores = g.activation("scores", &[rows, n]);
-    let stats = g.activation("row norms", &[rows, 2]);
+    let stats = g.statistic("row norms", &[rows, 2]);
     let weights = g.activation("token weights", &[rows, n]);
     let out = g.activation("pattention", &[rows, c_out]);
     Product::new(Layout::NT, [rows, n, c_in]).record(g, x, keys, scores)?;
@@ -87,7 +87,7 @@ pub fn with_weights(
         let dout = g.take_grad(out)?;
         let accumulate = |layout, size, accumulate| Product { accumulate, ..Product::new(layout, size) };
         let weights = g.activation("token weights again", &[rows, n]);
-        let norms = g.activation("row norms again", &[rows, 2]);
+        let norms = g.statistic("row norms again", &[rows, 2]);
         g.call(forward, &[scores, weights, norms], settings.dims(rows, n), workgroups(rows), 0)?;
         let (dvalues, add) = g.grad_target(values)?;
         accumulate(Layout::TN, [n, c_out, rows], add).record(g, weights, dout, dvalues)?;

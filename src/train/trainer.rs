@@ -18,7 +18,7 @@ use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Segment, Update};
-use crate::ops::matmul::{Layout, MAX_SUM};
+use crate::ops::matmul::{MAX_SUM, ProductKind};
 use crate::ops::rotary;
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ impl RunPlans {
     }
 
     /// Every matrix product of the run: what tuning is about.
-    pub fn products(&self) -> Vec<(Layout, [usize; 3])> {
+    pub fn products(&self) -> Vec<ProductKind> {
         self.all().into_iter().flat_map(|plan| plan.products.iter().copied()).collect()
     }
 

@@ -1,17 +1,19 @@
 //! Which candidates a device can run, and their kernels.
 
+use super::cooperative::Cooperative;
 use super::lanes::Lanes;
+use super::source::Types;
 use super::tiles::Tiles;
-use crate::gpu::choices::{Ability, Candidate, Layout};
+use crate::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::Kernel;
 
 /// The kernel of a candidate. `aligned`: rows of A start at multiples of four elements, so that it may be read
 /// in vectors where k is its fastest axis.
-pub fn kernel(candidate: Candidate, layout: Layout, aligned: bool) -> &'static Kernel {
+pub fn kernel(candidate: Candidate, layout: Layout, types: Types, aligned: bool) -> &'static Kernel {
     let name = |suffix: &str| {
         let layout = format!("{layout:?}").to_lowercase();
-        format!("matmul-{layout}-{}{suffix}", candidate.unsplit())
+        format!("matmul-{layout}-{}{}{suffix}", candidate.unsplit(), types.suffix())
     };
     let bindings = &[Read, Read, Write];
     match candidate {
@@ -19,19 +21,28 @@ pub fn kernel(candidate: Candidate, layout: Layout, aligned: bool) -> &'static K
             let a_vectors = aligned && broadcast && layout != Layout::TN && unroll.is_multiple_of(4);
             let name = name(if a_vectors { "-vec4" } else { "" });
             let lanes = Lanes { lanes, rows, columns, unroll, broadcast, a_vectors };
-            Kernel::generated(&name, bindings, || lanes.generate(&name, layout))
+            Kernel::generated(&name, bindings, || lanes.generate(&name, layout, types))
         }
         Candidate::Tiles { block, depth, thread, .. } => {
             let name = name("");
-            Kernel::generated(&name, bindings, || Tiles { block, depth, thread }.generate(&name, layout))
+            Kernel::generated(&name, bindings, || Tiles { block, depth, thread }.generate(&name, layout, types))
+        }
+        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size } => {
+            let name = name("");
+            let kind = Cooperative { fragment, block, depth, subgroups, subgroup_size };
+            Kernel::generated(&name, bindings, || kind.generate(&name, layout, types))
         }
     }
 }
 
-/// The candidates worth timing for a product of size (m, n, k), the usual one first. `all`: also those that are
-/// rarely the best.
-pub fn candidates(ability: &Ability, layout: Layout, size: [usize; 3], all: bool) -> Vec<Candidate> {
+/// The candidates worth timing for a product, the usual one first. `all`: also those that are rarely the best.
+pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
+    let ProductKind { layout, size, half } = product;
     let mut list = vec![ability.usual(size)];
+    // Software drivers emulate matrix units, slowly.
+    if half && !ability.software {
+        list.extend(cooperative(ability, all));
+    }
     if ability.software {
         list.extend(software(ability, size, all));
     } else {
@@ -66,6 +77,20 @@ fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidat
             one(8, 4, 4, false),
             Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], splits: 1 },
         ]);
+    }
+    list
+}
+
+fn cooperative(ability: &Ability, all: bool) -> Vec<Candidate> {
+    let (Some(fragment), Some(subgroup_size)) = (ability.fragment, ability.subgroup) else { return Vec::new() };
+    let one = |block, depth, subgroups| Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size };
+    let mut list = if fragment == 8 {
+        vec![one([64, 64], 32, [2, 4]), one([64, 32], 32, [2, 2])]
+    } else {
+        vec![one([128, 128], 32, [2, 2]), one([64, 64], 32, [2, 2]), one([128, 128], 32, [2, 4])]
+    };
+    if all {
+        list.extend([one([256, 128], 32, [4, 2]), one([128, 64], 32, [2, 2]), one([32, 32], 32, [1, 2])]);
     }
     list
 }

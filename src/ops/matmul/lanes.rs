@@ -4,7 +4,7 @@
 //! so every accumulator is a variable of its own and the loop over k takes several terms a turn. A load whose
 //! address differs by lane is a gather; with `broadcast` the rows of A cost one gather for all lanes.
 
-use super::source::{a_index, b_index, begin};
+use super::source::{Types, a_index, b_index, begin};
 use crate::gpu::choices::Layout;
 
 /// The numbers of [`crate::gpu::choices::Candidate::Lanes`].
@@ -26,9 +26,9 @@ impl Lanes {
     }
 
     /// The WGSL.
-    pub fn generate(&self, name: &str, layout: Layout) -> String {
+    pub fn generate(&self, name: &str, layout: Layout, types: Types) -> String {
         let Self { lanes, rows, columns, unroll, .. } = *self;
-        let mut code = begin(name, layout, self.a_vectors);
+        let mut code = begin(name, layout, types, self.a_vectors, "");
         let width = lanes * columns;
         code.push(format!(
             "@compute @workgroup_size({lanes})
@@ -87,7 +87,7 @@ impl Lanes {
         for i in 0..count {
             for j in 0..columns {
                 let step = if layout == Layout::NT { format!("{i}u") } else { format!("{i}u * dims.b_stride") };
-                line(format!("let b{i}_{j} = b[b{j} + {step}];"));
+                line(format!("let b{i}_{j} = f32(b[b{j} + {step}]);"));
             }
             for r in 0..self.a_loads() {
                 let value = match (self.a_vectors, layout) {
@@ -101,7 +101,7 @@ impl Lanes {
                     (false, Layout::TN) => format!("a[a{r} + {i}u * dims.a_stride]"),
                     (false, _) => format!("a[a{r} + {i}u]"),
                 };
-                line(format!("let a{i}_{r} = {value};"));
+                line(format!("let a{i}_{r} = f32({value});"));
             }
             for r in 0..rows {
                 line(if self.broadcast {

@@ -1,6 +1,7 @@
 //! What the generated kernels share: the uniform block, the bindings, and how C is written.
 
 use crate::gpu::choices::Layout;
+use crate::gpu::kernel::Dtype;
 use std::fmt::Write;
 
 /// WGSL in the making: lines, indented by their braces.
@@ -44,15 +45,48 @@ pub fn b_index(layout: Layout, i: &str, column: &str) -> String {
     }
 }
 
-/// Header, uniform block, bindings and `store`. `a_vectors` binds A as `vec4`.
-pub fn begin(title: &str, layout: Layout, a_vectors: bool) -> Code {
+/// Element types of A, B and C as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Types {
+    /// Of A.
+    pub a: Dtype,
+    /// Of B.
+    pub b: Dtype,
+    /// Of C.
+    pub c: Dtype,
+}
+
+impl Types {
+    /// Whether anything is f16.
+    pub fn any_half(self) -> bool {
+        [self.a, self.b, self.c].contains(&Dtype::F16)
+    }
+
+    /// Nothing where all are f32, or a letter for each: h for f16, s for f32.
+    pub fn suffix(self) -> String {
+        let letter = |dtype| if dtype == Dtype::F16 { 'h' } else { 's' };
+        if self.any_half() {
+            format!("-{}", [self.a, self.b, self.c].map(letter).iter().collect::<String>())
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// Header, uniform block, bindings and `store`. `a_vectors` binds A as `vec4`; `directives` come first.
+pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, directives: &str) -> Code {
     let mut code = Code::default();
+    if types.any_half() {
+        code.push("enable f16;");
+    }
+    code.push(directives);
     let (a_shape, b_shape) = match layout {
         Layout::NN => ("(m, k)", "(k, n)"),
         Layout::NT => ("(m, k)", "(n, k)"),
         Layout::TN => ("(k, m)", "(k, n)"),
     };
-    let a_type = if a_vectors { "vec4<f32>" } else { "f32" };
+    let [a, b, c] = [types.a, types.b, types.c].map(Dtype::name);
+    let a_type = if a_vectors { format!("vec4<{a}>") } else { a.to_owned() };
     code.push(format!(
         "// Generated: {title}. C = op(A) op(B), {layout:?}.
         // Order of summation: k ascending into one accumulator an output, so zeros appended along k change no bit.
@@ -72,13 +106,13 @@ pub fn begin(title: &str, layout: Layout, a_vectors: bool) -> Code {
 
         @group(0) @binding(0) var<uniform> dims: Dims;
         @group(0) @binding(1) var<storage, read> a: array<{a_type}>; // {a_shape}
-        @group(0) @binding(2) var<storage, read> b: array<f32>; // {b_shape}
-        @group(0) @binding(3) var<storage, read_write> c: array<f32>; // (m, n)
+        @group(0) @binding(2) var<storage, read> b: array<{b}>; // {b_shape}
+        @group(0) @binding(3) var<storage, read_write> c: array<{c}>; // (m, n)
 
         fn store(row: u32, column: u32, shift: u32, value: f32) {{
         if (row < dims.m && column < dims.n) {{
         let at = dims.c_offset + shift + row * dims.n + column;
-        c[at] = value + select(0.0, c[at], dims.accumulate == 1u);
+        c[at] = {c}(value + select(0.0, f32(c[at]), dims.accumulate == 1u));
         }}
         }}
         "

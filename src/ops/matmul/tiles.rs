@@ -5,7 +5,7 @@
 //! vectors of four rows (or columns), a row padded by one vector, so that neighbouring invocations read
 //! different banks; each invocation holds rows ty + 16 q (in vectors) and the like of C in registers.
 
-use super::source::{a_index, b_index, begin};
+use super::source::{Types, a_index, b_index, begin};
 use crate::gpu::choices::Layout;
 
 /// The numbers of [`crate::gpu::choices::Candidate::Tiles`].
@@ -32,19 +32,19 @@ impl Tiles {
     }
 
     /// The WGSL.
-    pub fn generate(&self, name: &str, layout: Layout) -> String {
+    pub fn generate(&self, name: &str, layout: Layout, types: Types) -> String {
         let Self { block: [rows, columns], depth, thread: [thread_rows, thread_columns] } = *self;
         let a = Staged { name: 'a', quads: rows / 4, k_fastest: layout != Layout::TN };
         let b = Staged { name: 'b', quads: columns / 4, k_fastest: layout == Layout::NT };
-        let mut code = begin(name, layout, false);
+        let mut code = begin(name, layout, types, false, "");
         code.push(format!(
             "fn load_a(row: u32, i: u32, end: u32) -> f32 {{
-            let value = a[{}];
+            let value = f32(a[{}]);
             return select(0.0, value, row < dims.m && i < end);
             }}
 
             fn load_b(i: u32, column: u32, end: u32) -> f32 {{
-            let value = b[{}];
+            let value = f32(b[{}]);
             return select(0.0, value, column < dims.n && i < end);
             }}
 

@@ -5,15 +5,18 @@
 //! [`QUICK_BUDGET`], and goes on in the next run where it stopped; what was not reached uses the usual candidate.
 
 use super::candidates::{candidates, kernel};
-use super::{Layout, Product};
+use super::source::Types;
+use super::{Layout, Product, ProductKind};
 use crate::cache;
 use crate::error::{Error, Result, tell};
 use crate::gpu::choices::{Candidate, Choices, ShapeClass};
 use crate::gpu::engine::{Engine, Program};
+use crate::gpu::kernel::Dtype;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{Class, Graph};
 use crate::ops::check::normalised_error;
+use half::f16;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -59,7 +62,7 @@ type Records = BTreeMap<String, Record>;
 /// A device error, or a device that computes the usual product wrongly.
 pub fn tune(
     engine: &Engine,
-    products: &[(Layout, [usize; 3])],
+    products: &[ProductKind],
     effort: Effort,
     stored: &BTreeMap<String, String>,
 ) -> Result<()> {
@@ -82,11 +85,11 @@ pub fn tune(
         tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
     }
     let deadline = (effort == Effort::Quick).then(|| start + QUICK_BUDGET);
-    for (class, size) in &todo {
+    for (class, product) in &todo {
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             break;
         }
-        if let Some((candidate, gflops)) = fastest(engine, class.layout, *size, effort, deadline)? {
+        if let Some((candidate, gflops)) = fastest(engine, *product, effort, deadline)? {
             records.insert(class.to_string(), Record { candidate: candidate.to_string(), gflops });
         }
     }
@@ -103,26 +106,34 @@ pub fn tune(
 }
 
 /// One size of each class, the class with the most work in all first.
-fn classes(products: &[(Layout, [usize; 3])]) -> Vec<(ShapeClass, [usize; 3])> {
-    let mut work: BTreeMap<ShapeClass, (f64, [usize; 3])> = BTreeMap::new();
-    for &(layout, size) in products {
-        let entry = work.entry(ShapeClass::of(layout, size)).or_insert((0.0, size));
-        entry.0 += size.iter().map(|&n| n as f64).product::<f64>();
+fn classes(products: &[ProductKind]) -> Vec<(ShapeClass, ProductKind)> {
+    let mut work: BTreeMap<ShapeClass, (f64, ProductKind)> = BTreeMap::new();
+    for &product in products {
+        let entry = work.entry(ShapeClass::of(product)).or_insert((0.0, product));
+        entry.0 += product.size.iter().map(|&n| n as f64).product::<f64>();
     }
     let mut classes: Vec<_> = work.into_iter().collect();
     classes.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
-    classes.into_iter().map(|(class, (_, size))| (class, size)).collect()
+    classes.into_iter().map(|(class, (_, product))| (class, product)).collect()
 }
 
 /// Per adapter, driver, program version and text of the kernels.
 fn file_name(engine: &Engine) -> String {
     let ability = *engine.choices().ability();
     let kernels = Layout::ALL.map(|layout| {
-        let list = candidates(&ability, layout, [256; 3], true);
-        list.into_iter().filter_map(|candidate| kernel(candidate, layout, true).text).collect::<String>()
+        let half = ability.half;
+        let list = candidates(&ability, ProductKind { layout, size: [256; 3], half }, true);
+        let text = |candidate| kernel(candidate, layout, types(half), true).text;
+        list.into_iter().filter_map(text).collect::<String>()
     });
     let hash = cache::fingerprint(kernels.iter().map(String::as_str));
     format!("matmul-{}-{}-{hash:016x}.json", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"))
+}
+
+/// What is timed: operands of one type, a result that is f32.
+fn types(half: bool) -> Types {
+    let operand = if half { Dtype::F16 } else { Dtype::F32 };
+    Types { a: operand, b: operand, c: Dtype::F32 }
 }
 
 fn load(file: &str) -> Records {
@@ -130,28 +141,28 @@ fn load(file: &str) -> Records {
 }
 
 /// A product of the same kind that takes a few milliseconds: fewer rows of what the batch is long in.
-fn shortened(layout: Layout, size: [usize; 3], most: usize) -> [usize; 3] {
+fn shortened(product: ProductKind, most: usize) -> ProductKind {
+    let size = product.size;
     let [mut m, n, mut k] = size;
-    let long = if layout == Layout::TN { &mut k } else { &mut m };
+    let long = if product.layout == Layout::TN { &mut k } else { &mut m };
     let rest = size.iter().product::<usize>() / (*long).max(1);
     *long = (*long).min((most / 2 / rest.max(1)).next_power_of_two().max(64));
-    [m, n, k]
+    ProductKind { size: [m, n, k], ..product }
 }
 
 /// The fastest candidate and its GFLOP/s; `None` where the time was up.
 fn fastest(
     engine: &Engine,
-    layout: Layout,
-    size: [usize; 3],
+    product: ProductKind,
     effort: Effort,
     deadline: Option<Instant>,
 ) -> Result<Option<(Candidate, f64)>> {
     let choices = engine.choices();
     let most = if choices.ability().software { SOFTWARE_FLOPS } else { GPU_FLOPS };
-    let size = shortened(layout, size, most);
-    let list = candidates(choices.ability(), layout, size, effort == Effort::Full);
-    let trial = Trial::new(engine, &choices, layout, size, &list)?;
-    let flops = 2.0 * size.iter().map(|&n| n as f64).product::<f64>();
+    let product = shortened(product, most);
+    let list = candidates(choices.ability(), product, effort == Effort::Full);
+    let trial = Trial::new(engine, &choices, product, &list)?;
+    let flops = 2.0 * product.size.iter().map(|&n| n as f64).product::<f64>();
     let mut best: Option<(Candidate, f64)> = None;
     let mut expected: Option<Vec<f64>> = None;
     for (candidate, program) in list.iter().zip(&trial.programs) {
@@ -168,8 +179,9 @@ fn fastest(
             let name = engine.gpu.describe();
             if expected.is_none() {
                 return Err(Error::device(format!(
-                    "{name} computes a {layout:?} product of {size:?} wrongly with {candidate}; update its driver, or \
-                     choose another adapter with --adapter or --backend"
+                    "{name} computes a {:?} product of {:?} wrongly with {candidate}; update its driver, or choose \
+                     another adapter with --adapter or --backend",
+                    product.layout, product.size
                 )));
             }
             tell(format_args!("warning: {candidate} is wrong on {name}, so it is not used"));
@@ -183,6 +195,16 @@ fn fastest(
         }
     }
     Ok(best)
+}
+
+/// Normalised mean square error of one candidate in one product, over some outputs in every part of C.
+///
+/// # Errors
+/// Device errors; a candidate that this device cannot run.
+pub fn error_of(engine: &Engine, product: ProductKind, candidate: Candidate) -> Result<f64> {
+    let trial = Trial::new(engine, &engine.choices(), product, &[candidate])?;
+    trial.programs.iter().try_for_each(|program| engine.run(program))?;
+    Ok(trial.sampled_error(&trial.output(engine)?))
 }
 
 /// Seconds of one run of `program`, the best of a few. One clearly slower than `best` is timed once.
@@ -207,32 +229,34 @@ fn time(engine: &Engine, program: &Program, best: Option<f64>) -> Result<f64> {
 struct Trial {
     memory: Memory,
     programs: Vec<Program>,
-    layout: Layout,
-    size: [usize; 3],
+    product: ProductKind,
 }
 
 impl Trial {
-    fn new(
-        engine: &Engine,
-        choices: &Choices,
-        layout: Layout,
-        size: [usize; 3],
-        candidates: &[Candidate],
-    ) -> Result<Self> {
+    fn new(engine: &Engine, choices: &Choices, product: ProductKind, candidates: &[Candidate]) -> Result<Self> {
+        let ProductKind { layout, size, half } = product;
         let [m, n, k] = size;
         let plan = |candidate: &Candidate| {
             let mut g = Graph::forward_only(&Choices::forced(*choices.ability(), *candidate));
-            let [a, b, c] =
-                [("a", m * k), ("b", k * n), ("c", m * n)].map(|(name, len)| g.tensor(name, &[len], Class::State));
+            let types = types(half);
+            let operands = [("a", m * k, types.a), ("b", k * n, types.b), ("c", m * n, types.c)];
+            let [a, b, c] = operands.map(|(name, len, dtype)| g.typed(name, &[len], dtype, Class::State));
             Product::new(layout, size).record(&mut g, a, b, c)?;
             Plan::new(&g, &Limits::of(&engine.gpu))
         };
         let plans: Vec<Plan> = candidates.iter().map(plan).collect::<Result<_>>()?;
         let (memory, programs) = Memory::allocate(engine, &plans.iter().collect::<Vec<_>>())?;
-        let trial = Self { memory, programs, layout, size };
+        let trial = Self { memory, programs, product };
         for (name, len, seed) in [("a", m * k, 1), ("b", k * n, 2)] {
-            let values: Vec<f32> = (0..len).map(|i| value(seed, i)).collect();
-            engine.write_all(trial.memory.named(name)?, &values)?;
+            let block = trial.memory.named(name)?;
+            if half {
+                let mut values: Vec<f16> = (0..len).map(|i| f16::from_f32(value(seed, i))).collect();
+                // Copies move whole words.
+                values.resize(len.next_multiple_of(2), f16::ZERO);
+                engine.write_all(block, &values)?;
+            } else {
+                engine.write_all(block, &(0..len).map(|i| value(seed, i)).collect::<Vec<f32>>())?;
+            }
         }
         Ok(trial)
     }
@@ -243,12 +267,12 @@ impl Trial {
 
     /// Error of some outputs, spread over rows and columns, against sums in f64.
     fn sampled_error(&self, found: &[f64]) -> f64 {
-        let [m, n, k] = self.size;
+        let ProductKind { layout, size: [m, n, k], .. } = self.product;
         let places = (0..CHECKED).map(|i| (i * 7919 % m, (i * 104_729 + 5) % n)).chain([(m - 1, n - 1)]);
         let (got, want): (Vec<f64>, Vec<f64>) = places
             .map(|(row, column)| {
-                let a = |i| if self.layout == Layout::TN { i * m + row } else { row * k + i };
-                let b = |i| if self.layout == Layout::NT { column * k + i } else { i * n + column };
+                let a = |i| if layout == Layout::TN { i * m + row } else { row * k + i };
+                let b = |i| if layout == Layout::NT { column * k + i } else { i * n + column };
                 let sum: f64 = (0..k).map(|i| f64::from(value(1, a(i))) * f64::from(value(2, b(i)))).sum();
                 (found.get(row * n + column).copied().unwrap_or(f64::NAN), sum)
             })
@@ -257,10 +281,10 @@ impl Trial {
     }
 }
 
-/// Element `i` of an operand: between -0.5 and 0.5, without a pattern that sums could hide.
+/// Element `i` of an operand: between -0.5 and 0.5, exact in f16, without a pattern that sums could hide.
 fn value(seed: u32, i: usize) -> f32 {
     let mut x = (i as u32).wrapping_mul(0x9e37_79b9) ^ seed.wrapping_mul(0x85eb_ca6b);
     x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
     x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
-    (x >> 8) as f32 / (1 << 24) as f32 - 0.5
+    (x >> 22) as f32 / (1 << 10) as f32 - 0.5
 }
