@@ -3,12 +3,14 @@
 // p_ij = exp(scale <q_i, k_j> - lse_i) for j <= i,  o_i = sum_j p_ij v_j
 // ds_ij = p_ij (<do_i, v_j> - delta_i) scale,  delta_i = <do_i, o_i>
 // dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dv_j = sum_i p_ij do_i
-// Mapping: one workgroup per (batch, head, tile of 8 rows held as two vec4), which walks the other side 64
-// rows at a time: lanes are those rows for the scores, then channels for the sums over them.
-// Order of summation: ascending, independent of tile and grid; hidden keys add exact zeros. So a row has
-// the same bits in a full pass and in any chunk over a cache.
-// Writes: overwrite (outputs hold partial sums in between).
+// Mapping: one workgroup per (batch, head, tile of 8 own rows: queries, or keys for dk and dv), which walks
+// the other side 64 rows at a time: each lane takes 64 / LANES of those rows for the scores, then as many
+// of 64 channels for the sums over them: one on GPUs, eight, written out, where a workgroup is a SIMD unit.
+// Order of summation: ascending; the sum of a row's p by lane, then over lanes: independent of tile and
+// grid; hidden keys add exact zeros. So a row has the same bits in a full pass and in any chunk over a cache.
+// Writes: overwrite.
 // Limits: head width <= 128; query i of a run stands at position run.position + i, keys at 0, 1, ...
+#import "real.wgsl"
 
 override LANES: u32 = 64;
 const TILE = 8u;
@@ -24,95 +26,286 @@ struct Dims {
     scale: f32,
 }
 
-struct Run {
-    position: u32,
-}
+struct Run { position: u32 }
 
+// Own and far, 0 and 1: q and k, do and v; for dk and dv k and q, v and do. All (batch * rows, heads * head_width).
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> q: array<f32>; // (batch * q_rows, heads * head_width)
-@group(0) @binding(2) var<storage, read> k: array<f32>; // (batch * kv_rows, heads * head_width)
-@group(0) @binding(3) var<storage, read> v: array<f32>; // (batch * kv_rows, heads * head_width)
+@group(0) @binding(1) var<storage, read> own0: array<Real>;
+@group(0) @binding(2) var<storage, read> far0: array<Real>;
+@group(0) @binding(3) var<storage, read> far1: array<Real>;
 
 @group(0) @binding(4) var<uniform> run: Run;
-@group(0) @binding(5) var<storage, read_write> o: array<f32>; // (batch * q_rows, heads * head_width)
+@group(0) @binding(5) var<storage, read_write> sum0: array<Real>; // o, dq or dk
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>; // (batch * q_rows, heads)
 
-@group(0) @binding(4) var<storage, read> dout: array<f32>; // (batch * q_rows, heads * head_width)
-@group(0) @binding(5) var<storage, read> saved_lse: array<f32>; // (batch * q_rows, heads)
-@group(0) @binding(6) var<storage, read> delta: array<f32>; // (batch * q_rows, heads)
-@group(0) @binding(7) var<storage, read_write> dq: array<f32>; // as q
-@group(0) @binding(7) var<storage, read_write> dk: array<f32>; // as k
-@group(0) @binding(8) var<storage, read_write> dv: array<f32>; // as v
+@group(0) @binding(4) var<storage, read> own1: array<Real>;
+@group(0) @binding(6) var<storage, read> saved_lse: array<f32>; // (batch * q_rows, heads)
+@group(0) @binding(7) var<storage, read> delta: array<f32>; // (batch * q_rows, heads)
+@group(0) @binding(8) var<storage, read_write> sum1: array<Real>; // dv
 
-@group(0) @binding(1) var<storage, read> out: array<f32>; // (batch * q_rows, heads * head_width)
-@group(0) @binding(2) var<storage, read> dout_delta: array<f32>; // as out
-@group(0) @binding(3) var<storage, read_write> delta_out: array<f32>; // (batch * q_rows, heads)
-
-// The tile's own rows by channel, and its scores by row of the other side; rows 0-3 and 4-7 of the tile.
-var<workgroup> sh_own0: array<vec4<f32>, 128>;
-var<workgroup> sh_own1: array<vec4<f32>, 128>;
-var<workgroup> sh_also0: array<vec4<f32>, 128>;
-var<workgroup> sh_also1: array<vec4<f32>, 128>;
-var<workgroup> sh_p0: array<vec4<f32>, 64>;
-var<workgroup> sh_p1: array<vec4<f32>, 64>;
-var<workgroup> sh_ds0: array<vec4<f32>, 64>;
-var<workgroup> sh_ds1: array<vec4<f32>, 64>;
+// Two vec4 each: the tile's rows by channel, and by row of the other side.
+var<workgroup> sh_own0: array<vec4<f32>, 256>;
+var<workgroup> sh_own1: array<vec4<f32>, 256>;
+var<workgroup> sh_p: array<vec4<f32>, 128>;
+var<workgroup> sh_ds: array<vec4<f32>, 128>;
 var<workgroup> sh_lane0: array<vec4<f32>, LANES>;
 var<workgroup> sh_lane1: array<vec4<f32>, LANES>;
 
-struct Pair {
-    low: vec4<f32>, // rows 0-3 of the tile
-    high: vec4<f32>, // rows 4-7
+// A number for each row of the tile, or for each row or channel of a lane.
+struct Pair { low: vec4<f32>, high: vec4<f32> }
+
+// Offsets, of the same.
+struct Places { low: vec4<u32>, high: vec4<u32> }
+
+// The tile's rows with each row or channel of a lane; on GPUs a alone is used.
+struct Block { a: Pair, b: Pair, c: Pair, d: Pair, e: Pair, f: Pair, g: Pair, h: Pair }
+
+fn pair(x: f32) -> Pair { return Pair(vec4<f32>(x), vec4<f32>(x)); }
+fn block(x: Pair) -> Block { return Block(x, x, x, x, x, x, x, x); }
+fn plus(x: Pair, y: Pair) -> Pair { return Pair(x.low + y.low, x.high + y.high); }
+fn larger(x: Pair, y: Pair) -> Pair { return Pair(max(x.low, y.low), max(x.high, y.high)); }
+fn times(x: Pair, y: Pair) -> Pair { return Pair(x.low * y.low, x.high * y.high); }
+
+fn madd(x: Pair, y: f32, z: Pair) -> Pair {
+    return Pair(fma(x.low, vec4<f32>(y), z.low), fma(x.high, vec4<f32>(y), z.high));
 }
 
-// Offset of channel 0 of `head` in a row of a (rows, heads * head_width) matrix.
-fn channel(row: u32, head: u32) -> u32 {
-    return (row * dims.heads + head) * dims.head_width;
-}
-
-// Largest of each row over the lanes. Call in uniform control flow.
-fn tile_max(lane: u32, mine: Pair) -> Pair {
-    workgroupBarrier();
-    sh_lane0[lane] = mine.low;
-    sh_lane1[lane] = mine.high;
-    workgroupBarrier();
-    var all = mine;
-    for (var i = 0u; i < LANES; i++) {
-        all.low = max(all.low, sh_lane0[i]);
-        all.high = max(all.high, sh_lane1[i]);
-    }
-    return all;
-}
-
-// Sum of each row over the rows of sh_p0 and sh_p1, ascending; the same in every lane.
-fn span_sum(count: u32) -> Pair {
-    var sum = Pair(vec4<f32>(), vec4<f32>());
-    for (var j = 0u; j < count; j++) {
-        sum.low += sh_p0[j];
-        sum.high += sh_p1[j];
-    }
-    return sum;
-}
-
-// Rows of the tile, as row numbers of the whole tensor, the last one repeated past the end.
-fn tile_rows(base: u32, first: u32) -> array<u32, 8> {
-    let last = dims.q_rows - 1u;
-    return array<u32, 8>(
-        base + min(first, last), base + min(first + 1u, last), base + min(first + 2u, last),
-        base + min(first + 3u, last), base + min(first + 4u, last), base + min(first + 5u, last),
-        base + min(first + 6u, last), base + min(first + 7u, last),
+fn scaled(x: Pair, y: Block) -> Block {
+    if (LANES > 8u) { return block(times(x, y.a)); }
+    return Block(
+        times(x, y.a), times(x, y.b), times(x, y.c), times(x, y.d),
+        times(x, y.e), times(x, y.f), times(x, y.g), times(x, y.h),
     );
 }
+
+fn outer4(x: Pair, y: Pair, z: Block) -> Block {
+    return Block(
+        madd(x, y.low.x, z.a), madd(x, y.low.y, z.b), madd(x, y.low.z, z.c), madd(x, y.low.w, z.d), z.e, z.f, z.g, z.h,
+    );
+}
+
+// z + the products of each of x with each of y.
+fn outer(x: Pair, y: Pair, z: Block) -> Block {
+    if (LANES > 8u) { return Block(madd(x, y.low.x, z.a), z.b, z.c, z.d, z.e, z.f, z.g, z.h); }
+    let w = outer4(x, y, z);
+    return Block(
+        w.a, w.b, w.c, w.d,
+        madd(x, y.high.x, z.e), madd(x, y.high.y, z.f), madd(x, y.high.z, z.g), madd(x, y.high.w, z.h),
+    );
+}
+
+fn own0_at(d: u32) -> Pair { return Pair(sh_own0[d * 2u], sh_own0[d * 2u + 1u]); }
+fn own1_at(d: u32) -> Pair { return Pair(sh_own1[d * 2u], sh_own1[d * 2u + 1u]); }
+fn p_at(j: u32) -> Pair { return Pair(sh_p[j * 2u], sh_p[j * 2u + 1u]); }
+fn ds_at(j: u32) -> Pair { return Pair(sh_ds[j * 2u], sh_ds[j * 2u + 1u]); }
+fn set_p(j: u32, x: Pair) { sh_p[j * 2u] = x.low; sh_p[j * 2u + 1u] = x.high; }
+fn set_ds(j: u32, x: Pair) { sh_ds[j * 2u] = x.low; sh_ds[j * 2u + 1u] = x.high; }
 
 // exp of a difference that is at most 0 up to rounding; far below, 0 without an underflow.
 fn weight(x: vec4<f32>) -> vec4<f32> {
     return select(exp(clamp(x, vec4<f32>(-80.0), vec4<f32>(0.0))), vec4<f32>(), x < vec4<f32>(-80.0));
 }
 
+fn weights(x: Pair, y: Pair) -> Pair { return Pair(weight(x.low - y.low), weight(x.high - y.high)); }
+
+fn count_from(first: u32, step: u32) -> Places {
+    let low = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u) * step;
+    return Places(low, low + 4u * step);
+}
+
+// Offsets of a head of width `width` in rows `first`, `first + step`, ..., past `last` in that again.
+fn places(first: u32, step: u32, last: u32, base: u32, head: u32, width: u32) -> Places {
+    let rows = count_from(first, step);
+    let low = (base + min(rows.low, vec4<u32>(last))) * dims.heads + head;
+    return Places(low * width, ((base + min(rows.high, vec4<u32>(last))) * dims.heads + head) * width);
+}
+
+// Reads of a lane's eight places, or on GPUs its one.
+fn at_far0(at: Places, d: u32) -> Pair {
+    if (LANES > 8u) { return pair(f32(far0[at.low.x + d])); }
+    let i = at.low + d;
+    let j = at.high + d;
+    return Pair(vec4(f32(far0[i.x]), f32(far0[i.y]), f32(far0[i.z]), f32(far0[i.w])), vec4(f32(far0[j.x]), f32(far0[j.y]), f32(far0[j.z]), f32(far0[j.w])));
+}
+
+fn at_far1(at: Places, d: u32) -> Pair {
+    if (LANES > 8u) { return pair(f32(far1[at.low.x + d])); }
+    let i = at.low + d;
+    let j = at.high + d;
+    return Pair(vec4(f32(far1[i.x]), f32(far1[i.y]), f32(far1[i.z]), f32(far1[i.w])), vec4(f32(far1[j.x]), f32(far1[j.y]), f32(far1[j.z]), f32(far1[j.w])));
+}
+
+fn stage0(at: Places, lane: u32) {
+    for (var d = lane; d < dims.head_width; d += LANES) {
+        let i = at.low + d;
+        let j = at.high + d;
+        sh_own0[d * 2u] = vec4<f32>(f32(own0[i.x]), f32(own0[i.y]), f32(own0[i.z]), f32(own0[i.w]));
+        sh_own0[d * 2u + 1u] = vec4<f32>(f32(own0[j.x]), f32(own0[j.y]), f32(own0[j.z]), f32(own0[j.w]));
+    }
+}
+
+fn stage1(at: Places, lane: u32) {
+    for (var d = lane; d < dims.head_width; d += LANES) {
+        let i = at.low + d;
+        let j = at.high + d;
+        sh_own1[d * 2u] = vec4<f32>(f32(own1[i.x]), f32(own1[i.y]), f32(own1[i.z]), f32(own1[i.w]));
+        sh_own1[d * 2u + 1u] = vec4<f32>(f32(own1[j.x]), f32(own1[j.y]), f32(own1[j.z]), f32(own1[j.w]));
+    }
+}
+
+// Products of the tile's rows of own0 (own1) with a lane's rows of far0 (far1).
+fn dots0(at: Places) -> Block {
+    var s = block(pair(0.0));
+    var d = 0u;
+    for (; d + 2u <= dims.head_width; d += 2u) {
+        s = outer(own0_at(d), at_far0(at, d), s);
+        s = outer(own0_at(d + 1u), at_far0(at, d + 1u), s);
+    }
+    for (; d < dims.head_width; d++) { s = outer(own0_at(d), at_far0(at, d), s); }
+    return s;
+}
+
+fn dots1(at: Places) -> Block {
+    var s = block(pair(0.0));
+    var d = 0u;
+    for (; d + 2u <= dims.head_width; d += 2u) {
+        s = outer(own1_at(d), at_far1(at, d), s);
+        s = outer(own1_at(d + 1u), at_far1(at, d + 1u), s);
+    }
+    for (; d < dims.head_width; d++) { s = outer(own1_at(d), at_far1(at, d), s); }
+    return s;
+}
+
+// Offset of channel 0 in a row of the far side.
+fn row_at(row: u32, last: u32, base: u32) -> u32 { return (base + min(row, last)) * dims.heads * dims.head_width; }
+
+// start + the sum over `span` rows of far0 (far1) from `first` of ds (p), 0 past `last`, times channels c.
+fn sums0(start: Block, c: Places, first: u32, span: u32, last: u32, base: u32) -> Block {
+    var x = start;
+    let wide = select(span, 0u, LANES == 8u && dims.head_width <= 32u);
+    var j = 0u;
+    for (; j < wide; j += 2u) {
+        x = outer(ds_at(j), at_far0(c, row_at(first + j, last, base)), x);
+        x = outer(ds_at(j + 1u), at_far0(c, row_at(first + j + 1u, last, base)), x);
+    }
+    for (; j < span; j += 2u) {
+        x = outer4(ds_at(j), at_far0(c, row_at(first + j, last, base)), x);
+        x = outer4(ds_at(j + 1u), at_far0(c, row_at(first + j + 1u, last, base)), x);
+    }
+    return x;
+}
+
+fn sums1(start: Block, c: Places, first: u32, span: u32, last: u32, base: u32) -> Block {
+    var x = start;
+    let wide = select(span, 0u, LANES == 8u && dims.head_width <= 32u);
+    var j = 0u;
+    for (; j < wide; j += 2u) {
+        x = outer(p_at(j), at_far1(c, row_at(first + j, last, base)), x);
+        x = outer(p_at(j + 1u), at_far1(c, row_at(first + j + 1u, last, base)), x);
+    }
+    for (; j < span; j += 2u) {
+        x = outer4(p_at(j), at_far1(c, row_at(first + j, last, base)), x);
+        x = outer4(p_at(j + 1u), at_far1(c, row_at(first + j + 1u, last, base)), x);
+    }
+    return x;
+}
+
+// Rows past the end repeat the last one, which is written last.
+fn put0(at: Places, d: u32, x: Pair) {
+    if (d >= dims.head_width) { return; }
+    let i = at.low + d;
+    let j = at.high + d;
+    sum0[j.w] = Real(x.high.w); sum0[j.z] = Real(x.high.z); sum0[j.y] = Real(x.high.y); sum0[j.x] = Real(x.high.x);
+    sum0[i.w] = Real(x.low.w); sum0[i.z] = Real(x.low.z); sum0[i.y] = Real(x.low.y); sum0[i.x] = Real(x.low.x);
+}
+
+fn put0_block(at: Places, c: Places, x: Block) {
+    put0(at, c.low.x, x.a);
+    if (LANES > 8u) { return; }
+    put0(at, c.low.y, x.b); put0(at, c.low.z, x.c); put0(at, c.low.w, x.d);
+    put0(at, c.high.x, x.e); put0(at, c.high.y, x.f); put0(at, c.high.z, x.g); put0(at, c.high.w, x.h);
+}
+
+fn put1(at: Places, d: u32, x: Pair) {
+    if (d >= dims.head_width) { return; }
+    let i = at.low + d;
+    let j = at.high + d;
+    sum1[j.w] = Real(x.high.w); sum1[j.z] = Real(x.high.z); sum1[j.y] = Real(x.high.y); sum1[j.x] = Real(x.high.x);
+    sum1[i.w] = Real(x.low.w); sum1[i.z] = Real(x.low.z); sum1[i.y] = Real(x.low.y); sum1[i.x] = Real(x.low.x);
+}
+
+fn put1_block(at: Places, c: Places, x: Block) {
+    put1(at, c.low.x, x.a);
+    if (LANES > 8u) { return; }
+    put1(at, c.low.y, x.b); put1(at, c.low.z, x.c); put1(at, c.low.w, x.d);
+    put1(at, c.high.x, x.e); put1(at, c.high.y, x.f); put1(at, c.high.z, x.g); put1(at, c.high.w, x.h);
+}
+
+// A lane's channels of a head, the last one again past it.
+fn channels(first: u32, head: u32) -> Places {
+    let c = count_from(first, LANES);
+    let last = vec4<u32>(dims.head_width - 1u);
+    return Places(min(c.low, last) + head * dims.head_width, min(c.high, last) + head * dims.head_width);
+}
+
+// Shows every lane what each has. Call in uniform control flow.
+fn share(lane: u32, mine: Pair) {
+    workgroupBarrier();
+    sh_lane0[lane] = mine.low;
+    sh_lane1[lane] = mine.high;
+    workgroupBarrier();
+}
+
+// Largest of each row over the lanes. Call in uniform control flow.
+fn tile_max(lane: u32, mine: Pair) -> Pair {
+    share(lane, mine);
+    var all = mine;
+    for (var i = 0u; i < LANES; i++) { all = larger(all, Pair(sh_lane0[i], sh_lane1[i])); }
+    return all;
+}
+
+// Sum of each row over the lanes, ascending. Call in uniform control flow.
+fn tile_sum(lane: u32, mine: Pair) -> Pair {
+    share(lane, mine);
+    var all = pair(0.0);
+    for (var i = 0u; i < LANES; i++) { all = plus(all, Pair(sh_lane0[i], sh_lane1[i])); }
+    return all;
+}
+
+// Scaled scores of the key at `key`, hidden from the tile's rows before it; the first stands at `position`.
+fn seen(s: Pair, key: u32, position: u32, keys: u32) -> Pair {
+    let row = count_from(position, 1u);
+    let exists = vec4<bool>(key < keys);
+    return Pair(
+        select(vec4<f32>(HIDDEN), s.low * dims.scale, exists & (vec4<u32>(key) <= row.low)),
+        select(vec4<f32>(HIDDEN), s.high * dims.scale, exists & (vec4<u32>(key) <= row.high)),
+    );
+}
+
+fn seen_block(s: Block, key: Places, position: u32, keys: u32) -> Block {
+    if (LANES > 8u) { return block(seen(s.a, key.low.x, position, keys)); }
+    return Block(
+        seen(s.a, key.low.x, position, keys), seen(s.b, key.low.y, position, keys),
+        seen(s.c, key.low.z, position, keys), seen(s.d, key.low.w, position, keys),
+        seen(s.e, key.high.x, position, keys), seen(s.f, key.high.y, position, keys),
+        seen(s.g, key.high.z, position, keys), seen(s.h, key.high.w, position, keys),
+    );
+}
+
+fn largest_of(s: Block) -> Pair {
+    return larger(larger(larger(s.a, s.b), larger(s.c, s.d)), larger(larger(s.e, s.f), larger(s.g, s.h)));
+}
+
+// The weight of one key, put where the sums read it; returns sum + weight.
+fn add_weight(s: Pair, largest: Pair, j: u32, sum: Pair) -> Pair {
+    let p = weights(s, largest);
+    set_p(j, p);
+    return plus(sum, p);
+}
+
 @compute @workgroup_size(LANES)
 fn forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tiles = (dims.q_rows + TILE - 1u) / TILE;
@@ -121,200 +314,72 @@ fn forward(
         let first = (item % tiles) * TILE;
         let head = (item / tiles) % dims.heads;
         let batch = item / (tiles * dims.heads);
-        let kv_base = batch * dims.kv_rows;
-        let rows = tile_rows(batch * dims.q_rows, first);
-        let at = array<u32, 8>(
-            channel(rows[0], head), channel(rows[1], head), channel(rows[2], head), channel(rows[3], head),
-            channel(rows[4], head), channel(rows[5], head), channel(rows[6], head), channel(rows[7], head),
-        );
-        let position = vec4<u32>(run.position + first) + vec4<u32>(0u, 1u, 2u, 3u);
+        let base = batch * dims.kv_rows;
+        let at = places(first, 1u, dims.q_rows - 1u, batch * dims.q_rows, head, width);
         let keys = run.position + min(first + TILE, dims.q_rows);
         workgroupBarrier();
-        for (var d = lane; d < width; d += LANES) {
-            sh_own0[d] = vec4<f32>(q[at[0] + d], q[at[1] + d], q[at[2] + d], q[at[3] + d]);
-            sh_own1[d] = vec4<f32>(q[at[4] + d], q[at[5] + d], q[at[6] + d], q[at[7] + d]);
-        }
+        stage0(at, lane);
         workgroupBarrier();
-        var largest = Pair(vec4<f32>(HIDDEN), vec4<f32>(HIDDEN));
-        var sum = Pair(vec4<f32>(), vec4<f32>());
+        var o0 = block(pair(0.0));
+        var o1 = o0;
+        var largest = pair(HIDDEN);
+        var sum = pair(0.0);
         for (var j0 = 0u; j0 < keys; j0 += SPAN) {
-            let span = min(SPAN, keys - j0);
-            var mine = largest;
-            for (var j = lane; j < SPAN; j += LANES) {
-                let key = j0 + j;
-                let k_at = channel(kv_base + min(key, keys - 1u), head);
-                var s0 = vec4<f32>();
-                var s1 = vec4<f32>();
-                for (var d = 0u; d < width; d++) {
-                    let k_value = vec4<f32>(k[k_at + d]);
-                    s0 = fma(sh_own0[d], k_value, s0);
-                    s1 = fma(sh_own1[d], k_value, s1);
-                }
-                let seen = key < keys;
-                s0 = select(vec4<f32>(HIDDEN), s0 * dims.scale, vec4<bool>(seen) & (vec4<u32>(key) <= position));
-                s1 = select(vec4<f32>(HIDDEN), s1 * dims.scale, vec4<bool>(seen) & (vec4<u32>(key) <= position + 4u));
-                sh_p0[j] = s0;
-                sh_p1[j] = s1;
-                mine.low = max(mine.low, s0);
-                mine.high = max(mine.high, s1);
-            }
-            let now = tile_max(lane, mine);
-            let shrink = Pair(weight(largest.low - now.low), weight(largest.high - now.high));
+            let key = count_from(j0 + lane, LANES);
+            let dots = dots0(places(j0 + lane, LANES, keys - 1u, base, head, width));
+            let s = seen_block(dots, key, run.position + first, keys);
+            let now = tile_max(lane, larger(largest, largest_of(s)));
+            let shrink = weights(largest, now);
             largest = now;
-            for (var j = lane; j < SPAN; j += LANES) {
-                sh_p0[j] = weight(sh_p0[j] - largest.low);
-                sh_p1[j] = weight(sh_p1[j] - largest.high);
+            sum = add_weight(s.a, now, lane, times(sum, shrink));
+            if (LANES == 8u) {
+                sum = add_weight(s.b, now, lane + 8u, sum); sum = add_weight(s.c, now, lane + 16u, sum);
+                sum = add_weight(s.d, now, lane + 24u, sum); sum = add_weight(s.e, now, lane + 32u, sum);
+                sum = add_weight(s.f, now, lane + 40u, sum); sum = add_weight(s.g, now, lane + 48u, sum);
+                sum = add_weight(s.h, now, lane + 56u, sum);
             }
             workgroupBarrier();
-            let added = span_sum(span);
-            sum.low = fma(sum.low, shrink.low, added.low);
-            sum.high = fma(sum.high, shrink.high, added.high);
-            let last = j0 + SPAN >= keys;
-            let norm0 = select(vec4<f32>(1.0), 1.0 / sum.low, last);
-            let norm1 = select(vec4<f32>(1.0), 1.0 / sum.high, last);
-            for (var d = lane; d < width; d += LANES) {
-                var o0 = vec4<f32>();
-                var o1 = vec4<f32>();
-                if (j0 > 0u) {
-                    o0 = shrink.low * vec4<f32>(o[at[0] + d], o[at[1] + d], o[at[2] + d], o[at[3] + d]);
-                    o1 = shrink.high * vec4<f32>(o[at[4] + d], o[at[5] + d], o[at[6] + d], o[at[7] + d]);
-                }
-                for (var j = 0u; j < span; j++) {
-                    let v_value = vec4<f32>(v[channel(kv_base + j0 + j, head) + d]);
-                    o0 = fma(sh_p0[j], v_value, o0);
-                    o1 = fma(sh_p1[j], v_value, o1);
-                }
-                o0 *= norm0;
-                o1 *= norm1;
-                // Past the end rows repeat; the last real row is written last, by its own value.
-                if (first + 7u < dims.q_rows) { o[at[7] + d] = o1.w; }
-                if (first + 6u < dims.q_rows) { o[at[6] + d] = o1.z; }
-                if (first + 5u < dims.q_rows) { o[at[5] + d] = o1.y; }
-                if (first + 4u < dims.q_rows) { o[at[4] + d] = o1.x; }
-                if (first + 3u < dims.q_rows) { o[at[3] + d] = o0.w; }
-                if (first + 2u < dims.q_rows) { o[at[2] + d] = o0.z; }
-                if (first + 1u < dims.q_rows) { o[at[1] + d] = o0.y; }
-                o[at[0] + d] = o0.x;
-            }
-            workgroupBarrier();
+            let span = min(SPAN, keys - j0);
+            o0 = sums1(scaled(shrink, o0), channels(lane, head), j0, span, keys - 1u, base);
+            if (width > 64u) { o1 = sums1(scaled(shrink, o1), channels(lane + 64u, head), j0, span, keys - 1u, base); }
         }
+        sum = tile_sum(lane, sum);
+        let norm = Pair(1.0 / sum.low, 1.0 / sum.high);
+        put0_block(at, count_from(lane, LANES), scaled(norm, o0));
+        put0_block(at, count_from(lane + 64u, LANES), scaled(norm, o1));
         if (lane == 0u) {
-            let l0 = largest.low + log(sum.low);
-            let l1 = largest.high + log(sum.high);
-            if (first + 7u < dims.q_rows) { lse[rows[7] * dims.heads + head] = l1.w; }
-            if (first + 6u < dims.q_rows) { lse[rows[6] * dims.heads + head] = l1.z; }
-            if (first + 5u < dims.q_rows) { lse[rows[5] * dims.heads + head] = l1.y; }
-            if (first + 4u < dims.q_rows) { lse[rows[4] * dims.heads + head] = l1.x; }
-            if (first + 3u < dims.q_rows) { lse[rows[3] * dims.heads + head] = l0.w; }
-            if (first + 2u < dims.q_rows) { lse[rows[2] * dims.heads + head] = l0.z; }
-            if (first + 1u < dims.q_rows) { lse[rows[1] * dims.heads + head] = l0.y; }
-            lse[rows[0] * dims.heads + head] = l0.x;
+            let x = Pair(largest.low + log(sum.low), largest.high + log(sum.high));
+            let to = places(first, 1u, dims.q_rows - 1u, batch * dims.q_rows, head, 1u);
+            lse[to.high.w] = x.high.w; lse[to.high.z] = x.high.z; lse[to.high.y] = x.high.y; lse[to.high.x] = x.high.x;
+            lse[to.low.w] = x.low.w; lse[to.low.z] = x.low.z; lse[to.low.y] = x.low.y; lse[to.low.x] = x.low.x;
         }
     }
 }
 
-// out = o, one (row, head) per invocation.
-@compute @workgroup_size(64)
-fn backward_delta(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var i = id.x; i < dims.batch * dims.q_rows * dims.heads; i += groups.x * 64u) {
-        var sum = 0.0;
-        for (var d = 0u; d < dims.head_width; d++) {
-            sum = fma(out[i * dims.head_width + d], dout_delta[i * dims.head_width + d], sum);
-        }
-        delta_out[i] = sum;
-    }
+fn at_lse(at: Places) -> Pair {
+    let i = at.low;
+    let j = at.high;
+    let low = vec4(saved_lse[i.x], saved_lse[i.y], saved_lse[i.z], saved_lse[i.w]);
+    return Pair(low, vec4(saved_lse[j.x], saved_lse[j.y], saved_lse[j.z], saved_lse[j.w]));
+}
+
+fn at_delta(at: Places) -> Pair {
+    let i = at.low;
+    let j = at.high;
+    let low = vec4(delta[i.x], delta[i.y], delta[i.z], delta[i.w]);
+    return Pair(low, vec4(delta[j.x], delta[j.y], delta[j.z], delta[j.w]));
+}
+
+// ds of the tile's queries and one key.
+fn set_query_ds(s: Pair, dp: Pair, tile_lse: Pair, tile_delta: Pair, key: u32, position: u32, keys: u32, j: u32) {
+    let p = weights(seen(s, key, position, keys), tile_lse);
+    let ds = Pair(p.low * (dp.low - tile_delta.low), p.high * (dp.high - tile_delta.high));
+    set_ds(j, times(pair(dims.scale), ds));
 }
 
 @compute @workgroup_size(LANES)
 fn backward_queries(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let tiles = (dims.q_rows + TILE - 1u) / TILE;
-    let width = dims.head_width;
-    let heads = dims.heads;
-    for (var item = group.x; item < dims.batch * heads * tiles; item += groups.x) {
-        let first = (item % tiles) * TILE;
-        let head = (item / tiles) % heads;
-        let base = (item / (tiles * heads)) * dims.q_rows;
-        let rows = tile_rows(base, first);
-        let at = array<u32, 8>(
-            channel(rows[0], head), channel(rows[1], head), channel(rows[2], head), channel(rows[3], head),
-            channel(rows[4], head), channel(rows[5], head), channel(rows[6], head), channel(rows[7], head),
-        );
-        let stat = array<u32, 8>(
-            rows[0] * heads + head, rows[1] * heads + head, rows[2] * heads + head, rows[3] * heads + head,
-            rows[4] * heads + head, rows[5] * heads + head, rows[6] * heads + head, rows[7] * heads + head,
-        );
-        let lse0 = vec4<f32>(saved_lse[stat[0]], saved_lse[stat[1]], saved_lse[stat[2]], saved_lse[stat[3]]);
-        let lse1 = vec4<f32>(saved_lse[stat[4]], saved_lse[stat[5]], saved_lse[stat[6]], saved_lse[stat[7]]);
-        let delta0 = vec4<f32>(delta[stat[0]], delta[stat[1]], delta[stat[2]], delta[stat[3]]);
-        let delta1 = vec4<f32>(delta[stat[4]], delta[stat[5]], delta[stat[6]], delta[stat[7]]);
-        let position = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
-        let keys = min(first + TILE, dims.q_rows);
-        workgroupBarrier();
-        for (var d = lane; d < width; d += LANES) {
-            sh_own0[d] = vec4<f32>(q[at[0] + d], q[at[1] + d], q[at[2] + d], q[at[3] + d]);
-            sh_own1[d] = vec4<f32>(q[at[4] + d], q[at[5] + d], q[at[6] + d], q[at[7] + d]);
-            sh_also0[d] = vec4<f32>(dout[at[0] + d], dout[at[1] + d], dout[at[2] + d], dout[at[3] + d]);
-            sh_also1[d] = vec4<f32>(dout[at[4] + d], dout[at[5] + d], dout[at[6] + d], dout[at[7] + d]);
-        }
-        workgroupBarrier();
-        for (var j0 = 0u; j0 < keys; j0 += SPAN) {
-            for (var j = lane; j < SPAN; j += LANES) {
-                let key = j0 + j;
-                let k_at = channel(base + min(key, keys - 1u), head);
-                var s0 = vec4<f32>();
-                var s1 = vec4<f32>();
-                var dp0 = vec4<f32>();
-                var dp1 = vec4<f32>();
-                for (var d = 0u; d < width; d++) {
-                    let k_value = vec4<f32>(k[k_at + d]);
-                    let v_value = vec4<f32>(v[k_at + d]);
-                    s0 = fma(sh_own0[d], k_value, s0);
-                    s1 = fma(sh_own1[d], k_value, s1);
-                    dp0 = fma(sh_also0[d], v_value, dp0);
-                    dp1 = fma(sh_also1[d], v_value, dp1);
-                }
-                let seen = key < keys;
-                let ds0 = weight(s0 * dims.scale - lse0) * (dp0 - delta0) * dims.scale;
-                let ds1 = weight(s1 * dims.scale - lse1) * (dp1 - delta1) * dims.scale;
-                sh_ds0[j] = select(vec4<f32>(), ds0, vec4<bool>(seen) & (vec4<u32>(key) <= position));
-                sh_ds1[j] = select(vec4<f32>(), ds1, vec4<bool>(seen) & (vec4<u32>(key) <= position + 4u));
-            }
-            workgroupBarrier();
-            let span = min(SPAN, keys - j0);
-            for (var d = lane; d < width; d += LANES) {
-                var dq0 = vec4<f32>();
-                var dq1 = vec4<f32>();
-                if (j0 > 0u) {
-                    dq0 = vec4<f32>(dq[at[0] + d], dq[at[1] + d], dq[at[2] + d], dq[at[3] + d]);
-                    dq1 = vec4<f32>(dq[at[4] + d], dq[at[5] + d], dq[at[6] + d], dq[at[7] + d]);
-                }
-                for (var j = 0u; j < span; j++) {
-                    let k_value = vec4<f32>(k[channel(base + j0 + j, head) + d]);
-                    dq0 = fma(sh_ds0[j], k_value, dq0);
-                    dq1 = fma(sh_ds1[j], k_value, dq1);
-                }
-                if (first + 7u < dims.q_rows) { dq[at[7] + d] = dq1.w; }
-                if (first + 6u < dims.q_rows) { dq[at[6] + d] = dq1.z; }
-                if (first + 5u < dims.q_rows) { dq[at[5] + d] = dq1.y; }
-                if (first + 4u < dims.q_rows) { dq[at[4] + d] = dq1.x; }
-                if (first + 3u < dims.q_rows) { dq[at[3] + d] = dq0.w; }
-                if (first + 2u < dims.q_rows) { dq[at[2] + d] = dq0.z; }
-                if (first + 1u < dims.q_rows) { dq[at[1] + d] = dq0.y; }
-                dq[at[0] + d] = dq0.x;
-            }
-            workgroupBarrier();
-        }
-    }
-}
-
-@compute @workgroup_size(LANES)
-fn backward_keys_values(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tiles = (dims.q_rows + TILE - 1u) / TILE;
@@ -323,81 +388,106 @@ fn backward_keys_values(
         let first = (item % tiles) * TILE;
         let head = (item / tiles) % dims.heads;
         let base = (item / (tiles * dims.heads)) * dims.q_rows;
-        let rows = tile_rows(base, first);
-        let at = array<u32, 8>(
-            channel(rows[0], head), channel(rows[1], head), channel(rows[2], head), channel(rows[3], head),
-            channel(rows[4], head), channel(rows[5], head), channel(rows[6], head), channel(rows[7], head),
-        );
-        let key = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
+        let at = places(first, 1u, dims.q_rows - 1u, base, head, width);
+        let l = at_lse(places(first, 1u, dims.q_rows - 1u, base, head, 1u));
+        let e = at_delta(places(first, 1u, dims.q_rows - 1u, base, head, 1u));
+        let keys = min(first + TILE, dims.q_rows);
         workgroupBarrier();
-        for (var d = lane; d < width; d += LANES) {
-            sh_own0[d] = vec4<f32>(k[at[0] + d], k[at[1] + d], k[at[2] + d], k[at[3] + d]);
-            sh_own1[d] = vec4<f32>(k[at[4] + d], k[at[5] + d], k[at[6] + d], k[at[7] + d]);
-            sh_also0[d] = vec4<f32>(v[at[0] + d], v[at[1] + d], v[at[2] + d], v[at[3] + d]);
-            sh_also1[d] = vec4<f32>(v[at[4] + d], v[at[5] + d], v[at[6] + d], v[at[7] + d]);
+        stage0(at, lane);
+        stage1(at, lane);
+        workgroupBarrier();
+        var x0 = block(pair(0.0));
+        var x1 = x0;
+        for (var j0 = 0u; j0 < keys; j0 += SPAN) {
+            let key = count_from(j0 + lane, LANES);
+            let there = places(j0 + lane, LANES, keys - 1u, base, head, width);
+            let s = dots0(there);
+            let dp = dots1(there);
+            set_query_ds(s.a, dp.a, l, e, key.low.x, first, keys, lane);
+            if (LANES == 8u) {
+                set_query_ds(s.b, dp.b, l, e, key.low.y, first, keys, lane + 8u);
+                set_query_ds(s.c, dp.c, l, e, key.low.z, first, keys, lane + 16u);
+                set_query_ds(s.d, dp.d, l, e, key.low.w, first, keys, lane + 24u);
+                set_query_ds(s.e, dp.e, l, e, key.high.x, first, keys, lane + 32u);
+                set_query_ds(s.f, dp.f, l, e, key.high.y, first, keys, lane + 40u);
+                set_query_ds(s.g, dp.g, l, e, key.high.z, first, keys, lane + 48u);
+                set_query_ds(s.h, dp.h, l, e, key.high.w, first, keys, lane + 56u);
+            }
+            workgroupBarrier();
+            let span = min(SPAN, keys - j0);
+            x0 = sums0(x0, channels(lane, head), j0, span, keys - 1u, base);
+            if (width > 64u) { x1 = sums0(x1, channels(lane + 64u, head), j0, span, keys - 1u, base); }
+            workgroupBarrier();
         }
+        put0_block(at, count_from(lane, LANES), x0);
+        put0_block(at, count_from(lane + 64u, LANES), x1);
+    }
+}
+
+// p and ds of the tile's keys and one query.
+fn set_key_p_ds(s: Pair, dp: Pair, of_lse: f32, of_delta: f32, query: u32, first: u32, j: u32) {
+    let key = count_from(first, 1u);
+    let exists = vec4<bool>(query < dims.q_rows);
+    let p = Pair(
+        select(vec4<f32>(), weight(s.low * dims.scale - of_lse), exists & (key.low <= vec4<u32>(query))),
+        select(vec4<f32>(), weight(s.high * dims.scale - of_lse), exists & (key.high <= vec4<u32>(query))),
+    );
+    set_p(j, p);
+    set_ds(j, Pair(p.low * (dp.low - of_delta) * dims.scale, p.high * (dp.high - of_delta) * dims.scale));
+}
+
+@compute @workgroup_size(LANES)
+fn backward_keys_values(
+    @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let tiles = (dims.q_rows + TILE - 1u) / TILE;
+    let width = dims.head_width;
+    let last = dims.q_rows - 1u;
+    for (var item = group.x; item < dims.batch * dims.heads * tiles; item += groups.x) {
+        let first = (item % tiles) * TILE;
+        let head = (item / tiles) % dims.heads;
+        let base = (item / (tiles * dims.heads)) * dims.q_rows;
+        let at = places(first, 1u, last, base, head, width);
         workgroupBarrier();
+        stage0(at, lane);
+        stage1(at, lane);
+        workgroupBarrier();
+        var x0 = block(pair(0.0));
+        var y0 = x0;
+        var x1 = x0; // channels from 64
+        var y1 = x0;
         // Queries before this tile of keys do not see it.
         for (var i0 = first; i0 < dims.q_rows; i0 += SPAN) {
-            for (var i = lane; i < SPAN; i += LANES) {
-                let query = i0 + i;
-                let row = base + min(query, dims.q_rows - 1u);
-                let q_at = channel(row, head);
-                var s0 = vec4<f32>();
-                var s1 = vec4<f32>();
-                var dp0 = vec4<f32>();
-                var dp1 = vec4<f32>();
-                for (var d = 0u; d < width; d++) {
-                    let q_value = vec4<f32>(q[q_at + d]);
-                    let do_value = vec4<f32>(dout[q_at + d]);
-                    s0 = fma(sh_own0[d], q_value, s0);
-                    s1 = fma(sh_own1[d], q_value, s1);
-                    dp0 = fma(sh_also0[d], do_value, dp0);
-                    dp1 = fma(sh_also1[d], do_value, dp1);
-                }
-                let row_lse = vec4<f32>(saved_lse[row * dims.heads + head]);
-                let row_delta = vec4<f32>(delta[row * dims.heads + head]);
-                let exists = vec4<bool>(query < dims.q_rows);
-                let p0 = select(vec4<f32>(), weight(s0 * dims.scale - row_lse), exists & (key <= vec4<u32>(query)));
-                let p1 = select(vec4<f32>(), weight(s1 * dims.scale - row_lse), exists & (key + 4u <= vec4<u32>(query)));
-                sh_p0[i] = p0;
-                sh_p1[i] = p1;
-                sh_ds0[i] = p0 * (dp0 - row_delta) * dims.scale;
-                sh_ds1[i] = p1 * (dp1 - row_delta) * dims.scale;
+            let query = count_from(i0 + lane, LANES);
+            let there = places(i0 + lane, LANES, last, base, head, width);
+            let l = at_lse(places(i0 + lane, LANES, last, base, head, 1u));
+            let e = at_delta(places(i0 + lane, LANES, last, base, head, 1u));
+            let s = dots0(there);
+            let dp = dots1(there);
+            set_key_p_ds(s.a, dp.a, l.low.x, e.low.x, query.low.x, first, lane);
+            if (LANES == 8u) {
+                set_key_p_ds(s.b, dp.b, l.low.y, e.low.y, query.low.y, first, lane + 8u);
+                set_key_p_ds(s.c, dp.c, l.low.z, e.low.z, query.low.z, first, lane + 16u);
+                set_key_p_ds(s.d, dp.d, l.low.w, e.low.w, query.low.w, first, lane + 24u);
+                set_key_p_ds(s.e, dp.e, l.high.x, e.high.x, query.high.x, first, lane + 32u);
+                set_key_p_ds(s.f, dp.f, l.high.y, e.high.y, query.high.y, first, lane + 40u);
+                set_key_p_ds(s.g, dp.g, l.high.z, e.high.z, query.high.z, first, lane + 48u);
+                set_key_p_ds(s.h, dp.h, l.high.w, e.high.w, query.high.w, first, lane + 56u);
             }
             workgroupBarrier();
             let span = min(SPAN, dims.q_rows - i0);
-            for (var d = lane; d < width; d += LANES) {
-                var dk0 = vec4<f32>();
-                var dk1 = vec4<f32>();
-                var dv0 = vec4<f32>();
-                var dv1 = vec4<f32>();
-                if (i0 > first) {
-                    dk0 = vec4<f32>(dk[at[0] + d], dk[at[1] + d], dk[at[2] + d], dk[at[3] + d]);
-                    dk1 = vec4<f32>(dk[at[4] + d], dk[at[5] + d], dk[at[6] + d], dk[at[7] + d]);
-                    dv0 = vec4<f32>(dv[at[0] + d], dv[at[1] + d], dv[at[2] + d], dv[at[3] + d]);
-                    dv1 = vec4<f32>(dv[at[4] + d], dv[at[5] + d], dv[at[6] + d], dv[at[7] + d]);
-                }
-                for (var i = 0u; i < span; i++) {
-                    let q_at = channel(base + i0 + i, head) + d;
-                    let q_value = vec4<f32>(q[q_at]);
-                    let do_value = vec4<f32>(dout[q_at]);
-                    dk0 = fma(sh_ds0[i], q_value, dk0);
-                    dk1 = fma(sh_ds1[i], q_value, dk1);
-                    dv0 = fma(sh_p0[i], do_value, dv0);
-                    dv1 = fma(sh_p1[i], do_value, dv1);
-                }
-                if (first + 7u < dims.q_rows) { dk[at[7] + d] = dk1.w; dv[at[7] + d] = dv1.w; }
-                if (first + 6u < dims.q_rows) { dk[at[6] + d] = dk1.z; dv[at[6] + d] = dv1.z; }
-                if (first + 5u < dims.q_rows) { dk[at[5] + d] = dk1.y; dv[at[5] + d] = dv1.y; }
-                if (first + 4u < dims.q_rows) { dk[at[4] + d] = dk1.x; dv[at[4] + d] = dv1.x; }
-                if (first + 3u < dims.q_rows) { dk[at[3] + d] = dk0.w; dv[at[3] + d] = dv0.w; }
-                if (first + 2u < dims.q_rows) { dk[at[2] + d] = dk0.z; dv[at[2] + d] = dv0.z; }
-                if (first + 1u < dims.q_rows) { dk[at[1] + d] = dk0.y; dv[at[1] + d] = dv0.y; }
-                dk[at[0] + d] = dk0.x;
-                dv[at[0] + d] = dv0.x;
+            x0 = sums0(x0, channels(lane, head), i0, span, last, base);
+            y0 = sums1(y0, channels(lane, head), i0, span, last, base);
+            if (width > 64u) {
+                x1 = sums0(x1, channels(lane + 64u, head), i0, span, last, base);
+                y1 = sums1(y1, channels(lane + 64u, head), i0, span, last, base);
             }
             workgroupBarrier();
         }
+        put0_block(at, count_from(lane, LANES), x0);
+        put0_block(at, count_from(lane + 64u, LANES), x1);
+        put1_block(at, count_from(lane, LANES), y0);
+        put1_block(at, count_from(lane + 64u, LANES), y1);
     }
 }

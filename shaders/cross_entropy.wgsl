@@ -1,11 +1,12 @@
 // Cross-entropy of a chunk of rows of logits, with its gradient written over the logits.
 //
 // loss_r = log sum_v exp(x_rv) - x_r,target   (nats)
-// dx_rv  = (softmax(x_r)_v - [v = target]) weight,  weight = 1 / number of targets counted in the loss
+// dx_rv  = (softmax(x_r)_v - [v = target]) weight scale,  weight = 1 / number of targets counted in the loss
 // Mapping: one workgroup per row of the chunk. Order of summation: row.wgsl.
 // Writes: losses overwritten; logits replaced by their gradient when dims.gradient is 1.
 // Limits: target 0xffffffff is not counted: loss 0, gradient 0.
 #import "row.wgsl"
+#import "real.wgsl"
 
 struct Dims {
     rows: u32,
@@ -17,8 +18,9 @@ struct Dims {
 
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> targets: array<u32>; // (R)
-@group(0) @binding(2) var<storage, read_write> logits: array<f32>; // (rows, vocab): the chunk
+@group(0) @binding(2) var<storage, read_write> logits: array<Real>; // (rows, vocab): the chunk
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (R)
+@group(0) @binding(4) var<storage, read> stats: array<f32>; // (8): ..., loss scale at 4
 
 @compute @workgroup_size(LANES)
 fn forward(
@@ -30,25 +32,25 @@ fn forward(
         let base = row * dims.vocab;
         let target_token = targets[dims.first_row + row];
         let counted = target_token != 0xffffffffu;
-        let picked = logits[base + min(target_token, dims.vocab - 1u)];
+        let picked = f32(logits[base + min(target_token, dims.vocab - 1u)]);
         var largest = -1.0e30;
         for (var i = lane; i < dims.vocab; i += LANES) {
-            largest = max(largest, logits[base + i]);
+            largest = max(largest, f32(logits[base + i]));
         }
         largest = row_max(lane, largest);
         var sum = 0.0;
         for (var i = lane; i < dims.vocab; i += LANES) {
-            sum += exp(logits[base + i] - largest);
+            sum += exp(f32(logits[base + i]) - largest);
         }
         sum = row_sum(lane, sum);
         if (lane == 0u) {
             losses[dims.first_row + row] = select(0.0, log(sum) + largest - picked, counted);
         }
         if (dims.gradient == 1u) {
-            let weight = select(0.0, dims.weight, counted);
+            let weight = select(0.0, dims.weight * stats[4], counted);
             for (var i = lane; i < dims.vocab; i += LANES) {
-                let p = exp(logits[base + i] - largest) / sum;
-                logits[base + i] = weight * (p - select(0.0, 1.0, i == target_token));
+                let p = exp(f32(logits[base + i]) - largest) / sum;
+                logits[base + i] = Real(weight * (p - select(0.0, 1.0, i == target_token)));
             }
         }
     }

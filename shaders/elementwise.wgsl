@@ -1,40 +1,75 @@
-// Elementwise kernels: copy, residual addition, GELU, and its backward.
+// Elementwise kernels: copy, conversion, residual addition, GELU and its backward; and dot products of short rows.
 //
 // copy: y = x.   add: y = a + b.   gelu: y = gelu(x).   gelu_backward: dx = dy gelu'(x).
-// Mapping: one element per invocation, striding over the whole grid.
-// Writes: overwrite; gelu_backward adds when dims.accumulate is 1.
+// convert: y = x, from f32.   convert_back: y += x, to f32.
+// row_dots: y_r = sum over the columns of row r of a b, ascending.
+// Mapping: one element (copy, add: four, 64 apart; row_dots: one row) per invocation, striding over the whole grid.
+// Writes: overwrite; convert_back adds; gelu_backward adds when dims.accumulate is 1.
 #import "gelu.wgsl"
+#import "real.wgsl"
 
 struct Dims {
     n: u32,
     use_tanh: u32,
     accumulate: u32,
+    columns: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> a: array<f32>; // (n)
-@group(0) @binding(2) var<storage, read_write> out: array<f32>; // (n) with one input
-@group(0) @binding(2) var<storage, read> b: array<f32>; // (n) with two inputs
-@group(0) @binding(3) var<storage, read_write> out2: array<f32>; // (n) with two inputs
+@group(0) @binding(1) var<storage, read> a: array<Real>; // (n)
+@group(0) @binding(2) var<storage, read_write> out: array<Real>; // (n) with one input
+@group(0) @binding(2) var<storage, read> b: array<Real>; // (n) with two inputs
+@group(0) @binding(3) var<storage, read_write> out2: array<Real>; // (n) with two inputs
+@group(0) @binding(3) var<storage, read_write> dots: array<f32>; // (n): row_dots
+@group(0) @binding(1) var<storage, read> master: array<f32>; // (n): convert
+@group(0) @binding(2) var<storage, read_write> total: array<f32>; // (n): convert_back
 
-@compute @workgroup_size(256)
-fn copy(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var i = id.x; i < dims.n; i += groups.x * 256u) {
-        out[i] = a[i];
+@compute @workgroup_size(64)
+fn copy(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var first = group.x * 256u; first < dims.n; first += groups.x * 256u) {
+        var i = first + lane;
+        if (first + 256u <= dims.n) {
+            out[i] = Real(f32(a[i]));
+            out[i + 64u] = Real(f32(a[i + 64u]));
+            out[i + 128u] = Real(f32(a[i + 128u]));
+            out[i + 192u] = Real(f32(a[i + 192u]));
+        } else {
+            for (; i < dims.n; i += 64u) {
+                out[i] = Real(f32(a[i]));
+            }
+        }
     }
 }
 
-@compute @workgroup_size(256)
-fn add(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var i = id.x; i < dims.n; i += groups.x * 256u) {
-        out2[i] = a[i] + b[i];
+@compute @workgroup_size(64)
+fn add(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var first = group.x * 256u; first < dims.n; first += groups.x * 256u) {
+        var i = first + lane;
+        if (first + 256u <= dims.n) {
+            out2[i] = Real(f32(a[i]) + f32(b[i]));
+            out2[i + 64u] = Real(f32(a[i + 64u]) + f32(b[i + 64u]));
+            out2[i + 128u] = Real(f32(a[i + 128u]) + f32(b[i + 128u]));
+            out2[i + 192u] = Real(f32(a[i + 192u]) + f32(b[i + 192u]));
+        } else {
+            for (; i < dims.n; i += 64u) {
+                out2[i] = Real(f32(a[i]) + f32(b[i]));
+            }
+        }
     }
 }
 
 @compute @workgroup_size(256)
 fn gelu_forward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.n; i += groups.x * 256u) {
-        out[i] = gelu(a[i], dims.use_tanh == 1u);
+        out[i] = Real(gelu(f32(a[i]), dims.use_tanh == 1u));
     }
 }
 
@@ -42,7 +77,33 @@ fn gelu_forward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workg
 @compute @workgroup_size(256)
 fn gelu_backward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.n; i += groups.x * 256u) {
-        let dx = b[i] * gelu_slope(a[i], dims.use_tanh == 1u);
-        out2[i] = dx + select(0.0, out2[i], dims.accumulate == 1u);
+        let dx = f32(b[i]) * gelu_slope(f32(a[i]), dims.use_tanh == 1u);
+        out2[i] = Real(dx + select(0.0, f32(out2[i]), dims.accumulate == 1u));
+    }
+}
+
+// n rows of dims.columns.
+@compute @workgroup_size(64)
+fn row_dots(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    for (var i = id.x; i < dims.n; i += groups.x * 64u) {
+        var sum = 0.0;
+        for (var d = i * dims.columns; d < (i + 1u) * dims.columns; d++) {
+            sum = fma(f32(a[d]), f32(b[d]), sum);
+        }
+        dots[i] = sum;
+    }
+}
+
+@compute @workgroup_size(256)
+fn convert(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    for (var i = id.x; i < dims.n; i += groups.x * 256u) {
+        out[i] = Real(master[i]);
+    }
+}
+
+@compute @workgroup_size(256)
+fn convert_back(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    for (var i = id.x; i < dims.n; i += groups.x * 256u) {
+        total[i] += f32(a[i]);
     }
 }

@@ -6,6 +6,7 @@
 // and every run adds in the same order.
 // Writes: forward overwrites, backward adds.
 // Limits: the host checks that tokens are below the vocabulary size.
+#import "real.wgsl"
 
 struct Dims {
     rows: u32,
@@ -16,18 +17,18 @@ struct Dims {
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>; // (rows)
 @group(0) @binding(2) var<storage, read> embed: array<f32>; // (vocab, columns)
-@group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, columns)
+@group(0) @binding(3) var<storage, read_write> y: array<Real>; // (rows, columns)
 
 @group(0) @binding(1) var<storage, read> sorted_rows: array<u32>; // (rows): row numbers, by token
 @group(0) @binding(2) var<storage, read> starts: array<u32>; // (vocab + 1): where each token's rows start
-@group(0) @binding(3) var<storage, read> dy: array<f32>; // (rows, columns)
+@group(0) @binding(3) var<storage, read> dy: array<Real>; // (rows, columns)
 @group(0) @binding(4) var<storage, read_write> dembed: array<f32>; // (vocab, columns)
 
 @compute @workgroup_size(64)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
         let token = min(tokens[i / dims.columns], dims.vocab - 1u);
-        y[i] = embed[token * dims.columns + i % dims.columns];
+        y[i] = Real(embed[token * dims.columns + i % dims.columns]);
     }
 }
 
@@ -45,7 +46,7 @@ fn backward(
         if (column < dims.columns && starts[token] < end) {
             var sum = 0.0;
             for (var i = starts[token]; i < end; i++) {
-                sum += dy[sorted_rows[i] * dims.columns + column];
+                sum += f32(dy[sorted_rows[i] * dims.columns + column]);
             }
             dembed[token * dims.columns + column] += sum;
         }

@@ -43,3 +43,13 @@ fn gelu_slope(x: f32, use_tanh: bool) -> f32 {
     let e = gauss(x);
     return normal_cdf(x, e) + 0.3989422804 * x * e;
 }
+
+// gelu(x) and gelu'(x).
+fn gelu_with_slope(x: f32, use_tanh: bool) -> vec2<f32> {
+    if (use_tanh) {
+        return vec2<f32>(gelu(x, true), gelu_slope(x, true));
+    }
+    let e = gauss(x);
+    let cdf = normal_cdf(x, e);
+    return vec2<f32>(x * cdf, cdf + 0.3989422804 * x * e);
+}

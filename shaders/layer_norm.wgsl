@@ -7,6 +7,7 @@
 // Order of summation: row.wgsl; over rows: 8 interleaved partial sums, then ascending.
 // Writes: forward overwrites; dx adds when dims.accumulate is 1; parameter gradients always add.
 #import "row.wgsl"
+#import "real.wgsl"
 
 struct Dims {
     rows: u32,
@@ -16,34 +17,51 @@ struct Dims {
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, columns)
+@group(0) @binding(1) var<storage, read> x: array<Real>; // (rows, columns)
 
-@group(0) @binding(2) var<storage, read_write> y_plain: array<f32>; // (rows, columns)
+@group(0) @binding(2) var<storage, read_write> y_plain: array<Real>; // (rows, columns)
 @group(0) @binding(3) var<storage, read_write> stats_plain: array<f32>; // (rows, 2): mean, rstd
 
 @group(0) @binding(2) var<storage, read> weight: array<f32>; // (columns)
 @group(0) @binding(3) var<storage, read> bias: array<f32>; // (columns)
-@group(0) @binding(4) var<storage, read_write> y_affine: array<f32>; // (rows, columns)
+@group(0) @binding(4) var<storage, read_write> y_affine: array<Real>; // (rows, columns)
 @group(0) @binding(5) var<storage, read_write> stats_affine: array<f32>; // (rows, 2)
 
 @group(0) @binding(2) var<storage, read> stats: array<f32>; // (rows, 2)
-@group(0) @binding(3) var<storage, read> dy: array<f32>; // (rows, columns)
-@group(0) @binding(4) var<storage, read_write> dx_plain: array<f32>; // (rows, columns)
+@group(0) @binding(3) var<storage, read> dy: array<Real>; // (rows, columns)
+@group(0) @binding(4) var<storage, read_write> dx_plain: array<Real>; // (rows, columns)
 @group(0) @binding(4) var<storage, read> weight_backward: array<f32>; // (columns)
-@group(0) @binding(5) var<storage, read_write> dx_affine: array<f32>; // (rows, columns)
+@group(0) @binding(5) var<storage, read_write> dx_affine: array<Real>; // (rows, columns)
 
 @group(0) @binding(4) var<storage, read_write> dweight: array<f32>; // (columns)
 @group(0) @binding(5) var<storage, read_write> dbias: array<f32>; // (columns)
 
 fn row_stats(base: u32, lane: u32) -> vec2<f32> {
+    let end = base + dims.columns;
     var sum = 0.0;
-    for (var i = lane; i < dims.columns; i += LANES) {
-        sum += x[base + i];
+    var i = base + lane;
+    for (; i + 3u * LANES < end; i += 4u * LANES) {
+        sum += f32(x[i]);
+        sum += f32(x[i + LANES]);
+        sum += f32(x[i + 2u * LANES]);
+        sum += f32(x[i + 3u * LANES]);
+    }
+    for (; i < end; i += LANES) {
+        sum += f32(x[i]);
     }
     let mean = row_sum(lane, sum) / f32(dims.columns);
     var squares = 0.0;
-    for (var i = lane; i < dims.columns; i += LANES) {
-        let d = x[base + i] - mean;
+    i = base + lane;
+    for (; i + 3u * LANES < end; i += 4u * LANES) {
+        let d = vec4<f32>(f32(x[i]), f32(x[i + LANES]), f32(x[i + 2u * LANES]), f32(x[i + 3u * LANES])) - mean;
+        let dd = d * d;
+        squares += dd.x;
+        squares += dd.y;
+        squares += dd.z;
+        squares += dd.w;
+    }
+    for (; i < end; i += LANES) {
+        let d = f32(x[i]) - mean;
         squares += d * d;
     }
     let variance = row_sum(lane, squares) / f32(dims.columns);
@@ -59,8 +77,16 @@ fn forward_plain(
     for (var row = group.x; row < dims.rows; row += groups.x) {
         let base = row * dims.columns;
         let s = row_stats(base, lane);
-        for (var i = lane; i < dims.columns; i += LANES) {
-            y_plain[base + i] = (x[base + i] - s.x) * s.y;
+        let end = base + dims.columns;
+        var i = base + lane;
+        for (; i + 3u * LANES < end; i += 4u * LANES) {
+            y_plain[i] = Real((f32(x[i]) - s.x) * s.y);
+            y_plain[i + LANES] = Real((f32(x[i + LANES]) - s.x) * s.y);
+            y_plain[i + 2u * LANES] = Real((f32(x[i + 2u * LANES]) - s.x) * s.y);
+            y_plain[i + 3u * LANES] = Real((f32(x[i + 3u * LANES]) - s.x) * s.y);
+        }
+        for (; i < end; i += LANES) {
+            y_plain[i] = Real((f32(x[i]) - s.x) * s.y);
         }
         if (lane == 0u) {
             stats_plain[row * 2u] = s.x;
@@ -79,13 +105,22 @@ fn forward_affine(
         let base = row * dims.columns;
         let s = row_stats(base, lane);
         for (var i = lane; i < dims.columns; i += LANES) {
-            y_affine[base + i] = (x[base + i] - s.x) * s.y * weight[i] + bias[i];
+            y_affine[base + i] = Real((f32(x[base + i]) - s.x) * s.y * weight[i] + bias[i]);
         }
         if (lane == 0u) {
             stats_affine[row * 2u] = s.x;
             stats_affine[row * 2u + 1u] = s.y;
         }
     }
+}
+
+fn add_terms(sums: vec2<f32>, i: u32, mean: f32, rstd: f32) -> vec2<f32> {
+    return sums + vec2<f32>(f32(dy[i]), f32(dy[i]) * (f32(x[i]) - mean) * rstd);
+}
+
+fn put_dx(i: u32, mean: f32, rstd: f32, g_mean: f32, gx_mean: f32) {
+    let d = rstd * (f32(dy[i]) - g_mean - (f32(x[i]) - mean) * rstd * gx_mean);
+    dx_plain[i] = Real(d + select(0.0, f32(dx_plain[i]), dims.accumulate == 1u));
 }
 
 @compute @workgroup_size(LANES)
@@ -98,17 +133,29 @@ fn backward_plain(
         let base = row * dims.columns;
         let mean = stats[row * 2u];
         let rstd = stats[row * 2u + 1u];
-        var sum = 0.0;
-        var dot = 0.0;
-        for (var i = lane; i < dims.columns; i += LANES) {
-            sum += dy[base + i];
-            dot += dy[base + i] * (x[base + i] - mean) * rstd;
+        let end = base + dims.columns;
+        var sums = vec2<f32>();
+        var i = base + lane;
+        for (; i + 3u * LANES < end; i += 4u * LANES) {
+            sums = add_terms(sums, i, mean, rstd);
+            sums = add_terms(sums, i + LANES, mean, rstd);
+            sums = add_terms(sums, i + 2u * LANES, mean, rstd);
+            sums = add_terms(sums, i + 3u * LANES, mean, rstd);
         }
-        let g_mean = row_sum(lane, sum) / f32(dims.columns);
-        let gx_mean = row_sum(lane, dot) / f32(dims.columns);
-        for (var i = lane; i < dims.columns; i += LANES) {
-            let d = rstd * (dy[base + i] - g_mean - (x[base + i] - mean) * rstd * gx_mean);
-            dx_plain[base + i] = d + select(0.0, dx_plain[base + i], dims.accumulate == 1u);
+        for (; i < end; i += LANES) {
+            sums = add_terms(sums, i, mean, rstd);
+        }
+        let g_mean = row_sum(lane, sums.x) / f32(dims.columns);
+        let gx_mean = row_sum(lane, sums.y) / f32(dims.columns);
+        i = base + lane;
+        for (; i + 3u * LANES < end; i += 4u * LANES) {
+            put_dx(i, mean, rstd, g_mean, gx_mean);
+            put_dx(i + LANES, mean, rstd, g_mean, gx_mean);
+            put_dx(i + 2u * LANES, mean, rstd, g_mean, gx_mean);
+            put_dx(i + 3u * LANES, mean, rstd, g_mean, gx_mean);
+        }
+        for (; i < end; i += LANES) {
+            put_dx(i, mean, rstd, g_mean, gx_mean);
         }
     }
 }
@@ -126,16 +173,16 @@ fn backward_affine(
         var sum = 0.0;
         var dot = 0.0;
         for (var i = lane; i < dims.columns; i += LANES) {
-            let g = dy[base + i] * weight_backward[i];
+            let g = f32(dy[base + i]) * weight_backward[i];
             sum += g;
-            dot += g * (x[base + i] - mean) * rstd;
+            dot += g * (f32(x[base + i]) - mean) * rstd;
         }
         let g_mean = row_sum(lane, sum) / f32(dims.columns);
         let gx_mean = row_sum(lane, dot) / f32(dims.columns);
         for (var i = lane; i < dims.columns; i += LANES) {
-            let g = dy[base + i] * weight_backward[i];
-            let d = rstd * (g - g_mean - (x[base + i] - mean) * rstd * gx_mean);
-            dx_affine[base + i] = d + select(0.0, dx_affine[base + i], dims.accumulate == 1u);
+            let g = f32(dy[base + i]) * weight_backward[i];
+            let d = rstd * (g - g_mean - (f32(x[base + i]) - mean) * rstd * gx_mean);
+            dx_affine[base + i] = Real(d + select(0.0, f32(dx_affine[base + i]), dims.accumulate == 1u));
         }
     }
 }
@@ -155,9 +202,9 @@ fn backward_parameters(
         var w_sum = 0.0;
         var b_sum = 0.0;
         for (var row = lane / 8u; row < dims.rows; row += 8u) {
-            let g = dy[row * dims.columns + at];
+            let g = f32(dy[row * dims.columns + at]);
             b_sum += g;
-            w_sum += g * (x[row * dims.columns + at] - stats[row * 2u]) * stats[row * 2u + 1u];
+            w_sum += g * (f32(x[row * dims.columns + at]) - stats[row * 2u]) * stats[row * 2u + 1u];
         }
         workgroupBarrier();
         sh_weight[lane] = w_sum;

@@ -4,6 +4,7 @@
 // Mapping: forward one element per invocation; backward one workgroup per 8 columns, 8 lanes each.
 // Order of summation: 8 interleaved partial sums over rows, then ascending.
 // Writes: both add.
+#import "real.wgsl"
 
 struct Dims {
     rows: u32,
@@ -12,15 +13,15 @@ struct Dims {
 
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // (columns)
-@group(0) @binding(2) var<storage, read_write> y: array<f32>; // (rows, columns)
+@group(0) @binding(2) var<storage, read_write> y: array<Real>; // (rows, columns)
 
-@group(0) @binding(1) var<storage, read> dy: array<f32>; // (rows, columns)
+@group(0) @binding(1) var<storage, read> dy: array<Real>; // (rows, columns)
 @group(0) @binding(2) var<storage, read_write> dbias: array<f32>; // (columns)
 
 @compute @workgroup_size(64)
 fn add_bias(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
-        y[i] += bias[i % dims.columns];
+        y[i] = Real(f32(y[i]) + bias[i % dims.columns]);
     }
 }
 
@@ -37,7 +38,7 @@ fn backward_bias(
         let at = min(column, dims.columns - 1u);
         var sum = 0.0;
         for (var row = lane / 8u; row < dims.rows; row += 8u) {
-            sum += dy[row * dims.columns + at];
+            sum += f32(dy[row * dims.columns + at]);
         }
         workgroupBarrier();
         sh_part[lane] = sum;

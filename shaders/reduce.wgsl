@@ -3,7 +3,7 @@
 // sum_losses: stats[0] += weight * sum of losses.
 // square_sums: per workgroup, the sum of squares and the number of non-finite values of a tensor.
 // sum_parts: c (n) = or += the sum of (parts, n) partial results, parts ascending; one lane an element.
-// finish_norm: norm = sqrt(sum of all parts); clip factor = min(1, clip / (norm + 1e-6)); finite flag.
+// finish_norm: norm = sqrt(sum of all parts) / scale; clip factor = min(1, clip / (norm + 1e-6)) / scale; finite flag.
 // Mapping: square_sums one part per workgroup; the others one workgroup.
 // Order of summation: row.wgsl, then parts ascending by lane.
 // Writes: sum_losses adds, the others overwrite.
@@ -54,7 +54,17 @@ fn square_sums(
 ) {
     var sum = 0.0;
     var bad = 0.0;
-    for (var i = group.x * LANES + lane; i < dims.n; i += groups.x * LANES) {
+    let stride = groups.x * LANES;
+    var i = group.x * LANES + lane;
+    for (; i + 3u * stride < dims.n; i += 4u * stride) {
+        let x = vec4<f32>(values[i], values[i + stride], values[i + 2u * stride], values[i + 3u * stride]);
+        let bits = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
+        let finite = bits != vec4<u32>(0x7f800000u);
+        let y = select(vec4<f32>(), x, finite);
+        sum = fma(y.w, y.w, fma(y.z, y.z, fma(y.y, y.y, fma(y.x, y.x, sum))));
+        bad = select(1.0, bad, all(finite));
+    }
+    for (; i < dims.n; i += stride) {
         let x = values[i];
         if (is_finite(x)) {
             sum = fma(x, x, sum);
@@ -82,9 +92,11 @@ fn finish_norm(@builtin(local_invocation_index) lane: u32) {
     bad = row_sum(lane, bad);
     if (lane == 0u) {
         let finite = bad == 0.0 && is_finite(sum) && is_finite(stats[0]);
-        let norm = select(0.0, sqrt(sum), finite);
+        // Gradients are larger than they should be by the loss scale, a power of two.
+        let scale = stats[4];
+        let norm = select(0.0, sqrt(sum) / scale, finite);
         stats[1] = norm;
-        stats[2] = select(1.0, min(1.0, dims.value / (norm + 1.0e-6)), dims.value > 0.0);
+        stats[2] = select(1.0, min(1.0, dims.value / (norm + 1.0e-6)), dims.value > 0.0) / scale;
         stats[3] = select(0.0, 1.0, finite);
     }
 }

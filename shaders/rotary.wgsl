@@ -5,6 +5,7 @@
 // Mapping: one channel pair per invocation.
 // Writes: in place.
 // Limits: the position of row r is run.position + r mod seq, below the rows of the table.
+#import "real.wgsl"
 
 struct Dims {
     rows: u32,
@@ -22,7 +23,7 @@ struct Run {
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> table: array<f32>; // (positions, 2 half): cosines, then sines
 @group(0) @binding(2) var<uniform> run: Run;
-@group(0) @binding(3) var<storage, read_write> x: array<f32>; // (rows, heads * head_width)
+@group(0) @binding(3) var<storage, read_write> x: array<Real>; // (rows, heads * head_width)
 
 @compute @workgroup_size(64)
 fn rotate(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -35,9 +36,9 @@ fn rotate(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
         let c = table[entry];
         let s = table[entry + dims.half] * select(1.0, -1.0, dims.inverse == 1u);
         let at = (row * dims.heads + head) * dims.head_width + j;
-        let x1 = x[at];
-        let x2 = x[at + dims.half];
-        x[at] = x1 * c - x2 * s;
-        x[at + dims.half] = x2 * c + x1 * s;
+        let x1 = f32(x[at]);
+        let x2 = f32(x[at + dims.half]);
+        x[at] = Real(x1 * c - x2 * s);
+        x[at + dims.half] = Real(x2 * c + x1 * s);
     }
 }

@@ -10,7 +10,8 @@ use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout, ProductKind};
 use tokenformer::gpu::device::{Gpu, webgpu_limits};
 use tokenformer::gpu::engine::Engine;
-use tokenformer::ops::check::{Prepared, check, normalised_error};
+use tokenformer::gpu::kernel::Dtype;
+use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::tune::error_of;
 use tokenformer::ops::{Case, registry};
@@ -69,6 +70,27 @@ fn every_candidate_matches_and_gives_the_same_bits() {
             assert!(*first == found, "{candidate} gives other bits in {}", case.name);
         }
     }
+}
+
+/// Mixed precision: activations in f16, everything else in f32, against the same references at tolerances of its own.
+#[test]
+fn every_case_matches_its_reference_in_f16() {
+    let choices = engine().choices();
+    if !choices.ability().half {
+        println!("{} has no f16: nothing to check", engine().gpu.describe());
+        return;
+    }
+    // These never meet an f16 activation.
+    let cases = registry().into_iter().filter(|case| !["cache", "grad_norm", "adamw"].contains(&case.op));
+    let mut failed = Vec::new();
+    for case in cases {
+        let report = check_in(engine(), &case, &choices, Dtype::F16).unwrap();
+        println!("{} {}: {:.1e} {:.1e}", case.op, case.name, report.nmse, report.gradient_error.unwrap_or(0.0));
+        if !report.passed {
+            failed.push(format!("{} {}: {report:?}", case.op, case.name));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 /// Operands in f16, with every candidate there is for them, matrix units included where the adapter has them.

@@ -64,11 +64,23 @@ pub struct Meta {
     /// Kernel of each class of matrix product, where one was chosen by measurement.
     #[serde(default)]
     pub kernels: BTreeMap<String, String>,
+    /// Where dynamic loss scaling stood, in mixed precision.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
     /// The lowest validation loss so far, in nats per token.
     #[serde(with = "optional_number", default)]
     pub best_val_loss: Option<f64>,
     /// The program that wrote the file, such as `tokenformer 0.1.0`.
     pub created_by: String,
+}
+
+/// Where dynamic loss scaling stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    /// Factor on the loss, a power of two.
+    pub scale: f32,
+    /// Steps since it last changed.
+    pub good_steps: u64,
 }
 
 /// A position in the training data.
@@ -272,6 +284,7 @@ mod tests {
             cohorts: vec![Cohort { born_step: 7, lr_scale: 1.0 / 3.0, frozen: true, rows }],
             lineage: vec![growth],
             adapter: "llvmpipe".into(),
+            loss_scale: Some(LossScale { scale: 1024.0, good_steps: 3 }),
             kernels: BTreeMap::from([("NN 8x8x8".to_owned(), "lanes8-8x8-u1".to_owned())]),
             best_val_loss: Some(2.0_f64.sqrt()),
             created_by: "tokenformer 0.1.0".into(),

@@ -3,6 +3,7 @@
 use crate::data::all_windows;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::kernel::Dtype;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::model::graphs::{self, BatchShape};
@@ -72,6 +73,7 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         grad_accum: 1,
         chunk_rows: config.train.loss_chunk_rows,
         recompute: false,
+        precision: Dtype::F32,
     };
     let graph = graphs::evaluation(model, &shape, &engine.choices())?;
     let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;

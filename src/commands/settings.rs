@@ -1,6 +1,6 @@
 //! The configuration of a run from preset, file and flags, in that order.
 
-use crate::config::RunConfig;
+use crate::config::{Precision, RunConfig};
 use crate::error::{Error, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub struct Settings {
     // TOML, in which a run keeps its settings, has signed integers only.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
+    /// Type of activations: f32, or f16 in mixed precision with dynamic loss scaling.
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Compute activations again in the backward instead of keeping them: less memory, more time, the same bits.
     #[arg(long)]
     recompute: bool,
@@ -95,6 +98,7 @@ impl Settings {
         config.train.lr = self.lr.unwrap_or(config.train.lr);
         config.train.seed = self.seed.unwrap_or(config.train.seed);
         config.train.recompute |= self.recompute;
+        config.train.precision = self.precision.unwrap_or(config.train.precision);
         self.set.iter().try_for_each(|assignment| config.apply_override(assignment))
     }
 }

@@ -27,6 +27,17 @@ pub enum LrSchedule {
     Wsd,
 }
 
+/// Type of activations, and of the copies of weights that products read. Parameters, moments, gradients of
+/// parameters, sums and statistics are f32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Single precision throughout.
+    F32,
+    /// Mixed precision with dynamic loss scaling; for adapters with 16-bit floats in shaders.
+    F16,
+}
+
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,6 +98,8 @@ pub struct TrainConfig {
     pub keep_last: usize,
     /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values.
     pub loss_chunk_rows: usize,
+    /// Type of activations and of the weights that products read.
+    pub precision: Precision,
     /// Keep only the input of each layer and compute its activations again in the backward: less memory for about
     /// a third more work, the same bits.
     pub recompute: bool,
@@ -120,6 +133,7 @@ impl Default for TrainConfig {
             checkpoint_interval: 500,
             keep_last: 2,
             loss_chunk_rows: 1024,
+            precision: Precision::F32,
             recompute: false,
             log_interval: 10,
         }

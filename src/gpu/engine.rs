@@ -187,6 +187,11 @@ impl Engine {
         self.read_words(block, 0, (block.bytes / 4) as usize)
     }
 
+    /// Reads a block of f16 back as bits.
+    pub fn read_halves(&self, block: &Block) -> Result<Vec<u16>> {
+        self.read_words(block, 0, (block.bytes / 2) as usize)
+    }
+
     fn read_words<T: bytemuck::Pod>(&self, block: &Block, offset: u64, count: usize) -> Result<Vec<T>> {
         let staging = self.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.gpu.read(&block.allocation.buffer, offset, count, Some(&staging))

@@ -15,7 +15,8 @@ use crate::gpu::kernel::{Access, Dims, Dtype, Kernel, workgroups};
 use std::collections::HashMap;
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
-static CAST: Kernel = Kernel::new("elementwise.wgsl", "cast", &[Access::Read, Access::Write]);
+static CAST_BACK: Kernel = Kernel::new("elementwise.wgsl", "convert_back", &[Access::Read, Access::Write]);
+static CAST: Kernel = Kernel::new("elementwise.wgsl", "convert", &[Access::Read, Access::Write]);
 
 /// Handle of a tensor in one [`Graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -213,6 +214,12 @@ impl Graph {
     /// Element type of a tensor.
     pub fn dtype(&self, tensor: Tensor) -> Dtype {
         self.tensors[tensor.0].dtype
+    }
+
+    /// Adds `from`, in the precision of the graph, to `to` (f32), of the same length.
+    pub fn cast_back(&mut self, from: Tensor, to: Tensor) -> Result<()> {
+        let elements = self.tensors[from.0].elements().unwrap_or(0);
+        self.call(&CAST_BACK, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)
     }
 
     /// Whether a tensor is a parameter, whose gradient starts from zeros.

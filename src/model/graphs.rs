@@ -8,6 +8,7 @@ use super::{Inputs, hidden};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::gpu::choices::Choices;
+use crate::gpu::kernel::Dtype;
 use crate::graph::{Class, Graph, grad_name, moment_names};
 use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
@@ -62,6 +63,8 @@ pub struct BatchShape {
     pub grad_accum: usize,
     /// Most rows of logits held at once.
     pub chunk_rows: usize,
+    /// Type of activations in training.
+    pub precision: Dtype,
     /// Whether the backward computes the activations of a layer again.
     pub recompute: bool,
 }
@@ -97,6 +100,7 @@ fn batch_inputs(g: &mut Graph, config: &ModelConfig, shape: &BatchShape) -> Inpu
 /// Forward and backward of one micro-batch: adds to the loss in [`STATS_NAME`] and to the gradients.
 pub fn training(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
     let mut g = Graph::training(choices);
+    g.set_precision(shape.precision);
     let mut inputs = batch_inputs(&mut g, config, shape);
     let targets = g.state(TARGETS, &[shape.rows()]);
     inputs.index = Some(TokenRows {

@@ -11,11 +11,11 @@ use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
 static FORWARD: Kernel = Kernel::new("attention.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
-static DELTA: Kernel = Kernel::new("attention.wgsl", "backward_delta", &[Read, Read, Write]);
+static DELTA: Kernel = Kernel::new("elementwise.wgsl", "row_dots", &[Read, Read, Write]);
 static BACKWARD_QUERIES: Kernel =
-    Kernel::new("attention.wgsl", "backward_queries", &[Read, Read, Read, Read, Read, Read, Write]);
+    Kernel::new("attention.wgsl", "backward_queries", &[Read, Read, Read, Read, Write, Read, Read]);
 static BACKWARD_KEYS_VALUES: Kernel =
-    Kernel::new("attention.wgsl", "backward_keys_values", &[Read, Read, Read, Read, Read, Read, Write, Write]);
+    Kernel::new("attention.wgsl", "backward_keys_values", &[Read, Read, Read, Read, Write, Read, Read, Write]);
 
 /// Widest head the kernels hold in registers.
 pub const MAX_HEAD_WIDTH: usize = 128;
@@ -41,13 +41,15 @@ fn tiles(shape: Attention) -> usize {
     shape.batch * shape.heads * shape.q_rows.div_ceil(8)
 }
 
-/// Most loop iterations of one invocation on a software adapter (8 lanes), by the loops of `forward`,
-/// the longest kernel; a workgroup walks several tiles where there are more of them than workgroups.
+/// Most loop iterations of one invocation on a software adapter (8 lanes), by the loops of
+/// `backward_keys_values`, the longest kernel, with the maximum that only `forward` takes; a loop is counted once
+/// more than it turns, and a workgroup walks several tiles where there are more of them than workgroups.
 fn iterations(shape: Attention, head_width: usize) -> usize {
-    let channels = head_width.div_ceil(8);
-    // Scores of 8 rows and sums over 64 rows, each with its outer loop; then largest, weights, sum and the block.
-    let block = 8 * (head_width + 1) + channels * (64 + 1) + (8 + 8 + 64 + 1);
-    let tile = shape.kv_rows.div_ceil(64) * block + channels + 1;
+    let dots = (head_width / 2 + 1) + (head_width % 2 + 1);
+    // A wide and a narrow loop, of which one turns; channels from 64 on take them again.
+    let sums = (64 / 2 + 2) * head_width.div_ceil(64);
+    let block = 2 * dots + 2 * sums + (8 + 1) + 1;
+    let tile = shape.kv_rows.div_ceil(64) * block + 2 * (head_width.div_ceil(8) + 1) + (8 + 1) + 1;
     tiles(shape).div_ceil(workgroups(tiles(shape)) as usize).saturating_mul(tile)
 }
 
@@ -84,15 +86,16 @@ pub fn causal_attention(g: &mut Graph, [q, k, v]: [Tensor; 3], run: Tensor, shap
     g.on_backward(move |g| {
         let dout = g.take_grad(o)?;
         let delta = g.statistic("delta", &[rows, shape.heads]);
-        g.call(&DELTA, &[o, dout, delta], dims(), workgroups((rows * shape.heads).div_ceil(64)), 0)?;
+        let delta_dims = Dims::new().u(rows * shape.heads).u(0).u(0).u(head_width);
+        g.call(&DELTA, &[o, dout, delta], delta_dims, workgroups((rows * shape.heads).div_ceil(64)), 0)?;
         let (dq, add_q) = g.grad_target(q)?;
         let (dk, add_k) = g.grad_target(k)?;
         let (dv, add_v) = g.grad_target(v)?;
         if [q, k, v].into_iter().zip([add_q, add_k, add_v]).any(|(t, add)| add && !g.is_parameter(t)) {
             return Err(Error::usage("q, k and v may feed one attention only; this is a defect"));
         }
-        g.call(&BACKWARD_QUERIES, &[q, k, v, dout, lse, delta, dq], dims(), groups, flops * 3 / 2)?;
-        g.call(&BACKWARD_KEYS_VALUES, &[q, k, v, dout, lse, delta, dk, dv], dims(), groups, flops * 2)
+        g.call(&BACKWARD_QUERIES, &[q, k, v, dout, dq, lse, delta], dims(), groups, flops * 3 / 2)?;
+        g.call(&BACKWARD_KEYS_VALUES, &[k, q, dout, v, dk, lse, delta, dv], dims(), groups, flops * 2)
     });
     Ok(o)
 }
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn iterations_count_idle_lanes_and_every_tile_of_a_workgroup() {
         let rows = |batch, rows| Attention { batch, heads: 1, q_rows: rows, kv_rows: rows };
-        for (head_width, long) in [(1, 33_000), (9, 15_600), (10, 14_700), (17, 10_300)] {
+        for (head_width, long) in [(1, 46_000), (7, 42_800), (9, 42_000), (17, 38_500), (128, 13_900)] {
             assert!(iterations(rows(1, long), head_width) > MAX_ITERATIONS, "width {head_width}, {long} rows");
         }
         let one = iterations(rows(1, 1024), 32);

@@ -9,13 +9,20 @@ use super::Case;
 use crate::error::Result;
 use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Block, Engine, Program};
+use crate::gpu::kernel::Dtype;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{Class, Graph, Tensor};
 use crate::rng::{Rng, Stream};
+use half::f16;
 
 /// Largest error of a directional derivative, relative to the gradient's norm.
 pub const GRADIENT_TOLERANCE: f64 = 2e-5;
+/// Largest normalised mean square error of outputs where activations are f16: a relative error of 2^-9;
+/// one rounding to 11 bits has about 3e-8.
+pub const HALF_NMSE: f64 = 4e-6;
+/// Largest error of a directional derivative where activations are f16.
+pub const HALF_GRADIENT_TOLERANCE: f64 = 4e-3;
 /// Up to this many elements every partial derivative is checked.
 const ELEMENTWISE: usize = 48;
 /// Random directions per input beyond that.
@@ -44,6 +51,7 @@ pub struct Prepared {
     gradients: Vec<(usize, Tensor)>,
     inputs: Vec<(Tensor, Vec<u32>)>,
     cleared: Vec<Tensor>,
+    dtypes: Vec<Dtype>,
     values: Vec<Vec<f64>>,
     upstream: Vec<f64>,
     /// Floating-point operations of one run.
@@ -53,26 +61,50 @@ pub struct Prepared {
 impl Prepared {
     /// Records the case, with its backward where `gradient` is wanted and the case has one.
     pub fn new(engine: &Engine, case: &Case, choices: &Choices, gradient: bool) -> Result<Self> {
+        Self::in_precision(engine, case, choices, gradient, Dtype::F32)
+    }
+
+    /// As [`Prepared::new`], with activations of type `precision`: the numbers of inputs are rounded to it.
+    pub fn in_precision(
+        engine: &Engine,
+        case: &Case,
+        choices: &Choices,
+        gradient: bool,
+        precision: Dtype,
+    ) -> Result<Self> {
         let gradient = gradient && case.gradient;
         let mut g = if gradient { Graph::training(choices) } else { Graph::forward_only(choices) };
+        g.set_precision(precision);
         let mut inputs = Vec::new();
         let mut values = Vec::new();
+        let mut arguments = Vec::new();
         for input in &case.inputs {
             let class = if input.gradient && gradient { Class::Parameter } else { Class::State };
             let tensor = g.tensor(input.name, &input.shape, class);
-            let (words, numbers) = input.values(&case.name);
+            let (mut words, mut numbers) = input.values(&case.name);
+            if precision == Dtype::F16 && input.activation {
+                numbers.iter_mut().for_each(|x| *x = f16::from_f64(*x).to_f64());
+                words = numbers.iter().map(|&x| (x as f32).to_bits()).collect();
+            }
             inputs.push((tensor, words));
             values.push(numbers);
+            arguments.push(if input.activation { converted(&mut g, tensor, gradient)? } else { tensor });
         }
         let tensors: Vec<Tensor> = inputs.iter().map(|(t, _)| *t).collect();
-        let outputs = (case.build)(&mut g, &tensors)?;
+        let outputs = (case.build)(&mut g, &arguments)?;
         let mut upstream = Vec::new();
         if gradient {
             if let (true, Some(&first)) = (case.seeded, outputs.first()) {
                 let shape = g.shape(first).to_vec();
-                let seed = Rng::named(8, Stream::Test, &case.name).normals(shape.iter().product(), 1.0);
+                let mut seed = Rng::named(8, Stream::Test, &case.name).normals(shape.iter().product(), 1.0);
                 let tensor = g.state("upstream", &shape);
-                g.set_grad(first, tensor);
+                let mut upstream_grad = tensor;
+                if g.dtype(first) == Dtype::F16 {
+                    seed.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
+                    upstream_grad = g.activation("upstream", &shape);
+                    g.cast(tensor, upstream_grad)?;
+                }
+                g.set_grad(first, upstream_grad);
                 upstream = seed.iter().map(|&x| f64::from(x)).collect();
                 inputs.push((tensor, seed.iter().map(|x| x.to_bits()).collect()));
             }
@@ -86,7 +118,9 @@ impl Prepared {
             .filter(|&i| plan.tensors[i].class == Class::Gradient)
             .map(Tensor::from_index)
             .collect();
-        Ok(Self { program, blocks, outputs, gradients, inputs, cleared, values, upstream, flops: g.flops() })
+        let dtypes = plan.tensors.iter().map(|info| info.dtype).collect();
+        let flops = g.flops();
+        Ok(Self { program, blocks, outputs, gradients, inputs, cleared, dtypes, values, upstream, flops })
     }
 
     /// Writes the inputs, clears gradients, runs and waits.
@@ -111,14 +145,41 @@ impl Prepared {
     }
 
     fn read(&self, engine: &Engine, tensor: Tensor) -> Result<Vec<f64>> {
-        let values = engine.read(&self.blocks[tensor.index()])?;
-        Ok(values.into_iter().map(f64::from).collect())
+        let block = &self.blocks[tensor.index()];
+        if self.dtypes[tensor.index()] == Dtype::F32 {
+            return Ok(engine.read(block)?.into_iter().map(f64::from).collect());
+        }
+        let halves = engine.read_halves(block)?;
+        Ok(halves.into_iter().map(|bits| f16::from_bits(bits).to_f64()).collect())
     }
+}
+
+/// An input as the op takes it: itself, or an f16 copy through which gradients flow back.
+fn converted(g: &mut Graph, tensor: Tensor, gradient: bool) -> Result<Tensor> {
+    let copy = g.weight(tensor)?;
+    if copy != tensor && gradient {
+        g.on_backward(move |g| {
+            let dcopy = g.take_grad(copy)?;
+            let (dtensor, _) = g.grad_target(tensor)?;
+            g.cast_back(dcopy, dtensor)
+        });
+    }
+    Ok(copy)
 }
 
 /// Runs `case` forward (and backward, where it has one) and compares.
 pub fn check(engine: &Engine, case: &Case, choices: &Choices) -> Result<Report> {
-    let prepared = Prepared::new(engine, case, choices, true)?;
+    check_in(engine, case, choices, Dtype::F32)
+}
+
+/// As [`check`], with activations of type `precision`. In f16 the tolerances are [`HALF_NMSE`] and
+/// [`HALF_GRADIENT_TOLERANCE`] where those of the case are smaller.
+pub fn check_in(engine: &Engine, case: &Case, choices: &Choices, precision: Dtype) -> Result<Report> {
+    let prepared = Prepared::in_precision(engine, case, choices, true, precision)?;
+    let (most_nmse, most_gradient) = match precision {
+        Dtype::F32 => (case.nmse, GRADIENT_TOLERANCE),
+        Dtype::F16 => (case.nmse.max(HALF_NMSE), HALF_GRADIENT_TOLERANCE),
+    };
     prepared.run(engine)?;
     let wanted = (case.reference)(&prepared.values);
     let mut nmse: f64 = 0.0;
@@ -136,7 +197,7 @@ pub fn check(engine: &Engine, case: &Case, choices: &Choices) -> Result<Report> 
         guards_intact &= engine.guard_intact(block)?;
     }
     // Written so that NaN fails.
-    let passed = nmse <= case.nmse && gradient_error.is_none_or(|e| e <= GRADIENT_TOLERANCE) && guards_intact;
+    let passed = nmse <= most_nmse && gradient_error.is_none_or(|e| e <= most_gradient) && guards_intact;
     Ok(Report { nmse, gradient_error, guards_intact, passed })
 }
 

@@ -11,13 +11,23 @@ use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
-static FORWARD: Kernel = Kernel::new("cross_entropy.wgsl", "forward", &[Read, Write, Write]);
+static FORWARD: Kernel = Kernel::new("cross_entropy.wgsl", "forward", &[Read, Write, Write, Read]);
 static SUM_LOSSES: Kernel = Kernel::new("reduce.wgsl", "sum_losses", &[Read, Write]);
 
 /// A target that is not counted.
 pub const IGNORED: u32 = u32::MAX;
-/// Length of the statistics tensor: loss, gradient norm, clip factor, finite flag, four spare.
+/// Length of the statistics tensor: loss, gradient norm, clip factor, finite flag, loss scale, three spare.
 pub const STATS: usize = 8;
+/// Where in the statistics tensor the loss scale is: all gradients are this many times too large until the update, so
+/// that f16 holds small ones. 1 without mixed precision.
+pub const LOSS_SCALE: usize = 4;
+
+/// The statistics tensor at the start of a step.
+pub fn fresh_stats(loss_scale: f32) -> [f32; STATS] {
+    let mut stats = [0.0; STATS];
+    stats[LOSS_SCALE] = loss_scale;
+    stats
+}
 
 /// Settings of the head.
 #[derive(Debug, Clone, Copy)]
@@ -28,10 +38,11 @@ pub struct Head {
     pub weight: f64,
 }
 
-/// Adds the loss of h (R, C) against `targets` (R) to the first element of `stats`.
+/// Adds the loss of h (R, C) against `targets` (R) to the first element of `stats`, which holds the loss scale.
 pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats: Tensor, head: Head) -> Result<()> {
     let ((rows, width), (vocab, _)) = (g.matrix(h)?, g.matrix(embed)?);
     let losses = g.statistic("losses", &[rows]);
+    let weight = g.weight(embed)?;
     let training = g.is_training();
     let gradients = if training {
         let (dembed, _) = g.grad_target(embed)?;
@@ -44,13 +55,13 @@ pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats
         let chunk = head.chunk_rows.max(1).min(rows - first);
         let logits = g.activation("logits", &[chunk, vocab]);
         let of_h = |size, layout| Product { offsets: [first * width, 0, 0], ..Product::new(layout, size) };
-        of_h([chunk, vocab, width], Layout::NT).record(g, h, embed, logits)?;
+        of_h([chunk, vocab, width], Layout::NT).record(g, h, weight, logits)?;
         let dims = Dims::new().u(chunk).u(vocab).u(first).f(head.weight).flag(training);
-        g.call(&FORWARD, &[targets, logits, losses], dims, workgroups(chunk), 0)?;
+        g.call(&FORWARD, &[targets, logits, losses, stats], dims, workgroups(chunk), 0)?;
         if let Some((dembed, dh)) = gradients {
             let dh_chunk =
                 Product { offsets: [0, 0, first * width], ..Product::new(Layout::NN, [chunk, width, vocab]) };
-            dh_chunk.record(g, logits, embed, dh)?;
+            dh_chunk.record(g, logits, weight, dh)?;
             let offsets = [0, first * width, 0];
             Product { offsets, accumulate: true, ..Product::new(Layout::TN, [vocab, width, chunk]) }
                 .record(g, logits, h, dembed)?;
@@ -59,12 +70,13 @@ pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats
     g.call(&SUM_LOSSES, &[losses, stats], Dims::new().u(rows).u(0).f(head.weight), 1, 0)
 }
 
-/// Cross-entropy alone: `logits` (R, V) are replaced by their gradient, losses (R) are returned.
-pub fn cross_entropy(g: &mut Graph, logits: Tensor, targets: Tensor, weight: f64) -> Result<Tensor> {
+/// Cross-entropy alone: `logits` (R, V) are replaced by their gradient times the loss scale in `stats`; losses (R) are
+/// returned.
+pub fn cross_entropy(g: &mut Graph, logits: Tensor, targets: Tensor, stats: Tensor, weight: f64) -> Result<Tensor> {
     let (rows, vocab) = g.matrix(logits)?;
     let losses = g.statistic("losses", &[rows]);
     let dims = Dims::new().u(rows).u(vocab).u(0).f(weight).flag(true);
-    g.call(&FORWARD, &[targets, logits, losses], dims, workgroups(rows), 0)?;
+    g.call(&FORWARD, &[targets, logits, losses, stats], dims, workgroups(rows), 0)?;
     Ok(losses)
 }
 
@@ -95,16 +107,16 @@ pub(super) fn cases() -> Vec<Case> {
                 name: format!("{rows}x{vocab} of width {width}, chunks of {chunk_rows}"),
                 inputs: vec![
                     Input::normal("h", &[rows, width], 1.0),
-                    Input::normal("embed", &[vocab, width], 1.0),
+                    Input::parameter("embed", &[vocab, width], 1.0),
                     Input::words("targets", &[rows], targets),
-                    Input::floats("stats", &[STATS], vec![0.0; STATS]),
+                    Input::floats("stats", &[STATS], fresh_stats(1.0).to_vec()),
                 ],
                 build: Box::new(move |g, t| {
                     head_loss(g, t[0], t[1], t[2], t[3], head)?;
                     Ok(vec![t[3]])
                 }),
                 reference: Box::new(move |x| {
-                    let mut stats = vec![0.0; STATS];
+                    let mut stats = fresh_stats(1.0).map(f64::from).to_vec();
                     stats[0] = reference([rows, vocab, width], head.weight, &x[0], &x[1], &x[2]);
                     vec![stats]
                 }),

@@ -58,7 +58,7 @@ pub(super) fn cases() -> Vec<Case> {
                 name: format!("{rows} of {vocab}x{columns}"),
                 inputs: vec![
                     Input::words("tokens", &[rows], tokens),
-                    Input::normal("embed", &[vocab, columns], 1.0),
+                    Input::parameter("embed", &[vocab, columns], 1.0),
                     Input::words("sorted_rows", &[rows], sorted),
                     Input::words("starts", &[vocab + 1], starts),
                 ],

@@ -4,7 +4,7 @@
 //! `clip_grad_norm_`. The flag is down if any gradient, the sum or the loss is not finite; AdamW then
 //! writes nothing.
 
-use super::cross_entropy::STATS;
+use super::cross_entropy::{STATS, fresh_stats};
 use super::{Case, Input};
 use crate::error::Result;
 use crate::gpu::kernel::Access::{Read, Write};
@@ -17,7 +17,8 @@ static FINISH: Kernel = Kernel::new("reduce.wgsl", "finish_norm", &[Read, Write]
 /// Most workgroups that share one tensor.
 const MAX_PARTS: usize = 256;
 
-/// Writes norm, clip factor and finite flag of `grads` to elements 1, 2 and 3 of `stats`.
+/// Writes norm, clip factor and finite flag of `grads` to elements 1, 2 and 3 of `stats`, whose loss scale they
+/// carry: the norm is without it, and the clip factor takes it away.
 /// `clip` of 0 means no clipping.
 pub fn grad_norm(g: &mut Graph, grads: &[Tensor], stats: Tensor, clip: f64) -> Result<()> {
     let sizes: Vec<usize> = grads.iter().map(|&t| g.shape(t).iter().product()).collect();
@@ -34,6 +35,8 @@ pub fn grad_norm(g: &mut Graph, grads: &[Tensor], stats: Tensor, clip: f64) -> R
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |name: &str, sizes: [usize; 2], clip: f64, spoil: Option<f32>| {
+        // Not a number that could be left out unseen.
+        let scale = if clip == 1.0 { 64.0 } else { 1.0 };
         let mut second = crate::rng::Rng::named(0, crate::rng::Stream::Test, name).normals(sizes[1], 1.0);
         if let (Some(bad), Some(last)) = (spoil, second.last_mut()) {
             *last = bad;
@@ -44,7 +47,7 @@ pub(super) fn cases() -> Vec<Case> {
             inputs: vec![
                 Input::normal("first", &[sizes[0]], 1.0).without_gradient(),
                 Input::floats("second", &[sizes[1]], second),
-                Input::floats("stats", &[STATS], vec![0.0; STATS]),
+                Input::floats("stats", &[STATS], fresh_stats(scale).to_vec()),
             ],
             build: Box::new(move |g, t| {
                 grad_norm(g, &[t[0], t[1]], t[2], clip)?;
@@ -52,10 +55,12 @@ pub(super) fn cases() -> Vec<Case> {
             }),
             reference: Box::new(move |x| {
                 let squares: f64 = x[0].iter().chain(&x[1]).map(|v| v * v).sum();
-                let (norm, finite) = if spoil.is_some() { (0.0, 0.0) } else { (squares.sqrt(), 1.0) };
+                let (norm, finite) =
+                    if spoil.is_some() { (0.0, 0.0) } else { (squares.sqrt() / f64::from(scale), 1.0) };
                 let factor = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
                 let factor = factor as f32;
-                vec![vec![0.0, norm, f64::from(factor), finite, 0.0, 0.0, 0.0, 0.0]]
+                let scale = f64::from(scale);
+                vec![vec![0.0, norm, f64::from(factor) / scale, finite, scale, 0.0, 0.0, 0.0]]
             }),
             gradient: false,
             ..Case::default()

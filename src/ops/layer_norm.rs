@@ -74,8 +74,8 @@ pub(super) fn cases() -> Vec<Case> {
             name: format!("affine {rows}x{columns}"),
             inputs: vec![
                 Input::normal("x", &[rows, columns], 2.0),
-                Input::normal("weight", &[columns], 1.0),
-                Input::normal("bias", &[columns], 1.0),
+                Input::parameter("weight", &[columns], 1.0),
+                Input::parameter("bias", &[columns], 1.0),
             ],
             build: Box::new(|g, t| Ok(vec![layer_norm(g, t[0], Some((t[1], t[2])), 1e-5)?])),
             reference: Box::new(move |x| vec![reference(columns, 1e-5, &x[0], Some((&x[1], &x[2])))]),

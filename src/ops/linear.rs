@@ -16,8 +16,9 @@ static BACKWARD_BIAS: Kernel = Kernel::new("linear.wgsl", "backward_bias", &[Rea
 pub fn linear(g: &mut Graph, x: Tensor, weight: Tensor, bias: Tensor) -> Result<Tensor> {
     let ((rows, c_in), (c_out, _)) = (g.matrix(x)?, g.matrix(weight)?);
     let y = g.activation("linear", &[rows, c_out]);
+    let stored = g.weight(weight)?;
     let dims = move || Dims::new().u(rows).u(c_out);
-    Product::new(Layout::NT, [rows, c_out, c_in]).record(g, x, weight, y)?;
+    Product::new(Layout::NT, [rows, c_out, c_in]).record(g, x, stored, y)?;
     g.call(&ADD_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
     g.on_backward(move |g| {
         let dy = g.take_grad(y)?;
@@ -26,7 +27,7 @@ pub fn linear(g: &mut Graph, x: Tensor, weight: Tensor, bias: Tensor) -> Result<
         let (dweight, accumulate) = g.grad_target(weight)?;
         Product { accumulate, ..Product::new(Layout::TN, [c_out, c_in, rows]) }.record(g, dy, x, dweight)?;
         let (dx, accumulate) = g.grad_target(x)?;
-        Product { accumulate, ..Product::new(Layout::NN, [rows, c_in, c_out]) }.record(g, dy, weight, dx)
+        Product { accumulate, ..Product::new(Layout::NN, [rows, c_in, c_out]) }.record(g, dy, stored, dx)
     });
     Ok(y)
 }
@@ -44,8 +45,8 @@ pub(super) fn cases() -> Vec<Case> {
             name: format!("{}x{}x{}", size[0], size[1], size[2]),
             inputs: vec![
                 Input::normal("x", &[size[0], size[1]], 1.0),
-                Input::normal("weight", &[size[2], size[1]], 0.5),
-                Input::normal("bias", &[size[2]], 1.0),
+                Input::parameter("weight", &[size[2], size[1]], 0.5),
+                Input::parameter("bias", &[size[2]], 1.0),
             ],
             build: Box::new(|g, t| Ok(vec![linear(g, t[0], t[1], t[2])?])),
             reference: Box::new(move |x| vec![reference(size, &x[0], &x[1], &x[2])]),

@@ -48,22 +48,29 @@ pub struct Input {
     pub fill: Fill,
     /// Whether the op is differentiable in it.
     pub gradient: bool,
+    /// Whether it is an activation, which is f16 in mixed precision; otherwise a parameter or a number.
+    pub activation: bool,
 }
 
 impl Input {
-    /// Normal values; differentiable.
+    /// An activation of normal values; differentiable.
     pub fn normal(name: &'static str, shape: &[usize], std: f64) -> Self {
-        Self { name, shape: shape.to_vec(), fill: Fill::Normal(std), gradient: true }
+        Self { name, shape: shape.to_vec(), fill: Fill::Normal(std), gradient: true, activation: true }
+    }
+
+    /// A parameter of normal values; differentiable.
+    pub fn parameter(name: &'static str, shape: &[usize], std: f64) -> Self {
+        Self { activation: false, ..Self::normal(name, shape, std) }
     }
 
     /// Given numbers; not differentiable.
     pub fn floats(name: &'static str, shape: &[usize], values: Vec<f32>) -> Self {
-        Self { name, shape: shape.to_vec(), fill: Fill::Floats(values), gradient: false }
+        Self { name, shape: shape.to_vec(), fill: Fill::Floats(values), gradient: false, activation: false }
     }
 
     /// Given integers; not differentiable.
     pub fn words(name: &'static str, shape: &[usize], values: Vec<u32>) -> Self {
-        Self { name, shape: shape.to_vec(), fill: Fill::Words(values), gradient: false }
+        Self { name, shape: shape.to_vec(), fill: Fill::Words(values), gradient: false, activation: false }
     }
 
     /// The same input, not differentiated.

@@ -7,7 +7,8 @@
 //! softmax          S = tau^2 softmax(A_r)
 //! ```
 //! Backward: dW = S^T dO, dS = dO W^T, dA by row (see `shaders/pattention.wgsl`), dX = dA K, dK = dA^T X:
-//! six products and one row pass each way. Saved: A and two numbers a row; S is computed again.
+//! six products and one row pass each way. Saved: A and two numbers a row; S is computed again, in
+//! l2_norm_gelu by the pass that makes dA.
 //! No 1/sqrt(C) on the scores. The official code has no eps and gives NaN on an all-zero row; here such
 //! a row gives zeros.
 
@@ -35,7 +36,8 @@ pub struct Settings {
 const FORWARD: &[crate::gpu::kernel::Access] = &[Read, Write, Write];
 const BACKWARD: &[crate::gpu::kernel::Access] = &[Read, Read, Write];
 static L2_NORM_GELU: Kernel = Kernel::new("pattention.wgsl", "l2_norm_gelu", FORWARD);
-static L2_NORM_GELU_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", BACKWARD);
+static L2_NORM_GELU_BACKWARD: Kernel =
+    Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]);
 static GELU_L2_NORM: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm", FORWARD);
 static GELU_L2_NORM_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm_backward", BACKWARD);
 static SOFTMAX: Kernel = Kernel::new("pattention.wgsl", "softmax", FORWARD);
@@ -79,25 +81,32 @@ pub fn with_weights(
     let stats = g.statistic("row norms", &[rows, 2]);
     let weights = g.activation("token weights", &[rows, n]);
     let out = g.activation("pattention", &[rows, c_out]);
-    Product::new(Layout::NT, [rows, n, c_in]).record(g, x, keys, scores)?;
+    let (key_copy, value_copy) = (g.weight(keys)?, g.weight(values)?);
+    Product::new(Layout::NT, [rows, n, c_in]).record(g, x, key_copy, scores)?;
     g.call(forward, &[scores, weights, stats], settings.dims(rows, n), workgroups(rows), 0)?;
-    Product::new(Layout::NN, [rows, c_out, n]).record(g, weights, values, out)?;
+    Product::new(Layout::NN, [rows, c_out, n]).record(g, weights, value_copy, out)?;
 
     g.on_backward(move |g| {
         let dout = g.take_grad(out)?;
         let accumulate = |layout, size, accumulate| Product { accumulate, ..Product::new(layout, size) };
         let weights = g.activation("token weights again", &[rows, n]);
-        let norms = g.statistic("row norms again", &[rows, 2]);
-        g.call(forward, &[scores, weights, norms], settings.dims(rows, n), workgroups(rows), 0)?;
+        let dscores = g.activation("d token weights, then d scores", &[rows, n]);
+        let dims = settings.dims(rows, n);
+        Product::new(Layout::NT, [rows, n, c_out]).record(g, dout, value_copy, dscores)?;
+        if settings.norm == NormActivation::L2NormGelu {
+            // One pass makes both, because they have most of GELU in common.
+            g.call(backward, &[scores, stats, dscores, weights], dims, workgroups(rows), 0)?;
+        } else {
+            let norms = g.statistic("row norms again", &[rows, 2]);
+            g.call(forward, &[scores, weights, norms], dims.clone(), workgroups(rows), 0)?;
+            g.call(backward, &[scores, stats, dscores], dims, workgroups(rows), 0)?;
+        }
         let (dvalues, add) = g.grad_target(values)?;
         accumulate(Layout::TN, [n, c_out, rows], add).record(g, weights, dout, dvalues)?;
-        let dscores = g.activation("d token weights, then d scores", &[rows, n]);
-        Product::new(Layout::NT, [rows, n, c_out]).record(g, dout, values, dscores)?;
-        g.call(backward, &[scores, stats, dscores], settings.dims(rows, n), workgroups(rows), 0)?;
         let (dkeys, add) = g.grad_target(keys)?;
         accumulate(Layout::TN, [n, c_in, rows], add).record(g, dscores, x, dkeys)?;
         let (dx, add) = g.grad_target(x)?;
-        accumulate(Layout::NN, [rows, c_in, n], add).record(g, dscores, keys, dx)
+        accumulate(Layout::NN, [rows, c_in, n], add).record(g, dscores, key_copy, dx)
     });
     Ok((out, weights))
 }
@@ -146,8 +155,8 @@ pub(super) fn cases() -> Vec<Case> {
                 name: format!("{norm:?} {rows}x{c_in}x{n}x{c_out}{}", if gelu_tanh { " tanh" } else { "" }),
                 inputs: vec![
                     Input::normal("x", &[rows, c_in], 1.0),
-                    Input::normal("keys", &[n, c_in], 0.5),
-                    Input::normal("values", &[n, c_out], 0.5),
+                    Input::parameter("keys", &[n, c_in], 0.5),
+                    Input::parameter("values", &[n, c_out], 0.5),
                 ],
                 build: Box::new(move |g, t| Ok(vec![pattention(g, t[0], t[1], t[2], settings)?])),
                 reference: Box::new(move |x| vec![reference(size, &settings, &x[0], &x[1], &x[2])]),

@@ -92,10 +92,11 @@ pub fn grow_in_run<'e>(
     let (model, cohorts) = (trainer.model.clone(), trainer.cohorts.clone());
     let before = HostModel { model, params: trainer.parameters()?, moment1, moment2, cohorts };
     let after = before.grown(growth, step, trainer.train.seed)?;
-    let train = trainer.train.clone();
+    let (train, loss_scale) = (trainer.train.clone(), trainer.loss_scale);
     drop(trainer);
 
-    let trainer = Trainer::new(engine, &after.model, &train, after.cohorts, prompt)?;
+    let mut trainer = Trainer::new(engine, &after.model, &train, after.cohorts, prompt)?;
+    trainer.loss_scale = loss_scale;
     trainer.load_parameters(&after.params)?;
     trainer.load_moments(&after.moment1, &after.moment2)?;
     let max_logit_change = max_change(&logits_before, &trainer.probe(probe.tokens)?);

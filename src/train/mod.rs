@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod growth;
+pub mod loss_scale;
 pub mod metrics;
 pub mod probe;
 pub mod progress;
@@ -122,7 +123,10 @@ impl<'a> Run<'a> {
         data.check_length(model.seq_length)?;
         let validation = validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, model.seq_length)?;
         let prompt = state::sample_prompt(&train.sample_prompt, data)?;
-        let trainer = Trainer::new(engine, model, train, start.host.cohorts.clone(), prompt.len())?;
+        let mut trainer = Trainer::new(engine, model, train, start.host.cohorts.clone(), prompt.len())?;
+        if let (Some(stored), true) = (start.loss_scale, trainer.is_mixed()) {
+            trainer.loss_scale = stored;
+        }
         trainer.load_parameters(&start.host.params)?;
         if !start.host.moment1.is_empty() {
             trainer.load_moments(&start.host.moment1, &start.host.moment2)?;
@@ -209,7 +213,7 @@ impl<'a> Run<'a> {
             "tokens": (self.step + 1) * tokens_per_step, "seconds": self.started.elapsed().as_secs_f64(),
         }))?;
         self.step += 1;
-        self.bad_steps = if stats.finite { 0 } else { self.bad_steps + 1 };
+        self.follow_finite(stats.finite);
         if self.bad_steps >= MAX_BAD_STEPS {
             self.metrics.flush()?;
             return Err(Error::Diverged(format!(
@@ -222,6 +226,18 @@ impl<'a> Run<'a> {
         }
         self.report(stats, lr, tokens_per_step);
         Ok(())
+    }
+
+    /// Counts steps that went wrong. One that a smaller loss scale may put right is only skipped.
+    fn follow_finite(&mut self, finite: bool) {
+        let Some(trainer) = &mut self.trainer else { return };
+        match loss_scale::after(trainer.loss_scale, trainer.is_mixed(), finite) {
+            Some(next) => trainer.loss_scale = next,
+            None => self.bad_steps += 1,
+        }
+        if finite {
+            self.bad_steps = 0;
+        }
     }
 
     fn report(&mut self, stats: trainer::StepStats, lr: f64, tokens_per_step: u64) {

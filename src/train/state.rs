@@ -2,7 +2,7 @@
 
 use super::growth::HostModel;
 use super::trainer::{Trainer, first_cohort};
-use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, Meta};
+use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, LossScale, Meta};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{self, Dataset, Tokenizer};
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ pub struct Start {
     pub lineage: Vec<GrowthRecord>,
     /// Best validation loss so far.
     pub best_val_loss: Option<f64>,
+    /// Where dynamic loss scaling stood.
+    pub loss_scale: Option<LossScale>,
 }
 
 impl Start {
@@ -31,7 +33,7 @@ impl Start {
         let params = init::initial(&model, seed);
         let cohorts = vec![first_cohort(&model)];
         let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
-        Self { host, step: 0, lineage: Vec::new(), best_val_loss: None }
+        Self { host, step: 0, lineage: Vec::new(), best_val_loss: None, loss_scale: None }
     }
 
     /// The state in a checkpoint, and the configuration of its run.
@@ -59,6 +61,7 @@ impl Start {
             step: checkpoint.meta.step,
             lineage: checkpoint.meta.lineage,
             best_val_loss: checkpoint.meta.best_val_loss,
+            loss_scale: checkpoint.meta.loss_scale,
         };
         Ok((start, config))
     }
@@ -151,6 +154,7 @@ pub fn checkpoint(
         lineage: at.lineage,
         adapter: engine.gpu.describe(),
         kernels: engine.choices().names(),
+        loss_scale: Some(trainer.loss_scale).filter(|_| trainer.is_mixed()),
         best_val_loss: at.best_val_loss,
         created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_string(),
     };

@@ -3,13 +3,15 @@
 //! A [`Trainer`] knows how to take one step, evaluate, probe and generate. When to do so is the loop's
 //! business ([`super::run`]).
 
+use super::loss_scale;
 use crate::array::HostTensor;
-use crate::checkpoint::Cohort;
-use crate::config::{ModelConfig, TrainConfig};
+use crate::checkpoint::{Cohort, LossScale};
+use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::data::{Batch, token_index};
 use crate::error::{Error, Result};
 use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Engine, Program};
+use crate::gpu::kernel::Dtype;
 use crate::graph::memory::{Bytes, Ledger, Memory};
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{grad_name, moment_names};
@@ -18,6 +20,7 @@ use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Segment, Update};
+use crate::ops::cross_entropy::fresh_stats;
 use crate::ops::matmul::{MAX_SUM, ProductKind};
 use crate::ops::rotary;
 use std::collections::BTreeMap;
@@ -57,8 +60,10 @@ impl RunPlans {
             grad_accum: train.grad_accum(model)?,
             chunk_rows: train.loss_chunk_rows,
             recompute: train.recompute,
+            precision: if train.precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 },
         };
         check_rows(&shape, choices)?;
+        check_precision(train, choices)?;
         let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);
         Ok(Self {
             micro: plan(graphs::training(model, &shape, choices))?,
@@ -105,6 +110,16 @@ fn check_rows(shape: &BatchShape, choices: &Choices) -> Result<()> {
             shape.seq,
             shape.rows()
         )));
+    }
+    Ok(())
+}
+
+fn check_precision(train: &TrainConfig, choices: &Choices) -> Result<()> {
+    if train.precision == Precision::F16 && !choices.ability().half {
+        return Err(Error::device(
+            "precision f16 needs 16-bit floats in shaders, which this adapter does not offer; use precision f32, or \
+             another adapter: `tokenformer devices` lists what each has",
+        ));
     }
     Ok(())
 }
@@ -157,6 +172,8 @@ pub struct Trainer<'e> {
     pub train: TrainConfig,
     /// Which rows were added when.
     pub cohorts: Vec<Cohort>,
+    /// Factor on the loss of the next step; 1 without mixed precision.
+    pub loss_scale: LossScale,
     memory: Memory,
     programs: Programs,
     shape: BatchShape,
@@ -187,7 +204,8 @@ impl<'e> Trainer<'e> {
         let programs = Programs { micro, update, evaluation, probe, generator: plans.generator.ready([a, b, c]) };
         upload_rope(engine, &memory, model)?;
         let (model, train) = (model.clone(), train.clone());
-        Ok(Self { engine, model, train, cohorts, memory, programs, shape: plans.shape })
+        let loss_scale = loss_scale::initial(train.precision == Precision::F16);
+        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, shape: plans.shape })
     }
 
     /// Device memory by class.
@@ -199,6 +217,11 @@ impl<'e> Trainer<'e> {
     pub fn uniform_bytes(&self) -> u64 {
         let Programs { micro, update, evaluation, probe, generator } = &self.programs;
         [micro, update, evaluation, probe].iter().map(|p| p.uniform_bytes()).sum::<u64>() + generator.uniform_bytes()
+    }
+
+    /// Whether activations are f16.
+    pub fn is_mixed(&self) -> bool {
+        self.train.precision == Precision::F16
     }
 
     /// Micro-batches of one step.
@@ -216,7 +239,8 @@ impl<'e> Trainer<'e> {
                 let names = self.model.param_shapes();
                 let grads: Vec<_> =
                     names.iter().map(|(name, _)| self.memory.named(&grad_name(name))).collect::<Result<_>>()?;
-                self.engine.clear(&mut encoder, grads.into_iter().chain([stats]));
+                self.engine.clear(&mut encoder, grads);
+                self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
             }
             self.engine.record(&mut encoder, &self.programs.micro);
             self.engine.submit(encoder)?;

@@ -119,11 +119,13 @@ pub fn cross_entropy(case: &mut Case) {
     let mut g = training();
     let logits = g.state("logits", &[rows, vocab]);
     let targets = g.state("targets", &[rows]);
-    let losses = head::cross_entropy(&mut g, logits, targets, 1.0 / counted).unwrap();
+    let stats = g.state("stats", &[head::STATS]);
+    let losses = head::cross_entropy(&mut g, logits, targets, stats, 1.0 / counted).unwrap();
     g.keep(losses, "losses");
     let with_mask = |(&t, &m): (&u32, &f32)| if m == 0.0 { IGNORED } else { t };
     let masked: Vec<u32> = case.int("in.targets").1.iter().zip(&mask).map(with_mask).collect();
-    let given = [("logits", words(&case.float("in.logits").data)), ("targets", masked)];
+    let stats = words(&head::fresh_stats(1.0));
+    let given = [("logits", words(&case.float("in.logits").data)), ("targets", masked), ("stats", stats)];
     let ran = Ran::new(&g, &given).unwrap();
     let loss: f64 = ran.read("losses").iter().map(|l| f64::from(*l)).sum::<f64>() / counted;
     case.expect("out.loss", &[loss as f32]);
