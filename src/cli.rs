@@ -42,6 +42,8 @@ enum Command {
     Plan(commands::plan::PlanArgs),
     /// Check every operator against its reference on this machine's adapter.
     Selftest(commands::selftest::SelftestArgs),
+    /// Time the device, matrix products, operators and training steps.
+    Bench(commands::bench::BenchArgs),
     /// List the adapters, their limits, and which would be chosen.
     Devices,
 }
@@ -70,6 +72,7 @@ impl Cli {
             Command::Inspect(args) => commands::inspect::run(&args),
             Command::Plan(args) => commands::plan::run(&request, &args),
             Command::Selftest(args) => commands::selftest::run(&request, &args),
+            Command::Bench(args) => commands::bench::run(&request, &args),
             Command::Devices => commands::devices::run(&request),
         }
     }

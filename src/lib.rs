@@ -5,6 +5,7 @@
 //! below it:
 //!
 //! - [`cli`] and [`commands`]: the program. One verb per file.
+//! - [`mod@bench`]: how fast the device and each kernel are; every timed result is checked first.
 //! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
 //! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
 //! - [`ops`]: one file per operator with formula, forward, backward, f64 reference and test cases.
@@ -21,6 +22,7 @@
 //! run on the same adapter and driver.
 
 pub mod array;
+pub mod bench;
 pub mod cache;
 pub mod checkpoint;
 pub mod cli;

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may use. All but `error` may use the leaves besides.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["cli", "commands", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
-    ("cli", &["commands", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
-    ("commands", &["train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
+    ("main", &["cli", "commands", "bench", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
+    ("cli", &["commands", "bench", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
+    ("commands", &["bench", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
+    ("bench", &["train", "model", "ops", "graph", "gpu", "data"]),
     ("train", &["model", "ops", "graph", "gpu", "data", "checkpoint"]),
     ("model", &["ops", "graph", "gpu"]),
     // data: the index that lets the embedding add its gradients in a fixed order.

@@ -1,5 +1,6 @@
 //! One file per verb of the command line: arguments in, the library's answer out.
 
+pub mod bench;
 pub mod devices;
 pub mod eval;
 pub mod generate;

@@ -6,9 +6,9 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 
 /// Where settings come from.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Settings {
-    /// Start from a preset: quickstart (default), shakespeare-char, 150m, 450m, 900m, 1-5b.
+    /// Start from a preset: quickstart (default), shakespeare-char, bench-tiny, bench-small, 150m, 450m, 900m, 1-5b.
     #[arg(long)]
     preset: Option<String>,
     /// Read settings from a TOML file (which may name a preset to start from).
@@ -42,6 +42,46 @@ pub struct Settings {
     /// Any other setting, such as train.grad_clip=0.5 or growth=[] (repeatable).
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// Settings of a model that is timed and not trained: nothing is read or kept.
+#[derive(Debug, Args)]
+pub struct ModelSettings {
+    /// Start from a preset: bench-tiny (default), bench-small, quickstart, shakespeare-char, 150m, 450m, 900m, 1-5b.
+    #[arg(long)]
+    preset: Option<String>,
+    /// Read settings from a TOML file (which may name a preset to start from).
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    config: Option<PathBuf>,
+    /// Sequences per micro-batch.
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Type of activations: f32, or f16 in mixed precision with dynamic loss scaling.
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
+    /// Compute activations again in the backward instead of keeping them.
+    #[arg(long)]
+    recompute: bool,
+    /// Any other setting, such as model.num_layers=2 (repeatable).
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ModelSettings {
+    /// Preset or file, then flags, without growths. Not yet validated.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`].
+    pub fn resolve(&self) -> Result<RunConfig> {
+        let Self { preset, config, batch_size, precision, recompute, set } = self;
+        let default = || "bench-tiny".to_owned();
+        let preset = if config.is_some() { None } else { Some(preset.clone().unwrap_or_else(default)) };
+        let (config, set) = (config.clone(), set.clone());
+        let (batch_size, precision, recompute) = (*batch_size, *precision, *recompute);
+        let settings = Settings { preset, config, batch_size, precision, recompute, set, ..Settings::default() };
+        let resolved = settings.resolve()?;
+        Ok(RunConfig { growth: Vec::new(), ..resolved })
+    }
 }
 
 impl Settings {

@@ -4,13 +4,15 @@
 
 use std::path::PathBuf;
 
-use super::{DataConfig, GrowthConfig, ModelConfig, RunConfig, TrainConfig};
+use super::{DataConfig, GrowthConfig, ModelConfig, RunConfig, TokenizerKind, TrainConfig};
 use crate::error::{Error, Result};
 
 /// Name and summary of every preset.
-pub const PRESETS: [(&str, &str); 6] = [
+pub const PRESETS: [(&str, &str); 8] = [
     ("quickstart", "a tiny model on the built-in corpus that grows half-way: minutes on any device"),
     ("shakespeare-char", "nanoGPT's laptop run on tinyshakespeare: 4 layers x 128, characters"),
+    ("bench-tiny", "for `bench step`: 4 layers x 128, 128 tokens a sequence, 256 tokens, batch 8"),
+    ("bench-small", "for `bench step`: 6 layers x 384, 256 tokens a sequence, 256 tokens, batch 4"),
     ("150m", "the paper's 150M model: 12 layers x 768, 50304 tokens"),
     ("450m", "the paper's 450M model: 24 layers x 1024, 50304 tokens"),
     ("900m", "the paper's 900M model: 32 layers x 1280, 50304 tokens"),
@@ -26,6 +28,8 @@ impl RunConfig {
         match name {
             "quickstart" => Ok(quickstart()),
             "shakespeare-char" => Ok(shakespeare_char()),
+            "bench-tiny" => Ok(bench(name, BENCH_TINY)),
+            "bench-small" => Ok(bench(name, BENCH_SMALL)),
             "150m" => Ok(paper(name, Size { layers: 12, width: 768, heads: 12, batch: 4 })),
             "450m" => Ok(paper(name, Size { layers: 24, width: 1024, heads: 16, batch: 4 })),
             "900m" => Ok(paper(name, Size { layers: 32, width: 1280, heads: 16, batch: 2 })),
@@ -78,6 +82,36 @@ fn shakespeare_char() -> RunConfig {
     let train = TrainConfig { beta2: 0.99, ..TrainConfig::default() };
     let data = DataConfig { path: Some(PathBuf::from("data/tinyshakespeare.txt")), ..DataConfig::default() };
     RunConfig { out_dir: PathBuf::from("runs/shakespeare-char"), train, data, ..RunConfig::default() }
+}
+
+/// What sets one model to be timed apart; its slots are the width, and four times the width.
+struct BenchSize {
+    layers: usize,
+    width: usize,
+    heads: usize,
+    seq: usize,
+    batch: usize,
+}
+
+const BENCH_TINY: BenchSize = BenchSize { layers: 4, width: 128, heads: 4, seq: 128, batch: 8 };
+const BENCH_SMALL: BenchSize = BenchSize { layers: 6, width: 384, heads: 6, seq: 256, batch: 4 };
+
+/// Models for timing, of bytes, so that any data trains them too.
+fn bench(name: &str, size: BenchSize) -> RunConfig {
+    let model = ModelConfig {
+        vocab_size: 256,
+        num_layers: size.layers,
+        hidden_size: size.width,
+        num_attention_heads: size.heads,
+        seq_length: size.seq,
+        qkv_slot_num: size.width,
+        proj_slot_num: size.width,
+        ffn_slot_num: 4 * size.width,
+        ..ModelConfig::default()
+    };
+    let train = TrainConfig { batch_size: size.batch, ..TrainConfig::default() };
+    let data = DataConfig { tokenizer: TokenizerKind::Byte, ..DataConfig::default() };
+    RunConfig { out_dir: PathBuf::from(format!("runs/{name}")), model, train, data, growth: Vec::new() }
 }
 
 /// What sets one model of the paper apart.

@@ -53,6 +53,11 @@ impl Block {
         self.bytes
     }
 
+    /// The buffer it is in, from its start.
+    pub(super) fn buffer(&self) -> &wgpu::Buffer {
+        &self.allocation.buffer
+    }
+
     /// The same memory holding a smaller tensor.
     pub fn sized(&self, bytes: u64) -> Self {
         Self { allocation: self.allocation.clone(), bytes, bound: bytes.max(4).next_multiple_of(4) }
@@ -81,6 +86,30 @@ impl Program {
     /// Device memory of its uniform blocks.
     pub fn uniform_bytes(&self) -> u64 {
         self.uniforms.bytes
+    }
+
+    /// Dispatches of one run.
+    pub fn dispatches(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// A program of one dispatch of `groups` workgroups along x, prepared elsewhere.
+    pub(super) fn single(
+        pipeline: wgpu::ComputePipeline,
+        bindings: wgpu::BindGroup,
+        groups: u32,
+        uniforms: Block,
+    ) -> Self {
+        Self { steps: vec![(pipeline, bindings, groups)], uniforms }
+    }
+
+    /// Appends its dispatches to an open pass.
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for (pipeline, bindings, groups) in &self.steps {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, bindings, &[]);
+            pass.dispatch_workgroups(*groups, 1, 1);
+        }
     }
 }
 
@@ -211,12 +240,7 @@ impl Engine {
 
     /// Appends a program's dispatches to `encoder`.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder, program: &Program) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for (pipeline, bindings, groups) in &program.steps {
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, bindings, &[]);
-            pass.dispatch_workgroups(*groups, 1, 1);
-        }
+        program.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
     }
 
     /// Submits `encoder` without waiting for it.
@@ -337,7 +361,7 @@ fn first_choices(gpu: &Gpu) -> Result<Choices> {
     Ok(Choices::forced(ability, candidate))
 }
 
-fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
+pub(super) fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
     let size = std::num::NonZeroU64::new(size);
     wgpu::BindGroupEntry {
         binding,
@@ -345,7 +369,7 @@ fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::B
     }
 }
 
-fn layout_entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {
+pub(super) fn layout_entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {
     let ty = match access {
         Access::Uniform => wgpu::BufferBindingType::Uniform,
         Access::Read => wgpu::BufferBindingType::Storage { read_only: true },

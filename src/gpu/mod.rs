@@ -2,8 +2,11 @@
 
 pub mod adapter;
 pub mod choices;
+pub mod custom;
 pub mod device;
 pub mod engine;
+pub mod facts;
 pub mod kernel;
 pub mod listing;
 pub mod shader;
+pub mod timing;

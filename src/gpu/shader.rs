@@ -26,6 +26,7 @@ shader_files!(
     "pattention.wgsl",
     "real.wgsl",
     "reduce.wgsl",
+    "roofline.wgsl",
     "rotary.wgsl",
 );
 

@@ -12,9 +12,10 @@ use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::kernel::Dtype;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
-use crate::graph::{Class, Graph, Tensor};
+use crate::graph::{Call, Class, Graph, Tensor, TensorInfo};
 use crate::rng::{Rng, Stream};
 use half::f16;
+use std::collections::BTreeSet;
 
 /// Largest error of a directional derivative, relative to the gradient's norm.
 pub const GRADIENT_TOLERANCE: f64 = 2e-5;
@@ -56,6 +57,18 @@ pub struct Prepared {
     upstream: Vec<f64>,
     /// Floating-point operations of one run.
     pub flops: u64,
+    /// Bytes of all tensors that its dispatches bind, as [`traffic`].
+    pub bytes: u64,
+}
+
+/// Bytes of the tensors bound by each of `calls`, a tensor once a call: the least a device moves if no cache holds
+/// anything from one dispatch to the next.
+pub fn traffic(tensors: &[TensorInfo], calls: &[Call]) -> u64 {
+    let of_call = |call: &Call| {
+        let bound: BTreeSet<Tensor> = call.tensors.iter().copied().collect();
+        bound.iter().filter_map(|t| tensors.get(t.index())).map(TensorInfo::bytes).sum::<u64>()
+    };
+    calls.iter().map(of_call).sum()
 }
 
 impl Prepared {
@@ -119,8 +132,13 @@ impl Prepared {
             .map(Tensor::from_index)
             .collect();
         let dtypes = plan.tensors.iter().map(|info| info.dtype).collect();
-        let flops = g.flops();
-        Ok(Self { program, blocks, outputs, gradients, inputs, cleared, dtypes, values, upstream, flops })
+        let (flops, bytes) = (g.flops(), traffic(&plan.tensors, &plan.calls));
+        Ok(Self { program, blocks, outputs, gradients, inputs, cleared, dtypes, values, upstream, flops, bytes })
+    }
+
+    /// Its dispatches, for whoever times them without the writes of [`Prepared::run`].
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
     /// Writes the inputs, clears gradients, runs and waits.

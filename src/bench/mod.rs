@@ -1,0 +1,25 @@
+//! How fast the device and each kernel are, for people who write shaders.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`timing`] | chains of dispatches, samples, median and spread, which clock to believe |
+//! | [`record`] | one timed case, and the report it belongs to |
+//! | [`output`], [`table`] | Markdown, CSV, JSON, JSON lines |
+//! | [`roofline`] | what the device can do at most |
+//! | [`matmul`], [`ops`], [`step`] | what is timed: products by size, every operator, whole optimizer steps |
+//! | [`compare`], [`regress`] | two reports against each other |
+//! | [`svg`] | the roofline as a picture |
+//!
+//! Nothing is timed before its result was held against a reference.
+
+pub mod compare;
+pub mod matmul;
+pub mod ops;
+pub mod output;
+pub mod record;
+pub mod regress;
+pub mod roofline;
+pub mod step;
+pub mod svg;
+pub mod table;
+pub mod timing;

@@ -1,0 +1,321 @@
+//! What the device can do at most: multiply-adds, copying, reading, and starting dispatches.
+//!
+//! Each figure is the best of a sweep over configurations, measured again at full length. Every kernel is checked
+//! before it is timed, and the numbers are such that work left undone shows: an accumulator counts its own
+//! multiply-adds.
+
+use super::record::{Record, Report};
+use super::timing::{Timed, time};
+use crate::error::{Error, Result, tell};
+use crate::gpu::custom::Custom;
+use crate::gpu::engine::{Block, Engine, Program};
+use crate::gpu::facts::has_f16;
+use crate::gpu::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS};
+use crate::gpu::shader;
+use crate::gpu::timing::Stopwatch;
+use std::time::Instant;
+
+const FILE: &str = "roofline.wgsl";
+
+/// Numbers each invocation keeps.
+const ACCUMULATORS: [usize; 4] = [8, 16, 24, 32];
+/// Invocations of a workgroup.
+const WORKGROUPS: [usize; 6] = [8, 16, 32, 64, 128, 256];
+/// Rounds of [`UNROLLED`] multiply-adds on each accumulator. 2000 in all: in f16 an accumulator counts to 2048.
+const ROUNDS: usize = 250;
+const UNROLLED: usize = 8;
+/// Most invocations of one dispatch; each stores one word.
+const MOST_INVOCATIONS: usize = 1 << 20;
+/// A dispatch is made larger until it takes this long, so that starting it does not matter.
+const DISPATCH_SECONDS: f64 = 2e-3;
+/// Bytes that are copied or read: more than caches hold.
+const COPY_BYTES: u64 = 256 << 20;
+/// The same on software adapters, which share their memory and time with everything else.
+const COPY_BYTES_SOFTWARE: u64 = 64 << 20;
+/// Share of a case's time that one configuration of a sweep gets.
+const SWEEP_SHARE: f64 = 0.1;
+/// Runs of a dispatch, and waits for one, that are timed by the wall clock.
+const WAITS: usize = 200;
+
+/// Adds every figure to `report`; each takes about `seconds`, and its sweep about as much again or twice that.
+///
+/// # Errors
+/// A device error where a kernel computes something else than it must.
+pub fn run(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
+    ceilings(stopwatch, seconds, report)?;
+    report.add(dispatch_in_pass(stopwatch, seconds)?);
+    report.add(submit_and_wait(stopwatch)?);
+    Ok(())
+}
+
+/// Adds the multiply-add and bandwidth figures that `report` does not hold yet: the lines of a roofline.
+///
+/// # Errors
+/// As [`run`].
+pub fn ceilings(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
+    for dtype in [Dtype::F32, Dtype::F16] {
+        let offered = dtype == Dtype::F32 || has_f16(&stopwatch.engine.gpu);
+        if offered && report.fma_peak(dtype.name()).is_none() {
+            report.add(fma_peak(stopwatch, dtype, seconds)?);
+        }
+    }
+    for record in cooperative_matrix_peaks(stopwatch, seconds)? {
+        report.add(record);
+    }
+    for op in ["copy", "read"] {
+        if !report.records.iter().any(|record| record.op == op) {
+            report.add(bandwidth(stopwatch, op, seconds)?);
+        }
+    }
+    Ok(())
+}
+
+/// The place for what matrix units do at most: one record of op `mma` for each shape and type that the device offers.
+/// No kernel for it yet, so no records.
+///
+/// # Errors
+/// As [`run`], once there is something to run.
+pub fn cooperative_matrix_peaks(_stopwatch: &Stopwatch, _seconds: f64) -> Result<Vec<Record>> {
+    Ok(Vec::new())
+}
+
+fn peak(op: &str, case: &str, dtype: Dtype) -> Record {
+    Record {
+        op: op.to_owned(),
+        case: case.to_owned(),
+        pass: "peak".to_owned(),
+        dtype: dtype.name().to_owned(),
+        ..Record::default()
+    }
+}
+
+fn wrong(engine: &Engine, what: &str) -> Error {
+    Error::device(format!(
+        "{what} on {}; nothing was timed: update its driver, or choose another adapter with --adapter or --backend",
+        engine.gpu.describe()
+    ))
+}
+
+/// The kernel of a file entry with a workgroup size.
+struct Setup<'a> {
+    text: &'a str,
+    entry: &'a str,
+    accumulators: usize,
+    workgroup: usize,
+}
+
+impl Setup<'_> {
+    fn prepare(&self, engine: &Engine, dims: Dims, blocks: &[(u32, Access, &Block)], groups: usize) -> Result<Program> {
+        let sizes = [("ACCUMULATORS", self.accumulators as f64), ("WORKGROUP", self.workgroup as f64)];
+        let constants = if self.entry == "tick" { &[][..] } else { &sizes[..] };
+        let groups = u32::try_from(groups).unwrap_or(MAX_WORKGROUPS).clamp(1, MAX_WORKGROUPS);
+        Custom { text: self.text, entry: self.entry, constants, dims, blocks, groups }.prepare(engine)
+    }
+}
+
+fn dims(rounds: usize, count: usize, store: bool) -> Dims {
+    Dims::new().u(rounds).u(count).flag(store).f(1.0).f(1.0)
+}
+
+/// Most multiply-adds a second in a type: the best number of accumulators and workgroup size, measured again.
+///
+/// # Errors
+/// A device error where a sum is not what so many multiply-adds make.
+pub fn fma_peak(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Record> {
+    let engine = stopwatch.engine;
+    let text = shader::source(FILE, dtype)?;
+    tell(format_args!(
+        "multiply-adds in {}: trying {} configurations",
+        dtype.name(),
+        ACCUMULATORS.len() * WORKGROUPS.len()
+    ));
+    let sums = engine.allocate("sums", 4 * MOST_INVOCATIONS as u64)?;
+    let mut best: Option<(f64, Fma)> = None;
+    for accumulators in ACCUMULATORS {
+        for workgroup in WORKGROUPS {
+            if workgroup > engine.gpu.limits.max_compute_invocations_per_workgroup as usize {
+                continue;
+            }
+            let setup = Setup { text: &text, entry: "multiply_add", accumulators, workgroup };
+            let fma = Fma::new(stopwatch, &setup, &sums)?;
+            let timed = time(stopwatch, &fma.program, seconds * SWEEP_SHARE)?;
+            let rate = fma.flops as f64 / timed.median_ms();
+            if best.as_ref().is_none_or(|(most, _)| rate > *most) {
+                best = Some((rate, fma));
+            }
+        }
+    }
+    let Some((_, fma)) = best else {
+        return Err(wrong(engine, "no workgroup size fits"));
+    };
+    let record = Record { flops: fma.flops, config: Some(fma.config), ..peak("fma", "multiply-add", dtype) };
+    Ok(record.timed(time(stopwatch, &fma.program, seconds)?))
+}
+
+/// One configuration of multiply-adds, checked.
+struct Fma {
+    program: Program,
+    flops: u64,
+    config: String,
+}
+
+impl Fma {
+    /// As many workgroups as make a dispatch that is long enough.
+    fn new(stopwatch: &Stopwatch, setup: &Setup, sums: &Block) -> Result<Self> {
+        let engine = stopwatch.engine;
+        let blocks = [(3, Access::Write, sums)];
+        let most = (MOST_INVOCATIONS / setup.workgroup).min(MAX_WORKGROUPS as usize);
+        let mut groups = (256 / setup.workgroup).max(4);
+        loop {
+            let program = setup.prepare(engine, dims(ROUNDS, 0, true), &blocks, groups)?;
+            let wall = stopwatch.sample(&program, 1)?.wall.as_secs_f64();
+            // The first run compiles where drivers put that off, so its time may be far too long; ask again.
+            let wall = if wall < DISPATCH_SECONDS { wall } else { stopwatch.sample(&program, 1)?.wall.as_secs_f64() };
+            if wall >= DISPATCH_SECONDS || groups == most {
+                check_sums(engine, setup, &engine.read(&sums.sized(4 * (groups * setup.workgroup) as u64))?)?;
+                let program = setup.prepare(engine, dims(ROUNDS, 0, false), &blocks, groups)?;
+                let chain = 2 * (ROUNDS * UNROLLED * setup.accumulators) as u64;
+                let config = format!("{} accumulators, workgroup {}", setup.accumulators, setup.workgroup);
+                return Ok(Self { program, flops: chain * (groups * setup.workgroup) as u64, config });
+            }
+            groups = (groups * 4).min(most);
+        }
+    }
+}
+
+/// Accumulator j of lane l starts at l mod 8 + j and counts its multiply-adds.
+fn expected_sum(accumulators: usize, invocation: usize) -> f32 {
+    (accumulators * (invocation % 8 + ROUNDS * UNROLLED) + accumulators * (accumulators - 1) / 2) as f32
+}
+
+/// The first sum that is wrong, and its invocation.
+fn wrong_sum(accumulators: usize, sums: &[f32]) -> Option<(usize, f32)> {
+    sums.iter().copied().enumerate().find(|&(i, sum)| sum != expected_sum(accumulators, i))
+}
+
+fn check_sums(engine: &Engine, setup: &Setup, sums: &[f32]) -> Result<()> {
+    let Some((i, sum)) = wrong_sum(setup.accumulators, sums) else { return Ok(()) };
+    let (accumulators, right) = (setup.accumulators, expected_sum(setup.accumulators, i));
+    let size = setup.workgroup;
+    let what = format!(
+        "multiply_add with {accumulators} accumulators and workgroups of {size} gives {sum} in invocation {i}, {right} is right"
+    );
+    Err(wrong(engine, &what))
+}
+
+/// Bytes a second of `copy` (each byte counts twice: read and written) or `read`.
+///
+/// # Errors
+/// A device error where the copy differs, or a sum is wrong.
+pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record> {
+    let engine = stopwatch.engine;
+    let wanted = if engine.gpu.software { COPY_BYTES_SOFTWARE } else { COPY_BYTES };
+    let limits = &engine.gpu.limits;
+    // A power of two: every configuration divides it.
+    let bytes = 1_u64 << wanted.min(limits.max_storage_buffer_binding_size).min(limits.max_buffer_size).ilog2();
+    let count = (bytes / 16) as usize;
+    let values: Vec<f32> = (0..bytes / 4).map(|i| (i % 8) as f32).collect();
+    let origin = engine.allocate("origin", bytes)?;
+    engine.write_all(&origin, &values)?;
+    let copied = engine.allocate("copied", if op == "copy" { bytes } else { 16 })?;
+    let sums = engine.allocate("sums", (count * 4) as u64)?;
+    let (entry, blocks) = match op {
+        "copy" => ("copy_all", [(1, Access::Read, &origin), (2, Access::Write, &copied)]),
+        _ => ("read_all", [(1, Access::Read, &origin), (3, Access::Write, &sums)]),
+    };
+    let text = shader::source(FILE, Dtype::F32)?;
+    let mut best: Option<(f64, Program, String)> = None;
+    for workgroup in [64, 256] {
+        for each in [4, 16] {
+            let setup = Setup { text: &text, entry, accumulators: 8, workgroup };
+            let groups = (count / workgroup / each).clamp(1, MAX_WORKGROUPS as usize);
+            engine.run(&setup.prepare(engine, dims(0, count, true), &blocks, groups)?)?;
+            let right = match op {
+                "copy" => engine.read(&copied)? == values,
+                _ => {
+                    // Each vec4 holds 0 to 3 or 4 to 7; the stride is even, so a lane sees only one kind.
+                    let lanes = groups * workgroup;
+                    let sum = |lane: usize| (6 + 16 * (lane % 2)) as f32 * (count / lanes) as f32;
+                    let got = engine.read(&sums.sized(4 * lanes as u64))?;
+                    !count.is_multiple_of(lanes) || got.iter().enumerate().all(|(lane, &got)| got == sum(lane))
+                }
+            };
+            if !right {
+                return Err(wrong(engine, &format!("{op} with workgroups of {workgroup} gives wrong numbers")));
+            }
+            let program = setup.prepare(engine, dims(0, count, false), &blocks, groups)?;
+            let median = time(stopwatch, &program, seconds * SWEEP_SHARE)?.median_ms();
+            if best.as_ref().is_none_or(|(least, ..)| median < *least) {
+                best = Some((median, program, format!("workgroup {workgroup}, {each} vec4 an invocation")));
+            }
+        }
+    }
+    let Some((_, program, config)) = best else {
+        return Err(wrong(engine, "no workgroup size fits"));
+    };
+    let moved = if op == "copy" { 2 * bytes } else { bytes };
+    let case = format!("{} MiB", bytes >> 20);
+    let record = Record { bytes: moved, config: Some(config), ..peak(op, &case, Dtype::F32) };
+    Ok(record.moved(time(stopwatch, &program, seconds)?))
+}
+
+/// Time of one smallest dispatch among many in a pass, each waiting for the one before it.
+///
+/// # Errors
+/// A device error where some did not run.
+pub fn dispatch_in_pass(stopwatch: &Stopwatch, seconds: f64) -> Result<Record> {
+    let (program, word) = tick(stopwatch.engine)?;
+    let runs = 100;
+    stopwatch.sample(&program, runs)?;
+    let ran = stopwatch.engine.read(&word)?.first().copied().unwrap_or(0.0);
+    if ran != runs as f32 {
+        return Err(wrong(stopwatch.engine, &format!("{ran} of {runs} dispatches in one pass ran")));
+    }
+    Ok(peak("dispatch", "in one pass", Dtype::F32).timed(time(stopwatch, &program, seconds)?))
+}
+
+/// Time from submitting one smallest dispatch until the host knows it ran, encoding included.
+///
+/// # Errors
+/// Those of the device.
+pub fn submit_and_wait(stopwatch: &Stopwatch) -> Result<Record> {
+    let engine = stopwatch.engine;
+    let (program, _) = tick(engine)?;
+    engine.run(&program)?;
+    let mut samples_ms = Vec::with_capacity(WAITS);
+    for _ in 0..WAITS {
+        let start = Instant::now();
+        engine.run(&program)?;
+        samples_ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let timed = Timed { samples_ms, repeats: 1, ..Timed::default() };
+    Ok(peak("dispatch", "submit and wait", Dtype::F32).timed(timed))
+}
+
+fn tick(engine: &Engine) -> Result<(Program, Block)> {
+    let word = engine.allocate("ticks", 4)?;
+    let text = shader::source(FILE, Dtype::F32)?;
+    let setup = Setup { text: &text, entry: "tick", accumulators: 8, workgroup: 1 };
+    Ok((setup.prepare(engine, dims(0, 0, false), &[(3, Access::Write, &word)], 1)?, word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_exact_in_both_types() {
+        // f16 holds every integer up to 2048, f32 up to 2^24.
+        const { assert!(7 + 31 + ROUNDS * UNROLLED <= 2048) };
+        let by_hand: usize = (0..24).map(|j| 5 + j + 2000).sum();
+        assert_eq!(expected_sum(24, 13), by_hand as f32);
+        assert!(expected_sum(32, 7) < 16_777_216.0);
+        let mut sums: Vec<f32> = (0..20).map(|i| expected_sum(8, i)).collect();
+        assert_eq!(wrong_sum(8, &sums), None);
+        // One multiply-add too few on one accumulator.
+        sums[11] -= 1.0;
+        assert_eq!(wrong_sum(8, &sums), Some((11, sums[11])));
+        sums[3] = f32::NAN;
+        assert!(wrong_sum(8, &sums).is_some_and(|(i, _)| i == 3));
+    }
+}

@@ -1,0 +1,306 @@
+//! Whole optimizer steps, and where their time goes.
+//!
+//! Steps are taken by the same [`Trainer`] as in training, on random tokens. Then the dispatches of a step are grouped
+//! by kernel, and each group is run by itself, on memory that holds what a real step left there: what a kernel costs
+//! depends on its data in few places (the gradient of the embedding), but there it does.
+
+use super::record::{Record, Report};
+use super::roofline::fma_peak;
+use super::timing::{Timed, time};
+use crate::config::{ModelConfig, RunConfig};
+use crate::data::{Batch, TokenSource, token_index, train_batch};
+use crate::error::{Error, Result, tell};
+use crate::gpu::engine::{Engine, Program};
+use crate::gpu::kernel::Dtype;
+use crate::gpu::timing::Stopwatch;
+use crate::graph::memory::Memory;
+use crate::graph::plan::{Limits, Plan};
+use crate::model::{graphs, init};
+use crate::ops::adamw::{CohortStep, Update};
+use crate::ops::check::traffic;
+use crate::ops::cross_entropy::fresh_stats;
+use crate::ops::matmul::tune::{self, Effort};
+use crate::rng::{Rng, Stream};
+use crate::train::schedule::learning_rate;
+use crate::train::trainer::{RunPlans, Trainer, first_cohort, upload_parameters, upload_rope};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Steps before the clock starts.
+const WARM_UP: usize = 2;
+/// Random tokens that batches are drawn from, at least.
+const TOKENS: usize = 1 << 16;
+
+/// Adds the multiply-add peak, the step, and one record for each kernel of it; `effort` is what is spent on choosing
+/// kernels first.
+///
+/// # Errors
+/// Those of planning and allocating the model; a device error where a step gives no finite numbers.
+pub fn run(
+    stopwatch: &Stopwatch,
+    config: &RunConfig,
+    effort: Effort,
+    steps: usize,
+    seconds: f64,
+    report: &mut Report,
+) -> Result<()> {
+    let engine = stopwatch.engine;
+    let limits = Limits::of(&engine.gpu);
+    let cohorts = [first_cohort(&config.model)];
+    let plans = || RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices());
+    tune::tune(engine, &plans()?.products(), effort, &BTreeMap::new())?;
+    let plans = plans()?;
+    let peak = fma_peak(stopwatch, Dtype::F32, seconds)?;
+    // The most that was seen: other work on the machine only ever lowers it.
+    let peak_gflops = peak.gflops_best.unwrap_or(f64::NAN);
+    report.add(peak);
+    let case = case_name(&config.model, &plans);
+    let source = tokens(&config.model, &plans);
+    let (record, host_ms) = steps_record(engine, config, &plans, &source, steps, report)?;
+    let record = Record { case: case.clone(), ..record };
+    let (step_ms, gflops) = (record.median_ms, record.gflops_median.unwrap_or(0.0));
+    let tokens_per_second = record.tokens_per_second.unwrap_or(0.0);
+    report.add(record);
+    report.fact("tokens", tokens_per_second, "1/s");
+    report.fact("model FLOP utilisation", 100.0 * gflops / peak_gflops, "% of the f32 multiply-add peak of this run");
+    report.fact("host between steps", 100.0 * host_ms / step_ms, "% of a step: making batches");
+    report.summary.push(chosen(engine));
+    Parts { stopwatch, config, plans: &plans, case: &case, seconds }.add(&source, step_ms, report)
+}
+
+/// Which kernels the tuning chose.
+fn chosen(engine: &Engine) -> String {
+    let names = engine.choices().names();
+    let list: Vec<String> = names.iter().map(|(class, candidate)| format!("{class}: {candidate}")).collect();
+    if list.is_empty() { "kernels of matrix products: the usual ones".to_owned() } else { list.join("; ") }
+}
+
+fn case_name(model: &ModelConfig, plans: &RunPlans) -> String {
+    let (shape, arch) = (plans.shape, format!("{:?}", model.arch).to_lowercase());
+    format!(
+        "{arch} {}x{}, {} parameters, {}x{}x{} tokens",
+        model.num_layers,
+        model.hidden_size,
+        model.param_count(),
+        shape.grad_accum,
+        shape.batch,
+        shape.seq
+    )
+}
+
+fn tokens(model: &ModelConfig, plans: &RunPlans) -> TokenSource {
+    let mut rng = Rng::named(13, Stream::Test, "tokens");
+    let count = TOKENS.max(2 * plans.shape.seq);
+    TokenSource::from_tokens((0..count).map(|_| rng.below(model.vocab_size as u64) as u32).collect())
+}
+
+/// The batches of a step, drawn as in training.
+fn batches(source: &TokenSource, plans: &RunPlans, step: usize) -> Result<Vec<Batch>> {
+    let shape = plans.shape;
+    let batch = |i| train_batch(source, 1, (step * shape.grad_accum + i) as u64, shape.batch, shape.seq);
+    (0..shape.grad_accum).map(batch).collect()
+}
+
+/// The step as a whole, by the wall clock, and the median of what the host did before each, milliseconds.
+fn steps_record(
+    engine: &Engine,
+    config: &RunConfig,
+    plans: &RunPlans,
+    source: &TokenSource,
+    steps: usize,
+    report: &mut Report,
+) -> Result<(Record, f64)> {
+    let (model, train) = (&config.model, &config.train);
+    let trainer = Trainer::new(engine, model, train, vec![first_cohort(model)], 1)?;
+    trainer.load_parameters(&init::initial(model, train.seed))?;
+    let (mut samples_ms, mut host_ms) = (Vec::new(), Vec::new());
+    tell(format_args!("{} optimizer steps", WARM_UP + steps));
+    for step in 0..WARM_UP + steps {
+        let start = Instant::now();
+        let batches = batches(source, plans, step)?;
+        let lr = learning_rate(train, step);
+        let ready = start.elapsed();
+        let stats = trainer.step(&batches, step as u64, lr)?;
+        if !stats.finite {
+            return Err(Error::device(format!(
+                "step {step} has loss {} and gradient norm {} on {}: nothing more was timed; run `tokenformer selftest`",
+                stats.loss,
+                stats.grad_norm,
+                engine.gpu.describe()
+            )));
+        }
+        if step >= WARM_UP {
+            samples_ms.push(start.elapsed().as_secs_f64() * 1e3);
+            host_ms.push(ready.as_secs_f64() * 1e3);
+        }
+    }
+    let bytes = trainer.bytes();
+    for (class, bytes) in [
+        ("parameters", bytes.parameters),
+        ("gradients", bytes.gradients),
+        ("moments", bytes.moments),
+        ("activations", bytes.activations),
+        ("workspace", bytes.workspace),
+        ("uniform blocks", trainer.uniform_bytes()),
+        ("all on the device", engine.allocated()),
+    ] {
+        report.fact(&format!("memory, {class}"), bytes as f64 * 1e-6, "MB");
+    }
+    let record = Record {
+        op: "step".to_owned(),
+        pass: "step".to_owned(),
+        dtype: plans.shape.precision.name().to_owned(),
+        candidate: if train.recompute { "recompute" } else { "default" }.to_owned(),
+        flops: plans.flops_per_step(),
+        ..Record::default()
+    };
+    let mut record = record.timed(Timed { samples_ms, repeats: 1, ..Timed::default() });
+    let tokens = (plans.shape.rows() * plans.shape.grad_accum) as f64;
+    record.tokens_per_second = Some(tokens / record.median_ms * 1e3);
+    Ok((record, super::timing::quantile(&host_ms, 0.5)))
+}
+
+/// The dispatches of one kernel in one of the two plans of a step.
+struct Group {
+    kernel: String,
+    plan: Plan,
+    /// Runs of the plan in a step.
+    runs: usize,
+}
+
+/// The calls of `plan` by kernel, in the order in which kernels first run.
+fn groups(plan: &Plan, runs: usize) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for call in &plan.calls {
+        let kernel = call.kernel.name();
+        match groups.iter_mut().find(|group| group.kernel == kernel) {
+            Some(group) => group.plan.calls.push(call.clone()),
+            None => groups.push(Group { kernel, plan: Plan { calls: vec![call.clone()], ..plan.clone() }, runs }),
+        }
+    }
+    groups
+}
+
+/// Whether a kernel's time counts as that of matrix products.
+fn is_matrix_product(kernel: &str) -> bool {
+    kernel.starts_with("matmul")
+}
+
+/// What is needed to time the parts of a step.
+struct Parts<'a> {
+    stopwatch: &'a Stopwatch<'a>,
+    config: &'a RunConfig,
+    plans: &'a RunPlans,
+    case: &'a str,
+    seconds: f64,
+}
+
+impl Parts<'_> {
+    /// Adds a record for each kernel, with times, calls and operations of a whole step.
+    fn add(&self, source: &TokenSource, step_ms: f64, report: &mut Report) -> Result<()> {
+        let (engine, plans) = (self.stopwatch.engine, self.plans);
+        let mut groups: Vec<Group> = groups(&plans.micro, plans.shape.grad_accum);
+        groups.extend(self::groups(&plans.update, 1));
+        let all: Vec<&Plan> =
+            [&plans.micro, &plans.update].into_iter().chain(groups.iter().map(|group| &group.plan)).collect();
+        let (memory, programs) = Memory::allocate(engine, &all)?;
+        let [micro, update, parts @ ..] = programs.as_slice() else {
+            return Err(Error::usage("plans and programs differ in number; this is a defect"));
+        };
+        self.fill(&memory, source)?;
+        engine.run(micro)?;
+        engine.run(update)?;
+        let micro_ms = time(self.stopwatch, micro, self.seconds)?.median_ms() * plans.shape.grad_accum as f64;
+        let whole_ms = micro_ms + time(self.stopwatch, update, self.seconds)?.median_ms();
+        let mut records: Vec<Record> =
+            groups.iter().zip(parts).map(|(group, program)| self.part(group, program)).collect::<Result<_>>()?;
+        let sum: f64 = records.iter().map(|record| record.median_ms).sum();
+        let products: f64 =
+            records.iter().filter(|record| is_matrix_product(&record.op)).map(|record| record.median_ms).sum();
+        records.sort_by(|a, b| b.median_ms.total_cmp(&a.median_ms));
+        for mut record in records {
+            record.share_percent = Some(100.0 * record.median_ms / sum);
+            report.add(record);
+        }
+        report.fact("kernels of a step, one after the other", whole_ms, "ms");
+        report.fact("kernels of a step, each kind by itself", sum, "ms");
+        let share = 100.0 * products / sum;
+        if whole_ms <= step_ms {
+            let idle = 100.0 * (1.0 - whole_ms / step_ms);
+            report.fact("without a kernel", idle, "% of a step: host, submissions, uploads, waits");
+        } else {
+            report.summary.push(format!(
+                "The kernels of a step took {whole_ms:.1} ms in a chain but a whole step {step_ms:.1} ms: the machine's speed \
+                 changed meanwhile, so how long a step is without a kernel cannot be told. Measure again on an idle one."
+            ));
+        }
+        report.fact("matrix products", share, "% of the time of all kernels");
+        report.summary.push(format!("matrix products {share:.1} %, everything else {:.1} %", 100.0 - share));
+        Ok(())
+    }
+
+    /// Parameters, tokens and scalars as at the first step.
+    fn fill(&self, memory: &Memory, source: &TokenSource) -> Result<()> {
+        let (engine, model, train) = (self.stopwatch.engine, &self.config.model, &self.config.train);
+        upload_parameters(engine, memory, model, &init::initial(model, train.seed), str::to_owned)?;
+        upload_rope(engine, memory, model)?;
+        let batch = train_batch(source, 1, 0, self.plans.shape.batch, self.plans.shape.seq)?;
+        let index = token_index(&batch.tokens, model.vocab_size)?;
+        engine.write(memory.named(graphs::SORTED_ROWS)?, &index.rows);
+        engine.write(memory.named(graphs::TOKEN_STARTS)?, &index.starts);
+        engine.write(memory.named(graphs::STATS_NAME)?, &fresh_stats(1.0));
+        engine.write(memory.named(graphs::TOKENS)?, &batch.tokens);
+        engine.write(memory.named(graphs::TARGETS)?, &batch.targets);
+        let update = Update {
+            lr: train.lr,
+            beta1: train.beta1,
+            beta2: train.beta2,
+            eps: train.adam_eps,
+            weight_decay: train.weight_decay,
+            cohorts: vec![CohortStep { t: 1, lr_scale: 1.0, frozen: false }],
+        };
+        engine.write(memory.named(graphs::UPDATE)?, &update.words()?);
+        Ok(())
+    }
+
+    fn part(&self, group: &Group, program: &Program) -> Result<Record> {
+        let mut timed = time(self.stopwatch, program, self.seconds)?;
+        for ms in &mut timed.samples_ms {
+            *ms *= group.runs as f64;
+        }
+        let record = Record {
+            op: group.kernel.clone(),
+            case: self.case.to_owned(),
+            pass: "step".to_owned(),
+            dtype: self.plans.shape.precision.name().to_owned(),
+            candidate: "default".to_owned(),
+            flops: group.plan.flops() * group.runs as u64,
+            bytes: traffic(&group.plan.tensors, &group.plan.calls) * group.runs as u64,
+            calls: Some(group.plan.calls.len() * group.runs),
+            ..Record::default()
+        };
+        Ok(record.timed(timed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::choices::{Ability, Choices};
+
+    #[test]
+    fn groups_hold_every_call_once() {
+        let config = RunConfig::preset("bench-tiny").unwrap();
+        let cohorts = [first_cohort(&config.model)];
+        let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
+        let plans =
+            RunPlans::new(&config.model, &config.train, &cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap();
+        let groups = groups(&plans.micro, 2);
+        assert_eq!(groups.iter().map(|group| group.plan.calls.len()).sum::<usize>(), plans.micro.calls.len());
+        assert_eq!(groups.iter().map(|group| group.plan.flops()).sum::<u64>(), plans.micro.flops());
+        assert!(groups.iter().any(|group| is_matrix_product(&group.kernel)));
+        for group in &groups {
+            assert!(group.plan.calls.iter().all(|call| call.kernel.name() == group.kernel));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! From chains of dispatches to a median: how often a program is repeated, which clock is believed.
+//!
+//! A sample is one submission that runs the program `repeats` times, long enough for the submission itself to be
+//! lost in it; its time is divided by `repeats`. A warm-up comes first. All samples of a case are kept.
+
+use crate::error::Result;
+use crate::gpu::engine::Program;
+use crate::gpu::timing::{Sample, Stopwatch};
+use serde::{Deserialize, Serialize};
+
+/// Length of a sample in seconds, where the time for the case allows it.
+const SAMPLE_SECONDS: f64 = 0.05;
+/// Samples that the time for a case is meant to be enough for.
+const SAMPLES: f64 = 10.0;
+/// Fewest samples, unless one of them takes longer than the whole case may.
+const FEWEST: usize = 3;
+/// Most dispatches of one submission: each is kept in host memory until it ran.
+const MOST_DISPATCHES: usize = 1 << 14;
+/// Timestamps and wall clock may differ by this factor ...
+const FACTOR: f64 = 1.5;
+/// ... and the wall clock by this much more: submitting, being woken up.
+const SUBMISSION_MS: f64 = 2.0;
+
+/// What told the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// The device's own, at both ends of the chain.
+    Timestamps,
+    /// The host's, from submission to completion.
+    #[default]
+    Wall,
+}
+
+impl Clock {
+    /// As it is written in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timestamps => "timestamps",
+            Self::Wall => "wall",
+        }
+    }
+}
+
+/// The samples of one case.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Timed {
+    /// Milliseconds of one run, one value a sample, in the order they were taken.
+    pub samples_ms: Vec<f64>,
+    /// Runs in each sample.
+    pub repeats: u32,
+    /// What told the time.
+    pub clock: Clock,
+    /// Why timestamps were there but not believed.
+    pub note: Option<String>,
+}
+
+impl Timed {
+    /// Median of the samples, milliseconds.
+    pub fn median_ms(&self) -> f64 {
+        quantile(&self.samples_ms, 0.5)
+    }
+
+    /// Shortest sample, milliseconds.
+    pub fn best_ms(&self) -> f64 {
+        quantile(&self.samples_ms, 0.0)
+    }
+
+    /// Interquartile range as percent of the median.
+    pub fn spread_percent(&self) -> f64 {
+        let range = quantile(&self.samples_ms, 0.75) - quantile(&self.samples_ms, 0.25);
+        100.0 * range / self.median_ms()
+    }
+}
+
+/// Times `program` for about `seconds`: repeats are raised until a sample is long enough, then samples are taken.
+///
+/// # Errors
+/// Those of the device.
+pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
+    let wanted = SAMPLE_SECONDS.min(seconds / SAMPLES);
+    let most = (MOST_DISPATCHES / program.dispatches().max(1)).clamp(1, MOST_DISPATCHES) as u32;
+    let mut repeats = 1;
+    // The first run may compile, page in and wake up: its time counts for nothing.
+    stopwatch.sample(program, repeats)?;
+    let mut spent = 0.0;
+    loop {
+        let wall = stopwatch.sample(program, repeats)?.wall.as_secs_f64();
+        spent += wall;
+        if wall >= 0.7 * wanted || repeats == most || spent > seconds {
+            break;
+        }
+        let factor = (wanted / wall).clamp(1.5, 16.0);
+        repeats = most.min((f64::from(repeats) * factor).ceil() as u32);
+    }
+    let (mut samples, mut spent) = (Vec::new(), 0.0);
+    loop {
+        let sample = stopwatch.sample(program, repeats)?;
+        let wall = sample.wall.as_secs_f64();
+        spent += wall;
+        samples.push(sample);
+        if spent >= seconds && (samples.len() >= FEWEST || wall >= seconds) {
+            break;
+        }
+    }
+    Ok(from_samples(&samples, repeats))
+}
+
+/// Milliseconds of one run for each sample: by timestamps where all of them can be believed, else by the wall clock.
+pub fn from_samples(samples: &[Sample], repeats: u32) -> Timed {
+    let per_run = |ms: Vec<f64>| ms.into_iter().map(|ms| ms / f64::from(repeats)).collect();
+    let by_wall = || per_run(samples.iter().map(wall_ms).collect());
+    let believed: Option<Result<Vec<f64>, String>> = samples.iter().map(device_ms).collect();
+    match believed {
+        Some(Ok(ms)) => Timed { samples_ms: per_run(ms), repeats, clock: Clock::Timestamps, note: None },
+        Some(Err(reason)) => {
+            let note = Some(format!("timestamps not believed: {reason}"));
+            Timed { samples_ms: by_wall(), repeats, clock: Clock::Wall, note }
+        }
+        None => Timed { samples_ms: by_wall(), repeats, clock: Clock::Wall, note: None },
+    }
+}
+
+fn wall_ms(sample: &Sample) -> f64 {
+    sample.wall.as_secs_f64() * 1e3
+}
+
+/// Milliseconds by timestamps, or why they cannot be right; `None` where there are none.
+fn device_ms(sample: &Sample) -> Option<Result<f64, String>> {
+    let [begin, end] = sample.ticks?;
+    let wall = wall_ms(sample);
+    Some(match end.checked_sub(begin) {
+        _ if begin == 0 || end == 0 => Err("one is zero".to_owned()),
+        None => Err("they run backwards".to_owned()),
+        Some(ticks) => {
+            let ms = ticks as f64 * sample.tick_ns * 1e-6;
+            let agree = ms > 0.0 && ms <= wall * FACTOR && wall <= ms * FACTOR + SUBMISSION_MS;
+            if agree { Ok(ms) } else { Err(format!("they say {ms:.3} ms where the wall clock says {wall:.3} ms")) }
+        }
+    })
+}
+
+/// The value at `share` of the way through the sorted values, between neighbours in proportion; 0 of nothing.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = share * sorted.len().saturating_sub(1) as f64;
+    let value = |index: f64| sorted.get(index as usize).copied().unwrap_or(0.0);
+    value(at.floor()) + (value(at.ceil()) - value(at.floor())) * at.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sample(wall_ms: u64, ticks: Option<[u64; 2]>) -> Sample {
+        Sample { wall: Duration::from_millis(wall_ms), ticks, tick_ns: 1.0 }
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        let timed = Timed { samples_ms: vec![4.0, 1.0, 3.0, 2.0], ..Timed::default() };
+        assert_eq!((timed.best_ms(), timed.median_ms()), (1.0, 2.5));
+        assert_eq!(timed.spread_percent(), 100.0 * (3.25 - 1.75) / 2.5);
+        assert_eq!(quantile(&[7.0], 0.75), 7.0);
+        assert_eq!(quantile(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn good_timestamps_are_used_and_divided_by_the_repeats() {
+        let samples = [sample(51, Some([5, 50_000_005])), sample(50, Some([5, 49_000_005]))];
+        let timed = from_samples(&samples, 10);
+        assert_eq!(timed.clock, Clock::Timestamps);
+        assert_eq!((timed.samples_ms, timed.note), (vec![5.0, 4.9], None));
+    }
+
+    #[test]
+    fn bad_timestamps_give_way_to_the_wall_clock_with_a_note() {
+        let good = sample(50, Some([5, 50_000_005]));
+        for (ticks, words) in [
+            ([0, 50_000_000], "zero"),
+            ([50_000_000, 0], "zero"),
+            ([60_000_000, 10_000_000], "backwards"),
+            ([7, 7], "say 0.000 ms"),
+            ([1, 80_000_001], "say 80.000 ms where the wall clock says 50.000 ms"),
+            ([1, 20_000_001], "say 20.000 ms"),
+        ] {
+            let timed = from_samples(&[good, sample(50, Some(ticks))], 1);
+            assert_eq!((timed.clock, timed.samples_ms), (Clock::Wall, vec![50.0, 50.0]));
+            assert!(timed.note.as_ref().is_some_and(|note| note.contains(words)), "{:?}", timed.note);
+        }
+        // A short sample: the rest is the submission.
+        assert_eq!(from_samples(&[sample(2, Some([1, 300_001]))], 1).clock, Clock::Timestamps);
+        let without = from_samples(&[sample(50, None)], 1);
+        assert_eq!((without.clock, without.note), (Clock::Wall, None));
+    }
+}

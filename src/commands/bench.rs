@@ -1,0 +1,212 @@
+//! `tokenformer bench`: how fast this device and the kernels on it are.
+
+use super::settings::ModelSettings;
+use crate::bench::compare::compare;
+use crate::bench::output::{Format, render};
+use crate::bench::record::Report;
+use crate::bench::regress::regress;
+use crate::bench::{matmul, ops, roofline, step, svg};
+use crate::config::Precision;
+use crate::error::{Error, Result, tell};
+use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::device::Gpu;
+use crate::gpu::engine::Engine;
+use crate::gpu::kernel::Dtype;
+use crate::gpu::timing::Stopwatch;
+use crate::ops::matmul::tune::Effort;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Vocabulary assumed where it depends on data, which is not read.
+const BYTE_VOCABULARY: usize = 256;
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// What the device can do at most: multiply-adds, bandwidth, dispatches.
+    Roofline {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Matrix products by size, layout and kernel.
+    Matmul {
+        /// Sizes: N or MxNxK, separated by commas.
+        #[arg(long, default_value = "256,512,1024")]
+        sizes: String,
+        /// Layouts: nn (A B), nt (A B^T), tn (A^T B), separated by commas.
+        #[arg(long, default_value = "nn,nt,tn")]
+        layout: String,
+        /// Types of the operands: f32, f16 or both.
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
+        dtype: Vec<Precision>,
+        /// Only kernels with this in their name.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        candidate: String,
+        /// Also the kernels that are rarely the best.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Every case of every operator, forward and with backward.
+    Ops {
+        /// Only cases with this in "operator case", as `selftest` lists them.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        filter: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Whole optimizer steps on random tokens, and the time of each kernel in them.
+    Step {
+        #[command(flatten)]
+        settings: ModelSettings,
+        /// What is spent on choosing kernels before.
+        #[arg(long, value_enum, default_value_t)]
+        tune: Effort,
+        /// Steps that are timed, after two that are not.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        steps: u64,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Two reports of `--out` against each other.
+    Compare {
+        /// The report that is 1.
+        a: PathBuf,
+        /// The report that is compared with it.
+        b: PathBuf,
+        /// Form of the results on standard output.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// How long to measure, and what becomes of the results.
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// Seconds for each case; one run and its warm-up may take longer.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+    /// Form of the results on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Also write the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Also draw the roofline into this file, as SVG (measures what --peaks does).
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Also measure the multiply-add peak and bandwidth.
+    #[arg(long)]
+    peaks: bool,
+    /// Fail where a case is more than this much slower than in --baseline.
+    #[arg(long, value_name = "PERCENT", requires = "baseline", value_parser = percent)]
+    regress: Option<f64>,
+    /// A report of --out; where it holds the multiply-add peak, times count relative to the peak of each run.
+    #[arg(long, value_name = "FILE", requires = "regress")]
+    baseline: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let found = text.parse::<f64>().ok().filter(|seconds| (0.001..=3600.0).contains(seconds));
+    found.ok_or_else(|| "give a number from 0.001 to 3600".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let found = text.parse::<f64>().ok().filter(|percent| (0.0..=1e6).contains(percent));
+    found.ok_or_else(|| "give a number from 0 to 1000000".to_owned())
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// Wrong arguments; files that cannot be read or written; a device error where a result is wrong or, with `--regress`,
+/// slower than before.
+pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
+    match &args.what {
+        What::Roofline { output } => {
+            let cases = |stopwatch: &Stopwatch, report: &mut Report| roofline::run(stopwatch, output.seconds, report);
+            measure(output, || open(request), cases)
+        }
+        What::Matmul { sizes, layout, dtype, candidate, all, output } => {
+            let chosen = matmul::Chosen {
+                sizes: matmul::parse_sizes(sizes)?,
+                layouts: matmul::parse_layouts(layout)?,
+                halves: dtype.iter().map(|dtype| *dtype == Precision::F16).collect(),
+                filter: candidate.clone(),
+                all: *all,
+            };
+            measure(
+                output,
+                || open(request),
+                |stopwatch, report| matmul::run(stopwatch, &chosen, output.seconds, report),
+            )
+        }
+        What::Ops { filter, output } => {
+            measure(output, || open(request), |stopwatch, report| ops::run(stopwatch, filter, output.seconds, report))
+        }
+        What::Step { settings, tune, steps, output } => {
+            let mut config = settings.resolve()?;
+            if config.model.vocab_size == 0 {
+                config.model.resolve_vocab(BYTE_VOCABULARY)?;
+            }
+            config.validate()?;
+            // Here no reference checks the results themselves, so the adapter must have passed its self-test.
+            measure(
+                output,
+                || super::open_engine(request),
+                |stopwatch, report| step::run(stopwatch, &config, *tune, *steps as usize, output.seconds, report),
+            )
+        }
+        What::Compare { a, b, format } => super::print(&compare(&Report::read(a)?, &Report::read(b)?).render(*format)?),
+    }
+}
+
+fn open(request: &AdapterRequest) -> Result<Engine> {
+    let gpu = Gpu::open(request)?;
+    tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
+    Engine::new(gpu)
+}
+
+fn measure(
+    output: &OutputArgs,
+    open: impl FnOnce() -> Result<Engine>,
+    cases: impl FnOnce(&Stopwatch, &mut Report) -> Result<()>,
+) -> Result<()> {
+    // All that can be wrong about files is found before the measuring.
+    let baseline = output.baseline.as_deref().map(Report::read).transpose()?;
+    for path in [&output.out, &output.svg].into_iter().flatten() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(Error::input(format!("cannot write {}: give a file in a folder that exists", path.display())));
+        }
+    }
+    let engine = open()?;
+    let mut report = Report::new(&engine.gpu);
+    let stopwatch = Stopwatch::new(&engine)?;
+    cases(&stopwatch, &mut report)?;
+    if output.peaks || output.svg.is_some() {
+        roofline::ceilings(&stopwatch, output.seconds, &mut report)?;
+    }
+    if baseline.as_ref().is_some_and(|baseline| baseline.fma_peak("f32").is_some()) && report.fma_peak("f32").is_none()
+    {
+        report.add(roofline::fma_peak(&stopwatch, Dtype::F32, output.seconds)?);
+    }
+    if let Some(path) = &output.out {
+        report.write(path)?;
+    }
+    if let Some(path) = &output.svg {
+        std::fs::write(path, svg::roofline(&report)).map_err(|cause| Error::io("write", path, &cause))?;
+    }
+    super::print(&render(&report, output.format)?)?;
+    match (output.regress, &baseline) {
+        (Some(percent), Some(baseline)) => regress(&report, baseline, percent),
+        _ => Ok(()),
+    }
+}
