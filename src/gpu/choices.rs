@@ -314,8 +314,9 @@ impl Ability {
         let broadcast = self.subgroup.is_some();
         match (m, broadcast) {
             (0..=4, _) => Candidate::Lanes { lanes, rows: 1, columns: 8, unroll: 4, broadcast: false },
-            (_, true) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
-            (_, false) => Candidate::Lanes { lanes, rows: 8, columns: 4, unroll: 4, broadcast },
+            (5..=16, true) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
+            (_, true) => Candidate::Lanes { lanes, rows: 32, columns: 4, unroll: 4, broadcast },
+            (_, false) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
         }
     }
 }

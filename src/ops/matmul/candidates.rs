@@ -50,6 +50,11 @@ pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Can
     }
     let mut known: Vec<Candidate> = Vec::new();
     for candidate in list {
+        // Where lanes can share what they load, the others have never been the fastest.
+        let beaten = matches!(candidate, Candidate::Lanes { broadcast: false, rows: 5.., .. });
+        if !all && beaten && ability.subgroup.is_some() && !known.is_empty() {
+            continue;
+        }
         if ability.fits(candidate) && !known.contains(&candidate) {
             known.push(candidate);
         }
@@ -65,16 +70,21 @@ fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidat
         list.extend([one(1, 8, 4, false), one(1, 4, 8, false), one(4, 4, 4, false)]);
     }
     if m > 4 || all {
-        list.extend([one(16, 4, 8, true), one(8, 4, 4, true), one(8, 8, 1, false)]);
+        list.push(one(8, 4, 4, true));
+        list.push(one(8, 4, 4, false));
+    }
+    if m > 16 || all {
+        list.extend([one(64, 4, 4, true), one(64, 4, 8, true), one(32, 4, 8, true), one(16, 4, 8, true)]);
+        list.push(one(8, 8, 1, false));
     }
     if all {
         list.extend([
+            one(32, 4, 4, true),
             one(16, 4, 4, true),
-            one(16, 3, 8, true),
+            one(64, 3, 8, true),
+            one(32, 3, 8, true),
             one(16, 2, 8, true),
-            one(24, 2, 8, true),
-            one(16, 4, 4, false),
-            one(8, 4, 4, false),
+            one(32, 4, 4, false),
             Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], splits: 1 },
         ]);
     }

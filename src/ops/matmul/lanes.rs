@@ -39,12 +39,14 @@ impl Lanes {
             ) {{
             let column_tiles = (dims.n + {}u) / {width}u;
             let tiles = column_tiles * ((dims.m + {}u) / {rows}u);
+            {}
             for (var tile = group.x; tile < tiles; tile += groups.x) {{
             let row = (tile / column_tiles) * {rows}u;
             let column = (tile % column_tiles) * {width}u + lane;",
             if self.broadcast { "subgroup_invocation_id" } else { "local_invocation_index" },
             width - 1,
             rows - 1,
+            self.steps(layout),
         ));
         // Edges read a valid element again instead of branching; store drops what is outside.
         for r in 0..self.a_loads() {
@@ -78,6 +80,16 @@ impl Lanes {
         code.finish()
     }
 
+    /// Multiples of the strides, ahead of all loops: old drivers do not take them out of a loop themselves.
+    fn steps(&self, layout: Layout) -> String {
+        let multiples = |name: char| -> String {
+            (1..=self.unroll).map(|i| format!("let {name}_step{i} = {i}u * dims.{name}_stride;\n")).collect()
+        };
+        let a = if layout == Layout::TN { multiples('a') } else { String::new() };
+        let b = if layout == Layout::NT { String::new() } else { multiples('b') };
+        a + &b
+    }
+
     /// `count` terms of every sum, and the operands moved on.
     fn terms(&self, layout: Layout, count: u32) -> String {
         let Self { lanes, rows, columns, .. } = *self;
@@ -86,8 +98,8 @@ impl Lanes {
         let whole_vectors = self.a_vectors && count.is_multiple_of(4);
         for i in 0..count {
             for j in 0..columns {
-                let step = if layout == Layout::NT { format!("{i}u") } else { format!("{i}u * dims.b_stride") };
-                line(format!("let b{i}_{j} = f32(b[b{j} + {step}]);"));
+                let at = if layout == Layout::NT { offset(i, "") } else { offset(i, "b_step") };
+                line(format!("let b{i}_{j} = f32(b[b{j}{at}]);"));
             }
             for r in 0..self.a_loads() {
                 let value = match (self.a_vectors, layout) {
@@ -98,12 +110,15 @@ impl Lanes {
                         format!("v{}_{r}.{}", i - i % 4, ["x", "y", "z", "w"][(i % 4) as usize])
                     }
                     (true, _) => format!("a[a{r} / 4u][a{r} % 4u]"),
-                    (false, Layout::TN) => format!("a[a{r} + {i}u * dims.a_stride]"),
-                    (false, _) => format!("a[a{r} + {i}u]"),
+                    (false, Layout::TN) => format!("a[a{r}{}]", offset(i, "a_step")),
+                    (false, _) => format!("a[a{r}{}]", offset(i, "")),
                 };
                 line(format!("let a{i}_{r} = f32({value});"));
             }
-            for r in 0..rows {
+        }
+        // All terms of a row at once: its sums stay in registers, and the row of B is what is loaded again.
+        for r in 0..rows {
+            for i in 0..count {
                 line(if self.broadcast {
                     format!("let r{i}_{r} = subgroupBroadcast(a{i}_{}, {}u);", r / lanes, r % lanes)
                 } else {
@@ -115,13 +130,22 @@ impl Lanes {
             }
         }
         for r in 0..self.a_loads() {
-            let step = if layout == Layout::TN { format!("{count}u * dims.a_stride") } else { format!("{count}u") };
+            let step = if layout == Layout::TN { format!("a_step{count}") } else { format!("{count}u") };
             line(format!("a{r} += {step};"));
         }
         for j in 0..columns {
-            let step = if layout == Layout::NT { format!("{count}u") } else { format!("{count}u * dims.b_stride") };
+            let step = if layout == Layout::NT { format!("{count}u") } else { format!("b_step{count}") };
             line(format!("b{j} += {step};"));
         }
         text
+    }
+}
+
+/// What is added to an index to get `i` steps on; `step` is empty where terms are neighbours in memory.
+fn offset(i: u32, step: &str) -> String {
+    match (i, step) {
+        (0, _) => String::new(),
+        (_, "") => format!(" + {i}u"),
+        _ => format!(" + {step}{i}"),
     }
 }
