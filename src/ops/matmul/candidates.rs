@@ -74,12 +74,15 @@ fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidat
         list.push(one(8, 4, 4, false));
     }
     if m > 16 || all {
-        list.extend([one(64, 4, 4, true), one(64, 4, 8, true), one(32, 4, 8, true), one(16, 4, 8, true)]);
+        list.push(one(64, 4, 4, true));
         list.push(one(8, 8, 1, false));
     }
     if all {
         list.extend([
             one(32, 4, 4, true),
+            one(64, 4, 8, true),
+            one(32, 4, 8, true),
+            one(16, 4, 8, true),
             one(16, 4, 4, true),
             one(64, 3, 8, true),
             one(32, 3, 8, true),
