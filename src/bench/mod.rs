@@ -5,7 +5,7 @@
 //! | [`timing`] | chains of dispatches, samples, median and spread, which clock to believe |
 //! | [`record`] | one timed case, and the report it belongs to |
 //! | [`output`], [`table`] | Markdown, CSV, JSON, JSON lines |
-//! | [`roofline`] | what the device can do at most |
+//! | [`roofline`], [`cooperative`] | what the device can do at most; its matrix units |
 //! | [`matmul`], [`ops`], [`step`] | what is timed: products by size, every operator, whole optimizer steps |
 //! | [`compare`], [`regress`] | two reports against each other |
 //! | [`svg`] | the roofline as a picture |
@@ -13,6 +13,7 @@
 //! Nothing is timed before its result was held against a reference.
 
 pub mod compare;
+pub mod cooperative;
 pub mod matmul;
 pub mod ops;
 pub mod output;

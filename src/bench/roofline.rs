@@ -4,6 +4,7 @@
 //! before it is timed, and the numbers are such that work left undone shows: an accumulator counts its own
 //! multiply-adds.
 
+use super::cooperative::peak_of_matrix_units;
 use super::record::{Record, Report};
 use super::timing::{Timed, time};
 use crate::error::{Error, Result, tell};
@@ -59,8 +60,8 @@ pub fn ceilings(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Res
             report.add(fma_peak(stopwatch, dtype, seconds)?);
         }
     }
-    for record in cooperative_matrix_peaks(stopwatch, seconds)? {
-        report.add(record);
+    if !report.records.iter().any(|record| record.op == "mma") {
+        peak_of_matrix_units(stopwatch, seconds, report)?;
     }
     for op in ["copy", "read"] {
         if !report.records.iter().any(|record| record.op == op) {
@@ -70,16 +71,7 @@ pub fn ceilings(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Res
     Ok(())
 }
 
-/// The place for what matrix units do at most: one record of op `mma` for each shape and type that the device offers.
-/// No kernel for it yet, so no records.
-///
-/// # Errors
-/// As [`run`], once there is something to run.
-pub fn cooperative_matrix_peaks(_stopwatch: &Stopwatch, _seconds: f64) -> Result<Vec<Record>> {
-    Ok(Vec::new())
-}
-
-fn peak(op: &str, case: &str, dtype: Dtype) -> Record {
+pub(super) fn peak(op: &str, case: &str, dtype: Dtype) -> Record {
     Record {
         op: op.to_owned(),
         case: case.to_owned(),
@@ -89,7 +81,7 @@ fn peak(op: &str, case: &str, dtype: Dtype) -> Record {
     }
 }
 
-fn wrong(engine: &Engine, what: &str) -> Error {
+pub(super) fn wrong(engine: &Engine, what: &str) -> Error {
     Error::device(format!(
         "{what} on {}; nothing was timed: update its driver, or choose another adapter with --adapter or --backend",
         engine.gpu.describe()
