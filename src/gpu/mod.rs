@@ -8,5 +8,6 @@ pub mod engine;
 pub mod facts;
 pub mod kernel;
 pub mod listing;
+pub mod reading;
 pub mod shader;
 pub mod timing;

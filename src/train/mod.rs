@@ -29,7 +29,7 @@ use state::Start;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use trainer::{Trainer, probe_rows};
+use trainer::{PendingStep, Trainer, probe_rows};
 
 /// Steps with non-finite numbers in a row before a run is given up.
 const MAX_BAD_STEPS: u32 = 3;
@@ -101,6 +101,8 @@ struct Run<'a> {
     data: &'a Dataset,
     /// `None` only while a growth replaces it.
     trainer: Option<Trainer<'a>>,
+    /// The last step submitted, with its number and learning rate, until its numbers are read.
+    pending: Option<(PendingStep, u64, f64)>,
     store: Store,
     metrics: Metrics,
     progress: Progress,
@@ -153,6 +155,7 @@ impl<'a> Run<'a> {
             last_sample: String::new(),
             saved: PathBuf::new(),
             trainer: Some(trainer),
+            pending: None,
         })
     }
 
@@ -174,6 +177,7 @@ impl<'a> Run<'a> {
         let done = self.lineage.iter().any(|r| r.at_step == self.step);
         let due = self.config.growth.iter().find(|g| g.at_step as u64 == self.step);
         let (Some(growth), false) = (due, done) else { return Ok(()) };
+        self.catch_up()?;
         let Some(trainer) = self.trainer.take() else { return Ok(()) };
         let tokens = self.data.val.window(0, probe_rows(&trainer.model))?;
         let probe = Probe { tokens: &tokens, batches: &self.validation };
@@ -192,12 +196,14 @@ impl<'a> Run<'a> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
+        self.catch_up()?;
         let val_loss = self.trainer()?.evaluate(&self.validation)?;
         self.numbers.val_loss = Some(val_loss);
         self.best_val_loss = Some(self.best_val_loss.map_or(val_loss, |best| best.min(val_loss)));
         self.metrics.write(&json!({"kind": "eval", "step": self.step, "val_loss": val_loss}))
     }
 
+    /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
     fn train_step(&mut self) -> Result<()> {
         let train = &self.config.train;
         let trainer = self.trainer()?;
@@ -206,13 +212,35 @@ impl<'a> Run<'a> {
         let seq = trainer.model.seq_length;
         let batch = |micro| train_batch(&self.data.train, train.seed, self.step * accum + micro, train.batch_size, seq);
         let batches = (0..accum).map(batch).collect::<Result<Vec<Batch>>>()?;
-        let stats = trainer.step(&batches, self.step, lr)?;
-        let tokens_per_step = accum * (train.batch_size * seq) as u64;
-        self.metrics.write(&json!({
-            "kind": "train", "step": self.step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
-            "tokens": (self.step + 1) * tokens_per_step, "seconds": self.started.elapsed().as_secs_f64(),
-        }))?;
+        // The loss scale of a step depends on the one before it.
+        let one_by_one = trainer.is_mixed();
+        let submitted = (trainer.start_step(&batches, self.step, lr)?, self.step, lr);
         self.step += 1;
+        let before = self.pending.replace(submitted);
+        self.complete(before)?;
+        if one_by_one { self.catch_up() } else { Ok(()) }
+    }
+
+    /// Reads the numbers of every step submitted.
+    fn catch_up(&mut self) -> Result<()> {
+        let last = self.pending.take();
+        self.complete(last)
+    }
+
+    /// Waits for a step and reports it.
+    fn complete(&mut self, step: Option<(PendingStep, u64, f64)>) -> Result<()> {
+        let Some((pending, step, lr)) = step else { return Ok(()) };
+        let stats = pending.finish(self.engine)?;
+        let trainer = self.trainer()?;
+        let tokens_per_step = (trainer.grad_accum() * self.config.train.batch_size * trainer.model.seq_length) as u64;
+        let mut line = json!({
+            "kind": "train", "step": step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
+            "tokens": (step + 1) * tokens_per_step, "seconds": self.started.elapsed().as_secs_f64(),
+        });
+        if trainer.is_mixed() {
+            line["loss_scale"] = json!(trainer.loss_scale.scale);
+        }
+        self.metrics.write(&line)?;
         self.follow_finite(stats.finite);
         if self.bad_steps >= MAX_BAD_STEPS {
             self.metrics.flush()?;
@@ -220,11 +248,10 @@ impl<'a> Run<'a> {
                 "loss or gradients were not finite for {MAX_BAD_STEPS} steps in a row, the last at step {}; nothing was \
                  updated by them; lower train.lr (it is {}) or raise train.warmup_fraction, and resume from the last \
                  checkpoint or start again",
-                self.step - 1,
-                train.lr
+                step, self.config.train.lr
             )));
         }
-        self.report(stats, lr, tokens_per_step);
+        self.report(stats, step + 1, lr, tokens_per_step);
         Ok(())
     }
 
@@ -240,14 +267,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn report(&mut self, stats: trainer::StepStats, lr: f64, tokens_per_step: u64) {
+    fn report(&mut self, stats: trainer::StepStats, steps: u64, lr: f64, tokens_per_step: u64) {
         let (since, first) = self.window;
         let seconds = since.elapsed().as_secs_f64();
         if seconds > 0.5 || self.numbers.tokens_per_s == 0.0 {
-            self.numbers.tokens_per_s = ((self.step - first) * tokens_per_step) as f64 / seconds.max(1e-9);
-            self.window = (Instant::now(), self.step);
+            self.numbers.tokens_per_s = ((steps - first) * tokens_per_step) as f64 / seconds.max(1e-9);
+            self.window = (Instant::now(), steps);
         }
-        self.numbers.step = self.step;
+        self.numbers.step = steps;
         self.numbers.loss = f64::from(stats.loss);
         self.numbers.grad_norm = f64::from(stats.grad_norm);
         self.numbers.lr = lr;
@@ -265,6 +292,8 @@ impl<'a> Run<'a> {
         if train.sample_tokens == 0 {
             return Ok(());
         }
+        self.catch_up()?;
+        let train = &self.config.train;
         let temperature = train.sample_temperature;
         let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(self.step) };
         let drawn = self.trainer()?.sample(&self.prompt, train.sample_tokens, &sampling)?;
@@ -276,6 +305,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self) -> Result<()> {
+        self.catch_up()?;
         self.metrics.flush()?;
         let checkpoint = state::checkpoint(self.engine, self.config, self.data, self.trainer()?, self.snapshot())?;
         self.saved = self.store.save(&checkpoint, self.config.train.keep_last)?;

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Engine, Program};
 use crate::gpu::kernel::Dtype;
+use crate::gpu::reading::{Reading, Staging};
 use crate::graph::memory::{Bytes, Ledger, Memory};
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{grad_name, moment_names};
@@ -20,7 +21,7 @@ use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Segment, Update};
-use crate::ops::cross_entropy::fresh_stats;
+use crate::ops::cross_entropy::{STATS, fresh_stats};
 use crate::ops::matmul::{MAX_SUM, ProductKind};
 use crate::ops::rotary;
 use std::collections::BTreeMap;
@@ -177,6 +178,26 @@ pub struct Trainer<'e> {
     memory: Memory,
     programs: Programs,
     shape: BatchShape,
+    /// Taken in turn: the numbers of one step are read while the next runs.
+    staging: [Staging; 2],
+}
+
+/// A step the device is working on.
+#[derive(Debug)]
+pub struct PendingStep {
+    reading: Reading,
+}
+
+impl PendingStep {
+    /// Waits for the step, not for steps submitted after it.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn finish(self, engine: &Engine) -> Result<StepStats> {
+        let stats = self.reading.wait(&engine.gpu)?;
+        let at = |i: usize| stats.get(i).copied().unwrap_or(f32::NAN);
+        Ok(StepStats { loss: at(0), grad_norm: at(1), finite: at(3) == 1.0 })
+    }
 }
 
 struct Programs {
@@ -205,7 +226,9 @@ impl<'e> Trainer<'e> {
         upload_rope(engine, &memory, model)?;
         let (model, train) = (model.clone(), train.clone());
         let loss_scale = loss_scale::initial(train.precision == Precision::F16);
-        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, shape: plans.shape })
+        let staging = || engine.staging(4 * STATS as u64);
+        let (shape, staging) = (plans.shape, [staging()?, staging()?]);
+        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, shape, staging })
     }
 
     /// Device memory by class.
@@ -231,6 +254,11 @@ impl<'e> Trainer<'e> {
 
     /// One optimizer step on `batches`, one per micro-batch. `step` counts from 0.
     pub fn step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<StepStats> {
+        self.start_step(batches, step, lr)?.finish(self.engine)
+    }
+
+    /// Submits a step. At most one other may be pending.
+    pub fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
         let stats = self.memory.named(graphs::STATS_NAME)?;
         for (i, batch) in batches.iter().enumerate() {
             self.upload(batch)?;
@@ -246,10 +274,10 @@ impl<'e> Trainer<'e> {
             self.engine.submit(encoder)?;
         }
         self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
-        self.engine.run(&self.programs.update)?;
-        let stats = self.engine.read(stats)?;
-        let at = |i: usize| stats.get(i).copied().unwrap_or(f32::NAN);
-        Ok(StepStats { loss: at(0), grad_norm: at(1), finite: at(3) == 1.0 })
+        let mut encoder = self.engine.encoder();
+        self.engine.record(&mut encoder, &self.programs.update);
+        let staging = &self.staging[(step % 2) as usize];
+        Ok(PendingStep { reading: self.engine.submit_and_read(encoder, stats, staging)? })
     }
 
     fn update_scalars(&self, step: u64, lr: f64) -> Update {
