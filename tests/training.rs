@@ -6,8 +6,8 @@ mod common;
 use common::engine;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::{Checkpoint, Store};
-use tokenformer::config::{GrowthConfig, ModelConfig, RunConfig, TrainConfig};
+use tokenformer::checkpoint::{Checkpoint, LossScale, Store};
+use tokenformer::config::{GrowthConfig, ModelConfig, Precision, RunConfig, TrainConfig};
 use tokenformer::data::{Batch, Dataset, train_batch};
 use tokenformer::error::Error;
 use tokenformer::graph::plan::Limits;
@@ -156,6 +156,62 @@ fn trainer(config: &RunConfig) -> Trainer<'static> {
 fn batches(config: &RunConfig, data: &Dataset, step: u64) -> Vec<Batch> {
     let batch = |micro| train_batch(&data.train, 9, step * 2 + micro, config.train.batch_size, config.model.seq_length);
     (0..2).map(|micro| batch(micro).unwrap()).collect()
+}
+
+/// Whether this adapter can train in mixed precision; GL cannot.
+fn has_f16() -> bool {
+    let has = engine().choices().ability().half;
+    if !has {
+        println!("{} has no f16: nothing to check", engine().gpu.describe());
+    }
+    has
+}
+
+#[test]
+fn a_resumed_run_in_mixed_precision_is_the_same_run_with_the_same_loss_scale() {
+    if !has_f16() {
+        return;
+    }
+    let [straight, parts] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (mut config, data) = tiny(straight.path(), 8);
+    config.train.precision = Precision::F16;
+    config.growth = vec![grow_at(5, 48)];
+    fresh(&config, &data);
+    let (mut config, data) = tiny(parts.path(), 8);
+    config.train.precision = Precision::F16;
+    config.train.checkpoint_interval = 3;
+    config.growth = vec![grow_at(5, 48)];
+    fresh(&config, &data);
+    resume(parts.path(), 3, &data, 8);
+    assert_eq!(curve(straight.path()), curve(parts.path()));
+    let [a, b] = [last_checkpoint(straight.path()), last_checkpoint(parts.path())];
+    assert_same_tensors(&a, &b);
+    assert_eq!(a.meta.loss_scale, Some(LossScale { scale: 65536.0, good_steps: 8 }));
+    assert_eq!(a.meta.loss_scale, b.meta.loss_scale);
+}
+
+#[test]
+fn mixed_precision_follows_f32_and_an_overflow_writes_nothing() {
+    if !has_f16() {
+        return;
+    }
+    let (mut config, data) = tiny(Path::new("unused"), 5);
+    let single = trainer(&config);
+    config.train.precision = Precision::F16;
+    let mut mixed = trainer(&config);
+    for step in 0..5 {
+        let parts = batches(&config, &data, step);
+        let (a, b) = (single.step(&parts, step, 1e-3).unwrap(), mixed.step(&parts, step, 1e-3).unwrap());
+        assert!((a.loss - b.loss).abs() < 2e-3 && (a.grad_norm / b.grad_norm - 1.0).abs() < 2e-2, "{a:?} {b:?}");
+    }
+    let before = mixed.parameters().unwrap();
+    mixed.loss_scale.scale = 2.0_f32.powi(40);
+    let stats = mixed.step(&batches(&config, &data, 5), 5, 1e-3).unwrap();
+    assert!(!stats.finite);
+    assert_eq!(mixed.parameters().unwrap(), before);
+    mixed.loss_scale.scale = 1024.0;
+    assert!(mixed.step(&batches(&config, &data, 5), 5, 1e-3).unwrap().finite);
+    assert_ne!(mixed.parameters().unwrap(), before);
 }
 
 #[test]
