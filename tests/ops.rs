@@ -14,7 +14,7 @@ use tokenformer::gpu::kernel::Dtype;
 use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::tune::error_of;
-use tokenformer::ops::{Case, registry};
+use tokenformer::ops::{Case, mixed_registry, registry};
 
 fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String> {
     let mut failures = Vec::new();
@@ -80,10 +80,8 @@ fn every_case_matches_its_reference_in_f16() {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
         return;
     }
-    // These never meet an f16 activation.
-    let cases = registry().into_iter().filter(|case| !["cache", "grad_norm", "adamw"].contains(&case.op));
     let mut failed = Vec::new();
-    for case in cases {
+    for case in mixed_registry() {
         let report = check_in(engine(), &case, &choices, Dtype::F16).unwrap();
         println!("{} {}: {:.1e} {:.1e}", case.op, case.name, report.nmse, report.gradient_error.unwrap_or(0.0));
         if !report.passed {

@@ -18,6 +18,7 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
+use crate::gpu::kernel::Dtype;
 use crate::train::state::{self, Start};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ fn open_engine(request: &AdapterRequest) -> Result<Engine> {
     let gpu = Gpu::open(request)?;
     tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
     let engine = Engine::new(gpu)?;
-    selftest::once_per_adapter(&engine)?;
+    selftest::once_per_adapter(&engine, Dtype::F32)?;
     Ok(engine)
 }
 

@@ -6,9 +6,11 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
+use crate::gpu::kernel::Dtype;
 use crate::gpu::shader;
-use crate::ops::check::{Report, check};
-use crate::ops::{Case, registry};
+use crate::ops::check::{Report, check_in};
+use crate::ops::matmul::tune::kernel_texts;
+use crate::ops::{Case, mixed_registry, registry};
 use clap::Args;
 use std::collections::HashMap;
 
@@ -27,26 +29,34 @@ pub struct SelftestArgs {
 pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
     let engine = Engine::new(Gpu::open(request)?)?;
     super::print(&format!("{}\n\n", engine.gpu.describe()))?;
-    super::print(&format!("{:<14} {:<44} {:>9} {:>9}\n", "op", "case", "NMSE", "gradient"))?;
+    super::print(&format!("{:<14} {:<44} {:<4} {:>9} {:>9}\n", "op", "case", "type", "NMSE", "gradient"))?;
     let (mut failed, mut all) = (Vec::new(), 0);
-    for case in if args.quick { quick() } else { registry() } {
+    let mut precisions = vec![Dtype::F32];
+    precisions.extend(engine.choices().ability().half.then_some(Dtype::F16));
+    for (precision, case) in
+        precisions.clone().into_iter().flat_map(|p| cases(p, args.quick).into_iter().map(move |c| (p, c)))
+    {
         all += 1;
-        let report = check(&engine, &case, &engine.choices())?;
-        super::print(&row(&case, &report))?;
+        let report = check_in(&engine, &case, &engine.choices(), precision)?;
+        super::print(&row(&case, precision, &report))?;
         if !report.passed {
-            failed.push(format!("{} {}", case.op, case.name));
+            failed.push(format!("{} {} in {}", case.op, case.name, precision.name()));
         }
     }
-    remember(&engine, failed.is_empty());
+    for precision in precisions {
+        let suffix = format!(" in {}", precision.name());
+        remember(&engine, precision, !failed.iter().any(|name| name.ends_with(&suffix)));
+    }
     super::print(&format!("\n{} of {all} cases passed\n", all - failed.len()))?;
     verdict(&engine, &failed)
 }
 
-fn row(case: &Case, report: &Report) -> String {
+fn row(case: &Case, precision: Dtype, report: &Report) -> String {
     let gradient = report.gradient_error.map_or_else(|| "-".to_string(), |e| format!("{e:.1e}"));
     let guards = if report.guards_intact { "" } else { "  WROTE OUTSIDE A TENSOR" };
     let failed = if report.passed { "" } else { "  FAILED" };
-    format!("{:<14} {:<44} {:>9.1e} {gradient:>9}{guards}{failed}\n", case.op, case.name, report.nmse)
+    let (op, name, nmse) = (case.op, &case.name, report.nmse);
+    format!("{op:<14} {name:<44} {:<4} {nmse:>9.1e} {gradient:>9}{guards}{failed}\n", precision.name())
 }
 
 fn verdict(engine: &Engine, failed: &[String]) -> Result<()> {
@@ -60,10 +70,13 @@ fn verdict(engine: &Engine, failed: &[String]) -> Result<()> {
     )))
 }
 
-/// The two first cases of every op: the smallest, and one with real shapes.
-fn quick() -> Vec<Case> {
+/// What is checked in one precision; `quick`: the two first cases of every op, the smallest and one with real shapes.
+fn cases(precision: Dtype, quick: bool) -> Vec<Case> {
     let mut seen: HashMap<String, u32> = HashMap::new();
-    let mut cases = registry();
+    let mut cases = if precision == Dtype::F16 { mixed_registry() } else { registry() };
+    if !quick {
+        return cases;
+    }
     cases.retain(|case| {
         // Layouts and normalisations have kernels of their own: the first word of the name.
         let variant = if matches!(case.op, "matmul" | "pattention") { case.name.split(' ').next() } else { None };
@@ -74,32 +87,35 @@ fn quick() -> Vec<Case> {
     cases
 }
 
-/// Runs the quick cases unless this adapter, driver and version passed them before.
+/// Runs the quick cases unless this adapter, driver and version passed them before in this precision.
 ///
 /// # Errors
 /// A device error naming what came out wrong: numbers from such an adapter are worth nothing.
-pub fn once_per_adapter(engine: &Engine) -> Result<()> {
-    if cache::read(&verdict_file(engine)).as_deref() == Some("passed\n") {
+pub fn once_per_adapter(engine: &Engine, precision: Dtype) -> Result<()> {
+    if cache::read(&verdict_file(engine, precision)).as_deref() == Some("passed\n") {
         return Ok(());
     }
-    tell("first use of this adapter and driver: checking its numbers once");
+    let what = if precision == Dtype::F16 { " in f16" } else { "" };
+    tell(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
     let mut failed = Vec::new();
-    for case in quick() {
-        let report = check(engine, &case, &engine.choices())?;
+    for case in cases(precision, true) {
+        let report = check_in(engine, &case, &engine.choices(), precision)?;
         if !report.passed {
-            failed.push(format!("{} {}", case.op, case.name));
+            failed.push(format!("{} {}{what}", case.op, case.name));
         }
     }
-    remember(engine, failed.is_empty());
+    remember(engine, precision, failed.is_empty());
     verdict(engine, &failed)
 }
 
 /// Name of the verdict: per adapter, driver, program version and text of the shaders.
-fn verdict_file(engine: &Engine) -> String {
-    let hash = cache::fingerprint(shader::FILES.iter().map(|(_, text)| *text));
-    format!("selftest-{}-{}-{hash:016x}", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"))
+fn verdict_file(engine: &Engine, precision: Dtype) -> String {
+    let texts = shader::FILES.iter().map(|(_, text)| *text).chain(kernel_texts(engine.choices().ability()));
+    let hash = cache::fingerprint(texts);
+    let (adapter, version) = (engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
+    format!("selftest-{}-{adapter}-{version}-{hash:016x}", precision.name())
 }
 
-fn remember(engine: &Engine, passed: bool) {
-    cache::write(&verdict_file(engine), if passed { "passed\n" } else { "failed\n" });
+fn remember(engine: &Engine, precision: Dtype, passed: bool) {
+    cache::write(&verdict_file(engine, precision), if passed { "passed\n" } else { "failed\n" });
 }

@@ -1,12 +1,13 @@
 //! `tokenformer train`: a new run, or one that goes on.
 
 use super::settings::Settings;
-use crate::config::RunConfig;
+use crate::config::{Precision, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
+use crate::gpu::kernel::Dtype;
 use crate::graph::plan::Limits;
 use crate::ops::matmul::ProductKind;
 use crate::ops::matmul::tune::{self, Effort};
@@ -62,6 +63,9 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     }
     let engine = super::open_engine(request)?;
     let products = check_limits(&engine, &config)?;
+    if config.train.precision == Precision::F16 {
+        super::selftest::once_per_adapter(&engine, Dtype::F16)?;
+    }
     // Choices of another adapter say nothing here.
     let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
     tune::tune(&engine, &products, args.tune, &stored.unwrap_or_default())?;

@@ -14,11 +14,38 @@ mod ops;
 use case::Case;
 use std::path::PathBuf;
 
+fn directory() -> PathBuf {
+    std::env::var_os("TOKENFORMER_GOLDEN_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden"), PathBuf::from)
+}
+
+/// Whole models and training runs in mixed precision; operators are held against their references in `tests/ops.rs`.
+#[test]
+fn models_in_mixed_precision() {
+    if !common::engine().choices().ability().half {
+        println!("{} has no f16: nothing to check", common::engine().gpu.describe());
+        return;
+    }
+    let directory = directory();
+    let (mut failures, mut checked) = (Vec::new(), 0);
+    for name in case::index(&directory) {
+        let case = Case::open(&directory, &name);
+        let found = match case.kind.as_str() {
+            "model" => models::model_in_f16(&case),
+            "trajectory" => models::trajectory_in_f16(&case),
+            _ => continue,
+        };
+        failures.extend(found);
+        checked += 1;
+    }
+    assert!(checked >= 5, "only {checked} cases");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Walks `index.json`, checks every case, and reports all failures at once.
 #[test]
 fn every_case_of_the_index() {
-    let directory = std::env::var_os("TOKENFORMER_GOLDEN_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden"), PathBuf::from);
+    let directory = directory();
     let cases = case::index(&directory);
     assert!(!cases.is_empty(), "{} lists no case", directory.display());
     let mut failures = Vec::new();

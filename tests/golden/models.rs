@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use tokenformer::array::HostTensor;
 use tokenformer::checkpoint;
-use tokenformer::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, TrainConfig};
+use tokenformer::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, Precision, TrainConfig};
 use tokenformer::data::Batch;
 use tokenformer::model::{graphs, grow};
 use tokenformer::ops::rotary;
@@ -270,4 +270,56 @@ fn weights_under_published_names(case: &mut Case) {
         case.checked += 1;
     }
     assert_eq!(read.params.len(), listed.len(), "{}", case.name);
+}
+
+/// Relative error of a gradient tensor in mixed precision: activations and their gradients have 11 bits.
+const HALF_GRADIENT: f64 = 2e-2;
+/// Error of a loss in mixed precision, nats a token.
+const HALF_LOSS: f32 = 5e-4;
+
+/// Loss and gradients of a whole model with activations in f16, at tolerances of their own.
+pub fn model_in_f16(case: &Case) -> Vec<String> {
+    let (shape, tokens) = case.int("in.tokens").clone();
+    let model = config(&case.config, shape[1]);
+    let params = ours(&model, &case.with_prefix("param."));
+    let train = TrainConfig { precision: Precision::F16, ..train_config(&case.hyper, shape[0]) };
+    let trainer = trainer(&model, &train, &params);
+    let stats = trainer.step(&[Batch { tokens, targets: case.int("in.targets").1.clone() }], 0, 0.0).unwrap();
+    let mut failures = Vec::new();
+    let want = case.float("out.loss").data[0];
+    if !stats.finite || (stats.loss - want).abs() > HALF_LOSS {
+        failures.push(format!("{}: loss {} is not {want}", case.name, stats.loss));
+    }
+    let scale = f64::from(trainer.loss_scale.scale);
+    let wanted = ours(&model, &case.with_prefix("grad."));
+    for (name, got) in trainer.gradients().unwrap() {
+        let pairs = || got.data.iter().zip(&wanted[&name].data).map(|(g, w)| (f64::from(*g) / scale, f64::from(*w)));
+        let error = pairs().map(|(g, w)| (g - w) * (g - w)).sum::<f64>().sqrt();
+        let size = pairs().map(|(_, w)| w * w).sum::<f64>().sqrt();
+        println!("{} {name}: relative error {:.1e}", case.name, error / size);
+        // Written so that NaN fails.
+        let within = error <= HALF_GRADIENT * size;
+        if !within {
+            failures.push(format!("{} grad {name}: relative error {:.2e}", case.name, error / size));
+        }
+    }
+    failures
+}
+
+/// The losses of a training run with activations in f16.
+pub fn trajectory_in_f16(case: &Case) -> Vec<String> {
+    let (shape, tokens) = case.int("in.tokens").clone();
+    let model = config(&case.config, shape[2] - 1);
+    let params = ours(&model, &case.with_prefix("param."));
+    let train = TrainConfig { precision: Precision::F16, ..train_config(&case.hyper, shape[1]) };
+    let trainer = trainer(&model, &train, &params);
+    let steps = learning_rates(case).into_iter().zip(tokens.chunks(shape[1] * shape[2])).enumerate();
+    let run = |(step, (lr, tokens)): (usize, (f64, &[u32]))| {
+        let stats = trainer.step(&[batch(tokens, shape[2])], step as u64, lr).unwrap();
+        let want = case.float("out.loss").data[step];
+        println!("{} step {step}: loss {} for {want}", case.name, stats.loss);
+        let within = stats.finite && (stats.loss - want).abs() <= 2.0 * HALF_LOSS;
+        (!within).then(|| format!("{} step {step}: loss {} is not {want}", case.name, stats.loss))
+    };
+    steps.filter_map(run).collect()
 }

@@ -9,7 +9,7 @@ use super::source::Types;
 use super::{Layout, Product, ProductKind};
 use crate::cache;
 use crate::error::{Error, Result, tell};
-use crate::gpu::choices::{Candidate, Choices, ShapeClass};
+use crate::gpu::choices::{Ability, Candidate, Choices, ShapeClass};
 use crate::gpu::engine::{Engine, Program};
 use crate::gpu::kernel::Dtype;
 use crate::graph::memory::Memory;
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Longest quick tuning of one run.
-pub const QUICK_BUDGET: Duration = Duration::from_secs(4);
+pub const QUICK_BUDGET: Duration = Duration::from_millis(4700);
 /// Floating-point operations of one timed product on a software adapter: longer ones are measured on fewer rows.
 const SOFTWARE_FLOPS: usize = 60_000_000;
 /// The same on a GPU.
@@ -117,16 +117,19 @@ fn classes(products: &[ProductKind]) -> Vec<(ShapeClass, ProductKind)> {
     classes.into_iter().map(|(class, (_, product))| (class, product)).collect()
 }
 
+/// The WGSL of every candidate of a device: what is known of its kernels holds for these texts.
+pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
+    let half = ability.half;
+    let of_layout = |layout| {
+        let list = candidates(ability, ProductKind { layout, size: [256; 3], half }, true);
+        list.into_iter().filter_map(move |candidate| kernel(candidate, layout, types(half), true).text)
+    };
+    Layout::ALL.into_iter().flat_map(of_layout).collect()
+}
+
 /// Per adapter, driver, program version and text of the kernels.
 fn file_name(engine: &Engine) -> String {
-    let ability = *engine.choices().ability();
-    let kernels = Layout::ALL.map(|layout| {
-        let half = ability.half;
-        let list = candidates(&ability, ProductKind { layout, size: [256; 3], half }, true);
-        let text = |candidate| kernel(candidate, layout, types(half), true).text;
-        list.into_iter().filter_map(text).collect::<String>()
-    });
-    let hash = cache::fingerprint(kernels.iter().map(String::as_str));
+    let hash = cache::fingerprint(kernel_texts(engine.choices().ability()));
     format!("matmul-{}-{}-{hash:016x}.json", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"))
 }
 
@@ -165,7 +168,8 @@ fn fastest(
     let flops = 2.0 * product.size.iter().map(|&n| n as f64).product::<f64>();
     let mut best: Option<(Candidate, f64)> = None;
     let mut expected: Option<Vec<f64>> = None;
-    for (candidate, program) in list.iter().zip(&trial.programs) {
+    let mut winner = 0;
+    for (at, (candidate, program)) in list.iter().zip(&trial.programs).enumerate() {
         if best.is_some() && deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return Ok(None);
         }
@@ -192,7 +196,19 @@ fn fastest(
         let gflops = flops / seconds / 1e9;
         if best.is_none_or(|(_, most)| gflops > most) {
             best = Some((*candidate, gflops));
+            winner = at;
         }
+    }
+    if let (1.., Some((_, gflops))) = (winner, best) {
+        // Once more in turn with the usual one: on a busy machine a candidate may only have had the quieter moment.
+        let count = repeats(flops / gflops / 1e9);
+        let [mut usual, mut other] = [f64::INFINITY; 2];
+        for _ in 0..2 {
+            usual = usual.min(sample(engine, &trial.programs[0], count)?);
+            other = other.min(sample(engine, &trial.programs[winner], count)?);
+        }
+        let (at, seconds) = if other < usual { (winner, other) } else { (0, usual) };
+        best = Some((list[at], flops / seconds / 1e9));
     }
     Ok(best)
 }
@@ -209,20 +225,26 @@ pub fn error_of(engine: &Engine, product: ProductKind, candidate: Candidate) -> 
 
 /// Seconds of one run of `program`, the best of a few. One clearly slower than `best` is timed once.
 fn time(engine: &Engine, program: &Program, best: Option<f64>) -> Result<f64> {
-    let once = |count: u32| -> Result<f64> {
-        let start = Instant::now();
-        let mut encoder = engine.encoder();
-        (0..count).for_each(|_| engine.record(&mut encoder, program));
-        let submission = engine.gpu.submit(encoder)?;
-        engine.gpu.wait(submission)?;
-        Ok(start.elapsed().as_secs_f64() / f64::from(count))
-    };
-    let first = once(1)?;
+    let first = sample(engine, program, 1)?;
     if best.is_some_and(|best| first > 2.0 * best + 1e-3) {
         return Ok(first);
     }
-    let count = (SAMPLE.as_secs_f64() / first).ceil().clamp(1.0, 64.0) as u32;
-    (0..3).try_fold(first, |least, _| Ok(least.min(once(count)?)))
+    (0..3).try_fold(first, |least, _| Ok(least.min(sample(engine, program, repeats(first))?)))
+}
+
+/// Runs that fill a sample, where one takes `seconds`.
+fn repeats(seconds: f64) -> u32 {
+    (SAMPLE.as_secs_f64() / seconds).ceil().clamp(1.0, 64.0) as u32
+}
+
+/// Seconds of one run among `count` in a row.
+fn sample(engine: &Engine, program: &Program, count: u32) -> Result<f64> {
+    let start = Instant::now();
+    let mut encoder = engine.encoder();
+    (0..count).for_each(|_| engine.record(&mut encoder, program));
+    let submission = engine.gpu.submit(encoder)?;
+    engine.gpu.wait(submission)?;
+    Ok(start.elapsed().as_secs_f64() / f64::from(count))
 }
 
 /// One product on the device, ready to run with every candidate.
