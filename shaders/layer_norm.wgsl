@@ -114,15 +114,6 @@ fn forward_affine(
     }
 }
 
-fn add_terms(sums: vec2<f32>, i: u32, mean: f32, rstd: f32) -> vec2<f32> {
-    return sums + vec2<f32>(f32(dy[i]), f32(dy[i]) * (f32(x[i]) - mean) * rstd);
-}
-
-fn put_dx(i: u32, mean: f32, rstd: f32, g_mean: f32, gx_mean: f32) {
-    let d = rstd * (f32(dy[i]) - g_mean - (f32(x[i]) - mean) * rstd * gx_mean);
-    dx_plain[i] = Real(d + select(0.0, f32(dx_plain[i]), dims.accumulate == 1u));
-}
-
 @compute @workgroup_size(LANES)
 fn backward_plain(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -133,29 +124,18 @@ fn backward_plain(
         let base = row * dims.columns;
         let mean = stats[row * 2u];
         let rstd = stats[row * 2u + 1u];
-        let end = base + dims.columns;
-        var sums = vec2<f32>();
-        var i = base + lane;
-        for (; i + 3u * LANES < end; i += 4u * LANES) {
-            sums = add_terms(sums, i, mean, rstd);
-            sums = add_terms(sums, i + LANES, mean, rstd);
-            sums = add_terms(sums, i + 2u * LANES, mean, rstd);
-            sums = add_terms(sums, i + 3u * LANES, mean, rstd);
+        var sum = 0.0;
+        var dot = 0.0;
+        for (var i = lane; i < dims.columns; i += LANES) {
+            let g = f32(dy[base + i]);
+            sum += g;
+            dot += g * (f32(x[base + i]) - mean) * rstd;
         }
-        for (; i < end; i += LANES) {
-            sums = add_terms(sums, i, mean, rstd);
-        }
-        let g_mean = row_sum(lane, sums.x) / f32(dims.columns);
-        let gx_mean = row_sum(lane, sums.y) / f32(dims.columns);
-        i = base + lane;
-        for (; i + 3u * LANES < end; i += 4u * LANES) {
-            put_dx(i, mean, rstd, g_mean, gx_mean);
-            put_dx(i + LANES, mean, rstd, g_mean, gx_mean);
-            put_dx(i + 2u * LANES, mean, rstd, g_mean, gx_mean);
-            put_dx(i + 3u * LANES, mean, rstd, g_mean, gx_mean);
-        }
-        for (; i < end; i += LANES) {
-            put_dx(i, mean, rstd, g_mean, gx_mean);
+        let g_mean = row_sum(lane, sum) / f32(dims.columns);
+        let gx_mean = row_sum(lane, dot) / f32(dims.columns);
+        for (var i = lane; i < dims.columns; i += LANES) {
+            let d = rstd * (f32(dy[base + i]) - g_mean - (f32(x[base + i]) - mean) * rstd * gx_mean);
+            dx_plain[base + i] = Real(d + select(0.0, f32(dx_plain[base + i]), dims.accumulate == 1u));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! f16 holds nothing below 6e-8, and gradients are often smaller. So the loss is multiplied by a scale before the
 //! backward, and the update divides by it. Where that overflows, the finite flag goes down, AdamW writes nothing and
-//! the scale is halved; after [`INTERVAL`] good steps it is doubled. All of it is in the checkpoint: a resumed run
+//! the scale is halved; after 2000 good steps it is doubled. All of it is in the checkpoint: a resumed run
 //! goes on with the same scale. Scales are powers of two, so scaling by itself changes no bit of an f32 gradient.
 
 use crate::checkpoint::LossScale;
