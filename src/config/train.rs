@@ -101,7 +101,7 @@ pub struct TrainConfig {
     /// Type of activations and of the weights that products read.
     pub precision: Precision,
     /// Keep only the input of each layer and compute its activations again in the backward: less memory for about
-    /// a third more work, the same bits.
+    /// a quarter more operations, the same bits.
     pub recompute: bool,
     /// Steps between lines of the log.
     pub log_interval: usize,

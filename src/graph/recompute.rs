@@ -2,7 +2,7 @@
 //!
 //! The backward of a layer reads what its forward left behind. With [`Graph::recompute`] a layer keeps only its
 //! input; just before its backward, the calls that made the rest are replayed into tensors of their own. The calls
-//! are the same and so are their results, bit for bit. One more forward is computed, about a third more work.
+//! are the same and so are their results, bit for bit. One more forward is computed, about a quarter more operations.
 
 use super::{Call, Class, Graph, Tensor};
 use crate::gpu::kernel::Access;

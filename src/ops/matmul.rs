@@ -69,7 +69,8 @@ impl Product {
             let accumulate = self.accumulate || first > 0;
             let dims = Dims::new().u(m).u(n).u(terms).u(a_offset + first * a_term).u(b_offset + first * b_term);
             let flops = 2 * (m * n) as u64 * terms as u64;
-            let (part, parts) = split(candidate, terms);
+            // Parts are added up in f32; where C is f16 it is no sum over the tokens of a batch, and not worth cutting.
+            let (part, parts) = if types.c == Dtype::F16 { (terms, 1) } else { split(candidate, terms) };
             if parts == 1 {
                 let kernel = candidates::kernel(candidate, self.layout, types, aligned);
                 let dims = dims.u(c_offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
