@@ -170,20 +170,26 @@ fn parse(text: &str) -> Option<Candidate> {
         let splits = parts.next().map_or(Some(1), |part| part.strip_prefix("split")?.parse().ok())?;
         Candidate::Tiles { block: [m, n], depth, thread, splits }
     };
-    // What a name says must be said exactly, and a kernel must be one that can be generated.
+    // Names come from files too: what one says must be said exactly, and a kernel must be one that can be generated,
+    // its text no longer than a compiler takes.
+    let up_to = |most: u32, numbers: &[u32]| numbers.iter().all(|n| (1..=most).contains(n));
     let sound = match candidate {
-        Candidate::Lanes { lanes, rows, columns, unroll, .. } => [lanes, rows, columns, unroll].iter().all(|&n| n > 0),
+        Candidate::Lanes { lanes, rows, columns, unroll, .. } => {
+            up_to(128, &[lanes, rows]) && up_to(16, &[columns, unroll])
+        }
         Candidate::Tiles { block, depth, thread, splits } => {
-            depth > 0
-                && splits > 0
-                && (0..2).all(|i| thread[i] > 0 && thread[i].is_multiple_of(4) && block[i].is_multiple_of(thread[i]))
+            up_to(512, &block)
+                && up_to(64, &[depth, splits])
+                && up_to(16, &thread)
+                && (0..2).all(|i| thread[i].is_multiple_of(4) && block[i].is_multiple_of(thread[i]))
         }
         Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size } => {
             [8, 16].contains(&fragment)
-                && subgroup_size > 0
-                && depth > 0
+                && up_to(128, &[subgroup_size, depth])
+                && up_to(16, &subgroups)
+                && up_to(512, &block)
                 && depth.is_multiple_of(fragment)
-                && (0..2).all(|i| subgroups[i] > 0 && block[i] > 0 && block[i].is_multiple_of(subgroups[i] * fragment))
+                && (0..2).all(|i| block[i].is_multiple_of(subgroups[i] * fragment))
         }
     };
     (sound && candidate.to_string() == text).then_some(candidate)
@@ -398,7 +404,12 @@ mod tests {
             assert_eq!(name.parse::<Candidate>().unwrap().to_string(), name);
         }
         let wrong = ["", "lanes", "lanes8-16-u4", "lanes8-16x4-u4-b", "lanes0-1x1-u1", "tiles-64x64x16-4x4-split0"];
-        for name in wrong.into_iter().chain(["tiles-64x64x16-3x4", "tiles-66x64x16-4x4", "tiles-64x64x16-4x4-split1"]) {
+        let huge = ["lanes8-4294967295x4294967295-u4", "lanes8-16x4-u999999", "tiles-4096x4096x64-4x4"];
+        for name in wrong.into_iter().chain(huge).chain([
+            "tiles-64x64x16-3x4",
+            "tiles-66x64x16-4x4",
+            "tiles-64x64x16-4x4-split1",
+        ]) {
             assert!(name.parse::<Candidate>().is_err(), "{name}");
         }
     }

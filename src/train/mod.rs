@@ -293,7 +293,6 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.catch_up()?;
-        let train = &self.config.train;
         let temperature = train.sample_temperature;
         let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(self.step) };
         let drawn = self.trainer()?.sample(&self.prompt, train.sample_tokens, &sampling)?;

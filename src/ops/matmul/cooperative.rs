@@ -5,7 +5,7 @@
 //! them into accumulators that never leave its registers until the sum is done. There is no access to single
 //! elements of a fragment, so C goes through workgroup memory, where edges, types and accumulation are seen to.
 
-use super::source::{Code, Types, begin};
+use super::source::{Code, Types, begin, block_loop};
 use crate::gpu::choices::Layout;
 
 /// The numbers of [`crate::gpu::choices::Candidate::Cooperative`].
@@ -55,6 +55,11 @@ impl Cooperative {
         // Fragments of one subgroup.
         let (high, wide) = (rows / down / fragment, columns / across / fragment);
         let mut code = begin(name, layout, types, false, "enable wgpu_cooperative_matrix;");
+        let place = format!(
+            "let sub_row = (subgroup / {across}u) * {}u;\nlet sub_column = (subgroup % {across}u) * {}u;",
+            high * fragment,
+            wide * fragment,
+        );
         code.push(format!(
             "var<workgroup> sh_a: array<f16, {}>;
             var<workgroup> sh_b: array<f16, {}>;
@@ -68,25 +73,12 @@ impl Cooperative {
             @builtin(subgroup_id) subgroup: u32,
             @builtin(subgroup_invocation_id) inner: u32,
             ) {{
-            let column_tiles = (dims.n + {}u) / {columns}u;
-            let part_tiles = column_tiles * ((dims.m + {}u) / {rows}u);
-            let tiles = part_tiles * ((dims.k + dims.part - 1u) / dims.part);
-            let sub_row = (subgroup / {across}u) * {}u;
-            let sub_column = (subgroup % {across}u) * {}u;
-            for (var tile = group.x; tile < tiles; tile += groups.x) {{
-            let part = tile / part_tiles;
-            let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
-            let column0 = (tile % column_tiles) * {columns}u;
-            let first = part * dims.part;
-            let end = min(first + dims.part, dims.k);",
+            {}",
             a.rows * a.pitch(),
             b.rows * b.pitch(),
             down * across * fragment * fragment,
             self.invocations(),
-            columns - 1,
-            rows - 1,
-            high * fragment,
-            wide * fragment,
+            block_loop(self.block, &place),
         ));
         for (y, x) in pairs(high, wide) {
             code.push(format!("var acc{y}_{x} = coop_mat{fragment}x{fragment}<f32, C>();"));

@@ -73,6 +73,25 @@ impl Types {
     }
 }
 
+/// The loop over the blocks of `rows` x `columns` of C, once for each part of the sum: row0, column0, and the terms from
+/// `first` to `end`. `declare` comes before the loop; the caller closes it.
+pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
+    format!(
+        "let column_tiles = (dims.n + {}u) / {columns}u;
+        let part_tiles = column_tiles * ((dims.m + {}u) / {rows}u);
+        let tiles = part_tiles * ((dims.k + dims.part - 1u) / dims.part);
+        {declare}
+        for (var tile = group.x; tile < tiles; tile += groups.x) {{
+        let part = tile / part_tiles;
+        let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
+        let column0 = (tile % column_tiles) * {columns}u;
+        let first = part * dims.part;
+        let end = min(first + dims.part, dims.k);",
+        columns - 1,
+        rows - 1,
+    )
+}
+
 /// Header, uniform block, bindings and `store`. `a_vectors` binds A as `vec4`; `directives` come first.
 pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, directives: &str) -> Code {
     let mut code = Code::default();

@@ -5,7 +5,7 @@
 //! vectors of four rows (or columns), a row padded by one vector, so that neighbouring invocations read
 //! different banks; each invocation holds rows ty + 16 q (in vectors) and the like of C in registers.
 
-use super::source::{Types, a_index, b_index, begin};
+use super::source::{Types, a_index, b_index, begin, block_loop};
 use crate::gpu::choices::Layout;
 
 /// The numbers of [`crate::gpu::choices::Candidate::Tiles`].
@@ -64,20 +64,9 @@ impl Tiles {
             @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) lane: u32,
             ) {{
-            let column_tiles = (dims.n + {}u) / {columns}u;
-            let part_tiles = column_tiles * ((dims.m + {}u) / {rows}u);
-            let tiles = part_tiles * ((dims.k + dims.part - 1u) / dims.part);
-            let tx = lane % {across}u;
-            let ty = lane / {across}u;
-            for (var tile = group.x; tile < tiles; tile += groups.x) {{
-            let part = tile / part_tiles;
-            let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
-            let column0 = (tile % column_tiles) * {columns}u;
-            let first = part * dims.part;
-            let end = min(first + dims.part, dims.k);",
+            {}",
             self.invocations(),
-            columns - 1,
-            rows - 1,
+            block_loop(self.block, &format!("let tx = lane % {across}u;\nlet ty = lane / {across}u;")),
         ));
         for r in 0..thread_rows {
             for q in 0..thread_columns / 4 {
