@@ -2,15 +2,18 @@
 //
 // g <- clip g;  m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2
 // p <- p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps),  c1 = 1 - b1^t,  c2 = 1 - b2^t
-// Mapping: four elements per invocation, 64 apart. Rows appended by growth are a range of their own with their own
-// cohort: t counts from when they were added, lr may be scaled.
+// Mapping: a workgroup of LANES takes 1024 elements of one segment at a time, front to back. A segment is a range of
+// elements that are updated alike: rows appended by a growth have a cohort, whose t counts from then.
 // Writes: p, m and v in place; nothing at all when the finite flag is down or the cohort is frozen.
+// Limits: 256 segments, by a search of eight steps.
+
+override LANES: u32 = 64;
 
 struct Dims {
-    first: u32,
-    n: u32,
-    cohort: u32,
-    decay: u32,
+    segments: u32,
+    chunks: u32,
+    spare: vec2<u32>,
+    table: array<vec4<u32>, 256>, // first element, elements, 2 cohort + 1 if decayed, first chunk
 }
 
 struct Update {
@@ -50,28 +53,42 @@ fn step(at: u32, x: Scalars) {
     p[at] = p[at] * x.shrink - x.lr * (m_new / x.c1) / (sqrt(v_new / x.c2) + update.eps);
 }
 
-@compute @workgroup_size(64)
+// The last segment that starts at or before a chunk.
+fn segment_of(chunk: u32) -> vec4<u32> {
+    var at = 0u;
+    for (var half = 128u; half > 0u; half /= 2u) {
+        let next = at + half;
+        at = select(at, next, next < dims.segments && dims.table[min(next, 255u)].w <= chunk);
+    }
+    return dims.table[at];
+}
+
+@compute @workgroup_size(LANES)
 fn adamw(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let cohort = update.cohorts[min(dims.cohort, 31u)];
-    let lr = update.lr * cohort.z;
-    let shrink = select(1.0, 1.0 - lr * update.weight_decay, dims.decay == 1u);
-    let x = Scalars(stats[2], lr, shrink, cohort.x, cohort.y);
-    let count = select(0u, dims.n, stats[3] == 1.0 && cohort.w == 1.0);
-    for (var first = group.x * 256u; first < count; first += groups.x * 256u) {
-        let at = dims.first + first + lane;
-        if (first + 256u <= count) {
+    let chunks = select(0u, dims.chunks, stats[3] == 1.0);
+    for (var chunk = group.x; chunk < chunks; chunk += groups.x) {
+        let segment = segment_of(chunk);
+        let cohort = update.cohorts[min(segment.z / 2u, 31u)];
+        let lr = update.lr * cohort.z;
+        let shrink = select(1.0, 1.0 - lr * update.weight_decay, segment.z % 2u == 1u);
+        let x = Scalars(stats[2], lr, shrink, cohort.x, cohort.y);
+        let count = select(0u, segment.y, cohort.w == 1.0);
+        let start = (chunk - segment.w) * 1024u;
+        let end = min(start + 1024u, count);
+        var i = start + lane;
+        for (; i + 3u * LANES < end; i += 4u * LANES) {
+            let at = segment.x + i;
             step(at, x);
-            step(at + 64u, x);
-            step(at + 128u, x);
-            step(at + 192u, x);
-        } else {
-            for (var i = first + lane; i < count; i += 64u) {
-                step(dims.first + i, x);
-            }
+            step(at + LANES, x);
+            step(at + 2u * LANES, x);
+            step(at + 3u * LANES, x);
+        }
+        for (; i < end; i += LANES) {
+            step(segment.x + i, x);
         }
     }
 }

@@ -1,7 +1,7 @@
 // Sums over whole tensors: the loss, and the global gradient norm with its finite flag.
 //
 // sum_losses: stats[0] += weight * sum of losses.
-// square_sums: per workgroup, the sum of squares and the number of non-finite values of a tensor.
+// square_sums: per workgroup, the sum of squares of a range of a tensor, and how many values of it are not finite.
 // sum_parts: c (n) = or += the sum of (parts, n) partial results, parts ascending; one lane an element.
 // finish_norm: norm = sqrt(sum of all parts) / scale; clip factor = min(1, clip / (norm + 1e-6)) / scale; finite flag.
 // Mapping: square_sums one part per workgroup; the others one workgroup.
@@ -54,17 +54,18 @@ fn square_sums(
 ) {
     var sum = 0.0;
     var bad = 0.0;
-    let stride = groups.x * LANES;
-    var i = group.x * LANES + lane;
-    for (; i + 3u * stride < dims.n; i += 4u * stride) {
-        let x = vec4<f32>(values[i], values[i + stride], values[i + 2u * stride], values[i + 3u * stride]);
+    let share = (dims.n + groups.x - 1u) / groups.x;
+    let end = min((group.x + 1u) * share, dims.n);
+    var i = group.x * share + lane;
+    for (; i + 3u * LANES < end; i += 4u * LANES) {
+        let x = vec4<f32>(values[i], values[i + LANES], values[i + 2u * LANES], values[i + 3u * LANES]);
         let bits = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
         let finite = bits != vec4<u32>(0x7f800000u);
         let y = select(vec4<f32>(), x, finite);
         sum = fma(y.w, y.w, fma(y.z, y.z, fma(y.y, y.y, fma(y.x, y.x, sum))));
         bad = select(1.0, bad, all(finite));
     }
-    for (; i < dims.n; i += stride) {
+    for (; i < end; i += LANES) {
         let x = values[i];
         if (is_finite(x)) {
             sum = fma(x, x, sum);

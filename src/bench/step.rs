@@ -17,7 +17,6 @@ use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::model::{graphs, init};
 use crate::ops::adamw::{CohortStep, Update};
-use crate::ops::check::traffic;
 use crate::ops::cross_entropy::fresh_stats;
 use crate::ops::matmul::tune::{self, Effort};
 use crate::rng::{Rng, Stream};
@@ -275,7 +274,7 @@ impl Parts<'_> {
             dtype: self.plans.shape.precision.name().to_owned(),
             candidate: "default".to_owned(),
             flops: group.plan.flops() * group.runs as u64,
-            bytes: traffic(&group.plan.tensors, &group.plan.calls) * group.runs as u64,
+            bytes: group.plan.traffic() * group.runs as u64,
             calls: Some(group.plan.calls.len() * group.runs),
             ..Record::default()
         };

@@ -267,6 +267,8 @@ pub struct Ability {
     pub invocations: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
+    /// Bytes of the largest storage binding, and of the buffer that is bound.
+    pub binding_bytes: u64,
     /// f16 in storage and arithmetic.
     pub half: bool,
     /// Side of the square f16 x f16 -> f32 matrices its matrix units multiply, where they may be used.
@@ -280,6 +282,7 @@ impl Ability {
         subgroup: None,
         invocations: 256,
         workgroup_bytes: 16 * 1024,
+        binding_bytes: 128 << 20,
         half: false,
         fragment: None,
     };
@@ -293,6 +296,7 @@ impl Ability {
             subgroup: one_size.then_some(least),
             invocations: gpu.limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: gpu.limits.max_compute_workgroup_storage_size,
+            binding_bytes: gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size),
             half: gpu.features.contains(wgpu::Features::SHADER_F16),
             fragment: gpu.fragment,
         }

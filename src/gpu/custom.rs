@@ -55,10 +55,11 @@ impl Custom<'_> {
             source: wgpu::ShaderSource::Wgsl(self.text.into()),
         });
         let mut kinds = vec![layout_entry(0, Access::Uniform)];
-        let mut entries = vec![entry(0, uniforms.buffer(), 0, uniforms.bytes())];
+        let mut entries = vec![entry(0, uniforms.place().0, 0, uniforms.bytes())];
         for &(binding, access, block) in self.blocks {
             kinds.push(layout_entry(binding, access));
-            entries.push(entry(binding, block.buffer(), 0, block.bytes()));
+            let (buffer, offset) = block.place();
+            entries.push(entry(binding, buffer, offset, block.bytes()));
         }
         let layout = device
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(self.entry), entries: &kinds });

@@ -43,6 +43,8 @@ impl Drop for Allocation {
 #[derive(Debug, Clone)]
 pub struct Block {
     allocation: Arc<Allocation>,
+    /// Where it starts in the buffer.
+    offset: u64,
     bytes: u64,
     bound: u64,
 }
@@ -53,14 +55,20 @@ impl Block {
         self.bytes
     }
 
-    /// The buffer it is in, from its start.
-    pub(super) fn buffer(&self) -> &wgpu::Buffer {
-        &self.allocation.buffer
+    /// The buffer it is in, and where it starts there.
+    pub(super) fn place(&self) -> (&wgpu::Buffer, u64) {
+        (&self.allocation.buffer, self.offset)
     }
 
     /// The same memory holding a smaller tensor.
     pub fn sized(&self, bytes: u64) -> Self {
-        Self { allocation: self.allocation.clone(), bytes, bound: bytes.max(4).next_multiple_of(4) }
+        self.part(0, bytes)
+    }
+
+    /// A range of this memory as a tensor of its own; `offset` in bytes, a multiple of 256 where it is bound.
+    pub fn part(&self, offset: u64, bytes: u64) -> Self {
+        let bound = bytes.max(4).next_multiple_of(4);
+        Self { allocation: self.allocation.clone(), offset: self.offset + offset, bytes, bound }
     }
 }
 
@@ -171,7 +179,7 @@ impl Engine {
         let buffer = self.gpu.buffer(label, size, usage)?;
         self.allocated.fetch_add(size, Ordering::Relaxed);
         let allocation = Arc::new(Allocation { buffer, bytes: size, counter: self.allocated.clone() });
-        Ok(Block { allocation, bytes, bound: bytes.max(4).next_multiple_of(4) })
+        Ok(Block { allocation, offset: 0, bytes, bound: bytes.max(4).next_multiple_of(4) })
     }
 
     /// Allocates `bytes` of poison followed by guard words inside the binding, so that a write past
@@ -194,7 +202,7 @@ impl Engine {
 
     /// Writes `values` at the start of `block` before the next submission.
     pub fn write<T: bytemuck::Pod>(&self, block: &Block, values: &[T]) {
-        self.gpu.queue.write_buffer(&block.allocation.buffer, 0, bytemuck::cast_slice(values));
+        self.gpu.queue.write_buffer(&block.allocation.buffer, block.offset, bytemuck::cast_slice(values));
     }
 
     /// Writes a large block, in pieces with a submission after each: queued writes are staged in host
@@ -202,7 +210,8 @@ impl Engine {
     pub fn write_all<T: bytemuck::Pod>(&self, block: &Block, values: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         for (i, piece) in bytes.chunks(WRITE_PIECE).enumerate() {
-            self.gpu.queue.write_buffer(&block.allocation.buffer, (i * WRITE_PIECE) as u64, piece);
+            let at = block.offset + (i * WRITE_PIECE) as u64;
+            self.gpu.queue.write_buffer(&block.allocation.buffer, at, piece);
             if bytes.len() > WRITE_PIECE {
                 let submission = self.gpu.submit(self.encoder())?;
                 self.gpu.wait(submission)?;
@@ -223,13 +232,13 @@ impl Engine {
 
     fn read_words<T: bytemuck::Pod>(&self, block: &Block, offset: u64, count: usize) -> Result<Vec<T>> {
         let staging = self.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.gpu.read(&block.allocation.buffer, offset, count, Some(&staging))
+        self.gpu.read(&block.allocation.buffer, block.offset + offset, count, Some(&staging))
     }
 
     /// Zeroes blocks within `encoder`, in order with its dispatches.
     pub fn clear<'a>(&self, encoder: &mut wgpu::CommandEncoder, blocks: impl IntoIterator<Item = &'a Block>) {
         for block in blocks {
-            encoder.clear_buffer(&block.allocation.buffer, 0, None);
+            encoder.clear_buffer(&block.allocation.buffer, block.offset, Some(block.bound));
         }
     }
 
@@ -274,7 +283,7 @@ impl Engine {
             let (pipeline, layout) = self.pipeline(dispatch.kernel)?;
             let mut entries = vec![entry(0, &uniforms.allocation.buffer, offset, size)];
             for (i, block) in dispatch.blocks.iter().enumerate() {
-                entries.push(entry(i as u32 + 1, &block.allocation.buffer, 0, block.bound));
+                entries.push(entry(i as u32 + 1, &block.allocation.buffer, block.offset, block.bound));
             }
             let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(dispatch.kernel.entry),

@@ -39,7 +39,8 @@ impl Engine {
         staging: &Staging,
     ) -> Result<Reading> {
         let (buffer, bytes) = (staging.0.clone(), block.bytes().min(staging.0.size()));
-        encoder.copy_buffer_to_buffer(block.buffer(), 0, &buffer, 0, bytes);
+        let (source, offset) = block.place();
+        encoder.copy_buffer_to_buffer(source, offset, &buffer, 0, bytes);
         let submission = self.gpu.submit(encoder)?;
         let (sender, mapped) = mpsc::channel();
         buffer.map_async(wgpu::MapMode::Read, 0..bytes, move |outcome| {

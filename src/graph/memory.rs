@@ -5,6 +5,7 @@
 //! slots, and parameters are found by name. All plans are admitted before the first step; after it
 //! nothing is allocated.
 
+use super::part::Part;
 use super::plan::{Place, Plan};
 use super::{Class, Tensor};
 use crate::error::{Error, Result};
@@ -95,6 +96,8 @@ impl Ledger {
 #[derive(Default)]
 pub struct Memory {
     named: BTreeMap<String, Block>,
+    /// Of all parameters.
+    gradients: Vec<Block>,
     slots: Vec<Block>,
     bytes: Bytes,
 }
@@ -117,8 +120,15 @@ impl Memory {
             )),
             other => other,
         };
-        for (name, &(_, bytes)) in &ledger.named {
-            memory.named.insert(name.clone(), engine.allocate(name, bytes).map_err(with_total)?);
+        for (name, &(class, bytes)) in &ledger.named {
+            let block = engine.allocate(name, bytes).map_err(with_total)?;
+            if class == Class::Gradient {
+                memory.gradients.push(block.clone());
+            }
+            memory.named.insert(name.clone(), block);
+        }
+        for plan in plans {
+            memory.name_parts(plan);
         }
         for (i, slot) in ledger.slots.iter().enumerate() {
             memory.slots.push(engine.allocate(&format!("slot {i}"), slot.bytes).map_err(with_total)?);
@@ -127,21 +137,46 @@ impl Memory {
         Ok((memory, programs))
     }
 
+    /// Makes parts of what has a name known under their own.
+    fn name_parts(&mut self, plan: &Plan) {
+        for info in &plan.tensors {
+            let Some(Part { whole, .. }) = info.part else { continue };
+            if let Some(block) = self.named.get(&plan.tensors[whole.index()].name) {
+                let part = block.part(info.byte_offset(), info.bytes());
+                self.named.insert(info.name.clone(), part);
+            }
+        }
+    }
+
     /// As [`Memory::allocate`] for one plan, with no memory shared between its tensors, each followed
-    /// by guard words, and poison instead of zeros: for tests. Returns the guarded blocks by tensor.
+    /// by guard words, and poison instead of zeros: for tests. Returns the blocks by tensor; those of parts have no
+    /// guard of their own.
     pub fn allocate_guarded(engine: &Engine, plan: &Plan) -> Result<(Self, Program, Vec<Block>)> {
-        let blocks: Vec<Block> =
-            plan.tensors.iter().map(|info| engine.allocate_guarded(&info.name, info.bytes())).collect::<Result<_>>()?;
+        let mut blocks: Vec<Block> = Vec::with_capacity(plan.tensors.len());
+        for info in &plan.tensors {
+            // A whole is recorded before its parts.
+            let block = match info.part {
+                Some(Part { whole, .. }) => blocks[whole.index()].part(info.byte_offset(), info.bytes()),
+                None => engine.allocate_guarded(&info.name, info.bytes())?,
+            };
+            blocks.push(block);
+        }
         let named = plan.tensors.iter().zip(&blocks).map(|(info, b)| (info.name.clone(), b.clone())).collect();
         let program = Self::prepare(engine, plan, |t| blocks[t.index()].clone())?;
         Ok((Self { named, ..Self::default() }, program, blocks))
     }
 
     fn program(&self, engine: &Engine, plan: &Plan) -> Result<Program> {
-        Self::prepare(engine, plan, |t| match plan.places[t.index()] {
-            Place::Slot(i) => self.slots[i].sized(plan.tensors[t.index()].bytes()),
-            _ => self.named[&plan.tensors[t.index()].name].clone(),
-        })
+        Self::prepare(engine, plan, |t| self.block(plan, t))
+    }
+
+    fn block(&self, plan: &Plan, tensor: Tensor) -> Block {
+        let info = &plan.tensors[tensor.index()];
+        match (plan.places[tensor.index()], info.part) {
+            (_, Some(Part { whole, .. })) => self.block(plan, whole).part(info.byte_offset(), info.bytes()),
+            (Place::Slot(i), None) => self.slots[i].sized(info.bytes()),
+            _ => self.named[&info.name].clone(),
+        }
     }
 
     fn prepare(engine: &Engine, plan: &Plan, block: impl Fn(Tensor) -> Block) -> Result<Program> {
@@ -166,6 +201,11 @@ impl Memory {
         self.named
             .get(name)
             .ok_or_else(|| Error::usage(format!("no tensor \"{name}\" on the device; this is a defect")))
+    }
+
+    /// The gradients of all parameters, for clearing them.
+    pub fn gradients(&self) -> &[Block] {
+        &self.gradients
     }
 
     /// Bytes by class.

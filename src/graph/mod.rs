@@ -6,12 +6,14 @@
 //! dispatches. Nothing here touches a GPU.
 
 pub mod memory;
+pub mod part;
 pub mod plan;
 mod recompute;
 
 use crate::error::{Error, Result};
 use crate::gpu::choices::{Choices, ProductKind};
 use crate::gpu::kernel::{Access, Dims, Dtype, Kernel, workgroups};
+use part::Part;
 use std::collections::HashMap;
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
@@ -61,12 +63,24 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// Purpose.
     pub class: Class,
+    /// The range it is of another tensor, where it has no memory of its own.
+    pub part: Option<Part>,
 }
 
 impl TensorInfo {
+    /// The tensor that owns its memory; `own` is its own handle.
+    pub fn whole_or(&self, own: Tensor) -> Tensor {
+        self.part.map_or(own, |part| part.whole)
+    }
+
     /// Number of elements; `None` where the product overflows.
     pub fn elements(&self) -> Option<usize> {
         self.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))
+    }
+
+    /// Where it starts in its whole.
+    pub fn byte_offset(&self) -> u64 {
+        self.part.map_or(0, |part| part.offset as u64 * self.dtype.bytes())
     }
 
     /// Size in bytes, saturating.
@@ -88,6 +102,8 @@ pub struct Call {
     pub groups: u32,
     /// Floating-point operations, for reports (0 for what is bound by memory).
     pub flops: u64,
+    /// Bytes it reads and writes at the least, for reports.
+    pub bytes: u64,
 }
 
 type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
@@ -98,6 +114,8 @@ pub struct Graph {
     calls: Vec<Call>,
     tape: Vec<Backward>,
     grads: HashMap<Tensor, Tensor>,
+    /// Of tensors that have parts: the tensor whose parts are their gradients.
+    whole_grads: HashMap<Tensor, Tensor>,
     /// First call of the backward pass; what lives across it is a saved activation.
     forward_end: Option<usize>,
     training: bool,
@@ -118,6 +136,7 @@ impl Graph {
             calls: Vec::new(),
             tape: Vec::new(),
             grads: HashMap::new(),
+            whole_grads: HashMap::new(),
             forward_end: None,
             training: false,
             precision: Dtype::F32,
@@ -159,7 +178,7 @@ impl Graph {
     }
 
     pub(crate) fn typed(&mut self, name: impl Into<String>, shape: &[usize], dtype: Dtype, class: Class) -> Tensor {
-        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), dtype, class });
+        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), dtype, class, part: None });
         Tensor(self.tensors.len() - 1)
     }
 
@@ -198,9 +217,16 @@ impl Graph {
         if let Some(&copy) = self.weights.get(&parameter) {
             return Ok(copy);
         }
-        let TensorInfo { name, shape, .. } = self.tensors[parameter.0].clone();
-        let copy = self.activation(&format!("half:{name}"), &shape);
-        self.cast(parameter, copy)?;
+        let TensorInfo { name, shape, part, .. } = self.tensors[parameter.0].clone();
+        let name = format!("half:{name}");
+        let copy = if let Some(Part { whole, offset }) = part {
+            let whole_copy = self.weight(whole)?;
+            self.part(whole_copy, offset, name, &shape)?
+        } else {
+            let copy = self.activation(&name, &shape);
+            self.cast(parameter, copy)?;
+            copy
+        };
         self.weights.insert(parameter, copy);
         Ok(copy)
     }
@@ -288,17 +314,30 @@ impl Graph {
         if tensors.len() != kernel.bindings.len() {
             return wrong("is called with the wrong number of tensors");
         }
-        for (i, (t, access)) in tensors.iter().zip(kernel.bindings).enumerate() {
-            let rebound = tensors.iter().zip(kernel.bindings).enumerate().any(|(j, (other, other_access))| {
-                i != j && t == other && (*access == Access::Write || *other_access == Access::Write)
+        for (i, (&t, access)) in tensors.iter().zip(kernel.bindings).enumerate() {
+            let rebound = tensors.iter().zip(kernel.bindings).enumerate().any(|(j, (&other, other_access))| {
+                // Two parts of one tensor may both be written; WebGPU refuses to read the one and write the other.
+                let clash = if t == other { *access == Access::Write } else { access != other_access };
+                i != j && clash && self.whole(t) == self.whole(other)
             });
             if rebound {
                 return wrong("binds one tensor twice and writes it");
             }
         }
         let kernel = kernel.in_precision(self.precision);
-        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops });
+        let mut bound: Vec<Tensor> = tensors.to_vec();
+        bound.sort_unstable();
+        bound.dedup();
+        let bytes = bound.iter().fold(0_u64, |n, t| n.saturating_add(self.tensors[t.0].bytes()));
+        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops, bytes });
         Ok(())
+    }
+
+    /// Says what the last call moves, where it takes ranges of what it binds.
+    pub fn last_moves(&mut self, bytes: u64) {
+        if let Some(call) = self.calls.last_mut() {
+            call.bytes = bytes;
+        }
     }
 
     /// Pushes the backward of what was just recorded. It runs (records) during [`Graph::backward`].
@@ -332,16 +371,25 @@ impl Graph {
         if let Some(&grad) = self.grads.get(&tensor) {
             return Ok((self.unshared(tensor, grad)?, true));
         }
-        let info = self.tensors[tensor.0].clone();
-        let parameter = info.class == Class::Parameter;
-        let (name, class) = if parameter {
-            (grad_name(&info.name), Class::Gradient)
+        let (parameter, part) = (self.is_parameter(tensor), self.tensors[tensor.0].part);
+        let grad = if let Some(Part { whole, offset }) = part {
+            let known = self.whole_grads.get(&whole).copied();
+            let whole_grad = known.unwrap_or_else(|| self.new_grad(whole));
+            self.whole_grads.insert(whole, whole_grad);
+            let TensorInfo { name, shape, .. } = self.tensors[tensor.0].clone();
+            self.part(whole_grad, offset, grad_name(&name), &shape)?
         } else {
-            (format!("d {}", info.name), Class::Activation)
+            self.new_grad(tensor)
         };
-        let grad = self.typed(name, &info.shape, info.dtype, class);
         self.grads.insert(tensor, grad);
         Ok((grad, parameter))
+    }
+
+    /// A tensor for the gradient of one that is no part.
+    fn new_grad(&mut self, tensor: Tensor) -> Tensor {
+        let TensorInfo { name, shape, dtype, class, .. } = self.tensors[tensor.0].clone();
+        let class = if class == Class::Parameter { Class::Gradient } else { Class::Activation };
+        self.typed(grad_name(&name), &shape, dtype, class)
     }
 
     /// Declares that `grad` already holds a gradient of `tensor`: computed with the forward, given
@@ -352,7 +400,7 @@ impl Graph {
 
     /// The gradient recorded for `tensor` so far.
     pub fn grad(&self, tensor: Tensor) -> Option<Tensor> {
-        self.grads.get(&tensor).copied()
+        self.grads.get(&tensor).or_else(|| self.whole_grads.get(&tensor)).copied()
     }
 
     /// `grad`, or a copy of it if another tensor still waits to read the same gradient.
@@ -378,7 +426,7 @@ impl Graph {
             record(self)?;
         }
         for (i, info) in self.tensors.iter().enumerate() {
-            if info.class == Class::Parameter && !self.grads.contains_key(&Tensor(i)) {
+            if info.class == Class::Parameter && self.grad(Tensor(i)).is_none() {
                 return Err(Error::usage(format!(
                     "parameter \"{}\" gets no gradient: it takes no part in the loss; this is a defect",
                     info.name

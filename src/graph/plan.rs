@@ -58,6 +58,8 @@ pub enum Place {
     Named,
     /// In the slot of this index.
     Slot(usize),
+    /// In its whole, see [`super::part`].
+    Part,
     /// Nowhere: no call uses it.
     Unused,
 }
@@ -91,7 +93,8 @@ impl Plan {
     /// A tensor over the limit is named with its bytes, the limit and what would make it smaller.
     pub fn new(graph: &Graph, limits: &Limits) -> Result<Self> {
         let tensors = graph.tensors().to_vec();
-        for info in &tensors {
+        // Parts first: they have the names that a user knows.
+        for info in tensors.iter().filter(|t| t.part.is_some()).chain(&tensors) {
             check_size(info, limits)?;
         }
         for call in graph.calls() {
@@ -105,6 +108,12 @@ impl Plan {
     /// Floating-point operations of one run.
     pub fn flops(&self) -> u64 {
         self.calls.iter().map(|c| c.flops).sum()
+    }
+
+    /// Bytes that the dispatches of one run read and write: what a device moves if no cache holds anything from one
+    /// dispatch to the next.
+    pub fn traffic(&self) -> u64 {
+        self.calls.iter().map(|c| c.bytes).sum()
     }
 }
 
@@ -144,8 +153,9 @@ fn check_call(call: &Call, limits: &Limits) -> Result<()> {
 fn lifetimes(graph: &Graph) -> Vec<Option<Lifetime>> {
     let mut lifetimes: Vec<Option<Lifetime>> = vec![None; graph.tensors().len()];
     for (i, call) in graph.calls().iter().enumerate() {
-        for tensor in &call.tensors {
-            let lifetime = lifetimes[tensor.index()].get_or_insert(Lifetime { first: i, last: i });
+        for &tensor in &call.tensors {
+            let owner = graph.whole(tensor).index();
+            let lifetime = lifetimes[owner].get_or_insert(Lifetime { first: i, last: i });
             lifetime.last = i;
         }
     }
@@ -155,8 +165,12 @@ fn lifetimes(graph: &Graph) -> Vec<Option<Lifetime>> {
 /// Largest tensors first, each into the first slot that is free during its lifetime. A slot is as
 /// large as the first tensor put in it, so nothing is ever enlarged.
 fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Option<usize>) -> (Vec<Place>, Vec<Slot>) {
-    let mut places: Vec<Place> =
-        tensors.iter().map(|t| if t.class == Class::Activation { Place::Unused } else { Place::Named }).collect();
+    let place = |info: &TensorInfo| match info {
+        TensorInfo { part: Some(_), .. } => Place::Part,
+        TensorInfo { class: Class::Activation, .. } => Place::Unused,
+        _ => Place::Named,
+    };
+    let mut places: Vec<Place> = tensors.iter().map(place).collect();
     let mut order: Vec<(u64, usize, Lifetime)> = tensors
         .iter()
         .zip(lifetimes)

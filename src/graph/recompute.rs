@@ -4,7 +4,8 @@
 //! input; just before its backward, the calls that made the rest are replayed into tensors of their own. The calls
 //! are the same and so are their results, bit for bit. One more forward is computed, about a quarter more operations.
 
-use super::{Call, Class, Graph, Tensor};
+use super::part::Part;
+use super::{Call, Class, Graph, Tensor, TensorInfo};
 use crate::gpu::kernel::Access;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -28,7 +29,10 @@ impl Graph {
     }
 
     fn recompute_layer(&mut self, layer: Range<usize>, forward_end: usize) {
-        let uses = |calls: &[Call]| calls.iter().flat_map(|call| call.tensors.clone()).collect::<BTreeSet<Tensor>>();
+        // In wholes: a part has no memory of its own.
+        let whole = |t: Tensor| self.whole(t);
+        let bound = |call: &Call| call.tensors.iter().map(|&t| whole(t)).collect::<Vec<_>>();
+        let uses = |calls: &[Call]| calls.iter().flat_map(bound).collect::<BTreeSet<Tensor>>();
         let before = uses(&self.calls[..layer.start]);
         let after = uses(&self.calls[layer.end..forward_end]);
         // Made here, and of no use to the layers that follow.
@@ -37,7 +41,7 @@ impl Graph {
             .filter(|t| self.tensors[t.0].class == Class::Activation && !before.contains(t) && !after.contains(t))
             .collect();
         let Some(first) =
-            (forward_end..self.calls.len()).find(|&i| self.calls[i].tensors.iter().any(|tensor| own.contains(tensor)))
+            (forward_end..self.calls.len()).find(|&i| bound(&self.calls[i]).iter().any(|tensor| own.contains(tensor)))
         else {
             return;
         };
@@ -46,19 +50,26 @@ impl Graph {
         let mut replayed: Vec<Call> = Vec::new();
         for call in self.calls[layer].iter().rev() {
             let writes = |(tensor, access): (&Tensor, &Access)| *access == Access::Write && needed.contains(tensor);
-            if call.tensors.iter().zip(call.kernel.bindings).any(writes) {
-                needed.extend(call.tensors.iter().filter(|tensor| own.contains(tensor)));
+            let bound = bound(call);
+            if bound.iter().zip(call.kernel.bindings).any(writes) {
+                needed.extend(bound.iter().filter(|tensor| own.contains(tensor)));
                 replayed.push(call.clone());
             }
         }
         replayed.reverse();
-        let again: BTreeMap<Tensor, Tensor> = needed
-            .into_iter()
-            .map(|tensor| {
-                let info = self.tensors[tensor.0].clone();
-                (tensor, self.typed(info.name, &info.shape, info.dtype, info.class))
-            })
-            .collect();
+        let mut again: BTreeMap<Tensor, Tensor> = BTreeMap::new();
+        for tensor in needed {
+            let info = self.tensors[tensor.0].clone();
+            again.insert(tensor, self.typed(info.name, &info.shape, info.dtype, info.class));
+        }
+        for index in 0..self.tensors.len() {
+            let info = self.tensors[index].clone();
+            let Some(Part { whole, offset }) = info.part else { continue };
+            if let Some(&whole) = again.get(&whole) {
+                self.tensors.push(TensorInfo { part: Some(Part { whole, offset }), ..info });
+                again.insert(Tensor(index), Tensor(self.tensors.len() - 1));
+            }
+        }
         let rename = |call: &mut Call| {
             for tensor in &mut call.tensors {
                 *tensor = again.get(tensor).copied().unwrap_or(*tensor);

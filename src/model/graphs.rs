@@ -9,6 +9,7 @@ use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::gpu::choices::Choices;
 use crate::gpu::kernel::Dtype;
+use crate::graph::part::Part;
 use crate::graph::{Class, Graph, grad_name, moment_names};
 use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
@@ -140,24 +141,40 @@ pub fn update(
     let mut g = Graph::forward_only(choices);
     let stats = g.state(STATS_NAME, &[STATS]);
     let scalars = g.state(UPDATE, &[UPDATE_WORDS]);
-    let mut all = Vec::new();
-    for (name, shape) in config.param_shapes() {
-        let (m, v) = moment_names(&name);
-        let trained = Trained {
-            parameter: g.parameter(&name, &shape),
-            grad: g.tensor(grad_name(&name), &shape, Class::Gradient),
-            m: g.tensor(m, &shape, Class::Moment),
-            v: g.tensor(v, &shape, Class::Moment),
-        };
-        all.push((name, trained));
-    }
-    let grads: Vec<_> = all.iter().map(|(_, t)| t.grad).collect();
-    grad_norm(&mut g, &grads, stats, train.grad_clip)?;
-    for (name, trained) in all {
-        let of_parameter = segments.get(&name).map_or(&[][..], Vec::as_slice);
-        adamw(&mut g, scalars, stats, trained, of_parameter, ModelConfig::decays(&name))?;
+    let shapes = config.param_shapes();
+    let parameters = g.pack(&shapes, Class::Parameter, str::to_owned)?;
+    let grads = g.pack(&shapes, Class::Gradient, grad_name)?;
+    let m = g.pack(&shapes, Class::Moment, |name| moment_names(name).0)?;
+    let v = g.pack(&shapes, Class::Moment, |name| moment_names(name).1)?;
+    grad_norm(&mut g, &grads.wholes, stats, train.grad_clip)?;
+    for (i, &whole) in parameters.wholes.iter().enumerate() {
+        let trained = Trained { parameter: whole, grad: grads.wholes[i], m: m.wholes[i], v: v.wholes[i] };
+        let inside = parameters.parts.iter().filter_map(|(name, part)| {
+            let Part { whole: owner, offset } = g.part_of(*part)?;
+            Some((name, offset)).filter(|_| owner == whole)
+        });
+        let all = inside.flat_map(|(name, offset)| {
+            let of_parameter = segments.get(name).map_or(&[][..], Vec::as_slice);
+            of_parameter.iter().map(move |s| Segment { first: s.first + offset, ..*s })
+        });
+        let all = joined(all);
+        adamw(&mut g, scalars, stats, trained, &all)?;
     }
     Ok(g)
+}
+
+/// Neighbours that are updated alike as one, over the gaps between packed tensors: those hold zeros and keep them.
+fn joined(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
+    let mut joined: Vec<Segment> = Vec::new();
+    for next in segments.filter(|segment| segment.n > 0) {
+        match joined.last_mut() {
+            Some(last) if (last.cohort, last.decay) == (next.cohort, next.decay) => {
+                last.n = next.first + next.n - last.first
+            }
+            _ => joined.push(next),
+        }
+    }
+    joined
 }
 
 /// Full logits of `batch` sequences of `seq` tokens in [`LOGITS`], read from [`chunk_tokens`], at position

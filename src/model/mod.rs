@@ -14,7 +14,7 @@ pub mod transformer;
 
 use crate::config::{Arch, ModelConfig};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Class, Graph, Tensor};
 use crate::ops::attention::{Attention, causal_attention};
 use crate::ops::embedding::{TokenRows, embedding};
 use crate::ops::layer_norm::layer_norm;
@@ -41,15 +41,8 @@ pub struct Inputs {
 
 /// Final hidden states (batch * seq, hidden_size), after the final norm, and the output of each layer.
 pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
-    let shapes = config.param_shapes();
-    let parameters: Vec<(String, Tensor)> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let t = g.parameter(&name, &shape);
-            (name, t)
-        })
-        .collect();
-    let parameters = Parameters { all: parameters };
+    let packed = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
+    let parameters = Parameters { all: packed.parts };
     let mut x = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
     let mut layers = Vec::with_capacity(config.num_layers);
     for i in 0..config.num_layers {

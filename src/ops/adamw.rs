@@ -18,6 +18,10 @@ static ADAMW: Kernel = Kernel::new("adamw.wgsl", "adamw", &[Uniform, Read, Read,
 
 /// Most cohorts of one model: the original parameters and 31 growths.
 pub const MAX_COHORTS: usize = 32;
+/// Most segments of one dispatch; `shaders/adamw.wgsl` has the same number.
+const MAX_SEGMENTS: usize = 256;
+/// Elements that a workgroup updates at a time; the same there.
+const CHUNK: usize = 1024;
 /// Words of the uniform block [`Update::words`].
 pub const UPDATE_WORDS: usize = 8 + 4 * MAX_COHORTS;
 
@@ -89,7 +93,7 @@ pub struct Trained {
     pub v: Tensor,
 }
 
-/// A range of elements of a parameter and the cohort it belongs to.
+/// A range of elements of a parameter, or of many packed into one, that are updated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// First element.
@@ -98,27 +102,30 @@ pub struct Segment {
     pub n: usize,
     /// Index into [`Update::cohorts`].
     pub cohort: usize,
+    /// Whether weight decay applies.
+    pub decay: bool,
 }
 
-/// Updates one parameter in place; `update` is [`Update::words`], `stats` holds clip factor and flag.
-pub fn adamw(
-    g: &mut Graph,
-    update: Tensor,
-    stats: Tensor,
-    trained: Trained,
-    segments: &[Segment],
-    decay: bool,
-) -> Result<()> {
+/// Updates the elements of all `segments` in place; `update` is [`Update::words`], `stats` holds clip factor and flag.
+pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, segments: &[Segment]) -> Result<()> {
     let Trained { parameter, grad, m, v } = trained;
-    for segment in segments {
-        let dims = Dims::new().u(segment.first).u(segment.n).u(segment.cohort).flag(decay);
-        let groups = workgroups(segment.n.div_ceil(256));
-        g.call(&ADAMW, &[update, stats, grad, parameter, m, v], dims, groups, 0)?;
+    for segments in segments.chunks(MAX_SEGMENTS) {
+        let chunks: usize = segments.iter().map(|segment| segment.n.div_ceil(CHUNK)).sum();
+        let mut dims = Dims::new().u(segments.len()).u(chunks).u(0).u(0);
+        let mut first_chunk = 0;
+        for segment in segments {
+            dims = dims.u(segment.first).u(segment.n).u(2 * segment.cohort + usize::from(segment.decay)).u(first_chunk);
+            first_chunk += segment.n.div_ceil(CHUNK);
+        }
+        for _ in segments.len()..MAX_SEGMENTS {
+            dims = dims.u(0).u(0).u(0).u(first_chunk);
+        }
+        g.call(&ADAMW, &[update, stats, grad, parameter, m, v], dims, workgroups(chunks), 0)?;
     }
     Ok(())
 }
 
-fn reference(update: &Update, segments: &[Segment], decay: bool, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+fn reference(update: &Update, segments: &[Segment], x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let (stats, grad) = (&x[1], &x[2]);
     let (mut p, mut m, mut v) = (x[3].clone(), x[4].clone(), x[5].clone());
     for segment in segments {
@@ -130,7 +137,7 @@ fn reference(update: &Update, segments: &[Segment], decay: bool, x: &[Vec<f64>])
             let g = grad[i] * stats[2];
             m[i] = update.beta1 * m[i] + (1.0 - update.beta1) * g;
             v[i] = update.beta2 * v[i] + (1.0 - update.beta2) * g * g;
-            p[i] *= if decay { 1.0 - lr * update.weight_decay } else { 1.0 };
+            p[i] *= if segment.decay { 1.0 - lr * update.weight_decay } else { 1.0 };
             p[i] -= lr * (m[i] / corrections[0]) / ((v[i] / corrections[1]).sqrt() + update.eps);
         }
     }
@@ -144,13 +151,14 @@ pub(super) fn cases() -> Vec<Case> {
         CohortStep { t: 9, lr_scale: 1.0, frozen: true },
     ];
     let update = Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, cohorts };
-    let case = move |name: &str, ends: &[usize], decay: bool, finite: f32| {
-        let mut segments = Vec::new();
-        for (cohort, end) in ends.iter().enumerate() {
-            let first = if cohort == 0 { 0 } else { ends[cohort - 1] };
-            segments.push(Segment { first, n: end - first, cohort });
+    // Lengths of the segments, one after the other, of cohorts 0, 1, 2, 0, ...
+    let case = move |name: &str, lengths: &[usize], decay: &'static [bool], finite: f32| {
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut n = 0;
+        for (i, &length) in lengths.iter().enumerate() {
+            segments.push(Segment { first: n, n: length, cohort: i % 3, decay: decay[i % decay.len()] });
+            n += length;
         }
-        let n = ends.last().copied().unwrap_or(0);
         let second = crate::rng::Rng::named(1, crate::rng::Stream::Test, name).normals(n, 0.3);
         let (update, again, build_segments) = (update.clone(), update.clone(), segments.clone());
         Case {
@@ -166,18 +174,21 @@ pub(super) fn cases() -> Vec<Case> {
             ],
             build: Box::new(move |g, t| {
                 let trained = Trained { parameter: t[3], grad: t[2], m: t[4], v: t[5] };
-                adamw(g, t[0], t[1], trained, &build_segments, decay)?;
+                adamw(g, t[0], t[1], trained, &build_segments)?;
                 Ok(vec![t[3], t[4], t[5]])
             }),
-            reference: Box::new(move |x| reference(&again, &segments, decay, x)),
+            reference: Box::new(move |x| reference(&again, &segments, x)),
             gradient: false,
             ..Case::default()
         }
     };
+    let many: Vec<usize> = (0..300).map(|i| 1 + i * i % 37).collect();
     vec![
-        case("1 decayed", &[1], true, 1.0),
-        case("300, not decayed", &[300], false, 1.0),
-        case("three cohorts, one frozen", &[257, 300, 421], true, 1.0),
-        case("flag down: nothing written", &[300], true, 0.0),
+        case("1 decayed", &[1], &[true], 1.0),
+        case("300, not decayed", &[300], &[false], 1.0),
+        case("three cohorts, one frozen", &[257, 43, 121], &[true], 1.0),
+        case("long and short, some decayed", &[1024, 2500, 1, 1025, 3], &[true, false], 1.0),
+        case("more segments than a dispatch takes", &many, &[false, true], 1.0),
+        case("flag down: nothing written", &[300], &[true], 0.0),
     ]
 }

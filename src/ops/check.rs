@@ -12,10 +12,9 @@ use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::kernel::Dtype;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
-use crate::graph::{Call, Class, Graph, Tensor, TensorInfo};
+use crate::graph::{Class, Graph, Tensor};
 use crate::rng::{Rng, Stream};
 use half::f16;
-use std::collections::BTreeSet;
 
 /// Largest error of a directional derivative, relative to the gradient's norm.
 pub const GRADIENT_TOLERANCE: f64 = 2e-5;
@@ -46,7 +45,10 @@ pub struct Report {
 /// A case recorded and allocated; [`Prepared::run`] executes it once.
 pub struct Prepared {
     program: Program,
+    /// By tensor.
     blocks: Vec<Block>,
+    /// Those with guard words behind them.
+    guarded: Vec<Block>,
     outputs: Vec<Tensor>,
     /// Input index and its gradient.
     gradients: Vec<(usize, Tensor)>,
@@ -57,18 +59,8 @@ pub struct Prepared {
     upstream: Vec<f64>,
     /// Floating-point operations of one run.
     pub flops: u64,
-    /// Bytes of all tensors that its dispatches bind, as [`traffic`].
+    /// Bytes that its dispatches move, as [`Plan::traffic`].
     pub bytes: u64,
-}
-
-/// Bytes of the tensors bound by each of `calls`, a tensor once a call: the least a device moves if no cache holds
-/// anything from one dispatch to the next.
-pub fn traffic(tensors: &[TensorInfo], calls: &[Call]) -> u64 {
-    let of_call = |call: &Call| {
-        let bound: BTreeSet<Tensor> = call.tensors.iter().copied().collect();
-        bound.iter().filter_map(|t| tensors.get(t.index())).map(TensorInfo::bytes).sum::<u64>()
-    };
-    calls.iter().map(of_call).sum()
 }
 
 impl Prepared {
@@ -128,12 +120,27 @@ impl Prepared {
         let plan = Plan::new(&g, &Limits::of(&engine.gpu))?;
         let (_, program, blocks) = Memory::allocate_guarded(engine, &plan)?;
         let cleared = (0..plan.tensors.len())
-            .filter(|&i| plan.tensors[i].class == Class::Gradient)
+            .filter(|&i| plan.tensors[i].class == Class::Gradient && plan.tensors[i].part.is_none())
             .map(Tensor::from_index)
             .collect();
+        let owners = blocks.iter().zip(&plan.tensors).filter(|(_, info)| info.part.is_none());
+        let guarded = owners.map(|(block, _)| block.clone()).collect();
         let dtypes = plan.tensors.iter().map(|info| info.dtype).collect();
-        let (flops, bytes) = (g.flops(), traffic(&plan.tensors, &plan.calls));
-        Ok(Self { program, blocks, outputs, gradients, inputs, cleared, dtypes, values, upstream, flops, bytes })
+        let (flops, bytes) = (plan.flops(), plan.traffic());
+        Ok(Self {
+            program,
+            blocks,
+            guarded,
+            outputs,
+            gradients,
+            inputs,
+            cleared,
+            dtypes,
+            values,
+            upstream,
+            flops,
+            bytes,
+        })
     }
 
     /// Its dispatches, for whoever times them without the writes of [`Prepared::run`].
@@ -211,7 +218,7 @@ pub fn check_in(engine: &Engine, case: &Case, choices: &Choices, precision: Dtyp
         gradient_error = Some(gradient_error.map_or(error, |worst: f64| worst.max(error)));
     }
     let mut guards_intact = true;
-    for block in &prepared.blocks {
+    for block in &prepared.guarded {
         guards_intact &= engine.guard_intact(block)?;
     }
     // Written so that NaN fails.

@@ -15,7 +15,7 @@ static SQUARE_SUMS: Kernel = Kernel::new("reduce.wgsl", "square_sums", &[Read, W
 static FINISH: Kernel = Kernel::new("reduce.wgsl", "finish_norm", &[Read, Write]);
 
 /// Most workgroups that share one tensor.
-const MAX_PARTS: usize = 256;
+const MAX_PARTS: usize = 2048;
 
 /// Writes norm, clip factor and finite flag of `grads` to elements 1, 2 and 3 of `stats`, whose loss scale they
 /// carry: the norm is without it, and the clip factor takes it away.

@@ -140,6 +140,7 @@ fn segments(model: &ModelConfig, cohorts: &[Cohort]) -> BTreeMap<String, Vec<Seg
             first: first as usize * row,
             n: (end - first) as usize * row,
             cohort,
+            decay: ModelConfig::decays(&name),
         });
         segments.insert(name.clone(), list.collect());
     }
@@ -264,10 +265,7 @@ impl<'e> Trainer<'e> {
             self.upload(batch)?;
             let mut encoder = self.engine.encoder();
             if i == 0 {
-                let names = self.model.param_shapes();
-                let grads: Vec<_> =
-                    names.iter().map(|(name, _)| self.memory.named(&grad_name(name))).collect::<Result<_>>()?;
-                self.engine.clear(&mut encoder, grads);
+                self.engine.clear(&mut encoder, self.memory.gradients());
                 self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
             }
             self.engine.record(&mut encoder, &self.programs.micro);

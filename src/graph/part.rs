@@ -1,0 +1,221 @@
+//! Parts: tensors that are ranges of another one, their *whole*.
+//!
+//! Parameters, their gradients and their moments are packed into a few wholes, so that what is done to all of them
+//! (norm, update, conversion, clearing) takes a few dispatches. Tensors of one shape at even distances in one whole are
+//! [`Even`]: the operands of one batched product. Lifetimes and memory are the whole's; a part is only a way to
+//! bind a range of it.
+
+use super::{COPY, Class, Graph, Tensor, TensorInfo};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::{Dims, workgroups};
+
+/// Parts start at multiples of this many elements. Bindings start at multiples of 256 bytes on every device, which
+/// are so many elements of f16.
+const ALIGN: usize = 128;
+/// Tensors are packed up to this size in bytes, or the device's largest binding where that is smaller.
+const PACKED: u64 = 256 << 20;
+
+/// Which range of which tensor a part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// The tensor that owns the memory; no part itself.
+    pub whole: Tensor,
+    /// First element.
+    pub offset: usize,
+}
+
+/// Tensors of one shape at even distances in one whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Even {
+    /// What to bind.
+    pub whole: Tensor,
+    /// First element of the first.
+    pub offset: usize,
+    /// Elements from one to the next; 0 where all are the same.
+    pub stride: usize,
+}
+
+impl Even {
+    /// The tensor `i` of them alone.
+    pub fn at(self, i: usize) -> Self {
+        Self { offset: self.offset + i * self.stride, stride: 0, ..self }
+    }
+}
+
+impl From<Tensor> for Even {
+    /// One tensor, shared by all products of a batch.
+    fn from(whole: Tensor) -> Self {
+        Self { whole, offset: 0, stride: 0 }
+    }
+}
+
+impl Graph {
+    /// A range of `whole` as a tensor of its own, from element `offset` on.
+    ///
+    /// # Errors
+    /// A range that is not inside or not aligned is a defect.
+    pub fn part(&mut self, whole: Tensor, offset: usize, name: impl Into<String>, shape: &[usize]) -> Result<Tensor> {
+        let TensorInfo { class, dtype, part, .. } = self.tensors[whole.0].clone();
+        let (name, elements) = (name.into(), shape.iter().product::<usize>());
+        let inside = self.tensors[whole.0].elements().is_some_and(|n| offset + elements <= n);
+        if part.is_some() || !offset.is_multiple_of(ALIGN) || !inside {
+            return Err(Error::usage(format!(
+                "\"{name}\" cannot be {shape:?} of \"{}\" from element {offset} on; this is a defect",
+                self.tensors[whole.0].name
+            )));
+        }
+        let part = Some(Part { whole, offset });
+        self.tensors.push(TensorInfo { name, shape: shape.to_vec(), dtype, class, part });
+        Ok(Tensor(self.tensors.len() - 1))
+    }
+
+    /// The tensor that owns the memory of `tensor`: itself, or its whole.
+    pub fn whole(&self, tensor: Tensor) -> Tensor {
+        self.tensors[tensor.0].whole_or(tensor)
+    }
+
+    /// Which range of which tensor `tensor` is, if it is one.
+    pub fn part_of(&self, tensor: Tensor) -> Option<Part> {
+        self.tensors[tensor.0].part
+    }
+
+    /// Tensors of one class, packed in order into as few wholes as the device's bindings allow. `name` makes the names
+    /// of tensors and wholes from those of the parameters they belong to.
+    pub fn pack(
+        &mut self,
+        shapes: &[(String, Vec<usize>)],
+        class: Class,
+        name: impl Fn(&str) -> String,
+    ) -> Result<Packed> {
+        let most = PACKED.min(self.choices.ability().binding_bytes) as usize / size_of::<f32>();
+        let aligned = |shape: &[usize]| {
+            let elements = shape.iter().try_fold(1_usize, |n, &axis| n.checked_mul(axis));
+            elements.and_then(|n| n.checked_next_multiple_of(ALIGN)).unwrap_or(usize::MAX / 2)
+        };
+        let mut packed = Packed { wholes: Vec::new(), parts: Vec::with_capacity(shapes.len()) };
+        let mut rest = shapes;
+        while !rest.is_empty() {
+            let mut length = 0;
+            let fitting = rest.iter().take_while(|(_, shape)| {
+                length += aligned(shape);
+                length <= most
+            });
+            // One that is too large for any whole gets its own, for the plan to refuse.
+            let (now, later) = rest.split_at(fitting.count().max(1));
+            rest = later;
+            let length = now.iter().fold(0_usize, |n, (_, shape)| n.saturating_add(aligned(shape)));
+            let whole = self.tensor(name(&format!("parameters {}", packed.wholes.len())), &[length], class);
+            let mut offset = 0;
+            for (of, shape) in now {
+                packed.parts.push((of.clone(), self.part(whole, offset, name(of), shape)?));
+                offset += aligned(shape);
+            }
+            packed.wholes.push(whole);
+        }
+        Ok(packed)
+    }
+
+    /// `M` activations of one shape, evenly spaced in one whole.
+    pub fn even_activations<const M: usize>(&mut self, name: &str, shape: &[usize]) -> Result<[Tensor; M]> {
+        if M == 1 {
+            return Ok([self.activation(name, shape); M]);
+        }
+        let stride = shape.iter().product::<usize>().next_multiple_of(ALIGN);
+        let whole = self.activation(name, &[M * stride]);
+        let mut parts = [whole; M];
+        for (i, part) in parts.iter_mut().enumerate() {
+            *part = self.part(whole, i * stride, name, shape)?;
+        }
+        Ok(parts)
+    }
+
+    /// How `tensors`, which are of one shape, lie in one whole; `None` where they do not.
+    pub fn even(&self, tensors: &[Tensor]) -> Option<Even> {
+        let (&first, others) = tensors.split_first()?;
+        if others.is_empty() {
+            return Some(first.into());
+        }
+        let part = |t: Tensor| self.tensors[t.0].part;
+        let start = part(first)?;
+        let stride = part(others[0])?.offset.checked_sub(start.offset)?;
+        let in_place = others.iter().enumerate().all(|(i, &t)| {
+            part(t) == Some(Part { whole: start.whole, offset: start.offset + (i + 1) * stride })
+                && self.shape(t) == self.shape(first)
+        });
+        in_place.then_some(Even { whole: start.whole, offset: start.offset, stride })
+    }
+
+    /// [`Graph::even`], of copies where `tensors` lie elsewhere.
+    pub fn gathered<const M: usize>(&mut self, tensors: &[Tensor; M]) -> Result<Even> {
+        if let Some(even) = self.even(tensors) {
+            return Ok(even);
+        }
+        let shape = tensors.first().map_or(Vec::new(), |&t| self.shape(t).to_vec());
+        let copies = self.even_activations::<M>("gathered", &shape)?;
+        let elements: usize = shape.iter().product();
+        for (&from, &to) in tensors.iter().zip(&copies) {
+            self.call(&COPY, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)?;
+        }
+        self.even(&copies).ok_or_else(uneven)
+    }
+
+    /// As [`Graph::grad_target`] for the gradients of tensors that are [`Even`] themselves.
+    pub fn even_grads<const M: usize>(&mut self, tensors: &[Tensor; M]) -> Result<(Even, bool)> {
+        let (mut grads, mut accumulate) = (*tensors, [false; M]);
+        for (i, &tensor) in tensors.iter().enumerate() {
+            (grads[i], accumulate[i]) = self.grad_target(tensor)?;
+        }
+        let alike = accumulate.iter().all(|&add| add == accumulate[0]);
+        self.even(&grads).filter(|_| alike).map(|even| (even, accumulate[0])).ok_or_else(uneven)
+    }
+}
+
+fn uneven() -> Error {
+    Error::usage("tensors that do not lie alike in memory cannot be one batch; this is a defect")
+}
+
+/// What [`Graph::pack`] made.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// The tensors that own the memory.
+    pub wholes: Vec<Tensor>,
+    /// Each tensor by the name of its parameter, in order.
+    pub parts: Vec<(String, Tensor)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::choices::{Ability, Choices};
+
+    fn shapes(count: usize, shape: &[usize]) -> Vec<(String, Vec<usize>)> {
+        (0..count).map(|i| (format!("p{i}"), shape.to_vec())).collect()
+    }
+
+    #[test]
+    fn parameters_are_packed_up_to_the_largest_binding() {
+        let ability = Ability { binding_bytes: 4096, ..Ability::WEBGPU_DEFAULT };
+        let mut g = Graph::forward_only(&Choices::usual(ability));
+        let packed = g.pack(&shapes(5, &[3, 100]), Class::Parameter, str::to_owned).unwrap();
+        // 300 elements take 384, and two of those fit into 1024.
+        assert_eq!(packed.wholes.iter().map(|&w| g.shape(w)[0]).collect::<Vec<_>>(), [768, 768, 384]);
+        assert_eq!(g.tensors()[packed.parts[3].1.index()].part, Some(Part { whole: packed.wholes[1], offset: 384 }));
+        let packed = g.pack(&shapes(2, &[5000]), Class::Parameter, str::to_owned).unwrap();
+        assert_eq!(packed.wholes.len(), 2, "each too large for any, and left to the plan");
+    }
+
+    #[test]
+    fn even_distances_are_found_and_others_copied() {
+        let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
+        let packed = g.pack(&shapes(6, &[130]), Class::Parameter, str::to_owned).unwrap();
+        let at = |i: usize| packed.parts[i].1;
+        let even = g.even(&[at(1), at(3), at(5)]).unwrap();
+        assert_eq!(even, Even { whole: packed.wholes[0], offset: 256, stride: 512 });
+        assert_eq!(g.even(&[at(0), at(1), at(3)]), None);
+        assert_eq!(g.even(&[at(1), at(0)]), None);
+        let copied = g.gathered(&[at(0), at(1), at(3)]).unwrap();
+        assert_eq!((copied.stride, g.calls().len()), (256, 3));
+        assert!(g.part(packed.wholes[0], 64, "unaligned", &[1]).is_err());
+        assert!(g.part(packed.wholes[0], 1408, "outside", &[129]).is_err());
+    }
+}
