@@ -124,7 +124,10 @@ fn training_pattention() -> Case {
             Input::normal("keys", &[n, c_in], 0.1),
             Input::normal("values", &[n, c_out], 0.1),
         ],
-        build: Box::new(move |g, t| Ok(vec![pattention::pattention(g, t[0], t[1], t[2], settings)?])),
+        build: Box::new(move |g, t| {
+            let tokens = pattention::Tokens { keys: t[1], values: t[2] };
+            Ok(vec![pattention::pattention(g, t[0], tokens, settings)?])
+        }),
         reference: Box::new(move |x| vec![pattention::reference(sizes, &settings, &x[0], &x[1], &x[2])]),
         ..Case::default()
     }

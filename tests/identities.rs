@@ -11,7 +11,7 @@ use tokenformer::graph::memory::Memory;
 use tokenformer::graph::plan::{Limits, Plan};
 use tokenformer::model::generate::feed_chunk;
 use tokenformer::model::{graphs, grow, init};
-use tokenformer::ops::pattention::{Settings, pattention};
+use tokenformer::ops::pattention::{Settings, Tokens, pattention};
 use tokenformer::rng::{Rng, Stream};
 use tokenformer::train::probe::logits;
 use tokenformer::train::trainer::{upload_parameters, upload_rope};
@@ -42,7 +42,7 @@ fn attend(norm: NormActivation, x: &[f32], keys: &[f32], values: &[f32]) -> Outc
         [("x", ROWS), ("keys", slots), ("values", slots)].map(|(name, rows)| g.parameter(name, &[rows, WIDTH]));
     // tau is that of SLOTS tokens, whatever number there is now.
     let settings = Settings { norm, tau: (SLOTS as f64).sqrt(), eps: 0.0, gelu_tanh: false };
-    let y = pattention(&mut g, px, pk, pv, settings).unwrap();
+    let y = pattention(&mut g, px, Tokens { keys: pk, values: pv }, settings).unwrap();
     backward(&mut g, y).unwrap();
     g.keep(y, "y");
     let upstream = words(&random("upstream", ROWS * WIDTH));

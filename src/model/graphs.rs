@@ -9,7 +9,7 @@ use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::gpu::choices::Choices;
 use crate::gpu::kernel::Dtype;
-use crate::graph::part::Part;
+use crate::graph::part::{Even, Part};
 use crate::graph::{Class, Graph, grad_name, moment_names};
 use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
@@ -218,8 +218,7 @@ pub fn chunk(config: &ModelConfig, rows: usize, choices: &Choices) -> Result<Gra
     let (h, _) = hidden(&mut g, config, &inputs)?;
     let embed = g.find("word_embeddings.weight")?;
     let logits = g.state(LAST_LOGITS, &[config.vocab_size]);
-    let last = (rows - 1) * config.hidden_size;
-    let product = Product::new(Layout::NT, [1, config.vocab_size, config.hidden_size]);
-    Product { offsets: [last, 0, 0], ..product }.record(&mut g, h, embed, logits)?;
+    let last = Even { whole: h, offset: (rows - 1) * config.hidden_size, stride: 0 };
+    Product::new(Layout::NT, [1, config.vocab_size, config.hidden_size]).record(&mut g, last, embed, logits)?;
     Ok(g)
 }

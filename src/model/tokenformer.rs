@@ -17,35 +17,41 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::layer_norm::layer_norm;
-use crate::ops::pattention::{self, Settings};
+use crate::ops::pattention::{self, Settings, Tokens};
 
 /// One layer: x (R, C) to x (R, C).
 pub fn block(g: &mut Graph, layer: &Layer, x: Tensor) -> Result<Tensor> {
     let eps = layer.config.layernorm_epsilon;
 
     let h = layer_norm(g, x, None, eps)?;
-    let q = tokens(g, layer, Module::Query, h)?;
-    let k = tokens(g, layer, Module::Key, h)?;
-    let v = tokens(g, layer, Module::Value, h)?;
-    let attended = layer.attention(g, [q, k, v])?;
-    let projected = tokens(g, layer, Module::Proj, attended)?;
+    let qkv = attend_to_tokens(g, layer, [Module::Query, Module::Key, Module::Value], h)?;
+    let attended = layer.attention(g, qkv)?;
+    let [projected] = attend_to_tokens(g, layer, [Module::Proj], attended)?;
     let x = add(g, x, projected)?;
 
     let h = layer_norm(g, x, None, eps)?;
-    let mlp = tokens(g, layer, Module::Mlp, h)?;
+    let [mlp] = attend_to_tokens(g, layer, [Module::Mlp], h)?;
     add(g, x, mlp)
 }
 
-/// Attention of the rows of `x` to the parameter tokens of one module.
-fn tokens(g: &mut Graph, layer: &Layer, module: Module, x: Tensor) -> Result<Tensor> {
+/// Attention of the rows of `x` to the parameter tokens of each module; they have as many and one tau.
+fn attend_to_tokens<const M: usize>(
+    g: &mut Graph,
+    layer: &Layer,
+    modules: [Module; M],
+    x: Tensor,
+) -> Result<[Tensor; M]> {
     let config = layer.config;
-    let keys = layer.parameter(&format!("{}.key_param_tokens", module.name()))?;
-    let values = layer.parameter(&format!("{}.value_param_tokens", module.name()))?;
+    let mut tokens = [Tokens { keys: x, values: x }; M];
+    for (tokens, module) in tokens.iter_mut().zip(modules) {
+        tokens.keys = layer.parameter(&format!("{}.key_param_tokens", module.name()))?;
+        tokens.values = layer.parameter(&format!("{}.value_param_tokens", module.name()))?;
+    }
     let settings = Settings {
         norm: config.norm_activation_type,
-        tau: config.tau(module),
+        tau: config.tau(modules[0]),
         eps: config.pattention_eps,
         gelu_tanh: config.gelu_tanh,
     };
-    pattention::pattention(g, x, keys, values, settings)
+    pattention::several(g, x, tokens, settings)
 }

@@ -8,22 +8,20 @@ use crate::graph::{Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::gelu::gelu;
 use crate::ops::layer_norm::layer_norm;
-use crate::ops::linear::linear;
+use crate::ops::linear::{self, Affine};
 
 /// One layer: x (R, C) to x (R, C).
 pub fn block(g: &mut Graph, layer: &Layer, x: Tensor) -> Result<Tensor> {
     let h = norm(g, layer, "input_layernorm", x)?;
-    let q = project(g, layer, Module::Query.name(), h)?;
-    let k = project(g, layer, Module::Key.name(), h)?;
-    let v = project(g, layer, Module::Value.name(), h)?;
-    let attended = layer.attention(g, [q, k, v])?;
-    let projected = project(g, layer, Module::Proj.name(), attended)?;
+    let qkv = project(g, layer, [Module::Query, Module::Key, Module::Value].map(Module::name), h)?;
+    let attended = layer.attention(g, qkv)?;
+    let [projected] = project(g, layer, [Module::Proj.name()], attended)?;
     let x = add(g, x, projected)?;
 
     let h = norm(g, layer, "post_attention_layernorm", x)?;
-    let inner = project(g, layer, "mlp.dense_h_to_4h", h)?;
+    let [inner] = project(g, layer, ["mlp.dense_h_to_4h"], h)?;
     let active = gelu(g, inner, layer.config.gelu_tanh)?;
-    let mlp = project(g, layer, "mlp.dense_4h_to_h", active)?;
+    let [mlp] = project(g, layer, ["mlp.dense_4h_to_h"], active)?;
     add(g, x, mlp)
 }
 
@@ -33,8 +31,11 @@ fn norm(g: &mut Graph, layer: &Layer, name: &str, x: Tensor) -> Result<Tensor> {
     layer_norm(g, x, Some((weight, bias)), layer.config.layernorm_epsilon)
 }
 
-fn project(g: &mut Graph, layer: &Layer, name: &str, x: Tensor) -> Result<Tensor> {
-    let weight = layer.parameter(&format!("{name}.weight"))?;
-    let bias = layer.parameter(&format!("{name}.bias"))?;
-    linear(g, x, weight, bias)
+fn project<const M: usize>(g: &mut Graph, layer: &Layer, names: [&str; M], x: Tensor) -> Result<[Tensor; M]> {
+    let mut layers = [Affine { weight: x, bias: x }; M];
+    for (affine, name) in layers.iter_mut().zip(names) {
+        affine.weight = layer.parameter(&format!("{name}.weight"))?;
+        affine.bias = layer.parameter(&format!("{name}.bias"))?;
+    }
+    linear::several(g, x, layers)
 }

@@ -9,6 +9,7 @@ use super::{Case, Input};
 use crate::error::Result;
 use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::graph::part::Even;
 use crate::graph::{Graph, Tensor};
 
 static FORWARD: Kernel = Kernel::new("cross_entropy.wgsl", "forward", &[Read, Write, Write, Read]);
@@ -54,17 +55,13 @@ pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats
     for first in (0..rows).step_by(head.chunk_rows.max(1)) {
         let chunk = head.chunk_rows.max(1).min(rows - first);
         let logits = g.activation("logits", &[chunk, vocab]);
-        let of_h = |size, layout| Product { offsets: [first * width, 0, 0], ..Product::new(layout, size) };
-        of_h([chunk, vocab, width], Layout::NT).record(g, h, weight, logits)?;
+        let from_first = |whole| Even { whole, offset: first * width, stride: 0 };
+        Product::new(Layout::NT, [chunk, vocab, width]).record(g, from_first(h), weight, logits)?;
         let dims = Dims::new().u(chunk).u(vocab).u(first).f(head.weight).flag(training);
         g.call(&FORWARD, &[targets, logits, losses, stats], dims, workgroups(chunk), 0)?;
         if let Some((dembed, dh)) = gradients {
-            let dh_chunk =
-                Product { offsets: [0, 0, first * width], ..Product::new(Layout::NN, [chunk, width, vocab]) };
-            dh_chunk.record(g, logits, weight, dh)?;
-            let offsets = [0, first * width, 0];
-            Product { offsets, accumulate: true, ..Product::new(Layout::TN, [vocab, width, chunk]) }
-                .record(g, logits, h, dembed)?;
+            Product::new(Layout::NN, [chunk, width, vocab]).record(g, logits, weight, from_first(dh))?;
+            Product::new(Layout::TN, [vocab, width, chunk]).adding(true).record(g, logits, from_first(h), dembed)?;
         }
     }
     g.call(&SUM_LOSSES, &[losses, stats], Dims::new().u(rows).u(0).f(head.weight), 1, 0)

@@ -12,24 +12,67 @@ use crate::graph::{Graph, Tensor};
 static ADD_BIAS: Kernel = Kernel::new("linear.wgsl", "add_bias", &[Read, Write]);
 static BACKWARD_BIAS: Kernel = Kernel::new("linear.wgsl", "backward_bias", &[Read, Write]);
 
-/// y (R, out) from x (R, in), weight (out, in) and bias (out).
-pub fn linear(g: &mut Graph, x: Tensor, weight: Tensor, bias: Tensor) -> Result<Tensor> {
-    let ((rows, c_in), (c_out, _)) = (g.matrix(x)?, g.matrix(weight)?);
-    let y = g.activation("linear", &[rows, c_out]);
-    let stored = g.weight(weight)?;
-    let dims = move || Dims::new().u(rows).u(c_out);
-    Product::new(Layout::NT, [rows, c_out, c_in]).record(g, x, stored, y)?;
-    g.call(&ADD_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
-    g.on_backward(move |g| {
-        let dy = g.take_grad(y)?;
-        let (dbias, _) = g.grad_target(bias)?;
-        g.call(&BACKWARD_BIAS, &[dy, dbias], dims(), workgroups(c_out.div_ceil(8)), 0)?;
-        let (dweight, accumulate) = g.grad_target(weight)?;
-        Product { accumulate, ..Product::new(Layout::TN, [c_out, c_in, rows]) }.record(g, dy, x, dweight)?;
-        let (dx, accumulate) = g.grad_target(x)?;
-        Product { accumulate, ..Product::new(Layout::NN, [rows, c_in, c_out]) }.record(g, dy, stored, dx)
-    });
+/// Weight and bias of one layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Affine {
+    /// (out, in)
+    pub weight: Tensor,
+    /// (out)
+    pub bias: Tensor,
+}
+
+/// y (R, out) from x (R, in).
+pub fn linear(g: &mut Graph, x: Tensor, affine: Affine) -> Result<Tensor> {
+    let [y] = batch(g, x, [affine])?;
     Ok(y)
+}
+
+/// Several layers of one x and one shape, such as query, key and value: one product does the work of all, where their
+/// weights lie at even distances in memory.
+pub fn several<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Result<[Tensor; M]> {
+    if g.even(&layers.map(|l| l.weight)).is_some() {
+        return batch(g, x, layers);
+    }
+    let mut outs = [x; M];
+    for (out, layer) in outs.iter_mut().zip(layers) {
+        *out = linear(g, x, layer)?;
+    }
+    Ok(outs)
+}
+
+fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Result<[Tensor; M]> {
+    let ((rows, c_in), (c_out, _)) = (g.matrix(x)?, g.matrix(layers[0].weight)?);
+    let outs = g.even_activations::<M>("linear", &[rows, c_out])?;
+    let mut stored = layers.map(|l| l.weight);
+    for weight in &mut stored {
+        *weight = g.weight(*weight)?;
+    }
+    let (weights, out) = (g.gathered(&stored)?, g.gathered(&outs)?);
+    let dims = move || Dims::new().u(rows).u(c_out);
+    Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).record(g, x, weights, out)?;
+    for (y, Affine { bias, .. }) in outs.into_iter().zip(layers) {
+        g.call(&ADD_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
+    }
+    g.on_backward(move |g| {
+        let mut douts = outs;
+        for (dout, Affine { bias, .. }) in douts.iter_mut().zip(layers) {
+            *dout = g.take_grad(*dout)?;
+            let (dbias, _) = g.grad_target(bias)?;
+            g.call(&BACKWARD_BIAS, &[*dout, dbias], dims(), workgroups(c_out.div_ceil(8)), 0)?;
+        }
+        let dout = g.gathered(&douts)?;
+        let (dweights, add) = g.even_grads(&layers.map(|l| l.weight))?;
+        let of_weights = Product::new(Layout::TN, [c_out, c_in, rows]).adding(add);
+        of_weights.batch(M).record(g, dout, x, dweights)?;
+        for i in 0..M {
+            // A sum over the batch: one after the other.
+            let (dx, add) = g.grad_target(x)?;
+            let of_x = Product::new(Layout::NN, [rows, c_in, c_out]).adding(add);
+            of_x.record(g, dout.at(i), weights.at(i), dx)?;
+        }
+        Ok(())
+    });
+    Ok(outs)
 }
 
 fn reference([rows, c_in, c_out]: [usize; 3], x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
@@ -48,7 +91,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::parameter("weight", &[size[2], size[1]], 0.5),
                 Input::parameter("bias", &[size[2]], 1.0),
             ],
-            build: Box::new(|g, t| Ok(vec![linear(g, t[0], t[1], t[2])?])),
+            build: Box::new(|g, t| Ok(vec![linear(g, t[0], Affine { weight: t[1], bias: t[2] })?])),
             reference: Box::new(move |x| vec![reference(size, &x[0], &x[1], &x[2])]),
             nmse: 1e-9,
             ..Case::default()

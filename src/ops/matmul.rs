@@ -19,6 +19,7 @@ use crate::gpu::choices::Candidate;
 pub use crate::gpu::choices::{Layout, ProductKind};
 use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::graph::part::Even;
 use crate::graph::{Graph, Tensor};
 use source::Types;
 
@@ -29,62 +30,101 @@ static SUM_PARTS: Kernel = Kernel::new("reduce.wgsl", "sum_parts", &[Read, Write
 /// so no kernel here may come near that.
 pub const MAX_SUM: usize = 32_768;
 
-/// Sizes and places of one product; offsets in elements, for a block of rows of a larger matrix.
+/// Products of one shape, recorded as one.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     /// Which operand is transposed.
     pub layout: Layout,
     /// (m, n, k): C is m x n, k is summed over.
     pub size: [usize; 3],
-    /// First element of A, B and C.
-    pub offsets: [usize; 3],
     /// Add to C instead of overwriting it.
     pub accumulate: bool,
+    /// How many there are; their operands lie as [`Even`] says.
+    pub count: usize,
 }
 
 impl Product {
-    /// A product of whole matrices that overwrites C.
+    /// One product that overwrites C.
     pub fn new(layout: Layout, size: [usize; 3]) -> Self {
-        Self { layout, size, offsets: [0; 3], accumulate: false }
+        Self { layout, size, accumulate: false, count: 1 }
     }
 
-    /// Records the dispatches, without a backward.
-    pub fn record(self, g: &mut Graph, a: Tensor, b: Tensor, c: Tensor) -> Result<()> {
-        let [m, n, k] = self.size;
-        let [a_offset, b_offset, c_offset] = self.offsets;
+    /// The same, added to C where `accumulate` says so.
+    pub fn adding(self, accumulate: bool) -> Self {
+        Self { accumulate, ..self }
+    }
+
+    /// `count` such products.
+    pub fn batch(self, count: usize) -> Self {
+        Self { count, ..self }
+    }
+
+    /// Records the dispatches, without a backward. A whole tensor stands for all elements of it from the first.
+    pub fn record(self, g: &mut Graph, a: impl Into<Even>, b: impl Into<Even>, c: impl Into<Even>) -> Result<()> {
+        let ([m, n, k], [a, b, c]) = (self.size, [a.into(), b.into(), c.into()]);
+        if self.count > 1 && c.stride == 0 {
+            return Err(Error::usage("several products would write one matrix; this is a defect"));
+        }
         // From row to row as stored, and from one term of the sum to the next.
         let (a_stride, a_term) = if self.layout == Layout::TN { (m, m) } else { (k, 1) };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
-        let types = Types { a: g.dtype(a), b: g.dtype(b), c: g.dtype(c) };
-        let half = types.a == Dtype::F16 && types.b == Dtype::F16;
-        let product = ProductKind { layout: self.layout, size: self.size, half };
+        let types = Types { a: g.dtype(a.whole), b: g.dtype(b.whole), c: g.dtype(c.whole) };
+        let product = self.kind(g, types);
         let candidate = g.choices().pick(product);
+        if self.count > 1 && candidate.splits() > 1 {
+            return (0..self.count).try_for_each(|i| self.batch(1).record(g, a.at(i), b.at(i), c.at(i)));
+        }
         g.note_product(product);
-        let aligned = a_offset.is_multiple_of(4) && a_stride.is_multiple_of(4);
+        let aligned = [a.offset, a_stride, a.stride].iter().all(|n| n.is_multiple_of(4));
 
         let [block_rows, block_columns] = candidate.block();
-        let blocks = m.div_ceil(block_rows) * n.div_ceil(block_columns);
+        let blocks = m.div_ceil(block_rows) * n.div_ceil(block_columns) * self.count;
         for first in (0..k).step_by(MAX_SUM) {
             let terms = MAX_SUM.min(k - first);
             let accumulate = self.accumulate || first > 0;
-            let dims = Dims::new().u(m).u(n).u(terms).u(a_offset + first * a_term).u(b_offset + first * b_term);
-            let flops = 2 * (m * n) as u64 * terms as u64;
+            let dims = Dims::new().u(m).u(n).u(terms).u(a.offset + first * a_term).u(b.offset + first * b_term);
+            let flops = 2 * (m * n * self.count) as u64 * terms as u64;
             // Parts are added up in f32; where C is f16 it is no sum over the tokens of a batch, and not worth cutting.
             let (part, parts) = if types.c == Dtype::F16 { (terms, 1) } else { split(candidate, terms) };
             if parts == 1 {
                 let kernel = candidates::kernel(candidate, self.layout, types, aligned);
-                let dims = dims.u(c_offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
-                g.call(kernel, &[a, b, c], dims, workgroups(blocks), flops)?;
+                let dims = dims.u(c.offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
+                let dims = dims.u(self.count).u(a.stride).u(b.stride).u(c.stride);
+                g.call(kernel, &[a.whole, b.whole, c.whole], dims, workgroups(blocks), flops)?;
+                g.last_moves(self.bytes(types, [a, b, c], terms, accumulate));
                 continue;
             }
             let partial = g.statistic("parts of a product", &[parts, m, n]);
             let kernel = candidates::kernel(candidate, self.layout, Types { c: Dtype::F32, ..types }, aligned);
-            let dims = dims.u(0).u(a_stride).u(b_stride).flag(false).u(part);
-            g.call(kernel, &[a, b, partial], dims, workgroups(blocks * parts), flops)?;
-            let dims = Dims::new().u(m * n).u(parts).u(c_offset).flag(accumulate);
-            g.call(&SUM_PARTS, &[partial, c], dims, workgroups((m * n).div_ceil(64)), 0)?;
+            let dims = dims.u(0).u(a_stride).u(b_stride).flag(false).u(part).u(1).u(0).u(0).u(0);
+            g.call(kernel, &[a.whole, b.whole, partial], dims, workgroups(blocks * parts), flops)?;
+            g.last_moves(self.bytes(types, [a, b, c], terms, false) + 4 * (m * n * (parts - 1)) as u64);
+            let dims = Dims::new().u(m * n).u(parts).u(c.offset).flag(accumulate);
+            g.call(&SUM_PARTS, &[partial, c.whole], dims, workgroups((m * n).div_ceil(64)), 0)?;
+            g.last_moves(4 * (m * n * (parts + 1)) as u64);
         }
         Ok(())
+    }
+
+    /// What the choice of a kernel depends on. A GPU works on all matrices of a batch side by side, as on one that is so
+    /// many times as tall; on a software driver the size of one decides.
+    fn kind(&self, g: &Graph, types: Types) -> ProductKind {
+        let [m, n, k] = self.size;
+        let tall = if g.choices().ability().software { m } else { m * self.count };
+        let half = types.a == Dtype::F16 && types.b == Dtype::F16;
+        ProductKind { layout: self.layout, size: [tall, n, k], half }
+    }
+
+    /// Bytes of the ranges of A, B and C that `terms` of the sum take; an operand that all share counts once.
+    fn bytes(&self, types: Types, operands: [Even; 3], terms: usize, accumulate: bool) -> u64 {
+        let [m, n, _] = self.size;
+        let of = |operand: Even, elements: usize, dtype: Dtype| {
+            let matrices = if operand.stride == 0 { 1 } else { self.count };
+            (elements * matrices) as u64 * dtype.bytes()
+        };
+        let [a, b, c] = operands;
+        let passes = if accumulate { 2 } else { 1 };
+        of(a, m * terms, types.a) + of(b, n * terms, types.b) + passes * of(c, m * n, types.c)
     }
 }
 
@@ -111,7 +151,7 @@ pub fn matmul(g: &mut Graph, layout: Layout, a: Tensor, b: Tensor) -> Result<Ten
         let dc = g.take_grad(c)?;
         let (da, add_a) = g.grad_target(a)?;
         let (db, add_b) = g.grad_target(b)?;
-        let into = |layout, size, accumulate| Product { accumulate, ..Product::new(layout, size) };
+        let into = |layout, size, add| Product::new(layout, size).adding(add);
         match layout {
             Layout::NN => {
                 into(Layout::NT, [m, k, n], add_a).record(g, dc, b, da)?;

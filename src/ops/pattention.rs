@@ -18,6 +18,7 @@ use crate::config::NormActivation;
 use crate::error::{Error, Result};
 use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::graph::part::Even;
 use crate::graph::{Graph, Tensor};
 
 /// What does not depend on the shapes.
@@ -57,58 +58,110 @@ impl Settings {
     }
 }
 
-/// O (R, Cout) from x (R, Cin), keys (N, Cin) and values (N, Cout).
-pub fn pattention(g: &mut Graph, x: Tensor, keys: Tensor, values: Tensor, settings: Settings) -> Result<Tensor> {
-    Ok(with_weights(g, x, keys, values, settings)?.0)
+/// Parameter tokens of one Pattention.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens {
+    /// Keys (N, Cin).
+    pub keys: Tensor,
+    /// Values (N, Cout).
+    pub values: Tensor,
+}
+
+/// O (R, Cout) from x (R, Cin) and its parameter tokens.
+pub fn pattention(g: &mut Graph, x: Tensor, tokens: Tokens, settings: Settings) -> Result<Tensor> {
+    Ok(with_weights(g, x, tokens, settings)?.0)
 }
 
 /// As [`pattention`], also giving the token weights S (R, N).
-pub fn with_weights(
+pub fn with_weights(g: &mut Graph, x: Tensor, tokens: Tokens, settings: Settings) -> Result<(Tensor, Tensor)> {
+    let ([out], weights) = batch(g, x, [tokens], settings)?;
+    Ok((out, weights))
+}
+
+/// Several Pattentions of one x with tokens of one shape, such as query, key and value: one dispatch does the work of
+/// all, where their tokens lie at even distances in memory.
+pub fn several<const M: usize>(
     g: &mut Graph,
     x: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    tokens: [Tokens; M],
     settings: Settings,
-) -> Result<(Tensor, Tensor)> {
-    let ((rows, c_in), (n, key_width), (value_rows, c_out)) = (g.matrix(x)?, g.matrix(keys)?, g.matrix(values)?);
+) -> Result<[Tensor; M]> {
+    let even = g.even(&tokens.map(|t| t.keys)).is_some() && g.even(&tokens.map(|t| t.values)).is_some();
+    if even {
+        return Ok(batch(g, x, tokens, settings)?.0);
+    }
+    let mut outs = [x; M];
+    for (out, tokens) in outs.iter_mut().zip(tokens) {
+        *out = pattention(g, x, tokens, settings)?;
+    }
+    Ok(outs)
+}
+
+/// The outputs, and the token weights S (M R, N) of all.
+fn batch<const M: usize>(
+    g: &mut Graph,
+    x: Tensor,
+    tokens: [Tokens; M],
+    settings: Settings,
+) -> Result<([Tensor; M], Tensor)> {
+    let [(rows, c_in), (n, key_width), (value_rows, c_out)] =
+        [g.matrix(x)?, g.matrix(tokens[0].keys)?, g.matrix(tokens[0].values)?];
     if key_width != c_in || value_rows != n {
         return Err(Error::usage(format!(
             "pattention: x has width {c_in}, keys are {n} x {key_width}, values have {value_rows} rows; this is a defect"
         )));
     }
     let (forward, backward) = settings.kernels();
-    let scores = g.activation("scores", &[rows, n]);
-    let stats = g.statistic("row norms", &[rows, 2]);
-    let weights = g.activation("token weights", &[rows, n]);
-    let out = g.activation("pattention", &[rows, c_out]);
-    let (key_copy, value_copy) = (g.weight(keys)?, g.weight(values)?);
-    Product::new(Layout::NT, [rows, n, c_in]).record(g, x, key_copy, scores)?;
-    g.call(forward, &[scores, weights, stats], settings.dims(rows, n), workgroups(rows), 0)?;
-    Product::new(Layout::NN, [rows, c_out, n]).record(g, weights, value_copy, out)?;
+    let scores = g.activation("scores", &[M * rows, n]);
+    let stats = g.statistic("row norms", &[M * rows, 2]);
+    let weights = g.activation("token weights", &[M * rows, n]);
+    let outs = g.even_activations::<M>("pattention", &[rows, c_out])?;
+    let mut copies = tokens;
+    for copy in &mut copies {
+        *copy = Tokens { keys: g.weight(copy.keys)?, values: g.weight(copy.values)? };
+    }
+    let keys = g.gathered(&copies.map(|t| t.keys))?;
+    let values = g.gathered(&copies.map(|t| t.values))?;
+    let out = g.gathered(&outs)?;
+    // Scores and weights of all lie one below the other.
+    let stacked = move |whole| Even { whole, offset: 0, stride: rows * n };
+    let products = |layout, size| Product::new(layout, size).batch(M);
+
+    products(Layout::NT, [rows, n, c_in]).record(g, x, keys, stacked(scores))?;
+    g.call(forward, &[scores, weights, stats], settings.dims(M * rows, n), workgroups(M * rows), 0)?;
+    products(Layout::NN, [rows, c_out, n]).record(g, stacked(weights), values, out)?;
 
     g.on_backward(move |g| {
-        let dout = g.take_grad(out)?;
-        let accumulate = |layout, size, accumulate| Product { accumulate, ..Product::new(layout, size) };
-        let weights = g.activation("token weights again", &[rows, n]);
-        let dscores = g.activation("d token weights, then d scores", &[rows, n]);
-        let dims = settings.dims(rows, n);
-        Product::new(Layout::NT, [rows, n, c_out]).record(g, dout, value_copy, dscores)?;
+        let mut douts = outs;
+        for dout in &mut douts {
+            *dout = g.take_grad(*dout)?;
+        }
+        let dout = g.gathered(&douts)?;
+        let weights = g.activation("token weights again", &[M * rows, n]);
+        let dscores = g.activation("d token weights, then d scores", &[M * rows, n]);
+        let dims = settings.dims(M * rows, n);
+        products(Layout::NT, [rows, n, c_out]).record(g, dout, values, stacked(dscores))?;
         if settings.norm == NormActivation::L2NormGelu {
             // One pass makes both, because they have most of GELU in common.
-            g.call(backward, &[scores, stats, dscores, weights], dims, workgroups(rows), 0)?;
+            g.call(backward, &[scores, stats, dscores, weights], dims, workgroups(M * rows), 0)?;
         } else {
-            let norms = g.statistic("row norms again", &[rows, 2]);
-            g.call(forward, &[scores, weights, norms], dims.clone(), workgroups(rows), 0)?;
-            g.call(backward, &[scores, stats, dscores], dims, workgroups(rows), 0)?;
+            let norms = g.statistic("row norms again", &[M * rows, 2]);
+            g.call(forward, &[scores, weights, norms], dims.clone(), workgroups(M * rows), 0)?;
+            g.call(backward, &[scores, stats, dscores], dims, workgroups(M * rows), 0)?;
         }
-        let (dvalues, add) = g.grad_target(values)?;
-        accumulate(Layout::TN, [n, c_out, rows], add).record(g, weights, dout, dvalues)?;
-        let (dkeys, add) = g.grad_target(keys)?;
-        accumulate(Layout::TN, [n, c_in, rows], add).record(g, dscores, x, dkeys)?;
-        let (dx, add) = g.grad_target(x)?;
-        accumulate(Layout::NN, [rows, c_in, n], add).record(g, dscores, key_copy, dx)
+        let (dvalues, add) = g.even_grads(&tokens.map(|t| t.values))?;
+        products(Layout::TN, [n, c_out, rows]).adding(add).record(g, stacked(weights), dout, dvalues)?;
+        let (dkeys, add) = g.even_grads(&tokens.map(|t| t.keys))?;
+        products(Layout::TN, [n, c_in, rows]).adding(add).record(g, stacked(dscores), x, dkeys)?;
+        for i in 0..M {
+            // A sum over the batch: one after the other.
+            let (dx, add) = g.grad_target(x)?;
+            let of_x = Product::new(Layout::NN, [rows, c_in, n]).adding(add);
+            of_x.record(g, stacked(dscores).at(i), keys.at(i), dx)?;
+        }
+        Ok(())
     });
-    Ok((out, weights))
+    Ok((outs, weights))
 }
 
 /// Token weights of one row of scores, in f64.
@@ -142,6 +195,39 @@ pub fn reference(size: [usize; 4], settings: &Settings, x: &[f64], keys: &[f64],
     super::matmul::reference(Layout::NN, [rows, c_out, n], &weights, values)
 }
 
+/// Three Pattentions of one x, their tokens at even distances as the plan packs them.
+fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
+    let [rows, c_in, n, c_out] = size;
+    let settings = Settings { norm, tau: (n as f64).sqrt(), eps: 1e-6, gelu_tanh: false };
+    let [key_stride, value_stride] = [n * c_in, n * c_out].map(|elements| elements.next_multiple_of(128));
+    let stride = key_stride + value_stride;
+    Case {
+        op: "pattention",
+        name: format!("three, {norm:?} {rows}x{c_in}x{n}x{c_out}"),
+        inputs: vec![Input::normal("x", &[rows, c_in], 1.0), Input::parameter("tokens", &[3 * stride], 0.5)],
+        build: Box::new(move |g, t| {
+            let mut tokens = [Tokens { keys: t[1], values: t[1] }; 3];
+            for (i, tokens) in tokens.iter_mut().enumerate() {
+                tokens.keys = g.part(t[1], i * stride, "keys", &[n, c_in])?;
+                tokens.values = g.part(t[1], i * stride + key_stride, "values", &[n, c_out])?;
+            }
+            let [q, k, v] = several(g, t[0], tokens, settings)?;
+            // One output that depends on all three.
+            let sum = super::add::add(g, q, k)?;
+            Ok(vec![super::add::add(g, sum, v)?])
+        }),
+        reference: Box::new(move |x| {
+            let one = |i: usize| {
+                let (keys, values) = (&x[1][i * stride..][..n * c_in], &x[1][i * stride + key_stride..][..n * c_out]);
+                reference(size, &settings, &x[0], keys, values)
+            };
+            let [q, k, v] = [one(0), one(1), one(2)];
+            vec![(0..q.len()).map(|i| q[i] + k[i] + v[i]).collect()]
+        }),
+        ..Case::default()
+    }
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for norm in [NormActivation::L2NormGelu, NormActivation::GeluL2Norm, NormActivation::Softmax] {
@@ -158,7 +244,10 @@ pub(super) fn cases() -> Vec<Case> {
                     Input::parameter("keys", &[n, c_in], 0.5),
                     Input::parameter("values", &[n, c_out], 0.5),
                 ],
-                build: Box::new(move |g, t| Ok(vec![pattention(g, t[0], t[1], t[2], settings)?])),
+                build: Box::new(move |g, t| {
+                    let tokens = Tokens { keys: t[1], values: t[2] };
+                    Ok(vec![pattention(g, t[0], tokens, settings)?])
+                }),
                 reference: Box::new(move |x| vec![reference(size, &settings, &x[0], &x[1], &x[2])]),
                 // One token: |A| = |a|, so its gradient vanishes and only rounding is left.
                 gradient: n > 1,
@@ -166,5 +255,8 @@ pub(super) fn cases() -> Vec<Case> {
             });
         }
     }
+    cases.push(several_case(NormActivation::L2NormGelu, [5, 8, 12, 6]));
+    cases.push(several_case(NormActivation::L2NormGelu, [33, 20, 67, 17]));
+    cases.push(several_case(NormActivation::Softmax, [9, 16, 24, 16]));
     cases
 }

@@ -38,7 +38,7 @@ pub fn pattention(case: &mut Case) {
         eps: case.f64("eps"),
         gelu_tanh: case.config["gelu_tanh"].as_bool().unwrap(),
     };
-    let (y, weights) = attend::with_weights(&mut g, x, keys, values, settings).unwrap();
+    let (y, weights) = attend::with_weights(&mut g, x, attend::Tokens { keys, values }, settings).unwrap();
     backward(&mut g, y).unwrap();
     g.keep(y, "out.y");
     g.keep(weights, "out.weights");

@@ -104,7 +104,7 @@ impl Cooperative {
                 store(
                 row0 + sub_row + {}u + e / {fragment}u,
                 column0 + sub_column + {}u + e % {fragment}u,
-                part * dims.m * dims.n,
+                shift,
                 sh_c[at + e],
                 );
                 }}
@@ -128,7 +128,7 @@ impl Cooperative {
             let y = {row} + e / {columns}u;
             let x = {column} + e % {columns}u;
             let inside = y < {row_end} && x < {column_end};
-            let value = {name}[dims.{name}_offset + select(0u, y * dims.{name}_stride + x, inside)];
+            let value = {name}[{name}_base + select(0u, y * dims.{name}_stride + x, inside)];
             sh_{name}[(e / {columns}u) * {}u + e % {columns}u] = select(f16(0.0), value, inside);
             }}",
             self.invocations(),

@@ -4,7 +4,7 @@
 //! so every accumulator is a variable of its own and the loop over k takes several terms a turn. A load whose
 //! address differs by lane is a gather; with `broadcast` the rows of A cost one gather for all lanes.
 
-use super::source::{Types, a_index, b_index, begin};
+use super::source::{BASES, Types, a_index, b_index, begin};
 use crate::gpu::choices::Layout;
 
 /// The numbers of [`crate::gpu::choices::Candidate::Lanes`].
@@ -38,10 +38,13 @@ impl Lanes {
             @builtin({}) lane: u32,
             ) {{
             let column_tiles = (dims.n + {}u) / {width}u;
-            let tiles = column_tiles * ((dims.m + {}u) / {rows}u);
+            let matrix_tiles = column_tiles * ((dims.m + {}u) / {rows}u);
+            let tiles = matrix_tiles * dims.batch;
             {}
             for (var tile = group.x; tile < tiles; tile += groups.x) {{
-            let row = (tile / column_tiles) * {rows}u;
+            let z = tile / matrix_tiles;
+            {BASES}
+            let row = ((tile % matrix_tiles) / column_tiles) * {rows}u;
             let column = (tile % column_tiles) * {width}u + lane;",
             if self.broadcast { "subgroup_invocation_id" } else { "local_invocation_index" },
             width - 1,
@@ -73,7 +76,7 @@ impl Lanes {
         ));
         for r in 0..rows {
             for j in 0..columns {
-                code.push(format!("store(row + {r}u, column + {}u, 0u, s{r}_{j});", j * lanes));
+                code.push(format!("store(row + {r}u, column + {}u, z * dims.c_batch, s{r}_{j});", j * lanes));
             }
         }
         code.push("}\n}");

@@ -29,19 +29,23 @@ impl Code {
     }
 }
 
+/// Where the operands of matrix `z` of a batch start.
+pub const BASES: &str = "let a_base = dims.a_offset + z * dims.a_batch;
+    let b_base = dims.b_offset + z * dims.b_batch;";
+
 /// Offset of element (row, i) of op(A): A is (m, k), or (k, m) where transposed.
 pub fn a_index(layout: Layout, row: &str, i: &str) -> String {
     match layout {
-        Layout::TN => format!("dims.a_offset + ({i}) * dims.a_stride + {row}"),
-        Layout::NN | Layout::NT => format!("dims.a_offset + ({row}) * dims.a_stride + {i}"),
+        Layout::TN => format!("a_base + ({i}) * dims.a_stride + {row}"),
+        Layout::NN | Layout::NT => format!("a_base + ({row}) * dims.a_stride + {i}"),
     }
 }
 
 /// Offset of element (i, column) of op(B): B is (k, n), or (n, k) where transposed.
 pub fn b_index(layout: Layout, i: &str, column: &str) -> String {
     match layout {
-        Layout::NT => format!("dims.b_offset + ({column}) * dims.b_stride + {i}"),
-        Layout::NN | Layout::TN => format!("dims.b_offset + ({i}) * dims.b_stride + {column}"),
+        Layout::NT => format!("b_base + ({column}) * dims.b_stride + {i}"),
+        Layout::NN | Layout::TN => format!("b_base + ({i}) * dims.b_stride + {column}"),
     }
 }
 
@@ -73,16 +77,21 @@ impl Types {
     }
 }
 
-/// The loop over the blocks of `rows` x `columns` of C, once for each part of the sum: row0, column0, and the terms from
-/// `first` to `end`. `declare` comes before the loop; the caller closes it.
+/// The loop over the blocks of `rows` x `columns` of C, once for each matrix of the batch and part of the sum: row0,
+/// column0, the terms from `first` to `end`, and `shift`, where this C starts. `declare` comes before the loop; the caller
+/// closes it.
 pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
     format!(
         "let column_tiles = (dims.n + {}u) / {columns}u;
         let part_tiles = column_tiles * ((dims.m + {}u) / {rows}u);
-        let tiles = part_tiles * ((dims.k + dims.part - 1u) / dims.part);
+        let parts = (dims.k + dims.part - 1u) / dims.part;
+        let tiles = part_tiles * parts * dims.batch;
         {declare}
         for (var tile = group.x; tile < tiles; tile += groups.x) {{
-        let part = tile / part_tiles;
+        let z = tile / (part_tiles * parts);
+        let part = (tile / part_tiles) % parts;
+        {BASES}
+        let shift = z * dims.c_batch + part * dims.m * dims.n;
         let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
         let column0 = (tile % column_tiles) * {columns}u;
         let first = part * dims.part;
@@ -121,6 +130,10 @@ pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, directi
         b_stride: u32, // from row to row of B as stored
         accumulate: u32,
         part: u32, // terms of one part of the sum; part p of C lies p m n further on
+        batch: u32, // products of one shape
+        a_batch: u32, // from matrix to matrix of the batch
+        b_batch: u32,
+        c_batch: u32,
         }}
 
         @group(0) @binding(0) var<uniform> dims: Dims;

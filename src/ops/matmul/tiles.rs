@@ -38,12 +38,12 @@ impl Tiles {
         let b = Staged { name: 'b', quads: columns / 4, k_fastest: layout == Layout::NT };
         let mut code = begin(name, layout, types, false, "");
         code.push(format!(
-            "fn load_a(row: u32, i: u32, end: u32) -> f32 {{
+            "fn load_a(a_base: u32, row: u32, i: u32, end: u32) -> f32 {{
             let value = f32(a[{}]);
             return select(0.0, value, row < dims.m && i < end);
             }}
 
-            fn load_b(i: u32, column: u32, end: u32) -> f32 {{
+            fn load_b(b_base: u32, i: u32, column: u32, end: u32) -> f32 {{
             let value = f32(b[{}]);
             return select(0.0, value, column < dims.n && i < end);
             }}
@@ -102,7 +102,7 @@ impl Tiles {
             for q in 0..thread_columns / 4 {
                 for (x, part) in ["x", "y", "z", "w"].iter().enumerate() {
                     let column = format!("column0 + tx * 4u + {}u", q * across * 4 + x as u32);
-                    code.push(format!("store({row}, {column}, part * dims.m * dims.n, s{r}_{q}.{part});"));
+                    code.push(format!("store({row}, {column}, shift, s{r}_{q}.{part});"));
                 }
             }
         }
@@ -116,8 +116,8 @@ impl Tiles {
         let Staged { name, quads, .. } = *operand;
         for (e, quad, i) in self.vectors(operand) {
             let load = |x: u32| match name {
-                'a' => format!("load_a(row0 + ({quad}) * 4u + {x}u, {i0} + {i}, end)"),
-                _ => format!("load_b({i0} + {i}, column0 + ({quad}) * 4u + {x}u, end)"),
+                'a' => format!("load_a(a_base, row0 + ({quad}) * 4u + {x}u, {i0} + {i}, end)"),
+                _ => format!("load_b(b_base, {i0} + {i}, column0 + ({quad}) * 4u + {x}u, end)"),
             };
             let value = format!("vec4<f32>({}, {}, {}, {})", load(0), load(1), load(2), load(3));
             // A tile smaller than the workgroup: the others have nothing to load.
