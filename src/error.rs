@@ -19,6 +19,9 @@ pub enum Error {
     /// The GPU, its driver or its limits stand in the way (exit code 3).
     #[error("{0}")]
     Device(String),
+    /// The GPU was lost or dropped work; opened again, it may do (exit code 3).
+    #[error("{0}")]
+    Lost(String),
     /// Training diverged (exit code 4).
     #[error("{0}")]
     Diverged(String),
@@ -46,6 +49,11 @@ impl Error {
         Self::Device(sentence.into())
     }
 
+    /// A lost device, or work that it dropped (exit code 3).
+    pub fn lost(sentence: impl Into<String>) -> Self {
+        Self::Lost(sentence.into())
+    }
+
     /// An input error about an operation on a file: `cannot read corpus.txt: no such file or directory`.
     pub fn io(verb: &str, path: &Path, cause: &std::io::Error) -> Self {
         Self::input(format!("cannot {verb} {}: {}", path.display(), plain(cause)))
@@ -56,7 +64,7 @@ impl Error {
         match self {
             Self::Usage(_) => 1,
             Self::Input(_) => 2,
-            Self::Device(_) => 3,
+            Self::Device(_) | Self::Lost(_) => 3,
             Self::Diverged(_) => 4,
             Self::Interrupted(_) => 130,
         }

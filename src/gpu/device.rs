@@ -103,7 +103,7 @@ impl Gpu {
     /// # Errors
     /// That error, as one sentence.
     pub fn check(&self) -> Result<()> {
-        self.fault.first().map_or(Ok(()), |sentence| Err(Error::Device(sentence)))
+        self.fault.first().map_or(Ok(()), Err)
     }
 
     /// Creates a buffer of `bytes`, or says which one did not fit.
@@ -150,26 +150,40 @@ impl Gpu {
     /// # Errors
     /// A GPU that takes longer than [`WAIT_LIMIT`], a lost device, or any earlier error.
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        self.wait_within(submission, WAIT_LIMIT, || "its work".to_owned())
+    }
+
+    /// As [`Gpu::wait`] with a limit of its own; `what` says what was waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_within(
+        &self,
+        submission: wgpu::SubmissionIndex,
+        limit: Duration,
+        what: impl FnOnce() -> String,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
-            let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(WAIT_LIMIT) };
+            let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(limit) };
             match without_panic(|| self.device.poll(poll)) {
                 Some(Ok(_)) => return self.check(),
                 // wgpu's GL backend gives up after 2.1 seconds whatever the timeout; so the clock is ours.
-                Some(Err(wgpu::PollError::Timeout)) if start.elapsed() < WAIT_LIMIT => {
+                Some(Err(wgpu::PollError::Timeout)) if start.elapsed() < limit => {
                     self.check()?;
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Some(Err(wgpu::PollError::Timeout)) => {
-                    return Err(Error::device(format!(
-                        "the GPU \"{}\" did not finish within {} s; use a smaller batch_size",
+                    return Err(Error::lost(format!(
+                        "the GPU \"{}\" did not finish {} within {} s: it hangs, or other programs keep it busy",
                         self.info.name,
-                        WAIT_LIMIT.as_secs()
+                        what(),
+                        limit.as_secs()
                     )));
                 }
                 Some(Err(cause)) => return self.check().and_then(|()| Err(Error::device(plain(&cause)))),
                 // wgpu panics in poll when the driver reports a lost device.
-                None => return self.check().and_then(|()| Err(Error::device(lost("the driver gave up")))),
+                None => return self.check().and_then(|()| Err(Error::lost(lost("the driver gave up")))),
             }
         }
     }

@@ -5,12 +5,14 @@
 
 use super::choices::{Ability, Choices};
 use super::device::Gpu;
+use super::flight::{Pace, Pulse};
 use super::kernel::{Access, Kernel};
 use super::shader;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Written behind tensors in tests. Not a NaN: arithmetic passes those on unchanged, so that a kernel that
 /// reads and writes past the end would put back what it found.
@@ -82,11 +84,28 @@ pub struct Dispatch {
     pub blocks: Vec<Block>,
     /// Workgroups along x.
     pub groups: u32,
+    /// About how long it takes, in floating-point operations: a byte moved counts for [`BYTE_COST`].
+    pub cost: f64,
+}
+
+/// Floating-point operations in the time of a byte: what GPUs and software drivers have in common, within a factor of
+/// two.
+pub const BYTE_COST: f64 = 16.0;
+/// The same for starting a dispatch.
+const DISPATCH_COST: f64 = 5e5;
+
+/// A dispatch ready to be replayed.
+struct Step {
+    pipeline: wgpu::ComputePipeline,
+    bindings: wgpu::BindGroup,
+    groups: u32,
+    cost: f64,
+    kernel: Option<&'static Kernel>,
 }
 
 /// A list of dispatches ready to be replayed.
 pub struct Program {
-    steps: Vec<(wgpu::ComputePipeline, wgpu::BindGroup, u32)>,
+    steps: Vec<Step>,
     uniforms: Block,
 }
 
@@ -108,16 +127,37 @@ impl Program {
         groups: u32,
         uniforms: Block,
     ) -> Self {
-        Self { steps: vec![(pipeline, bindings, groups)], uniforms }
+        Self { steps: vec![Step { pipeline, bindings, groups, cost: 0.0, kernel: None }], uniforms }
     }
 
     /// Appends its dispatches to an open pass.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for (pipeline, bindings, groups) in &self.steps {
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, bindings, &[]);
-            pass.dispatch_workgroups(*groups, 1, 1);
-        }
+        encode(&self.steps, pass);
+    }
+
+    /// Appends some of its dispatches, as a pass.
+    pub(super) fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
+        let steps = self.steps.get(range).unwrap_or_default();
+        encode(steps, &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+    }
+
+    /// The cost of each dispatch from number `first` on, see [`Dispatch::cost`].
+    pub(super) fn costs(&self, first: usize) -> impl Iterator<Item = f64> {
+        self.steps.iter().skip(first).map(|step| step.cost + DISPATCH_COST)
+    }
+
+    /// Of one dispatch.
+    pub(super) fn kernel_name(&self, dispatch: usize) -> String {
+        let kernel = self.steps.get(dispatch).and_then(|step| step.kernel);
+        kernel.map_or_else(|| "a kernel".to_owned(), Kernel::name)
+    }
+}
+
+fn encode(steps: &[Step], pass: &mut wgpu::ComputePass<'_>) {
+    for step in steps {
+        pass.set_pipeline(&step.pipeline);
+        pass.set_bind_group(0, &step.bindings, &[]);
+        pass.dispatch_workgroups(step.groups, 1, 1);
     }
 }
 
@@ -132,6 +172,19 @@ pub struct Engine {
     allocated: Arc<AtomicU64>,
     /// All reads go through it, one at a time.
     staging: Mutex<wgpu::Buffer>,
+    pace: Mutex<Pace>,
+    order: Mutex<Order>,
+    pulse: OnceLock<Pulse>,
+}
+
+/// Submissions are made one after the other, so that the pulse tells which of them ran.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    /// How many were made.
+    pub(super) submitted: u32,
+    /// How many of the next are to be lost.
+    #[cfg(test)]
+    pub(super) dropped: u32,
 }
 
 impl Engine {
@@ -142,23 +195,29 @@ impl Engine {
     pub fn new(gpu: Gpu) -> Result<Self> {
         let staging =
             gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        Ok(Self {
+        let engine = Self {
             choices: Mutex::new(first_choices(&gpu)?),
+            pace: Mutex::new(Pace::new(gpu.software)),
             gpu,
             pipelines: Mutex::default(),
             allocated: Arc::default(),
             staging: Mutex::new(staging),
-        })
+            order: Mutex::default(),
+            pulse: OnceLock::new(),
+        };
+        let pulse = Pulse::new(&engine)?;
+        engine.pulse.get_or_init(|| pulse);
+        Ok(engine)
     }
 
     /// Which kernels plans for this device should use.
     pub fn choices(&self) -> Choices {
-        self.choices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.choices.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes [`Engine::choices`], for plans made from now on.
     pub fn choose(&self, choices: Choices) {
-        *self.choices.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = choices;
+        *self.choices.lock().unwrap_or_else(PoisonError::into_inner) = choices;
     }
 
     /// Bytes of device memory that live now and were allocated through this engine.
@@ -231,7 +290,7 @@ impl Engine {
     }
 
     fn read_words<T: bytemuck::Pod>(&self, block: &Block, offset: u64, count: usize) -> Result<Vec<T>> {
-        let staging = self.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         self.gpu.read(&block.allocation.buffer, block.offset + offset, count, Some(&staging))
     }
 
@@ -252,17 +311,48 @@ impl Engine {
         program.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
     }
 
-    /// Submits `encoder` without waiting for it.
-    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<()> {
-        self.gpu.submit(encoder).map(|_| ())
+    /// Submits `encoder` without waiting for it; a mark of the pulse comes last.
+    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+        Ok(self.submit_with(encoder, |_, _| ())?.0)
+    }
+
+    /// As [`Engine::submit`], with commands behind the mark. Also says how many marks there are then.
+    pub(super) fn submit_with(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        behind: impl FnOnce(&mut wgpu::CommandEncoder, Option<&Block>),
+    ) -> Result<(wgpu::SubmissionIndex, u32)> {
+        let mut order = self.order();
+        let pulse = self.pulse.get();
+        if let Some(pulse) = pulse {
+            pulse.beat(&mut encoder);
+        }
+        behind(&mut encoder, pulse.map(|pulse| &pulse.count));
+        order.submitted = order.submitted.wrapping_add(1);
+        #[cfg(test)]
+        if order.dropped > 0 {
+            order.dropped -= 1;
+            encoder = self.encoder();
+        }
+        Ok((self.gpu.submit(encoder)?, order.submitted))
+    }
+
+    pub(super) fn order(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pulse as it stands on the device.
+    pub(super) fn read_count(&self) -> Result<Vec<u32>> {
+        self.pulse.get().map_or_else(|| Ok(Vec::new()), |pulse| self.read_words(&pulse.count, 0, 1))
     }
 
     /// Runs a program and waits for it.
     pub fn run(&self, program: &Program) -> Result<()> {
-        let mut encoder = self.encoder();
-        self.record(&mut encoder, program);
-        let submission = self.gpu.submit(encoder)?;
-        self.gpu.wait(submission)
+        self.land(self.start(self.encoder(), program)?)
     }
 
     /// Compiles what is not compiled yet and binds buffers. All uniform blocks of a program lie in
@@ -290,7 +380,8 @@ impl Engine {
                 layout: &layout,
                 entries: &entries,
             });
-            steps.push((pipeline, bind_group, dispatch.groups));
+            let (groups, cost, kernel) = (dispatch.groups, dispatch.cost, Some(dispatch.kernel));
+            steps.push(Step { pipeline, bindings: bind_group, groups, cost, kernel });
         }
         self.gpu.check()?;
         Ok(Program { steps, uniforms })
@@ -298,7 +389,7 @@ impl Engine {
 
     /// The compiled pipeline of a kernel.
     fn pipeline(&self, kernel: &'static Kernel) -> Result<Compiled> {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(compiled) = pipelines.get(kernel) {
             return Ok(compiled.clone());
         }

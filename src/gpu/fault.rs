@@ -6,11 +6,11 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use crate::error::tell;
+use crate::error::{Error, tell};
 
 /// The first thing that went wrong on one device; later reports are usually its consequences.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fault(Arc<Mutex<Option<String>>>);
+pub(super) struct Fault(Arc<Mutex<Option<Error>>>);
 
 impl Fault {
     /// Collects uncaptured errors and the loss of `device` from now on.
@@ -18,24 +18,24 @@ impl Fault {
         let slot = self.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
             verbose(&error);
-            slot.keep(sentence(&error));
+            slot.keep(Error::device(sentence(&error)));
         }));
         let slot = self.clone();
         device.set_device_lost_callback(move |reason, message| {
-            slot.keep(match reason {
+            slot.keep(Error::lost(match reason {
                 wgpu::DeviceLostReason::Destroyed => "the GPU device was closed while still in use".to_owned(),
                 wgpu::DeviceLostReason::Unknown => lost(&message),
-            });
+            }));
         });
     }
 
-    /// The kept sentence.
-    pub(super) fn first(&self) -> Option<String> {
+    /// The kept error.
+    pub(super) fn first(&self) -> Option<Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn keep(&self, sentence: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(sentence);
+    fn keep(&self, error: Error) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }
 
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn a_loss_is_kept_before_its_consequences() {
         let fault = Fault::default();
-        fault.keep(lost("Parent device is lost."));
-        fault.keep("a later error".into());
-        let kept = fault.first().unwrap();
+        fault.keep(Error::lost(lost("Parent device is lost.")));
+        fault.keep(Error::device("a later error"));
+        let kept = fault.first().unwrap().to_string();
         assert!(kept.starts_with("the GPU was lost (parent device is lost):"), "{kept}");
     }
 

@@ -6,6 +6,7 @@ pub mod custom;
 pub mod device;
 pub mod engine;
 pub mod facts;
+pub mod flight;
 pub mod kernel;
 pub mod listing;
 pub mod reading;

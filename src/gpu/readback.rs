@@ -73,7 +73,7 @@ impl Gpu {
         // Another thread's poll may have taken this completion and be about to call back.
         if receiver.recv_timeout(WAIT_LIMIT) != Ok(true) {
             staging.unmap();
-            return self.check().and_then(|()| Err(Error::device(lost("a buffer could not be mapped"))));
+            return self.check().and_then(|()| Err(Error::lost(lost("a buffer could not be mapped"))));
         }
         let copied = match staging.get_mapped_range(0..size) {
             Ok(view) => match view.get(..into.len()) {

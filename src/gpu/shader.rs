@@ -24,6 +24,7 @@ shader_files!(
     "linear.wgsl",
     "layer_norm.wgsl",
     "pattention.wgsl",
+    "pulse.wgsl",
     "real.wgsl",
     "reduce.wgsl",
     "roofline.wgsl",

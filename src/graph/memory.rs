@@ -10,7 +10,7 @@ use super::plan::{Place, Plan};
 use super::{Class, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
-use crate::gpu::engine::{Block, Dispatch, Engine, Program};
+use crate::gpu::engine::{BYTE_COST, Block, Dispatch, Engine, Program};
 use std::collections::BTreeMap;
 
 /// Bytes by class, as `tokenformer plan` prints them.
@@ -188,6 +188,7 @@ impl Memory {
                 dims: call.dims.words(),
                 blocks: call.tensors.iter().map(|&t| block(t)).collect(),
                 groups: call.groups,
+                cost: call.flops as f64 + BYTE_COST * call.bytes as f64,
             })
             .collect();
         engine.prepare(&dispatches)

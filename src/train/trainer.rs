@@ -11,6 +11,7 @@ use crate::data::{Batch, token_index};
 use crate::error::{Error, Result};
 use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Engine, Program};
+use crate::gpu::flight::Flight;
 use crate::gpu::kernel::Dtype;
 use crate::gpu::reading::{Reading, Staging};
 use crate::graph::memory::{Bytes, Ledger, Memory};
@@ -186,6 +187,7 @@ pub struct Trainer<'e> {
 /// A step the device is working on.
 #[derive(Debug)]
 pub struct PendingStep {
+    flight: Flight,
     reading: Reading,
 }
 
@@ -195,6 +197,7 @@ impl PendingStep {
     /// # Errors
     /// Those of the device.
     pub fn finish(self, engine: &Engine) -> Result<StepStats> {
+        engine.land(self.flight)?;
         let stats = self.reading.wait(&engine.gpu)?;
         let at = |i: usize| stats.get(i).copied().unwrap_or(f32::NAN);
         Ok(StepStats { loss: at(0), grad_norm: at(1), finite: at(3) == 1.0 })
@@ -261,6 +264,7 @@ impl<'e> Trainer<'e> {
     /// Submits a step. At most one other may be pending.
     pub fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
         let stats = self.memory.named(graphs::STATS_NAME)?;
+        let mut flight = Flight::default();
         for (i, batch) in batches.iter().enumerate() {
             self.upload(batch)?;
             let mut encoder = self.engine.encoder();
@@ -268,14 +272,12 @@ impl<'e> Trainer<'e> {
                 self.engine.clear(&mut encoder, self.memory.gradients());
                 self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
             }
-            self.engine.record(&mut encoder, &self.programs.micro);
-            self.engine.submit(encoder)?;
+            flight.then(self.engine.start(encoder, &self.programs.micro)?);
         }
         self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
-        let mut encoder = self.engine.encoder();
-        self.engine.record(&mut encoder, &self.programs.update);
+        flight.then(self.engine.start(self.engine.encoder(), &self.programs.update)?);
         let staging = &self.staging[(step % 2) as usize];
-        Ok(PendingStep { reading: self.engine.submit_and_read(encoder, stats, staging)? })
+        Ok(PendingStep { flight, reading: self.engine.submit_and_read(self.engine.encoder(), stats, staging)? })
     }
 
     fn update_scalars(&self, step: u64, lr: f64) -> Update {
@@ -313,10 +315,10 @@ impl<'e> Trainer<'e> {
             self.engine.write(self.memory.named(graphs::TARGETS)?, &batch.targets);
             let mut encoder = self.engine.encoder();
             self.engine.clear(&mut encoder, [stats]);
-            self.engine.record(&mut encoder, &self.programs.evaluation);
-            self.engine.submit(encoder)?;
+            self.engine.land(self.engine.start(encoder, &self.programs.evaluation)?)?;
             sum += f64::from(self.engine.read(stats)?.first().copied().unwrap_or(f32::NAN));
         }
+        self.engine.check_pulse()?;
         Ok(sum / batches.len().max(1) as f64)
     }
 

@@ -1,0 +1,223 @@
+//! Programs on their way: in short pieces, each of which leaves a mark.
+//!
+//! Systems end work that takes long (Windows and amdgpu after two seconds, macOS sooner while it draws), so a program is
+//! submitted in pieces that are planned by the time of earlier ones. Where it is cut changes no bit: the order of
+//! dispatches is the same.
+//!
+//! Drivers have ended work and reported success (on Metal a command buffer killed by the watchdog looks like a
+//! finished one). So each submission ends with one addition to a counter, the *pulse*, and the host compares it with the
+//! number of submissions when it reads what they computed.
+
+use super::engine::{Block, Dispatch, Engine, Program};
+use super::kernel::{Access, Kernel};
+use crate::error::{Error, Result};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+static PULSE: Kernel = Kernel::new("pulse.wgsl", "pulse", &[Access::Write]);
+
+/// What a piece is planned to take.
+pub const PIECE: Duration = Duration::from_millis(200);
+/// The same where somebody works at the display that this GPU draws.
+pub const POLITE_PIECE: Duration = Duration::from_millis(20);
+/// How long a piece may take before the GPU counts as hung.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Units of cost a second until something was measured; see [`Dispatch::cost`].
+const FIRST_RATE: [f64; 2] = [1e11, 1e10];
+/// A wait shorter than this says that the piece was done before.
+const ALREADY_DONE: Duration = Duration::from_micros(50);
+
+/// How much goes into a piece.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// What a piece is planned to take.
+    pub(super) piece: Duration,
+    /// Seconds of a unit of cost.
+    unit: f64,
+    measured: bool,
+}
+
+impl Pace {
+    pub(super) fn new(software: bool) -> Self {
+        Self { piece: PIECE, unit: 1.0 / FIRST_RATE[usize::from(software)], measured: false }
+    }
+
+    /// Learns from a piece: at once from one that was slower than expected, slowly from faster ones.
+    fn learn(&mut self, cost: f64, took: Duration) {
+        let unit = took.as_secs_f64() / cost.max(1.0);
+        self.unit = if unit > self.unit || !self.measured { unit } else { 0.9 * self.unit + 0.1 * unit };
+        self.measured = true;
+    }
+
+    /// Ranges of dispatches of the given costs that are planned to fit a piece each; at least one dispatch in each.
+    fn cut(&self, costs: impl Iterator<Item = f64>) -> Vec<Range<usize>> {
+        let most = self.piece.as_secs_f64() / self.unit;
+        let mut pieces: Vec<Range<usize>> = Vec::new();
+        let mut sum = 0.0;
+        for (i, cost) in costs.enumerate() {
+            sum += cost;
+            match pieces.last_mut() {
+                Some(last) if sum <= most => last.end = i + 1,
+                _ => {
+                    pieces.push(i..i + 1);
+                    sum = cost;
+                }
+            }
+        }
+        pieces
+    }
+}
+
+/// One submission of a program.
+#[derive(Debug)]
+struct Piece {
+    submission: wgpu::SubmissionIndex,
+    cost: f64,
+    /// Of its first and last dispatch, for messages.
+    kernels: [String; 2],
+    dispatches: usize,
+}
+
+/// Submissions that were not waited for yet, in order.
+#[derive(Debug, Default)]
+pub struct Flight(Vec<Piece>);
+
+impl Flight {
+    /// Puts another flight, submitted later, behind this one.
+    pub fn then(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
+    /// Submissions.
+    pub fn pieces(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The counter that every submission adds to.
+pub(super) struct Pulse {
+    pub(super) count: Block,
+    program: Program,
+}
+
+impl Pulse {
+    pub(super) fn new(engine: &Engine) -> Result<Self> {
+        let count = engine.allocate("pulse", 4)?;
+        let blocks = vec![count.clone()];
+        let program = engine.prepare(&[Dispatch { kernel: &PULSE, dims: vec![0; 4], blocks, groups: 1, cost: 0.0 }])?;
+        Ok(Self { count, program })
+    }
+
+    pub(super) fn beat(&self, encoder: &mut wgpu::CommandEncoder) {
+        let pass = wgpu::ComputePassDescriptor { label: Some("pulse"), timestamp_writes: None };
+        self.program.encode(&mut encoder.begin_compute_pass(&pass));
+    }
+
+    /// Compares the counter with the submissions made.
+    pub(super) fn compare(counted: u32, submitted: u32) -> Result<()> {
+        match submitted.wrapping_sub(counted) {
+            0 => Ok(()),
+            missing => Err(Error::lost(format!(
+                "the GPU reported work as done that it had not done: of {submitted} submissions {missing} left no mark"
+            ))),
+        }
+    }
+}
+
+impl Engine {
+    /// Submits `encoder` and after it `program`, in pieces, without waiting; but the first time, to learn how long
+    /// pieces take.
+    ///
+    /// # Errors
+    /// Anything wgpu found wrong with the commands, or earlier; those of [`Engine::land`].
+    pub fn start(&self, encoder: wgpu::CommandEncoder, program: &Program) -> Result<Flight> {
+        let mut flight = Flight::default();
+        let (mut encoder, mut next) = (Some(encoder), 0);
+        while next < program.dispatches() {
+            // Cut again for each piece, because the one before may have taught something.
+            let (range, learning) = {
+                let pace = self.pace();
+                let range = pace.cut(program.costs(next)).into_iter().next().unwrap_or(0..1);
+                (next + range.start..next + range.end, !pace.measured)
+            };
+            next = range.end;
+            let mut commands = encoder.take().unwrap_or_else(|| self.encoder());
+            program.encode_range(&mut commands, range.clone());
+            let piece = Piece {
+                submission: self.submit(commands)?,
+                cost: program.costs(range.start).take(range.len()).sum(),
+                kernels: [range.start, range.end - 1].map(|i| program.kernel_name(i)),
+                dispatches: range.len(),
+            };
+            let mut one = Flight(vec![piece]);
+            if learning {
+                self.land(std::mem::take(&mut one))?;
+            }
+            flight.then(one);
+        }
+        if let Some(encoder) = encoder {
+            self.submit(encoder)?;
+        }
+        Ok(flight)
+    }
+
+    /// Waits for every piece.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] where one takes longer than half a minute, with its kernels, or the GPU is lost.
+    pub fn land(&self, flight: Flight) -> Result<()> {
+        for Piece { submission, cost, kernels: [first, last], dispatches } in flight.0 {
+            let start = Instant::now();
+            self.gpu.wait_within(submission, PATIENCE, || {
+                format!("{dispatches} kernels from {first} to {last}, planned for {} ms", self.pace().piece.as_millis())
+            })?;
+            let took = start.elapsed();
+            if took > ALREADY_DONE {
+                self.pace().learn(cost, took);
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans pieces for `piece` each from now on.
+    pub fn set_piece(&self, piece: Duration) {
+        self.pace().piece = piece;
+    }
+
+    /// Waits for all work and compares the pulse with the submissions made.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] where work was dropped.
+    pub fn check_pulse(&self) -> Result<()> {
+        let order = self.order();
+        let counted: Vec<u32> = self.read_count()?;
+        Pulse::compare(counted.first().copied().unwrap_or_default(), order.submitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_follow_what_was_measured_and_never_split_a_dispatch() {
+        let mut pace = Pace::new(true);
+        let costs = [3.9e8, 3.9e8, 3.9e8, 3.9e8, 3.9e8, 9e9, 1.0];
+        assert_eq!(pace.cut(costs.into_iter()), [0..5, 5..6, 6..7]);
+        pace.learn(1e9, Duration::from_millis(500));
+        assert_eq!(pace.cut(costs.into_iter()), [0..1, 1..2, 2..3, 3..4, 4..5, 5..6, 6..7]);
+        for _ in 0..100 {
+            pace.learn(1e9, Duration::from_millis(10));
+        }
+        assert_eq!(pace.cut(costs.into_iter()), [0..7]);
+        pace.learn(1e9, Duration::from_millis(500));
+        assert_eq!(pace.cut(costs.into_iter()).len(), 7, "slower pieces are believed at once");
+    }
+
+    #[test]
+    fn a_missing_mark_is_an_error() {
+        assert_eq!(Pulse::compare(3, 3), Ok(()));
+        let said = Pulse::compare(u32::MAX, 1).unwrap_err().to_string();
+        assert!(said.contains("of 1 submissions 2 left no mark"), "{said}");
+    }
+}
