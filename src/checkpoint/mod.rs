@@ -1,18 +1,25 @@
 //! A training run on disk: what a checkpoint holds, how it becomes one safetensors file, where it is kept.
 //!
 //! [`Checkpoint`] is the value: parameters, AdamW moments and a [`Meta`] with everything else a run needs to continue
-//! as if it had never stopped. `format` turns it into bytes and back, [`Store`] keeps a run's checkpoints safely in
-//! its directory, and [`read_official`] reads published TokenFormer weights under their own names. Any Python user can
-//! open the files with `safetensors.safe_open`. This room does not know the GPU, the model or the training loop, and
-//! treats the run's config and tokenizer as opaque JSON.
+//! as if it had never stopped. `format` turns it into bytes with checksums, `read` back again, [`Store`] keeps a run's
+//! checkpoints safely in its directory, [`RunLock`] keeps other writers out of it, and [`read_official`] reads
+//! published TokenFormer weights under their own names. All that is written goes through [`Storage`]. Any Python user
+//! can open the files with `safetensors.safe_open`. This room does not know the GPU, the model or the training loop,
+//! and treats the run's config and tokenizer as opaque JSON.
 
+mod checksum;
 mod format;
+mod lock;
 mod official;
+mod read;
+mod storage;
 mod store;
 
-pub use format::{TensorEntry, list_tensors, read_meta};
+pub use lock::RunLock;
 pub use official::{OfficialModel, official_name, read_official};
-pub use store::{Latest, Store, replace};
+pub use read::{TensorEntry, Verdict, list_tensors, read_meta, verify};
+pub use storage::{Files, Sink, Source, Storage, create_dirs, replace};
+pub use store::{Keep, Latest, Store};
 
 use std::collections::BTreeMap;
 
@@ -22,8 +29,8 @@ use serde::{Deserialize, Serialize};
 use crate::array::HostTensor;
 use crate::error::{Error, Result};
 
-/// The version of the file format written by this crate, and the only one it reads.
-pub const FORMAT: u32 = 1;
+/// The version of the file format written by this crate. It also reads version 1, which has no checksums.
+pub const FORMAT: u32 = 2;
 
 /// Everything a run needs to continue, or a model needs to be used.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +48,7 @@ pub struct Checkpoint {
 /// All of a checkpoint that is not a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
-    /// Version of the file format, [`FORMAT`].
+    /// Version of the file format: [`FORMAT`], also where an older file was read.
     pub format: u32,
     /// Optimizer updates done.
     pub step: u64,

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::format::TensorFile;
+use super::read::TensorFile;
+use super::storage::Files;
 use crate::array::HostTensor;
 use crate::error::{Error, Result};
 
@@ -64,7 +65,7 @@ pub fn official_name(ours: &str, layers: usize) -> Option<String> {
 pub fn read_official(path: &Path) -> Result<OfficialModel> {
     let refuse =
         |what: String| Error::input(format!("{} is not a published TokenFormer checkpoint: {what}", path.display()));
-    let file = TensorFile::open(path)?;
+    let file = TensorFile::open(&Files, path)?;
     let shapes: Shapes = file.entries().into_iter().map(|e| (e.name, e.shape)).collect();
     let num_layers = count_layers(&shapes).map_err(refuse)?;
     let names = official_names(num_layers);
@@ -75,7 +76,8 @@ pub fn read_official(path: &Path) -> Result<OfficialModel> {
         return Err(refuse(format!("tensor {missing:?} of its {num_layers} layers is missing")));
     }
     let Sizes { vocab_size, hidden_size, slots } = infer_sizes(&shapes, num_layers).map_err(refuse)?;
-    let params = names.into_iter().map(|(official, ours)| Ok((ours, file.read(&official)?))).collect::<Result<_>>()?;
+    let ours = |(official, tensor)| Some((names.get(&official)?.clone(), tensor));
+    let params = file.read()?.into_iter().filter_map(ours).collect();
     let [qkv_slot_num, proj_slot_num, ffn_slot_num] = slots;
     Ok(OfficialModel { params, num_layers, hidden_size, vocab_size, qkv_slot_num, proj_slot_num, ffn_slot_num })
 }

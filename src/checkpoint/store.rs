@@ -1,14 +1,16 @@
 //! Where a run's checkpoints live, and how one is replaced without ever being lost.
 //!
-//! A checkpoint is written to a temporary file beside its destination, flushed, synced, read back and compared, and
-//! only then renamed into place; older ones are removed last. A crash, a full disk or a failing one at any moment
-//! leaves the previous checkpoints as they were. One run directory has one writer: that is not enforced here.
+//! A checkpoint is written to a temporary file beside its destination, synced, read back against its checksums, and
+//! only then renamed into place; its directory is synced, and older ones are removed last. A crash, a loss of power, a
+//! full disk or a failing one at any moment leaves the previous checkpoints as they were. One run directory has one
+//! writer: that is `lock`'s business.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Checkpoint;
+use super::storage::{Files, Storage, commit, create_dirs, is_unfinished};
 use crate::error::{Error, Result};
 
 /// Directory of the checkpoints inside a run directory.
@@ -17,20 +19,28 @@ const FOLDER: &str = "checkpoints";
 const PREFIX: &str = "step-";
 /// How the name of a checkpoint file ends.
 const SUFFIX: &str = ".safetensors";
-/// How the name of a file that is still being written ends.
-const UNFINISHED: &str = ".unfinished";
 
 /// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on.
 #[derive(Debug, Clone)]
 pub struct Store {
+    storage: Arc<dyn Storage>,
     dir: PathBuf,
+}
+
+/// Which checkpoints stay when a newer one is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// This many of the newest; 0 keeps all.
+    pub last: usize,
+    /// Those of steps that are multiples of this; 0 is off.
+    pub every: u64,
 }
 
 /// The newest checkpoint that can be read.
 #[derive(Debug)]
-pub struct Latest {
-    /// Its path and content; `None` if the run has no checkpoint yet.
-    pub found: Option<(PathBuf, Checkpoint)>,
+pub struct Latest<T> {
+    /// Its path and what was read of it; `None` if the run has no checkpoint yet.
+    pub found: Option<(PathBuf, T)>,
     /// One sentence for every newer file that was passed over because it could not be read.
     pub warnings: Vec<String>,
 }
@@ -38,7 +48,12 @@ pub struct Latest {
 impl Store {
     /// The store of the run directory `dir`. Nothing is created before the first save.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self::on(Arc::new(Files), dir)
+    }
+
+    /// As [`Store::new`], on another storage than the file system.
+    pub fn on(storage: Arc<dyn Storage>, dir: impl Into<PathBuf>) -> Self {
+        Self { storage, dir: dir.into() }
     }
 
     /// The directory of the run that `file` is a checkpoint of, going by its place; `None` for a file elsewhere.
@@ -48,30 +63,47 @@ impl Store {
         Some(run.unwrap_or(Path::new(".")).to_path_buf())
     }
 
-    /// Saves a checkpoint under its step, then removes all but the `keep_last` newest up to that step (0 keeps all).
+    /// Saves a checkpoint under its step; once it is safe, removes those up to that step that are not to be kept.
     ///
     /// Files of later steps, left by a run that was since resumed from an earlier one, are not touched.
     ///
     /// # Errors
-    /// An input error if the checkpoint cannot be written whole (nothing changed then, and the sentence says how many
-    /// bytes it needs), or if an old one cannot be removed (the new one is saved then).
-    pub fn save(&self, checkpoint: &Checkpoint, keep_last: usize) -> Result<PathBuf> {
+    /// An input error if the checkpoint cannot be written whole (the sentence says how many bytes it needs; earlier
+    /// ones are as they were), or if an old one cannot be removed (the new one is saved then).
+    pub fn save(&self, checkpoint: &Checkpoint, keep: Keep) -> Result<PathBuf> {
         let folder = self.dir.join(FOLDER);
-        if !folder.is_dir() {
-            let io = |cause| Error::io("create", &folder, &cause);
-            std::fs::create_dir_all(&folder).map_err(io)?;
-            sync_dir(&self.dir).map_err(io)?;
-        }
         let step = checkpoint.meta.step;
         let path = folder.join(format!("{PREFIX}{step:08}{SUFFIX}"));
-        // First, because what killed writers left may be what fills the disk.
-        for unfinished in self.files()?.iter().filter(|path| is_unfinished(path)) {
-            remove(unfinished)?;
+        match self.storage.list(&folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                create_dirs(&*self.storage, &folder).map_err(|cause| Error::io("create", &folder, &cause))?;
+            }
+            listed => {
+                let files = listed.map_err(|cause| Error::io("read", &folder, &cause))?;
+                // First, because what killed writers left may be what fills the disk.
+                files.iter().filter(|path| is_unfinished(path)).try_for_each(|path| self.remove(path))?;
+            }
         }
-        checkpoint.write(&path)?;
-        let pruned = self.prune(step, keep_last);
+        checkpoint.write_to(&*self.storage, &path)?;
+        let pruned = self.prune(step, keep);
         pruned.map_err(|error| Error::input(format!("the checkpoint of step {step} is saved, but {error}")))?;
         Ok(path)
+    }
+
+    /// Removes every checkpoint, durably: the run that they are of is to be replaced.
+    ///
+    /// # Errors
+    /// An input error naming what cannot be removed.
+    pub fn clear(&self) -> Result<()> {
+        let known = self.list()?;
+        // The newest last: if this is cut short, what is left is the end of the old run.
+        known.iter().try_for_each(|(_, path)| self.remove(path))?;
+        if known.is_empty() {
+            return Ok(());
+        }
+        // An old checkpoint that came back after a loss of power would pass for one of the new run.
+        let folder = self.dir.join(FOLDER);
+        self.storage.sync_dir(&folder).map_err(|cause| Error::io("sync", &folder, &cause))
     }
 
     /// Every checkpoint by its step, oldest first. Files under other names are not looked at.
@@ -88,11 +120,19 @@ impl Store {
     ///
     /// # Errors
     /// An input error if there are checkpoints and none can be read: starting over must be the user's decision.
-    pub fn latest(&self) -> Result<Latest> {
+    pub fn latest(&self) -> Result<Latest<Checkpoint>> {
+        self.newest(&|path| Checkpoint::read_from(&*self.storage, path))
+    }
+
+    /// As [`Store::latest`], of what `read` takes from a file.
+    ///
+    /// # Errors
+    /// As [`Store::latest`].
+    pub fn newest<T>(&self, read: &dyn Fn(&Path) -> Result<T>) -> Result<Latest<T>> {
         let mut warnings = Vec::new();
         for (_, path) in self.list()?.into_iter().rev() {
-            match Checkpoint::read(&path) {
-                Ok(checkpoint) => return Ok(Latest { found: Some((path, checkpoint)), warnings }),
+            match read(&path) {
+                Ok(found) => return Ok(Latest { found: Some((path, found)), warnings }),
                 Err(error) => warnings.push(error.to_string()),
             }
         }
@@ -106,22 +146,32 @@ impl Store {
         }
     }
 
-    /// Removes all but the `keep_last` newest checkpoints up to `step`.
-    fn prune(&self, step: u64, keep_last: usize) -> Result<()> {
+    /// Removes the checkpoints up to `step` that are not to be kept.
+    fn prune(&self, step: u64, keep: Keep) -> Result<()> {
+        if keep.last == 0 {
+            return Ok(());
+        }
         let mut known = self.list()?;
         known.retain(|(at, _)| *at <= step);
-        let keep = if keep_last == 0 { known.len() } else { keep_last };
-        known.iter().rev().skip(keep).try_for_each(|(_, path)| remove(path))
+        let older = known.iter().rev().skip(keep.last);
+        let prunable = older.filter(|(at, _)| keep.every == 0 || !at.is_multiple_of(keep.every));
+        prunable.map(|(_, path)| path).try_for_each(|path| self.remove(path))
     }
 
     /// Every entry of the checkpoint directory; none if it does not exist.
     fn files(&self) -> Result<Vec<PathBuf>> {
         let folder = self.dir.join(FOLDER);
-        let io = |cause: io::Error| Error::io("read", &folder, &cause);
-        match std::fs::read_dir(&folder) {
+        match self.storage.list(&folder) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(cause) => Err(io(cause)),
-            Ok(entries) => entries.map(|entry| Ok(entry.map_err(io)?.path())).collect(),
+            listed => listed.map_err(|cause| Error::io("read", &folder, &cause)),
+        }
+    }
+
+    /// Removes a file, unless it is gone already.
+    fn remove(&self, path: &Path) -> Result<()> {
+        match self.storage.remove(path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, &cause)),
+            _ => Ok(()),
         }
     }
 }
@@ -132,12 +182,18 @@ impl Checkpoint {
     /// # Errors
     /// An input error if it contradicts itself or cannot be written whole; `path` is then as it was.
     pub fn write(&self, path: &Path) -> Result<()> {
+        self.write_to(&Files, path)
+    }
+
+    /// As [`Checkpoint::write`], to any storage.
+    fn write_to(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
         let encoded = self.encode()?;
-        replace(path, &|out| encoded.write_to(out)).map_err(|cause| {
+        let done = commit(storage, path, &|out| encoded.write_to(out), &|source| encoded.check_written(source));
+        done.map_err(|cause| {
             Error::input(format!(
                 "{}; the checkpoint needs {} bytes, earlier ones are intact: free some space or choose another directory",
                 Error::io("write", path, &cause),
-                encoded.len
+                encoded.len()
             ))
         })
     }
@@ -150,85 +206,12 @@ fn step_of(path: &Path) -> Option<u64> {
     (format!("{step:08}") == digits).then_some(step)
 }
 
-/// Whether a file is one that [`replace`] did not get to rename.
-fn is_unfinished(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with('.') && name.ends_with(UNFINISHED))
-}
-
-/// Removes a file, unless it is gone already.
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, &cause)),
-        _ => Ok(()),
-    }
-}
-
-/// Replaces the file at `path` by what `fill` writes, at once and durably; on failure leaves no trace.
-///
-/// `fill` is called twice and must write the same bytes: the second time they are compared with the file's.
-///
-/// # Errors
-/// Whatever the system says; the file at `path` is then as it was.
-pub fn replace(path: &Path, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(UNFINISHED);
-    // Opened here, because the crate's own opener keeps the file from everyone but its owner.
-    let mut unfinished = builder.make_in(folder, |path| File::options().write(true).create_new(true).open(path))?;
-    fill(unfinished.as_file_mut())?;
-    unfinished.as_file().sync_all()?;
-    // Closes the file, which Windows wants before it is renamed; dropping the path removes it.
-    let unfinished = unfinished.into_temp_path();
-    let mut compare = Compare { file: File::open(&unfinished)?, chunk: Vec::new() };
-    fill(&mut compare)?;
-    if compare.file.read(&mut [0])? != 0 {
-        return Err(Compare::mismatch());
-    }
-    drop(compare);
-    unfinished.persist(path).map_err(|failed| failed.error)?;
-    sync_dir(folder)
-}
-
-/// A writer that changes nothing: it fails unless what it is given is what the file already holds.
-struct Compare {
-    file: File,
-    chunk: Vec<u8>,
-}
-
-impl Compare {
-    fn mismatch() -> io::Error {
-        io::Error::other("what was written reads back differently, the disk may be failing")
-    }
-}
-
-impl Write for Compare {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.chunk.resize(bytes.len(), 0);
-        match self.file.read_exact(&mut self.chunk) {
-            Ok(()) if self.chunk == bytes => Ok(bytes.len()),
-            Err(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => Err(cause),
-            _ => Err(Self::mismatch()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Makes renames inside a directory durable. Elsewhere than on Unix a directory cannot be opened, nor needs to be.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::sample;
     use super::*;
+
+    const ALL: Keep = Keep { last: 0, every: 0 };
 
     /// Names in the checkpoint directory, sorted.
     fn names(store: &Store) -> Vec<String> {
@@ -241,62 +224,8 @@ mod tests {
     fn store_with(steps: &[u64]) -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path().join("run"));
-        steps.iter().for_each(|&step| drop(store.save(&sample(step), 0).unwrap()));
+        steps.iter().for_each(|&step| drop(store.save(&sample(step), ALL).unwrap()));
         (dir, store)
-    }
-
-    /// Takes `left` bytes, then the disk is full.
-    struct Full<'a> {
-        out: &'a mut dyn Write,
-        left: usize,
-    }
-
-    impl Write for Full<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let some = &bytes[..bytes.len().min(self.left)];
-            if some.is_empty() {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.left -= some.len();
-            self.out.write(some)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_write_that_fails_after_any_number_of_bytes_changes_nothing() {
-        let (_dir, store) = store_with(&[100]);
-        let path = store.list().unwrap()[0].1.clone();
-        let newer = sample(101);
-        let encoded = newer.encode().unwrap();
-        for left in 0..encoded.len as usize {
-            let fill = |out: &mut dyn Write| encoded.write_to(&mut Full { out, left });
-            assert_eq!(replace(&path, &fill).unwrap_err().kind(), io::ErrorKind::StorageFull);
-            assert_eq!(names(&store), ["step-00000100.safetensors"]);
-        }
-        assert_eq!(Checkpoint::read(&path).unwrap().meta.step, 100);
-        replace(&path, &|out| encoded.write_to(out)).unwrap();
-        assert_eq!(Checkpoint::read(&path).unwrap(), newer);
-    }
-
-    #[test]
-    fn a_disk_that_reads_back_something_else_is_noticed() {
-        let (_dir, store) = store_with(&[100]);
-        let path = store.list().unwrap()[0].1.clone();
-        let calls = std::cell::Cell::new(0);
-        for (first, second) in [("abc", "abd"), ("abc", "ab"), ("abc", "abcd")] {
-            calls.set(0);
-            let fill = |out: &mut dyn Write| {
-                calls.set(calls.get() + 1);
-                out.write_all(if calls.get() == 1 { first } else { second }.as_bytes())
-            };
-            assert!(replace(&path, &fill).is_err());
-            assert_eq!(names(&store), ["step-00000100.safetensors"]);
-        }
-        assert!(Checkpoint::read(&path).is_ok());
     }
 
     #[test]
@@ -304,7 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gone/model.safetensors");
         let error = sample(1).write(&path).unwrap_err().to_string();
-        let len = sample(1).encode().unwrap().len;
+        let len = sample(1).encode().unwrap().len();
         assert!(error.starts_with(&format!("cannot write {}: no such file", path.display())), "{error}");
         assert!(error.contains(&format!("needs {len} bytes")), "{error}");
     }
@@ -315,7 +244,7 @@ mod tests {
         let folder = store.dir.join(FOLDER);
         std::fs::write(folder.join("step-7.safetensors"), "a user's own").unwrap();
         std::fs::write(folder.join(".x9.unfinished"), "from a killed run").unwrap();
-        let path = store.save(&sample(400), 2).unwrap();
+        let path = store.save(&sample(400), Keep { last: 2, every: 0 }).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), {
             let mut bytes = Vec::new();
             sample(400).encode().unwrap().write_to(&mut bytes).unwrap();
@@ -326,13 +255,25 @@ mod tests {
     }
 
     #[test]
+    fn every_so_many_steps_a_checkpoint_is_kept_for_good() {
+        let (_dir, store) = store_with(&[]);
+        for step in (100..=700).step_by(100) {
+            store.save(&sample(step), Keep { last: 2, every: 300 }).unwrap();
+        }
+        let steps: Vec<u64> = store.list().unwrap().into_iter().map(|(step, _)| step).collect();
+        assert_eq!(steps, [300, 600, 700]);
+        store.clear().unwrap();
+        assert!(store.list().unwrap().is_empty());
+    }
+
+    #[test]
     fn the_newest_readable_one_is_found_and_damage_is_named() {
         let (_dir, store) = store_with(&[]);
         assert!(store.latest().unwrap().found.is_none());
         let (_dir, store) = store_with(&[100, 200]);
         let damage = |index: usize| {
             let path = &store.list().unwrap()[index].1;
-            File::options().write(true).open(path).unwrap().set_len(500).unwrap();
+            std::fs::File::options().write(true).open(path).unwrap().set_len(500).unwrap();
         };
         damage(1);
         let latest = store.latest().unwrap();

@@ -1,8 +1,8 @@
-//! `tokenformer inspect`: what is in a checkpoint. Reads the header only and needs no GPU.
+//! `tokenformer inspect`: what is in a checkpoint, and whether it is whole. Needs no GPU.
 
-use crate::checkpoint::{Store, list_tensors, read_meta};
+use crate::checkpoint::{Store, Verdict, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
-use crate::error::Result;
+use crate::error::{Result, tell};
 use crate::train::growth::describe;
 use clap::Args;
 use std::path::PathBuf;
@@ -18,16 +18,18 @@ pub struct InspectArgs {
     tensors: bool,
 }
 
-/// Prints configuration, parameters and lineage.
+/// Prints configuration, parameters and lineage, then compares all of the file with its checksums.
 ///
 /// # Errors
-/// A file that is not a checkpoint.
+/// A file that is not a checkpoint, or is damaged.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let path = if args.checkpoint.is_dir() {
-        let newest = Store::new(&args.checkpoint).list()?.pop();
-        newest.map(|(_, path)| path).ok_or_else(|| super::no_checkpoint(&args.checkpoint))?
+    let (path, verdict) = if args.checkpoint.is_dir() {
+        let latest = Store::new(&args.checkpoint).newest(&verify)?;
+        latest.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+        let (path, verdict) = latest.found.ok_or_else(|| super::no_checkpoint(&args.checkpoint))?;
+        (path, Some(verdict))
     } else {
-        args.checkpoint.clone()
+        (args.checkpoint.clone(), None)
     };
     let (meta, tensors) = (read_meta(&path)?, list_tensors(&path)?);
     let config: RunConfig = meta.config()?;
@@ -52,5 +54,10 @@ pub fn run(args: &InspectArgs) -> Result<()> {
             text.push_str(&format!("{:<60} {:<5} {:?}\n", t.name, t.dtype, t.shape));
         }
     }
-    super::print(&text)
+    super::print(&text)?;
+    // Last, because what could be read of a damaged file is worth seeing.
+    super::print(match verdict.map_or_else(|| verify(&path), Ok)? {
+        Verdict::Intact => "\nall of the file matches its checksums\n",
+        Verdict::NoChecksums => "\nthe file has no checksums (format 1): damage to tensors could not be seen\n",
+    })
 }

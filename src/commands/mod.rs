@@ -6,6 +6,7 @@ pub mod eval;
 pub mod generate;
 pub mod grow;
 pub mod inspect;
+mod interrupt;
 pub mod plan;
 pub mod selftest;
 pub mod settings;

@@ -1,6 +1,8 @@
 //! `tokenformer train`: a new run, or one that goes on.
 
+use super::interrupt;
 use super::settings::Settings;
+use crate::checkpoint::RunLock;
 use crate::config::{Precision, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
@@ -17,8 +19,6 @@ use crate::train::{self, Summary, directory, growth};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
@@ -47,6 +47,8 @@ struct Prepared {
     start: Option<Start>,
     /// Adapter of the checkpoint and the kernels chosen on it.
     kernels: Option<(String, BTreeMap<String, String>)>,
+    /// The run's directory is nobody else's from here on; `None` where nothing will be written.
+    lock: Option<RunLock>,
 }
 
 /// Trains.
@@ -54,13 +56,13 @@ struct Prepared {
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
 pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
-    let Prepared { config, data, start, kernels } = match &args.resume {
+    let Prepared { config, data, start, kernels, lock } = match &args.resume {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,
     };
-    if args.dry_run {
+    let Some(lock) = lock else {
         return super::print(&config.to_toml()?);
-    }
+    };
     let engine = super::open_engine(request)?;
     let products = check_limits(&engine, &config)?;
     if config.train.precision == Precision::F16 {
@@ -71,7 +73,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     tune::tune(&engine, &products, args.tune, &stored.unwrap_or_default())?;
     let start = start.unwrap_or_else(|| Start::fresh(&config.model, config.train.seed));
     announce(&config, &data, &start);
-    let summary = train::run(&engine, &config, &data, start, interrupt_flag()?.as_ref())?;
+    let summary = train::run_locked(&engine, &config, &data, start, interrupt::flag()?.as_ref(), lock)?;
     super::print(&describe(&summary, &config.out_dir))
 }
 
@@ -81,12 +83,11 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let data = state::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
-    if args.overwrite {
-        directory::check_writable(&config.out_dir)?;
-    } else if !args.dry_run {
+    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
+    if lock.is_some() && !args.overwrite {
         directory::check_new(&config.out_dir)?;
     }
-    Ok(Prepared { config, data, start: None, kernels: None })
+    Ok(Prepared { config, data, start: None, kernels: None, lock })
 }
 
 fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
@@ -100,11 +101,18 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     still_ahead(&config, &path, &start)?;
     let data = state::dataset_of_trained(&config, tokenizer)?;
     check_together(&config, &data)?;
-    if !args.dry_run {
+    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
+    if lock.is_some() {
         directory::check_resumed(&config.out_dir, given, &path, start.step)?;
         tell(format_args!("resuming from {} after step {}", path.display(), start.step));
     }
-    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)) })
+    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
+}
+
+/// Locks the directory of a run, before anything in it is looked at.
+fn lock(dir: &Path) -> Result<RunLock> {
+    directory::check_writable(dir)?;
+    RunLock::take(dir)
 }
 
 /// Settings and data fit each other, and the settings can be written.
@@ -181,20 +189,6 @@ fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
         config.train.total_batch_tokens.max(config.train.batch_size * model.seq_length),
         config.out_dir.display()
     ));
-}
-
-/// Set by the first Ctrl-C (or SIGTERM, SIGHUP); the second ends the process at once.
-fn interrupt_flag() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let handler = flag.clone();
-    let installed = ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        tell("stopping after this step; interrupt again to stop at once");
-    });
-    installed.map_err(|e| Error::usage(format!("cannot watch for Ctrl-C: {e}")))?;
-    Ok(flag)
 }
 
 fn describe(summary: &Summary, out_dir: &Path) -> String {

@@ -96,6 +96,8 @@ pub struct TrainConfig {
     pub checkpoint_interval: usize,
     /// Checkpoints kept; older ones are removed once a newer one is safe.
     pub keep_last: usize,
+    /// Checkpoints of steps that are multiples of this are never removed; 0 is off.
+    pub keep_every: usize,
     /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values.
     pub loss_chunk_rows: usize,
     /// Type of activations and of the weights that products read.
@@ -132,6 +134,7 @@ impl Default for TrainConfig {
             sample_temperature: 0.8,
             checkpoint_interval: 500,
             keep_last: 2,
+            keep_every: 0,
             loss_chunk_rows: 1024,
             precision: Precision::F32,
             recompute: false,

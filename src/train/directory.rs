@@ -1,14 +1,15 @@
 //! The directory of a run: which one it is, whether it may be used, and taking it over.
 //!
-//! The checks write nothing, so that a run which cannot start leaves everything as it was. [`claim`] is the first
-//! write; the loop calls it once the data are read, the GPU is open and all its memory is allocated.
+//! The checks write nothing, so that a run which cannot start leaves everything as it was. They are made with the
+//! directory locked, or another process could change what they found. [`claim`] is the first write; the loop calls it
+//! once the data are read, the GPU is open and all its memory is allocated.
 
-use super::metrics;
-use crate::checkpoint::{Store, replace};
+use super::metrics::{self, Metrics};
+use crate::checkpoint::{Checkpoint, Storage, Store, create_dirs, replace};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The resolved settings of a run, in its directory.
 const SETTINGS: &str = "config.toml";
@@ -51,13 +52,20 @@ pub fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
 /// As [`check_new`].
 pub fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result<()> {
     check_writable(dir)?;
-    // Then `file` is the newest that can be read: later ones are damaged, and may be replaced.
-    if same(dir, given) {
-        return Ok(());
-    }
     let known = Store::new(dir).list()?;
-    let Some((latest, _)) = known.last() else { return Ok(()) };
     let shown = dir.display();
+    if same(dir, given) {
+        // Then `file` was the newest that could be read: later ones are damaged, and may be replaced.
+        let mut later = known.iter().rev().filter(|(at, _)| *at > step);
+        return match later.find(|(_, path)| Checkpoint::read(path).is_ok()) {
+            None => Ok(()),
+            Some((at, _)) => Err(Error::input(format!(
+                "another process has taken the run in {shown} from step {step} to step {at} just now: give the command \
+                 again to go on from there"
+            ))),
+        };
+    }
+    let Some((latest, _)) = known.last() else { return Ok(()) };
     if !known.iter().any(|(_, path)| same(path, file)) {
         return Err(Error::usage(format!(
             "{shown} already holds a run at step {latest}, and {} is not one of its checkpoints: choose another --out",
@@ -75,26 +83,24 @@ pub fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result
 }
 
 /// Makes the directory of a run its own: creates it, drops the checkpoints of an older run if this one is new
-/// (`step` 0), and writes the settings.
+/// (`step` 0), opens the metrics and writes the settings.
+///
+/// A crash at any moment leaves a directory that the same command starts from again.
 ///
 /// # Errors
 /// An input error naming what cannot be written or removed.
-pub fn claim(config: &RunConfig, step: u64) -> Result<()> {
+pub fn claim(storage: &Arc<dyn Storage>, config: &RunConfig, step: u64) -> Result<Metrics> {
     let dir = &config.out_dir;
     let settings = config.to_toml()?;
-    std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
+    create_dirs(&**storage, dir).map_err(|e| Error::io("create", dir, &e))?;
     if step == 0 {
-        for (_, path) in Store::new(dir).list()? {
-            std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, &e))?;
-        }
+        Store::on(storage.clone(), dir).clear()?;
     }
-    write(&dir.join(SETTINGS), &settings)
-}
-
-/// Replaces a text file of a run, at once or not at all.
-pub(super) fn write(path: &Path, text: &str) -> Result<()> {
-    let fill = |out: &mut dyn Write| out.write_all(text.as_bytes());
-    replace(path, &fill).map_err(|e| Error::io("write", path, &e))
+    // Before the settings, because [`check_new`] takes settings without metrics for somebody's own.
+    let metrics = Metrics::open(&**storage, dir, step)?;
+    let path = dir.join(SETTINGS);
+    replace(&**storage, &path, &settings).map_err(|e| Error::io("write", &path, &e))?;
+    Ok(metrics)
 }
 
 /// Whether files can be created in `dir`, or it in the nearest directory there is. Leaves nothing behind.
@@ -124,6 +130,7 @@ fn same(a: &Path, b: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Files;
 
     #[test]
     fn a_run_continues_where_its_checkpoint_is() {
@@ -150,12 +157,13 @@ mod tests {
         std::fs::create_dir_all(run.join("checkpoints")).unwrap();
         std::fs::write(&old, "x").unwrap();
         assert!(check_new(&run).unwrap_err().to_string().contains("holds a run at step 7"));
-        claim(&config, 3).unwrap();
+        let files: Arc<dyn Storage> = Arc::new(Files);
+        claim(&files, &config, 3).unwrap();
         assert!(old.exists());
-        claim(&config, 0).unwrap();
+        claim(&files, &config, 0).unwrap();
         assert!(!old.exists());
-        assert!(check_new(&run).unwrap_err().to_string().contains("config.toml that is not a run's"));
-        std::fs::write(run.join(metrics::FILE), "").unwrap();
         check_new(&run).unwrap();
+        std::fs::remove_file(run.join(metrics::FILE)).unwrap();
+        assert!(check_new(&run).unwrap_err().to_string().contains("config.toml that is not a run's"));
     }
 }

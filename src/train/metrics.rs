@@ -1,13 +1,14 @@
 //! `metrics.jsonl`: one JSON object a line, the record of a run that plots and comparisons are made from.
 //!
 //! Every line has `kind` (`run`, `train`, `eval`, `growth`, `sample`) and, but for `run`, `step`. A resumed run drops
-//! the lines of steps it will take again, so the file reads as if the run had never stopped.
+//! the lines of steps it will take again, so the file reads as if the run had never stopped. Each line is handed to the
+//! system at once, so that a killed process loses none; [`Metrics::sync`] before each checkpoint makes those before it
+//! survive a loss of power as well. What a crash leaves of the line after them is repaired when the run resumes.
 
-use super::directory;
-use crate::error::{Error, Result};
+use crate::checkpoint::{Sink, Storage, replace};
+use crate::error::{Error, Result, tell};
 use serde_json::Value;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Name of the metrics in a run's directory.
@@ -16,7 +17,7 @@ pub const FILE: &str = "metrics.jsonl";
 /// Appends to the metrics of one run.
 pub struct Metrics {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: Box<dyn Sink>,
 }
 
 impl Metrics {
@@ -24,61 +25,84 @@ impl Metrics {
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn open(dir: &Path, step: u64) -> Result<Self> {
+    pub fn open(storage: &dyn Storage, dir: &Path, step: u64) -> Result<Self> {
         let path = dir.join(FILE);
-        let kept = if step == 0 { String::new() } else { lines_before(&path, step)? };
-        directory::write(&path, &kept)?;
-        let file = File::options().append(true).open(&path).map_err(|e| Error::io("write", &path, &e))?;
-        Ok(Self { path, file: BufWriter::new(file) })
+        let kept = if step == 0 { String::new() } else { lines_before(storage, &path, step)? };
+        let io = |e| Error::io("write", &path, &e);
+        replace(storage, &path, &kept).map_err(io)?;
+        let file = storage.append(&path).map_err(io)?;
+        Ok(Self { path, file })
     }
 
-    /// Appends one line.
+    /// Appends one line and hands it to the operating system.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn write(&mut self, line: &Value) -> Result<()> {
-        writeln!(self.file, "{line}").map_err(|e| Error::io("write", &self.path, &e))
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))
     }
 
-    /// Hands everything written so far to the operating system.
-    pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(|e| Error::io("write", &self.path, &e))
+    /// Makes everything written so far survive a loss of power.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync().map_err(|e| Error::io("write", &self.path, &e))
     }
 }
 
-/// The lines whose step is below `step`, and those without a step. A last line cut short by a crash, or
-/// anything else that is not JSON, is dropped.
-fn lines_before(path: &Path, step: u64) -> Result<String> {
-    let text = match std::fs::read(path) {
-        // A line may be cut short within a character.
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::io("read", path, &e)),
-    };
-    let keep = |line: &&str| {
-        let parsed = serde_json::from_str::<Value>(line).ok();
-        parsed.is_some_and(|v| v.get("step").and_then(Value::as_u64).is_none_or(|s| s < step))
-    };
-    Ok(text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect())
+/// The lines whose step is below `step`, and those without a step. What is not JSON is dropped: without a word at the
+/// end, where a crash cut short or lost what is done again now, and with a warning among the lines that are kept.
+fn lines_before(storage: &dyn Storage, path: &Path, step: u64) -> Result<String> {
+    let io = |e| Error::io("read", path, &e);
+    let mut bytes = Vec::new();
+    match storage.open(path) {
+        Ok(mut source) => drop(source.bytes.read_to_end(&mut bytes).map_err(io)?),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(io(e)),
+    }
+    // A line may be cut short within a character.
+    let text = String::from_utf8_lossy(&bytes);
+    let (mut kept, mut damaged, mut damaged_last) = (String::new(), 0, 0);
+    for line in text.lines() {
+        match serde_json::from_str::<Value>(line) {
+            Ok(value) if value.get("step").and_then(Value::as_u64).is_none_or(|s| s < step) => {
+                kept.extend([line, "\n"]);
+                damaged += std::mem::take(&mut damaged_last);
+            }
+            Ok(_) => {}
+            Err(_) => damaged_last += 1,
+        }
+    }
+    if damaged > 0 {
+        tell(format_args!("warning: {} has {damaged} damaged lines, which are dropped", path.display()));
+    }
+    Ok(kept)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Files;
     use serde_json::json;
 
     #[test]
     fn a_resumed_run_drops_what_it_will_do_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(dir.path(), 0).unwrap();
+        let mut metrics = Metrics::open(&Files, dir.path(), 0).unwrap();
         metrics.write(&json!({"kind": "run"})).unwrap();
         for step in 0..4 {
             metrics.write(&json!({"kind": "train", "step": step})).unwrap();
         }
-        metrics.flush().unwrap();
-        drop(metrics);
         let path = dir.path().join("metrics.jsonl");
-        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"kind\": \"tra").unwrap();
-        File::options().append(true).open(&path).unwrap().write_all(b"\xc3").unwrap();
-        drop(Metrics::open(dir.path(), 2).unwrap());
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text, "{\"kind\":\"run\"}\n{\"kind\":\"train\",\"step\":0}\n{\"kind\":\"train\",\"step\":1}\n");
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(whole.iter().filter(|&&byte| byte == b'\n').count(), 5, "every line is in the file at once");
+        let torn: [&[u8]; 4] = [b"", b"{\"kind\": \"tra", b"{\"kind\": \"tra\xc3", b"\0\0\0\0\0"];
+        for tail in torn {
+            std::fs::write(&path, [&whole[..], tail].concat()).unwrap();
+            drop(Metrics::open(&Files, dir.path(), 2).unwrap());
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text, "{\"kind\":\"run\"}\n{\"kind\":\"train\",\"step\":0}\n{\"kind\":\"train\",\"step\":1}\n");
+        }
     }
 }

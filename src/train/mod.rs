@@ -14,7 +14,7 @@ pub mod schedule;
 pub mod state;
 pub mod trainer;
 
-use crate::checkpoint::{GrowthRecord, Store};
+use crate::checkpoint::{Files, GrowthRecord, Keep, RunLock, Storage, Store};
 use crate::config::RunConfig;
 use crate::data::{Batch, Dataset, train_batch, validation_batches};
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ use progress::{Numbers, Progress};
 use serde_json::json;
 use state::Start;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use trainer::{PendingStep, Trainer, probe_rows};
@@ -63,9 +64,24 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`] after three steps in a row
-/// with non-finite numbers; device and file errors.
+/// with non-finite numbers; device and file errors, also where another process writes to the run's directory.
 pub fn run(engine: &Engine, config: &RunConfig, data: &Dataset, start: Start, stop: &AtomicBool) -> Result<Summary> {
-    let mut run = Run::new(engine, config, data, start)?;
+    run_locked(engine, config, data, start, stop, RunLock::take(&config.out_dir)?)
+}
+
+/// As [`run`], in a directory that is locked already.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_locked(
+    engine: &Engine,
+    config: &RunConfig,
+    data: &Dataset,
+    start: Start,
+    stop: &AtomicBool,
+    lock: RunLock,
+) -> Result<Summary> {
+    let mut run = Run::new(engine, config, data, start, lock)?;
     run.metrics.write(&run.header())?;
     let steps = config.train.max_steps as u64;
     while run.step < steps {
@@ -117,10 +133,18 @@ struct Run<'a> {
     best_val_loss: Option<f64>,
     last_sample: String,
     saved: PathBuf,
+    /// Last, so that the directory is not given back before the metrics are closed.
+    _lock: RunLock,
 }
 
 impl<'a> Run<'a> {
-    fn new(engine: &'a Engine, config: &'a RunConfig, data: &'a Dataset, start: Start) -> Result<Self> {
+    fn new(
+        engine: &'a Engine,
+        config: &'a RunConfig,
+        data: &'a Dataset,
+        start: Start,
+        mut lock: RunLock,
+    ) -> Result<Self> {
         let (train, model) = (&config.train, &start.host.model);
         data.check_length(model.seq_length)?;
         let validation = validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, model.seq_length)?;
@@ -134,14 +158,16 @@ impl<'a> Run<'a> {
             trainer.load_moments(&start.host.moment1, &start.host.moment2)?;
         }
         let memory = human_bytes(trainer.bytes().total());
-        directory::claim(config, start.step)?;
+        let files: Arc<dyn Storage> = Arc::new(Files);
+        lock.keep()?;
+        let metrics = directory::claim(&files, config, start.step)?;
         let now = Instant::now();
         Ok(Self {
             engine,
             config,
             data,
-            store: Store::new(&config.out_dir),
-            metrics: Metrics::open(&config.out_dir, start.step)?,
+            store: Store::on(files, &config.out_dir),
+            metrics,
             progress: Progress::new(start.step, train.max_steps as u64, train.log_interval as u64, memory),
             prompt,
             validation,
@@ -156,6 +182,7 @@ impl<'a> Run<'a> {
             saved: PathBuf::new(),
             trainer: Some(trainer),
             pending: None,
+            _lock: lock,
         })
     }
 
@@ -243,7 +270,6 @@ impl<'a> Run<'a> {
         self.metrics.write(&line)?;
         self.follow_finite(stats.finite);
         if self.bad_steps >= MAX_BAD_STEPS {
-            self.metrics.flush()?;
             return Err(Error::Diverged(format!(
                 "loss or gradients were not finite for {MAX_BAD_STEPS} steps in a row, the last at step {}; nothing was \
                  updated by them; lower train.lr (it is {}) or raise train.warmup_fraction, and resume from the last \
@@ -305,9 +331,12 @@ impl<'a> Run<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.catch_up()?;
-        self.metrics.flush()?;
+        // First: a run that resumes from the checkpoint counts on the lines of all steps before it.
+        self.metrics.sync()?;
         let checkpoint = state::checkpoint(self.engine, self.config, self.data, self.trainer()?, self.snapshot())?;
-        self.saved = self.store.save(&checkpoint, self.config.train.keep_last)?;
+        let train = &self.config.train;
+        let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
+        self.saved = self.store.save(&checkpoint, keep)?;
         Ok(())
     }
 
@@ -319,7 +348,6 @@ impl<'a> Run<'a> {
         self.evaluate()?;
         self.sample()?;
         self.save()?;
-        self.metrics.flush()?;
         self.progress.finish();
         Ok(Summary {
             steps: self.step,

@@ -1,0 +1,216 @@
+//! One writer for each run directory.
+//!
+//! The lock is the operating system's, on the file `lock` in the directory, so that it goes with its process, however
+//! that ends; a file left behind locks nobody out. It holds the number of the process while the directory is locked,
+//! for the sentence that the next one gets. On network file systems the lock is as good as theirs; where there are no
+//! locks at all, that is said and the run goes on.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::storage::{Files, Storage, parent};
+use crate::error::{Error, Result, tell};
+
+/// Name of the locked file in a run directory.
+const FILE: &str = "lock";
+/// "No locks available", as a network file system without a lock server says it.
+const ENOLCK: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 37 } else { 77 };
+
+/// The right to write to a run directory; given back when it is dropped, or when the process ends.
+#[derive(Debug)]
+pub struct RunLock {
+    /// `None` only while it is dropped.
+    file: Option<File>,
+    path: PathBuf,
+    /// What was created for the lock and goes again unless the run starts, innermost last: directories, then the file.
+    created: Vec<PathBuf>,
+}
+
+impl RunLock {
+    /// Locks the run directory `dir`, which is created where it is missing, until [`RunLock::keep`] only for trial.
+    ///
+    /// # Errors
+    /// An input error where another process writes to the directory, or it cannot be written to.
+    pub fn take(dir: &Path) -> Result<Self> {
+        let mut lock = Self { file: None, path: dir.join(FILE), created: Vec::new() };
+        while !lock.attempt(dir)? {}
+        Ok(lock)
+    }
+
+    /// The directory is a run's from now on, durably, and stays when this is dropped.
+    ///
+    /// # Errors
+    /// An input error where its directories cannot be synced.
+    pub fn keep(&mut self) -> Result<()> {
+        for path in std::mem::take(&mut self.created) {
+            Files.sync_dir(parent(&path)).map_err(|cause| Error::io("sync", parent(&path), &cause))?;
+        }
+        Ok(())
+    }
+
+    /// `false` where another process removed the directory or the file at the same moment.
+    fn attempt(&mut self, dir: &Path) -> Result<bool> {
+        let io = |cause: io::Error| Error::io("lock", dir, &cause);
+        create_missing(dir, &mut self.created).map_err(io)?;
+        let file = match self.open() {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(io)?,
+        };
+        match file.try_lock() {
+            Ok(()) if !is_still_there(&file, &self.path) => return Ok(false),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(held(dir, file)),
+            Err(TryLockError::Error(cause)) if has_no_locks(&cause) => tell(format_args!(
+                "warning: the file system of {} has no locks ({cause}): make sure that no other run writes there",
+                dir.display()
+            )),
+            Err(TryLockError::Error(cause)) => return Err(io(cause)),
+        }
+        write_owner(&file).map_err(io)?;
+        self.file = Some(file);
+        Ok(true)
+    }
+
+    fn open(&mut self) -> io::Result<File> {
+        match File::options().read(true).write(true).create_new(true).open(&self.path) {
+            Ok(file) => {
+                self.created.push(self.path.clone());
+                Ok(file)
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                File::options().read(true).write(true).open(&self.path)
+            }
+            Err(cause) => Err(cause),
+        }
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        // Nobody is told: the lock goes in any case, and what is left does no harm.
+        let _ = file.set_len(0);
+        if self.created.last() == Some(&self.path) {
+            self.created.pop();
+            // While it is locked, so that no other process can have locked the same file.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        drop(file);
+        for dir in self.created.iter().rev() {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+/// Creates a directory and those above it, and notes which ones, outermost first.
+fn create_missing(dir: &Path, created: &mut Vec<PathBuf>) -> io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Ok(()) => created.push(dir.to_path_buf()),
+        Err(_) if dir.is_dir() => {}
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound && parent(dir) != Path::new(".") => {
+            create_missing(parent(dir), created)?;
+            return create_missing(dir, created);
+        }
+        Err(cause) => return Err(cause),
+    }
+    Ok(())
+}
+
+/// What the process that came second is told.
+fn held(dir: &Path, mut file: File) -> Error {
+    let mut owner = String::new();
+    // Windows does not let a locked file be read.
+    let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut owner);
+    let owner = owner.trim().parse().map_or_else(|_| String::new(), |pid: u32| format!(" (process {pid})"));
+    Error::input(format!(
+        "another tokenformer{owner} is writing to {}: wait until it is done, stop it, or choose another directory with \
+         --out",
+        dir.display()
+    ))
+}
+
+/// Writes the number of this process, for [`held`].
+fn write_owner(mut file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Whether locks are not to be had on this system or file system.
+fn has_no_locks(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::Unsupported || cfg!(unix) && cause.raw_os_error() == Some(ENOLCK)
+}
+
+/// Whether the locked file is the one at `path`: another process may have removed it between opening and locking.
+#[cfg(unix)]
+fn is_still_there(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |stat: io::Result<std::fs::Metadata>| stat.ok().map(|stat| (stat.dev(), stat.ino()));
+    let locked = identity(file.metadata());
+    locked.is_some() && locked == identity(std::fs::metadata(path))
+}
+
+/// Elsewhere an open file keeps its name.
+#[cfg(not(unix))]
+fn is_still_there(_: &File, _: &Path) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_by_name_until_the_first_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        let mut first = RunLock::take(&run).unwrap();
+        first.keep().unwrap();
+        let error = RunLock::take(&run).unwrap_err();
+        let owner = if cfg!(windows) { String::new() } else { format!(" (process {})", std::process::id()) };
+        let sentence = format!("another tokenformer{owner} is writing to {}: wait", run.display());
+        assert!(error.to_string().starts_with(&sentence), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        drop(first);
+        assert_eq!(std::fs::read(run.join(FILE)).unwrap(), b"", "no owner is named where there is none");
+        RunLock::take(&run).unwrap();
+    }
+
+    #[test]
+    fn a_lock_for_trial_leaves_what_it_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("a/b/run");
+        drop(RunLock::take(&run).unwrap());
+        assert!(!dir.path().join("a").exists());
+        std::fs::create_dir_all(&run).unwrap();
+        std::fs::write(run.join(FILE), "4711\n").unwrap();
+        drop(RunLock::take(&run).unwrap());
+        assert!(run.join(FILE).exists(), "a file that was there stays");
+        std::fs::remove_file(run.join(FILE)).unwrap();
+        std::fs::write(dir.path().join("a/other"), "").unwrap();
+        drop(RunLock::take(&run).unwrap());
+        assert!(run.is_dir() && !run.join(FILE).exists());
+    }
+
+    #[test]
+    fn locks_that_come_and_go_never_overlap() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, inside) = (dir.path().join("run"), std::sync::atomic::AtomicU32::new(0));
+        let taken = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        let Ok(lock) = RunLock::take(&run) else { continue };
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        taken.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        assert_eq!(inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst), 1);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0);
+    }
+}

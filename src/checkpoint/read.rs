@@ -1,0 +1,353 @@
+//! Reading a checkpoint, or any safetensors file, back from its bytes.
+//!
+//! Reading trusts nothing: lengths are compared with the file's before anything is allocated by them, the header with
+//! its checksum before any of it is believed, and every MiB of the data with its own before a tensor is handed out.
+//! Files without checksums (format 1, or another program's) are read too, and then only what contradicts itself is
+//! found.
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Deserialize;
+
+use super::checksum::{self, Checked, DATA_KEY, Flaw, MIB, PREFIX, Seal};
+use super::format::{FORMAT_KEY, MAX_HEADER, META_KEY, MOMENT1, MOMENT2};
+use super::storage::{Files, Storage};
+use super::{Checkpoint, FORMAT, Meta};
+use crate::array::HostTensor;
+use crate::error::{Error, Result};
+
+/// Bytes converted at a time where values are not stored as they are held; a multiple of every element's size.
+const CHUNK: usize = 1 << 16;
+
+/// What a file says about one of its tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorEntry {
+    /// Name in the file.
+    pub name: String,
+    /// Extent of each axis; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Element type as safetensors spells it, such as `F32`.
+    pub dtype: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// What a file's checksums say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All of the file is as it was written.
+    Intact,
+    /// The file has no checksums: damage to the values of its tensors cannot be seen.
+    NoChecksums,
+}
+
+/// The tensors of any safetensors file, in file order, without reading their values.
+///
+/// # Errors
+/// An input error if the file cannot be read, is truncated, or is not a safetensors file.
+pub fn list_tensors(path: &Path) -> Result<Vec<TensorEntry>> {
+    Ok(TensorFile::open(&Files, path)?.entries())
+}
+
+/// The [`Meta`] of a checkpoint, without reading its tensors.
+///
+/// # Errors
+/// As [`Checkpoint::read`], but damage to tensor values goes unseen.
+pub fn read_meta(path: &Path) -> Result<Meta> {
+    TensorFile::open(&Files, path)?.meta()
+}
+
+/// Compares all of a file with its checksums.
+///
+/// # Errors
+/// An input error that says what is damaged, and where.
+pub fn verify(path: &Path) -> Result<Verdict> {
+    TensorFile::open(&Files, path)?.verify()
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint and checks it as a whole.
+    ///
+    /// # Errors
+    /// An input error if the file cannot be read, is truncated, is not a safetensors file, is not a checkpoint of this
+    /// program, has a newer format, does not match its checksums, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::read_from(&Files, path)
+    }
+
+    /// As [`Checkpoint::read`], from any storage.
+    pub(super) fn read_from(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        let file = TensorFile::open(storage, path)?;
+        let meta = file.meta()?;
+        if let Some(TensorEntry { name, dtype, .. }) = file.entries().into_iter().find(|entry| entry.dtype != "F32") {
+            let path = path.display();
+            return Err(Error::input(format!(
+                "tensor {name:?} of {path} has type {dtype}, but a tokenformer checkpoint holds F32 only"
+            )));
+        }
+        let (mut params, mut moment1, mut moment2) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in file.read()? {
+            if let Some(of) = name.strip_prefix(MOMENT1) {
+                moment1.insert(of.to_owned(), tensor);
+            } else if let Some(of) = name.strip_prefix(MOMENT2) {
+                moment2.insert(of.to_owned(), tensor);
+            } else {
+                params.insert(name, tensor);
+            }
+        }
+        let checkpoint = Self { meta, params, moment1, moment2 };
+        match checkpoint.check() {
+            Ok(()) => Ok(checkpoint),
+            Err(detail) => Err(Error::input(format!("the checkpoint {} contradicts itself: {detail}", path.display()))),
+        }
+    }
+}
+
+type Reader = BufReader<Box<dyn Read>>;
+/// Appends values that are stored otherwise than they are held.
+type Widen = fn(&[u8], &mut Vec<f32>);
+
+/// An open safetensors file whose header has been read and agrees with its checksum and with the file's length.
+pub(super) struct TensorFile {
+    layout: Layout,
+    /// The data section, from its start.
+    data: Checked<Reader>,
+}
+
+/// What the header of a file says.
+struct Layout {
+    path: PathBuf,
+    header: Metadata,
+    data_start: u64,
+}
+
+impl TensorFile {
+    /// Opens a file and reads its header.
+    pub(super) fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        let io = |cause: std::io::Error| Error::io("read", path, &cause);
+        let refuse = |what: String| Error::input(format!("{} {what}", path.display()));
+        let source = storage.open(path).map_err(io)?;
+        // Small tensors are many; large ones go past the buffer.
+        let (len, mut bytes) = (source.len, BufReader::with_capacity(CHUNK, source.bytes));
+        let mut head = vec![0; PREFIX];
+        if len > PREFIX as u64 {
+            bytes.read_exact(&mut head).map_err(io)?;
+        }
+        let header_len = u64::from_le_bytes(*head.first_chunk().unwrap_or(&[0; PREFIX]));
+        if header_len <= MAX_HEADER {
+            head.reserve_exact(header_len.min(len) as usize);
+            bytes.by_ref().take(header_len).read_to_end(&mut head).map_err(io)?;
+        }
+        let (prefix, json) = head.split_at(PREFIX);
+        if json.first() != Some(&b'{') {
+            return Err(refuse(not_safetensors(len, prefix)));
+        }
+        let truncated = |needed| {
+            refuse(format!("is truncated: it is {len} bytes long and should be {needed}; use an earlier or whole copy"))
+        };
+        if (json.len() as u64) < header_len {
+            return Err(truncated(format!("more than {}", PREFIX as u64 + header_len)));
+        }
+        let seal = checksum::check_seal(&head);
+        if seal == Seal::Broken {
+            return Err(refuse(format!(
+                "is damaged: its header (bytes 0 to {}) does not match its checksum; {OTHER_COPY}",
+                head.len()
+            )));
+        }
+        let header: Metadata = serde_json::from_slice(json)
+            .map_err(|cause| refuse(format!("is damaged, or not a safetensors file: its header is wrong: {cause}")))?;
+        let sums = data_sums(&header, seal).map_err(|what| refuse(format!("is damaged: {what}; {OTHER_COPY}")))?;
+        let data_start = head.len() as u64;
+        match data_start.saturating_add(header.data_len() as u64) {
+            needed if needed > len => Err(truncated(needed.to_string())),
+            needed if needed < len => {
+                Err(refuse(format!("is damaged: {} bytes follow its last tensor, at byte {needed}", len - needed)))
+            }
+            _ => {
+                let data = Checked::new(bytes, header.data_len() as u64, sums);
+                Ok(Self { layout: Layout { path: path.to_owned(), header, data_start }, data })
+            }
+        }
+    }
+
+    /// Every tensor, in file order.
+    pub(super) fn entries(&self) -> Vec<TensorEntry> {
+        let entry = |(name, info): (String, &TensorInfo)| {
+            let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
+            TensorEntry { name, shape: info.shape.clone(), dtype: info.dtype.to_string(), bytes }
+        };
+        self.layout.in_order().into_iter().map(entry).collect()
+    }
+
+    /// Reads every tensor, F16 and BF16 widened to f32.
+    pub(super) fn read(self) -> Result<BTreeMap<String, HostTensor>> {
+        let Self { layout, mut data } = self;
+        let tensor = |(name, info): (String, &TensorInfo)| {
+            let tensor = layout.tensor(&name, info, &mut data)?;
+            Ok((name, tensor))
+        };
+        layout.in_order().into_iter().map(tensor).collect()
+    }
+
+    /// Reads all of the data and drops it.
+    fn verify(mut self) -> Result<Verdict> {
+        if !self.data.has_sums() {
+            return Ok(Verdict::NoChecksums);
+        }
+        self.data.finish().map_err(|flaw| self.layout.say(flaw))?;
+        Ok(Verdict::Intact)
+    }
+
+    /// The checkpoint metadata, brought up to the format that this version writes.
+    fn meta(&self) -> Result<Meta> {
+        /// Read first, because the rest of a newer format may not parse.
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let path = self.layout.path.display();
+        let Some(json) = self.layout.header.metadata().as_ref().and_then(|metadata| metadata.get(META_KEY)) else {
+            return Err(Error::input(format!(
+                "{path} is a safetensors file but not a tokenformer checkpoint: its metadata has no {META_KEY:?} entry"
+            )));
+        };
+        let damaged = |cause| Error::input(format!("{path} is damaged: its {META_KEY:?} metadata is wrong: {cause}"));
+        let Version { format } = serde_json::from_str(json).map_err(damaged)?;
+        if !(1..=FORMAT).contains(&format) {
+            return Err(Error::input(format!(
+                "{path} has checkpoint format {format} and this version reads formats 1 to {FORMAT}; use the tokenformer \
+                 that wrote it"
+            )));
+        }
+        if format >= 2 && !self.data.has_sums() {
+            return Err(Error::input(format!("{path} is damaged: its checksums are missing; {OTHER_COPY}")));
+        }
+        let meta: Meta = serde_json::from_str(json).map_err(damaged)?;
+        // Format 1 has no checksums, and is otherwise the same.
+        Ok(Meta { format: FORMAT, ..meta })
+    }
+}
+
+impl Layout {
+    fn in_order(&self) -> Vec<(String, &TensorInfo)> {
+        let mut tensors: Vec<_> = self.header.tensors().into_iter().collect();
+        // Empty tensors share their offset with the next one: the name makes the order definite.
+        tensors.sort_by(|(a, at), (b, bt)| (at.data_offsets, a).cmp(&(bt.data_offsets, b)));
+        tensors
+    }
+
+    /// Reads the tensor that is next.
+    fn tensor(&self, name: &str, info: &TensorInfo, data: &mut Checked<Reader>) -> Result<HostTensor> {
+        let refuse = |what: String| Error::input(format!("tensor {name:?} of {} {what}", self.path.display()));
+        let widen: Option<Widen> = match info.dtype {
+            Dtype::F32 if cfg!(target_endian = "little") => None,
+            Dtype::F32 => Some(|bytes, out| out.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)))),
+            Dtype::F16 => {
+                Some(|bytes, out| out.extend(bytes.as_chunks().0.iter().map(|&b| f16(u16::from_le_bytes(b)))))
+            }
+            Dtype::BF16 => {
+                Some(|bytes, out| out.extend(bytes.as_chunks().0.iter().map(|&b| bf16(u16::from_le_bytes(b)))))
+            }
+            other => return Err(refuse(format!("has type {other}; F32, F16 and BF16 can be read"))),
+        };
+        if info.shape.contains(&0) {
+            return Err(refuse(format!("has shape {:?}; an axis of 0 is not allowed", info.shape)));
+        }
+        let (elements, len) = (info.shape.iter().product(), info.data_offsets.1 - info.data_offsets.0);
+        let mut values = Vec::new();
+        // The header's bounds were compared with the file's length, but a sparse file may still exceed the memory.
+        values
+            .try_reserve_exact(elements)
+            .map_err(|_| refuse(format!("has shape {:?}, more than fits in memory", info.shape)))?;
+        let Some(widen) = widen else {
+            values.resize(elements, 0.0);
+            data.read(bytemuck::cast_slice_mut(&mut values)).map_err(|flaw| self.say(flaw))?;
+            return Ok(HostTensor { shape: info.shape.clone(), data: values });
+        };
+        let mut bytes = vec![0; CHUNK.min(len)];
+        for at in (0..len).step_by(CHUNK) {
+            bytes.truncate(len - at);
+            data.read(&mut bytes).map_err(|flaw| self.say(flaw))?;
+            widen(&bytes, &mut values);
+        }
+        Ok(HostTensor { shape: info.shape.clone(), data: values })
+    }
+
+    /// What is wrong with the data, and where.
+    fn say(&self, flaw: Flaw) -> Error {
+        let index = match flaw {
+            Flaw::Io(cause) => return Error::io("read", &self.path, &cause),
+            Flaw::Mib(index) => index,
+        };
+        let data_len = self.header.data_len();
+        let (start, end) = (index * MIB, data_len.min((index + 1) * MIB));
+        let tensors = self.in_order();
+        let mut touched = tensors.iter().filter(|(_, info)| info.data_offsets.0 < end && info.data_offsets.1 > start);
+        let tensors = match (touched.next(), touched.next_back()) {
+            (Some((first, _)), Some((last, _))) => format!("tensors {first:?} to {last:?}"),
+            (Some((only, _)), None) => format!("tensor {only:?}"),
+            (None, _) => "no tensor".to_owned(),
+        };
+        let at = |offset: usize| self.data_start + offset as u64;
+        Error::input(format!(
+            "{} is damaged: MiB {} of {} of its data (bytes {} to {}, {tensors}) does not match its checksum; \
+             {OTHER_COPY}",
+            self.path.display(),
+            index + 1,
+            data_len.div_ceil(MIB),
+            at(start),
+            at(end)
+        ))
+    }
+}
+
+/// What to do about a damaged file.
+const OTHER_COPY: &str = "use another copy of it, or an earlier checkpoint";
+
+/// The checksums of the data. A file that should have some and does not is damaged where it says so.
+fn data_sums(header: &Metadata, seal: Seal) -> Result<Option<Vec<u32>>, &'static str> {
+    let entry = |key: &str| header.metadata().as_ref().and_then(|metadata| metadata.get(key));
+    if seal != Seal::Intact {
+        let expected = entry(DATA_KEY).is_some() || entry(FORMAT_KEY).is_some_and(|format| format == "2");
+        return if expected { Err("the checksum of its header is missing") } else { Ok(None) };
+    }
+    let sums = entry(DATA_KEY).and_then(|digits| checksum::parse(digits, header.data_len() as u64));
+    sums.map(Some).ok_or("the checksums of its data are missing, or too few or too many")
+}
+
+/// Why a file of `len` bytes starting with `head` is no safetensors file; reads on from its path.
+fn not_safetensors(len: u64, head: &[u8]) -> String {
+    if len == 0 {
+        "is empty".to_owned()
+    } else if head.starts_with(b"PK") {
+        "is a zip archive such as torch.save writes, not a safetensors file; convert it with \
+         safetensors.torch.save_file in Python"
+            .to_owned()
+    } else {
+        "is not a safetensors file; give a checkpoint that tokenformer wrote".to_owned()
+    }
+}
+
+/// An IEEE half as f32, exactly.
+fn f16(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let (exponent, fraction) = (u32::from(bits >> 10 & 0x1f), u32::from(bits & 0x3ff));
+    f32::from_bits(match exponent {
+        0 => sign | (fraction as f32 / 16_777_216.0).to_bits(), // subnormal: fraction * 2^-24
+        31 => sign | 0x7f80_0000 | fraction << 13,              // infinity or NaN
+        _ => sign | (exponent + 127 - 15) << 23 | fraction << 13,
+    })
+}
+
+/// A bfloat16 as f32: its upper half.
+fn bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Ctrl-C, and the signals by which a system ends a program: the first one is for the training loop to see, the second
+//! ends the process at once.
+
+use crate::error::{Error, Result, tell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Exit code of an interrupted run.
+const INTERRUPTED: i32 = 130;
+
+/// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets. A signal that the process was started to ignore, as by `nohup`,
+/// stays ignored.
+///
+/// # Errors
+/// A system that does not let signals be watched.
+pub fn flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = flag.clone();
+    let first = move || {
+        let first = !seen.swap(true, Ordering::Relaxed);
+        if first {
+            tell("stopping after this step; interrupt again to stop at once");
+        }
+        first
+    };
+    watch(first).map_err(|e| Error::usage(format!("cannot watch for Ctrl-C: {e}")))?;
+    Ok(flag)
+}
+
+/// Calls `goes_on` for each signal, and ends the process when it says no.
+#[cfg(unix)]
+fn watch(goes_on: impl Fn() -> bool + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let ignored = ignored_signals();
+    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = signal_hook::iterator::Signals::new(heeded)?;
+    let watching = move || {
+        for _ in signals.forever() {
+            if !goes_on() {
+                // Without the exit handlers of a driver that is in the middle of its work.
+                signal_hook::low_level::exit(INTERRUPTED);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watching).map(drop)
+}
+
+#[cfg(not(unix))]
+fn watch(goes_on: impl Fn() -> bool + Send + 'static) -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(move || {
+        if !goes_on() {
+            std::process::exit(INTERRUPTED);
+        }
+    })
+}
+
+/// The signals that this process was started to ignore, one bit each; none where the system does not say (only Linux
+/// does).
+#[cfg(unix)]
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
