@@ -146,9 +146,12 @@ fn inputs() -> &'static Path {
         write("cut-header.safetensors", &whole[..300]);
         write("cut-tensors.safetensors", &whole[..whole.len() - 1]);
         // The configuration of a wider model over the tensors of this one.
-        let (from, to) = (br#"hidden_size\":16"#, br#"hidden_size\":32"#);
-        let at = whole.windows(from.len()).position(|bytes| bytes == from).expect("the configuration is in the header");
-        write("mixed.safetensors", &[&whole[..at], to, &whole[at + to.len()..]].concat());
+        let mut mixed = Checkpoint::read(&dir.join("run/checkpoints/step-00000002.safetensors")).unwrap();
+        mixed.meta.config["model"]["hidden_size"] = 32.into();
+        mixed.write(&dir.join("mixed.safetensors")).unwrap();
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        write("flipped.safetensors", &flipped);
         let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  "#;
         write("weights.safetensors", &[&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat());
         write("torch.pt", b"PK\x03\x04 and so on");
@@ -316,6 +319,13 @@ fn bad_checkpoints_are_refused() {
         ("eval cut-tensors.safetensors", 2, &["truncated"]),
         ("inspect cut-tensors.safetensors", 2, &["truncated"]),
         ("grow cut-tensors.safetensors new.safetensors --ffn-slots 64", 2, &["truncated"]),
+        (
+            "generate flipped.safetensors",
+            2,
+            &["flipped.safetensors is damaged: MiB 1 of 1", "word_embeddings", "another"],
+        ),
+        ("inspect flipped.safetensors", 2, &["flipped.safetensors is damaged: MiB 1 of 1"]),
+        ("train --resume flipped.safetensors --steps 4", 2, &["does not match its checksum"]),
         ("train --resume mixed.safetensors", 2, &["mixed.safetensors", "has shape [38, 16]", "says [38, 32]"]),
         ("generate mixed.safetensors", 2, &["has shape [38, 16]", "two models"]),
         ("generate run --prompt Ü", 2, &["--prompt", "'Ü' (U+00DC) at position 0", "the 38 characters", "remove it"]),
@@ -555,7 +565,7 @@ mod unix {
         copy(inputs(), dir.path());
         let args = "TRAIN --steps 600 --set train.checkpoint_interval=0 --set train.eval_interval=50";
         succeed(dir.path(), &format!("{args} --out straight"));
-        for signal in ["INT", "TERM"] {
+        for signal in ["INT", "TERM", "HUP"] {
             let mut child =
                 program(dir.path(), &format!("{args} --out {signal}")).stderr(Stdio::piped()).spawn().unwrap();
             let mut lines = BufReader::new(child.stderr.take().unwrap());
