@@ -9,13 +9,15 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
+use crate::gpu::flight::{PIECE, POLITE_PIECE};
 use crate::gpu::kernel::Dtype;
 use crate::graph::plan::Limits;
 use crate::ops::matmul::ProductKind;
 use crate::ops::matmul::tune::{self, Effort};
+use crate::train::recover::Job;
 use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, first_cohort};
-use crate::train::{self, Summary, directory, growth};
+use crate::train::{Summary, directory, growth};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,9 @@ pub struct TrainArgs {
     /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
     #[arg(long, value_enum, default_value_t)]
     tune: Effort,
+    /// Leave the GPU to the display between short pieces of work: for the GPU of the screen you work at.
+    #[arg(long)]
+    polite: bool,
     /// Show the resolved settings and stop.
     #[arg(long)]
     dry_run: bool,
@@ -60,7 +65,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,
     };
-    let Some(lock) = lock else {
+    let Some(mut lock) = lock else {
         return super::print(&config.to_toml()?);
     };
     let engine = super::open_engine(request)?;
@@ -71,9 +76,22 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     // Choices of another adapter say nothing here.
     let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
     tune::tune(&engine, &products, args.tune, &stored.unwrap_or_default())?;
-    let start = start.unwrap_or_else(|| Start::fresh(&config.model, config.train.seed));
+    let fresh = || Start::fresh(&config.model, config.train.seed);
+    let start = start.unwrap_or_else(fresh);
     announce(&config, &data, &start);
-    let summary = train::run_locked(&engine, &config, &data, start, interrupt::flag()?.as_ref(), lock)?;
+    let piece = if args.polite { POLITE_PIECE } else { PIECE };
+    engine.set_piece(piece);
+    let choices = engine.choices();
+    let reopen = || {
+        let engine = super::open_engine(request)?;
+        engine.choose(choices.clone());
+        engine.set_piece(piece);
+        Ok(engine)
+    };
+    let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
+    let stop = interrupt::flag()?;
+    let job = Job { config: &config, data: &data, origin: &origin, stop: &stop };
+    let summary = job.run(engine, &reopen, start, &mut lock)?;
     super::print(&describe(&summary, &config.out_dir))
 }
 

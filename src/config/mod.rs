@@ -21,7 +21,7 @@ mod train;
 pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
 pub use model::{Arch, MAX_HEAD_WIDTH, ModelConfig, Module, NormActivation};
 pub use preset::PRESETS;
-pub use train::{DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
+pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

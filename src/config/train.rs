@@ -27,6 +27,18 @@ pub enum LrSchedule {
     Wsd,
 }
 
+/// What a run does about steps whose loss or gradients are not finite. None of them changes a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadSteps {
+    /// Goes on; after three in a row from the last checkpoint, with the data that follow.
+    Rollback,
+    /// Goes on, however many there are.
+    Skip,
+    /// Ends at the first one.
+    Stop,
+}
+
 /// Type of activations, and of the copies of weights that products read. Parameters, moments, gradients of
 /// parameters, sums and statistics are f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -105,6 +117,10 @@ pub struct TrainConfig {
     /// Keep only the input of each layer and compute its activations again in the backward: less memory for about
     /// a quarter more operations, the same bits.
     pub recompute: bool,
+    /// What to do about steps whose loss or gradients are not finite.
+    pub on_bad_steps: BadSteps,
+    /// Steps between those whose gradients are computed twice and compared; 0 is off.
+    pub verify_every: usize,
     /// Steps between lines of the log.
     pub log_interval: usize,
 }
@@ -138,6 +154,8 @@ impl Default for TrainConfig {
             loss_chunk_rows: 1024,
             precision: Precision::F32,
             recompute: false,
+            on_bad_steps: BadSteps::Rollback,
+            verify_every: 0,
             log_interval: 10,
         }
     }

@@ -181,7 +181,8 @@ impl Gpu {
                         limit.as_secs()
                     )));
                 }
-                Some(Err(cause)) => return self.check().and_then(|()| Err(Error::device(plain(&cause)))),
+                // A submission that was never made: the device was lost before it.
+                Some(Err(cause)) => return self.check().and_then(|()| Err(Error::lost(lost(&plain(&cause))))),
                 // wgpu panics in poll when the driver reports a lost device.
                 None => return self.check().and_then(|()| Err(Error::lost(lost("the driver gave up")))),
             }

@@ -182,9 +182,9 @@ pub struct Engine {
 pub(super) struct Order {
     /// How many were made.
     pub(super) submitted: u32,
-    /// How many of the next are to be lost.
+    /// The submission after so many more never runs.
     #[cfg(test)]
-    pub(super) dropped: u32,
+    pub(super) drop_after: Option<u32>,
 }
 
 impl Engine {
@@ -330,11 +330,28 @@ impl Engine {
         behind(&mut encoder, pulse.map(|pulse| &pulse.count));
         order.submitted = order.submitted.wrapping_add(1);
         #[cfg(test)]
-        if order.dropped > 0 {
-            order.dropped -= 1;
-            encoder = self.encoder();
+        match order.drop_after.as_mut() {
+            Some(0) => {
+                order.drop_after = None;
+                encoder = self.encoder();
+            }
+            Some(more) => *more -= 1,
+            None => {}
         }
         Ok((self.gpu.submit(encoder)?, order.submitted))
+    }
+
+    /// Loses the submission after so many more, as a driver might.
+    #[cfg(test)]
+    pub(crate) fn drop_after(&self, more: u32) {
+        self.order().drop_after = Some(more);
+    }
+
+    /// Takes the marks that are there for all that were made.
+    #[cfg(test)]
+    pub(crate) fn forgive(&self) {
+        let mut order = self.order();
+        order.submitted = self.read_count().unwrap()[0];
     }
 
     pub(super) fn order(&self) -> MutexGuard<'_, Order> {
@@ -348,6 +365,14 @@ impl Engine {
     /// The pulse as it stands on the device.
     pub(super) fn read_count(&self) -> Result<Vec<u32>> {
         self.pulse.get().map_or_else(|| Ok(Vec::new()), |pulse| self.read_words(&pulse.count, 0, 1))
+    }
+
+    /// Runs one dispatch of a program and waits for it.
+    pub fn run_one(&self, program: &Program, dispatch: usize) -> Result<()> {
+        let mut encoder = self.encoder();
+        program.encode_range(&mut encoder, dispatch..dispatch + 1);
+        let submission = self.submit(encoder)?;
+        self.gpu.wait(submission)
     }
 
     /// Runs a program and waits for it.

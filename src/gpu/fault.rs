@@ -43,10 +43,7 @@ impl Fault {
 pub(super) fn lost(cause: &str) -> String {
     let cause = cause.trim().trim_end_matches('.').to_lowercase();
     let cause = if cause.is_empty() { "no reason given".into() } else { cause };
-    format!(
-        "the GPU was lost ({cause}): its driver was reset, took too long or ran out of memory; \
-         start again with --resume, with a smaller batch_size if it happens again"
-    )
+    format!("the GPU was lost ({cause}): its driver was reset, took too long or ran out of memory")
 }
 
 /// An error of wgpu with its causes, in one line.

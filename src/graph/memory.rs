@@ -170,7 +170,8 @@ impl Memory {
         Self::prepare(engine, plan, |t| self.block(plan, t))
     }
 
-    fn block(&self, plan: &Plan, tensor: Tensor) -> Block {
+    /// Where a tensor of an allocated plan is.
+    pub fn block(&self, plan: &Plan, tensor: Tensor) -> Block {
         let info = &plan.tensors[tensor.index()];
         match (plan.places[tensor.index()], info.part) {
             (_, Some(Part { whole, .. })) => self.block(plan, whole).part(info.byte_offset(), info.bytes()),

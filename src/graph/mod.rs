@@ -104,6 +104,8 @@ pub struct Call {
     pub flops: u64,
     /// Bytes it reads and writes at the least, for reports.
     pub bytes: u64,
+    /// The layer it belongs to, from 0, forward or backward; `None` before, between and behind them.
+    pub layer: Option<usize>,
 }
 
 type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
@@ -112,7 +114,8 @@ type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
 pub struct Graph {
     tensors: Vec<TensorInfo>,
     calls: Vec<Call>,
-    tape: Vec<Backward>,
+    /// What appends the gradient calls of each op, and the op's layer.
+    tape: Vec<(Option<usize>, Backward)>,
     grads: HashMap<Tensor, Tensor>,
     /// Of tensors that have parts: the tensor whose parts are their gradients.
     whole_grads: HashMap<Tensor, Tensor>,
@@ -124,6 +127,8 @@ pub struct Graph {
     weights: HashMap<Tensor, Tensor>,
     /// First call of each layer, and one past the last layer.
     layers: Vec<usize>,
+    /// The layer being recorded.
+    layer: Option<usize>,
     products: Vec<ProductKind>,
     choices: Choices,
 }
@@ -142,6 +147,7 @@ impl Graph {
             precision: Dtype::F32,
             weights: HashMap::new(),
             layers: Vec::new(),
+            layer: None,
             products: Vec::new(),
             choices: choices.clone(),
         }
@@ -329,7 +335,8 @@ impl Graph {
         bound.sort_unstable();
         bound.dedup();
         let bytes = bound.iter().fold(0_u64, |n, t| n.saturating_add(self.tensors[t.0].bytes()));
-        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops, bytes });
+        let layer = self.layer;
+        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops, bytes, layer });
         Ok(())
     }
 
@@ -343,7 +350,7 @@ impl Graph {
     /// Pushes the backward of what was just recorded. It runs (records) during [`Graph::backward`].
     pub fn on_backward(&mut self, record: impl FnOnce(&mut Graph) -> Result<()> + 'static) {
         if self.training {
-            self.tape.push(Box::new(record));
+            self.tape.push((self.layer, Box::new(record)));
         }
     }
 
@@ -422,9 +429,11 @@ impl Graph {
     /// A parameter that no gradient reached is an error: it would silently stay as it was.
     pub fn backward(&mut self) -> Result<()> {
         self.forward_end = Some(self.calls.len());
-        while let Some(record) = self.tape.pop() {
+        while let Some((layer, record)) = self.tape.pop() {
+            self.layer = layer;
             record(self)?;
         }
+        self.layer = None;
         for (i, info) in self.tensors.iter().enumerate() {
             if info.class == Class::Parameter && self.grad(Tensor(i)).is_none() {
                 return Err(Error::usage(format!(

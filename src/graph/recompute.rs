@@ -11,8 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 impl Graph {
-    /// Marks the beginning of a layer, and after the last layer its end.
-    pub fn mark_layer(&mut self) {
+    /// Marks the beginning of a layer.
+    pub fn begin_layer(&mut self) {
+        self.layer = Some(self.layers.len());
+        self.layers.push(self.calls.len());
+    }
+
+    /// Marks the end of the last layer.
+    pub fn end_layers(&mut self) {
+        self.layer = None;
         self.layers.push(self.calls.len());
     }
 
@@ -109,11 +116,11 @@ mod tests {
         let input = g.parameter("x", &[1000]);
         let mut x = op(&mut g, input);
         for _ in 0..layers {
-            g.mark_layer();
+            g.begin_layer();
             let inner = op(&mut g, x);
             x = op(&mut g, inner);
         }
-        g.mark_layer();
+        g.end_layers();
         let y = op(&mut g, x);
         let dy = g.state("dy", &[1000]);
         g.set_grad(y, dy);

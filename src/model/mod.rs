@@ -46,7 +46,7 @@ pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(T
     let mut x = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
     let mut layers = Vec::with_capacity(config.num_layers);
     for i in 0..config.num_layers {
-        g.mark_layer();
+        g.begin_layer();
         let layer = Layer { index: i, config, inputs, parameters: &parameters };
         x = match config.arch {
             Arch::Tokenformer => tokenformer::block(g, &layer, x)?,
@@ -54,7 +54,7 @@ pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(T
         };
         layers.push(x);
     }
-    g.mark_layer();
+    g.end_layers();
     let norm = (parameters.get("norm.weight")?, parameters.get("norm.bias")?);
     Ok((layer_norm(g, x, Some(norm), config.layernorm_epsilon)?, layers))
 }

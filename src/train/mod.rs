@@ -4,18 +4,22 @@
 //! run that stops and resumes is the same run, bit for bit. What a step does is [`trainer`]'s; what a
 //! growth does is [`growth`]'s; what is written is [`metrics`] and the checkpoint room's.
 
+pub mod diagnose;
 pub mod directory;
+#[cfg(test)]
+mod faults;
 pub mod growth;
 pub mod loss_scale;
 pub mod metrics;
 pub mod probe;
 pub mod progress;
+pub mod recover;
 pub mod schedule;
 pub mod state;
 pub mod trainer;
 
 use crate::checkpoint::{Files, GrowthRecord, Keep, RunLock, Storage, Store};
-use crate::config::RunConfig;
+use crate::config::{BadSteps, RunConfig};
 use crate::data::{Batch, Dataset, train_batch, validation_batches};
 use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
@@ -58,52 +62,24 @@ pub struct Summary {
     pub checkpoint: PathBuf,
 }
 
-/// Trains `start` on `data` until `max_steps`, or until `stop` is set.
+/// Trains `start` on `data` until `max_steps`, or until `stop` is set; see [`recover::Job`].
 ///
 /// A run that starts at step 0 replaces the run that is in its directory, if any: see [`directory::check_new`].
 ///
 /// # Errors
-/// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`] after three steps in a row
-/// with non-finite numbers; device and file errors, also where another process writes to the run's directory.
+/// As [`recover::Job::run_on`], also where another process writes to the run's directory.
 pub fn run(engine: &Engine, config: &RunConfig, data: &Dataset, start: Start, stop: &AtomicBool) -> Result<Summary> {
-    run_locked(engine, config, data, start, stop, RunLock::take(&config.out_dir)?)
+    let origin = || Ok(start.clone());
+    let mut lock = RunLock::take(&config.out_dir)?;
+    recover::Job { config, data, origin: &origin, stop }.run_on(engine, start.clone(), &mut lock)
 }
 
-/// As [`run`], in a directory that is locked already.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_locked(
-    engine: &Engine,
-    config: &RunConfig,
-    data: &Dataset,
-    start: Start,
-    stop: &AtomicBool,
-    lock: RunLock,
-) -> Result<Summary> {
-    let mut run = Run::new(engine, config, data, start, lock)?;
-    run.metrics.write(&run.header())?;
-    let steps = config.train.max_steps as u64;
-    while run.step < steps {
-        run.grow_if_due()?;
-        run.evaluate_if_due()?;
-        run.train_step()?;
-        run.sample_if_due()?;
-        let interrupted = stop.load(Ordering::Relaxed);
-        if interrupted || is_due(run.step, config.train.checkpoint_interval) && run.step < steps {
-            run.save()?;
-        }
-        if interrupted && run.step < steps {
-            run.progress.finish();
-            return Err(Error::Interrupted(format!(
-                "interrupted after step {}; everything is saved in {}; continue with --resume {}",
-                run.step,
-                run.saved.display(),
-                config.out_dir.display()
-            )));
-        }
-    }
-    run.finish()
+/// How the steps of a run ended.
+enum Outcome {
+    /// All were taken.
+    Done,
+    /// Too many bad ones in a row, the last being this.
+    Bad(u64),
 }
 
 fn is_due(step: u64, interval: usize) -> bool {
@@ -133,8 +109,10 @@ struct Run<'a> {
     best_val_loss: Option<f64>,
     last_sample: String,
     saved: PathBuf,
-    /// Last, so that the directory is not given back before the metrics are closed.
-    _lock: RunLock,
+    /// The last of too many bad steps in a row.
+    gone_bad: Option<u64>,
+    /// Batches of the data that were stepped over.
+    data_offset: u64,
 }
 
 impl<'a> Run<'a> {
@@ -143,7 +121,7 @@ impl<'a> Run<'a> {
         config: &'a RunConfig,
         data: &'a Dataset,
         start: Start,
-        mut lock: RunLock,
+        lock: &mut RunLock,
     ) -> Result<Self> {
         let (train, model) = (&config.train, &start.host.model);
         data.check_length(model.seq_length)?;
@@ -182,8 +160,62 @@ impl<'a> Run<'a> {
             saved: PathBuf::new(),
             trainer: Some(trainer),
             pending: None,
-            _lock: lock,
+            gone_bad: None,
+            data_offset: start.data_offset,
         })
+    }
+
+    /// Takes the steps that are left.
+    fn go(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        let (config, steps) = (self.config, self.config.train.max_steps as u64);
+        self.metrics.write(&self.header())?;
+        while self.step < steps {
+            self.grow_if_due()?;
+            self.evaluate_if_due()?;
+            self.train_step()?;
+            self.sample_if_due()?;
+            let interrupted = stop.load(Ordering::Relaxed);
+            if interrupted || is_due(self.step, config.train.checkpoint_interval) || self.step == steps {
+                self.catch_up()?;
+            }
+            if let Some(step) = self.gone_bad {
+                return Ok(Outcome::Bad(step));
+            }
+            if interrupted || is_due(self.step, config.train.checkpoint_interval) && self.step < steps {
+                match self.save() {
+                    // Found on the way out: the update before made it so.
+                    Err(Error::Diverged(_)) if config.train.on_bad_steps == BadSteps::Rollback => {
+                        return Ok(Outcome::Bad(self.step - 1));
+                    }
+                    other => other?,
+                }
+            }
+            if interrupted && self.step < steps {
+                self.progress.finish();
+                return Err(Error::Interrupted(format!(
+                    "interrupted after step {}; everything is saved in {}; continue with --resume {}",
+                    self.step,
+                    self.saved.display(),
+                    config.out_dir.display()
+                )));
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// What was the first to be not finite in a step that went bad.
+    fn diagnose(&self, step: u64) -> Result<Option<diagnose::Finding>> {
+        self.trainer()?.diagnose(&self.batches(step)?, self.prompt.len())
+    }
+
+    /// The micro-batches of a step.
+    fn batches(&self, step: u64) -> Result<Vec<Batch>> {
+        let (train, trainer) = (&self.config.train, self.trainer()?);
+        let (accum, seq) = (trainer.grad_accum() as u64, trainer.model.seq_length);
+        let first = step * accum + self.data_offset;
+        (0..accum)
+            .map(|micro| train_batch(&self.data.train, train.seed, first + micro, train.batch_size, seq))
+            .collect()
     }
 
     fn trainer(&self) -> Result<&Trainer<'a>> {
@@ -233,14 +265,17 @@ impl<'a> Run<'a> {
     /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
     fn train_step(&mut self) -> Result<()> {
         let train = &self.config.train;
-        let trainer = self.trainer()?;
         let lr = schedule::learning_rate(train, self.step as usize);
-        let accum = trainer.grad_accum() as u64;
-        let seq = trainer.model.seq_length;
-        let batch = |micro| train_batch(&self.data.train, train.seed, self.step * accum + micro, train.batch_size, seq);
-        let batches = (0..accum).map(batch).collect::<Result<Vec<Batch>>>()?;
+        let batches = self.batches(self.step)?;
+        if self.step > 0 && is_due(self.step, train.verify_every) {
+            self.catch_up()?;
+            self.trainer()?.verify(&batches, self.step)?;
+        }
+        let trainer = self.trainer()?;
         // The loss scale of a step depends on the one before it.
         let one_by_one = trainer.is_mixed();
+        #[cfg(test)]
+        faults::before_step(trainer, self.step)?;
         let submitted = (trainer.start_step(&batches, self.step, lr)?, self.step, lr);
         self.step += 1;
         let before = self.pending.replace(submitted);
@@ -269,13 +304,20 @@ impl<'a> Run<'a> {
         }
         self.metrics.write(&line)?;
         self.follow_finite(stats.finite);
-        if self.bad_steps >= MAX_BAD_STEPS {
-            return Err(Error::Diverged(format!(
-                "loss or gradients were not finite for {MAX_BAD_STEPS} steps in a row, the last at step {}; nothing was \
-                 updated by them; lower train.lr (it is {}) or raise train.warmup_fraction, and resume from the last \
-                 checkpoint or start again",
-                step, self.config.train.lr
-            )));
+        match self.config.train.on_bad_steps {
+            BadSteps::Rollback if self.bad_steps >= MAX_BAD_STEPS => {
+                self.gone_bad.get_or_insert(step);
+            }
+            BadSteps::Stop if self.bad_steps > 0 => {
+                let found = self.diagnose(step)?;
+                return Err(Error::Diverged(format!(
+                    "loss or gradients of step {step} were not finite; {}; nothing was updated by it; lower train.lr (it \
+                     is {}) or raise train.warmup_fraction, and resume from the last checkpoint or start again",
+                    diagnose::describe(found.as_ref()),
+                    self.config.train.lr
+                )));
+            }
+            _ => {}
         }
         self.report(stats, step + 1, lr, tokens_per_step);
         Ok(())
@@ -331,6 +373,7 @@ impl<'a> Run<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.catch_up()?;
+        self.trainer()?.engine().check_pulse()?;
         // First: a run that resumes from the checkpoint counts on the lines of all steps before it.
         self.metrics.sync()?;
         let checkpoint = state::checkpoint(self.engine, self.config, self.data, self.trainer()?, self.snapshot())?;
@@ -341,7 +384,12 @@ impl<'a> Run<'a> {
     }
 
     fn snapshot(&self) -> state::Snapshot {
-        state::Snapshot { step: self.step, lineage: self.lineage.clone(), best_val_loss: self.best_val_loss }
+        state::Snapshot {
+            step: self.step,
+            lineage: self.lineage.clone(),
+            best_val_loss: self.best_val_loss,
+            data_offset: self.data_offset,
+        }
     }
 
     fn finish(mut self) -> Result<Summary> {

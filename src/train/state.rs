@@ -23,6 +23,8 @@ pub struct Start {
     pub best_val_loss: Option<f64>,
     /// Where dynamic loss scaling stood.
     pub loss_scale: Option<LossScale>,
+    /// Batches of the data that were stepped over.
+    pub data_offset: u64,
 }
 
 impl Start {
@@ -33,7 +35,7 @@ impl Start {
         let params = init::initial(&model, seed);
         let cohorts = vec![first_cohort(&model)];
         let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
-        Self { host, step: 0, lineage: Vec::new(), best_val_loss: None, loss_scale: None }
+        Self { host, step: 0, lineage: Vec::new(), best_val_loss: None, loss_scale: None, data_offset: 0 }
     }
 
     /// The state in a checkpoint, and the configuration of its run.
@@ -45,6 +47,8 @@ impl Start {
         check_settings(&config)?;
         check_parameters(&config.model, &checkpoint.params)?;
         check_tokenizer(&config.model, tokenizer(&checkpoint.meta)?)?;
+        let taken = checkpoint.meta.step.saturating_mul(config.train.grad_accum(&config.model)? as u64);
+        let offset = checkpoint.meta.data.next_batch.saturating_sub(taken);
         let cohorts = match checkpoint.meta.cohorts.is_empty() {
             true => vec![first_cohort(&config.model)],
             false => checkpoint.meta.cohorts,
@@ -62,6 +66,7 @@ impl Start {
             lineage: checkpoint.meta.lineage,
             best_val_loss: checkpoint.meta.best_val_loss,
             loss_scale: checkpoint.meta.loss_scale,
+            data_offset: offset,
         };
         Ok((start, config))
     }
@@ -115,6 +120,8 @@ pub struct Snapshot {
     pub lineage: Vec<GrowthRecord>,
     /// Best validation loss so far.
     pub best_val_loss: Option<f64>,
+    /// Batches stepped over.
+    pub data_offset: u64,
 }
 
 /// Everything a run needs to go on, read from the device.
@@ -133,14 +140,16 @@ pub fn checkpoint(
     rest.model = trainer.model.clone();
     rest.growth.retain(|g| g.at_step as u64 > at.step || !at.lineage.iter().any(|r| r.at_step == g.at_step as u64));
     let params = trainer.parameters()?;
-    if let Some((name, _)) = params.iter().find(|(_, tensor)| !tensor.data.iter().all(|x| x.is_finite())) {
-        return Err(Error::Diverged(format!(
-            "parameter \"{name}\" is not finite after step {}, so that step is not saved; earlier checkpoints are intact: \
-             lower train.lr (it is {}) or raise train.warmup_fraction and resume from the last one",
-            at.step, config.train.lr
-        )));
-    }
     let (moment1, moment2) = trainer.moments()?;
+    for (what, tensors) in [("parameter", &params), ("first moment of", &moment1), ("second moment of", &moment2)] {
+        if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !tensor.data.iter().all(|x| x.is_finite())) {
+            return Err(Error::Diverged(format!(
+                "{what} \"{name}\" is not finite after step {}, so that step is not saved; earlier checkpoints are intact: \
+                 lower train.lr (it is {}) or raise train.warmup_fraction and resume from the last one",
+                at.step, config.train.lr
+            )));
+        }
+    }
     let accum = trainer.grad_accum() as u64;
     let meta = Meta {
         format: FORMAT,
@@ -149,7 +158,7 @@ pub fn checkpoint(
         seed: config.train.seed,
         config: to_json("the configuration", &rest)?,
         tokenizer: data.tokenizer.as_ref().map(|t| to_json("the tokenizer", t)).transpose()?,
-        data: DataPosition { description: data.description.clone(), next_batch: at.step * accum },
+        data: DataPosition { description: data.description.clone(), next_batch: at.step * accum + at.data_offset },
         cohorts: trainer.cohorts.clone(),
         lineage: at.lineage,
         adapter: engine.gpu.describe(),

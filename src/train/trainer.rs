@@ -261,6 +261,56 @@ impl<'e> Trainer<'e> {
         self.start_step(batches, step, lr)?.finish(self.engine)
     }
 
+    /// The device it is on.
+    pub(super) fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
+    /// What is allocated on it.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Forward and backward of one micro-batch.
+    pub(super) fn micro(&self) -> &Program {
+        &self.programs.micro
+    }
+
+    /// Puts a micro-batch on the device as the first of a step, whose gradients start at zero.
+    pub(super) fn prepare(&self, batch: &Batch) -> Result<()> {
+        self.upload(batch)?;
+        let mut encoder = self.engine.encoder();
+        self.engine.clear(&mut encoder, self.memory.gradients());
+        self.engine.write(self.memory.named(graphs::STATS_NAME)?, &fresh_stats(self.loss_scale.scale));
+        self.engine.submit(encoder).map(drop)
+    }
+
+    /// Computes the gradients of a step twice and compares all their bits.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] where they differ: the GPU or its driver computes wrongly now and then.
+    pub fn verify(&self, batches: &[Batch], step: u64) -> Result<()> {
+        let once = || -> Result<Tensors> {
+            for (i, batch) in batches.iter().enumerate() {
+                if i == 0 {
+                    self.prepare(batch)?
+                } else {
+                    self.upload(batch)?
+                }
+                self.engine.run(&self.programs.micro)?;
+            }
+            self.gradients()
+        };
+        let bits = |tensor: &HostTensor| tensor.data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let (first, second) = (once()?, once()?);
+        match first.iter().zip(&second).find(|((_, a), (_, b))| bits(a) != bits(b)) {
+            None => Ok(()),
+            Some(((name, _), _)) => Err(Error::lost(format!(
+                "the gradient of \"{name}\" in step {step} was computed twice with two results"
+            ))),
+        }
+    }
+
     /// Submits a step. At most one other may be pending.
     pub fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
         let stats = self.memory.named(graphs::STATS_NAME)?;
@@ -274,6 +324,8 @@ impl<'e> Trainer<'e> {
             }
             flight.then(self.engine.start(encoder, &self.programs.micro)?);
         }
+        #[cfg(test)]
+        super::faults::between_gradients_and_update(self, step)?;
         self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
         flight.then(self.engine.start(self.engine.encoder(), &self.programs.update)?);
         let staging = &self.staging[(step % 2) as usize];
@@ -297,7 +349,8 @@ impl<'e> Trainer<'e> {
         }
     }
 
-    fn upload(&self, batch: &Batch) -> Result<()> {
+    /// Puts a micro-batch on the device.
+    pub(super) fn upload(&self, batch: &Batch) -> Result<()> {
         let index = token_index(&batch.tokens, self.model.vocab_size)?;
         self.engine.write(self.memory.named(graphs::SORTED_ROWS)?, &index.rows);
         self.engine.write(self.memory.named(graphs::TOKEN_STARTS)?, &index.starts);

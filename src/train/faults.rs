@@ -1,0 +1,227 @@
+//! Faults put into a run by tests, and what the run makes of them. Compiled for tests only.
+
+use super::recover::{Job, MAX_LOSSES, MAX_ROLLBACKS};
+use super::state::{self, Start};
+use super::trainer::Trainer;
+use crate::checkpoint::{RunLock, Store};
+use crate::config::{BadSteps, RunConfig};
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::device::Gpu;
+use crate::gpu::engine::Engine;
+use crate::graph::{grad_name, moment_names};
+use crate::model::graphs;
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// What goes wrong, before which step.
+#[derive(Debug, Clone, PartialEq)]
+enum Fault {
+    /// The device goes away.
+    Lose,
+    /// A value of a named tensor, before the step or between its gradients and its update.
+    Spoil { name: String, at: usize, value: f32, late: bool },
+}
+
+thread_local! {
+    static PLANNED: RefCell<Vec<(u64, Fault)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes the first fault of `step` that is `wanted`: a step that is taken again meets the next one.
+fn due(step: u64, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
+    PLANNED.with_borrow_mut(|planned| {
+        let at = planned.iter().position(|(at, fault)| *at == step && wanted(fault))?;
+        Some(planned.remove(at).1)
+    })
+}
+
+fn spoil(trainer: &Trainer, name: &str, at: usize, value: f32) -> Result<()> {
+    let block = trainer.memory().named(name)?;
+    let at = at as u64 % (block.bytes() / 4);
+    trainer.engine().write(&block.part(4 * at, 4), &[value]);
+    Ok(())
+}
+
+pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
+    match due(step, |fault| !matches!(fault, Fault::Spoil { late: true, .. })) {
+        Some(Fault::Lose) => trainer.engine().gpu.device.destroy(),
+        Some(Fault::Spoil { name, at, value, .. }) => spoil(trainer, &name, at, value)?,
+        None => {}
+    }
+    Ok(())
+}
+
+pub(super) fn between_gradients_and_update(trainer: &Trainer, step: u64) -> Result<()> {
+    match due(step, |fault| matches!(fault, Fault::Spoil { late: true, .. })) {
+        Some(Fault::Spoil { name, at, value, .. }) => spoil(trainer, &name, at, value),
+        _ => Ok(()),
+    }
+}
+
+fn open() -> Result<Engine> {
+    Engine::new(Gpu::open(&AdapterRequest::default())?)
+}
+
+fn config(dir: &Path, steps: usize) -> RunConfig {
+    let mut config = RunConfig { out_dir: dir.to_path_buf(), ..RunConfig::default() };
+    (config.model.num_layers, config.model.hidden_size, config.model.num_attention_heads) = (2, 16, 2);
+    (config.model.qkv_slot_num, config.model.proj_slot_num, config.model.ffn_slot_num) = (12, 16, 20);
+    config.model.seq_length = 16;
+    config.data.corpus_sentences = 200;
+    let train = &mut config.train;
+    (train.batch_size, train.max_steps, train.warmup_fraction) = (2, steps, 0.0);
+    (train.eval_interval, train.eval_batches, train.sample_tokens, train.log_interval) = (0, 1, 0, 1000);
+    train.checkpoint_interval = 4;
+    config
+}
+
+/// Trains with the planned faults; what the run ended in, and the bytes of its last checkpoint.
+fn train(config: &mut RunConfig, planned: &[(u64, Fault)]) -> (Result<()>, Vec<u8>) {
+    PLANNED.set(planned.to_vec());
+    let data: Dataset = state::dataset(config, None).unwrap();
+    config.model.resolve_vocab(data.vocab_size).unwrap();
+    let origin = || Ok(Start::fresh(&config.model, config.train.seed));
+    let job = Job { config, data: &data, origin: &origin, stop: &AtomicBool::new(false) };
+    let mut lock = RunLock::take(&config.out_dir).unwrap();
+    let ended = job.run(open().unwrap(), &open, origin().unwrap(), &mut lock).map(drop);
+    let last = Store::new(&config.out_dir).list().unwrap().pop();
+    (ended, last.map_or(Vec::new(), |(_, path)| std::fs::read(path).unwrap()))
+}
+
+/// The training lines of a run, without times.
+fn curve(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join(super::metrics::FILE)).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter(|l| l["kind"] == "train").map(|l| format!("{} {} {}", l["step"], l["loss"], l["grad_norm"])).collect()
+}
+
+/// How many of each fault: as many as the environment says, for the full form, or `few`.
+fn count(few: usize) -> usize {
+    std::env::var("TOKENFORMER_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+}
+
+#[test]
+fn a_run_that_loses_its_gpu_is_the_same_run() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let plain = train(&mut config(dirs[0].path(), 14), &[]);
+    plain.0.unwrap();
+    // Before there is a checkpoint, right after one, and in the middle.
+    let losses = [(2, Fault::Lose), (4, Fault::Lose), (11, Fault::Lose)];
+    let mut lossy = config(dirs[1].path(), 14);
+    // The directory is part of what is stored.
+    let (ended, bytes) = train(&mut lossy, &losses);
+    ended.unwrap();
+    assert_eq!(curve(dirs[0].path()), curve(dirs[1].path()));
+    let tensors = |bytes: &[u8]| {
+        let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        bytes[8 + header..].to_vec()
+    };
+    assert!(tensors(&plain.1) == tensors(&bytes), "parameters and moments are the same bits");
+}
+
+#[test]
+fn a_gpu_that_keeps_failing_ends_the_run_with_exit_code_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let again: Vec<_> = (0..MAX_LOSSES).map(|i| (5 + u64::from(i), Fault::Lose)).collect();
+    let start = std::time::Instant::now();
+    let error = train(&mut config(dir.path(), 12), &again).0.unwrap_err();
+    assert!(error.exit_code() == 3 && error.to_string().contains("lost 3 times in a row"), "{error}");
+    assert!(start.elapsed().as_secs() < 35);
+}
+
+#[test]
+fn a_dropped_submission_is_noticed_within_the_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), 4);
+    let data = state::dataset(&config, None).unwrap();
+    let mut model = config.model.clone();
+    model.resolve_vocab(data.vocab_size).unwrap();
+    let engine = open().unwrap();
+    let batch = crate::data::train_batch(&data.train, 1, 0, 2, model.seq_length).unwrap();
+    for i in 0..count(10) {
+        // A new trainer and a new mark: a dropped submission spoils what follows.
+        let cohorts = vec![super::trainer::first_cohort(&model)];
+        let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 1).unwrap();
+        let step = || trainer.step(std::slice::from_ref(&batch), 0, 1e-3);
+        step().unwrap();
+        // Gradients, update, or what reads the numbers.
+        engine.drop_after(i as u32 % 3);
+        let error = step().unwrap_err();
+        assert!(matches!(error, Error::Lost(_)) && error.to_string().contains("left no mark"), "{i}: {error}");
+        engine.forgive();
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_never_stored() {
+    let names = |model: &crate::config::ModelConfig| -> Vec<String> {
+        let shapes = model.param_shapes();
+        shapes.into_iter().map(|(name, _)| name).collect()
+    };
+    let rounds = count(10);
+    let mut rng = crate::rng::Rng::new(9, crate::rng::Stream::Test, 0);
+    for round in 0..rounds {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path(), 10);
+        let all = names(&config.model);
+        let name = &all[rng.below(all.len() as u64) as usize];
+        let value = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][round % 3];
+        let (name, late) = match round % 5 {
+            0 => ("word_embeddings.weight".to_owned(), false),
+            1 => (name.clone(), false),
+            2 => (grad_name(name), true),
+            3 => (graphs::STATS_NAME.to_owned(), true),
+            _ => (moment_names(name).0, false),
+        };
+        let at = if name == graphs::STATS_NAME { 0 } else { rng.below(1 << 20) as usize };
+        let step = 1 + rng.below(8);
+        let (ended, _) = train(&mut config, &[(step, Fault::Spoil { name: name.clone(), at, value, late })]);
+        for (_, path) in Store::new(dir.path()).list().unwrap() {
+            let stored = crate::checkpoint::Checkpoint::read(&path).unwrap();
+            let finite = stored.params.values().all(|tensor| tensor.data.iter().all(|x| x.is_finite()));
+            assert!(finite, "{name}[{at}] = {value} before step {step} was stored in {}", path.display());
+        }
+        if let Err(error) = ended {
+            assert_eq!(error.exit_code(), 4, "{name}[{at}] = {value} before step {step}: {error}");
+        }
+    }
+}
+
+#[test]
+fn three_bad_steps_go_back_and_step_over_their_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "layers.1.mlp.key_param_tokens".to_owned();
+    let fault = Fault::Spoil { name: name.clone(), at: 3, value: f32::NAN, late: false };
+    let (ended, _) = train(&mut config(dir.path(), 12), &[(5, fault.clone())]);
+    ended.unwrap();
+    let text = std::fs::read_to_string(dir.path().join(super::metrics::FILE)).unwrap();
+    let line = text.lines().find(|line| line.contains("rollback")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["from_step"], &line["to_step"], &line["skipped_batches"]), (&7.into(), &4.into(), &4.into()));
+    let (_, path) = Store::new(dir.path()).list().unwrap().pop().unwrap();
+    let stored = crate::checkpoint::Checkpoint::read(&path).unwrap();
+    assert_eq!(stored.meta.data.next_batch, 12 + 4, "a resumed run steps over them as well");
+    assert_eq!(Start::resumed(stored).unwrap().0.data_offset, 4);
+
+    let dir = tempfile::tempdir().unwrap();
+    let again: Vec<_> = (0..MAX_ROLLBACKS).map(|_| (5, fault.clone())).collect();
+    let error = train(&mut config(dir.path(), 12), &again).0.unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    let said = error.to_string();
+    assert!(said.contains(&format!("the first tensor that is not finite is \"{name}\" of layer 1")), "{said}");
+}
+
+#[test]
+fn a_bad_step_ends_the_run_where_that_was_asked_for_and_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path(), 8);
+    config.train.on_bad_steps = BadSteps::Stop;
+    let name = grad_name("layers.0.attention.query.value_param_tokens");
+    let fault = Fault::Spoil { name, at: 0, value: f32::INFINITY, late: true };
+    let error = train(&mut config, &[(2, fault)]).0.unwrap_err();
+    assert!(error.exit_code() == 4 && error.to_string().contains("step 2 were not finite"), "{error}");
+    // The gradient was spoilt from outside, so the step run again shows nothing.
+    assert!(error.to_string().contains("the GPU may be at fault"), "{error}");
+}

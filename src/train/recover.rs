@@ -1,0 +1,135 @@
+//! What a run does when its GPU or its numbers fail: back to the last good checkpoint, and on.
+//!
+//! A lost GPU is opened again and the run goes on as if it had been stopped and resumed there: the same bits. After
+//! three steps in a row whose loss or gradients were not finite, the run goes on from the checkpoint with the data that
+//! follow those steps. Neither goes on for ever: see [`MAX_LOSSES`] and [`MAX_ROLLBACKS`].
+
+use super::diagnose::describe;
+use super::state::Start;
+use super::{Outcome, Run, Summary};
+use crate::checkpoint::{RunLock, Store};
+use crate::config::RunConfig;
+use crate::data::Dataset;
+use crate::error::{Error, Result, tell};
+use crate::gpu::engine::Engine;
+use std::sync::atomic::AtomicBool;
+
+/// Losses of the GPU, without a checkpoint saved between them, that end a run.
+pub const MAX_LOSSES: u32 = 3;
+/// Returns to a checkpoint because of bad steps that end a run.
+pub const MAX_ROLLBACKS: u32 = 3;
+
+/// A run and where it may start again.
+pub struct Job<'a> {
+    /// Every setting.
+    pub config: &'a RunConfig,
+    /// What it trains on.
+    pub data: &'a Dataset,
+    /// The state it started from, for when there is no checkpoint of it yet.
+    pub origin: &'a dyn Fn() -> Result<Start>,
+    /// Set when the run is to save and stop.
+    pub stop: &'a AtomicBool,
+}
+
+impl Job<'_> {
+    /// Trains from `start`. A GPU that is lost is opened again by `reopen`, which gives an engine for the same adapter and
+    /// driver with the same kernels.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors, also after
+    /// [`MAX_LOSSES`].
+    pub fn run(
+        &self,
+        mut engine: Engine,
+        reopen: &dyn Fn() -> Result<Engine>,
+        mut start: Start,
+        lock: &mut RunLock,
+    ) -> Result<Summary> {
+        let (mut rollbacks, mut losses, mut reached) = (0, 0, start.step);
+        loop {
+            let why = match self.attempt(&engine, start, lock, &mut rollbacks) {
+                Err(Error::Lost(why)) => why,
+                other => return other,
+            };
+            start = self.last_good()?;
+            losses = if start.step > reached { 1 } else { losses + 1 };
+            reached = start.step;
+            if losses >= MAX_LOSSES {
+                return Err(Error::device(format!(
+                    "the GPU was lost {losses} times in a row, the last time because {why}; what was saved is intact: go on \
+                     with --resume {}, with a smaller batch_size, --polite, or on another adapter",
+                    self.config.out_dir.display()
+                )));
+            }
+            tell(format_args!("warning: {why}; opening the GPU again and going on from step {}", start.step));
+            // A device is closed before it is opened again: some drivers give a GPU to one at a time.
+            let adapter = engine.gpu.describe();
+            drop(engine);
+            engine = reopen()?;
+            if engine.gpu.describe() != adapter {
+                return Err(Error::device(format!(
+                    "the GPU \"{adapter}\" was lost and did not come back; what was saved is intact: go on with --resume {}",
+                    self.config.out_dir.display()
+                )));
+            }
+        }
+    }
+
+    /// As [`Job::run`], but a lost GPU is an error.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Lost`].
+    pub fn run_on(&self, engine: &Engine, start: Start, lock: &mut RunLock) -> Result<Summary> {
+        self.attempt(engine, start, lock, &mut 0)
+    }
+
+    /// Until the end or a lost GPU; goes back to a checkpoint where steps went bad.
+    fn attempt(&self, engine: &Engine, mut start: Start, lock: &mut RunLock, rollbacks: &mut u32) -> Result<Summary> {
+        let mut note = None;
+        loop {
+            let mut run = Run::new(engine, self.config, self.data, start, lock)?;
+            if let Some(note) = note.take() {
+                run.metrics.write(&note)?;
+            }
+            let bad = match run.go(self.stop)? {
+                Outcome::Done => return run.finish(),
+                Outcome::Bad(step) => step,
+            };
+            *rollbacks += 1;
+            if *rollbacks >= MAX_ROLLBACKS {
+                let found = run.diagnose(bad)?;
+                return Err(Error::Diverged(format!(
+                    "loss or gradients were not finite for three steps in a row, the last at step {bad}, after {} returns \
+                     to a checkpoint; {}; no such step was stored; lower train.lr (it is {}) or raise \
+                     train.warmup_fraction, and resume from the last checkpoint or start again",
+                    *rollbacks - 1,
+                    describe(found.as_ref()),
+                    self.config.train.lr
+                )));
+            }
+            let accum = run.trainer()?.grad_accum() as u64;
+            drop(run);
+            start = self.last_good()?;
+            // The data of the steps that are taken again, up to the bad ones, are stepped over.
+            let skipped = (bad + 1 - start.step) * accum;
+            start.data_offset += skipped;
+            tell(format_args!(
+                "warning: loss or gradients were not finite for three steps in a row, the last at step {bad}; going back to \
+                 step {} and over the {skipped} batches of the steps since",
+                start.step
+            ));
+            note = Some(serde_json::json!({
+                "kind": "rollback", "from_step": bad, "to_step": start.step, "skipped_batches": skipped,
+            }));
+        }
+    }
+
+    /// The newest valid checkpoint of this run, or where it started.
+    fn last_good(&self) -> Result<Start> {
+        let latest = Store::new(&self.config.out_dir).latest()?;
+        match latest.found {
+            Some((_, checkpoint)) => Ok(Start::resumed(checkpoint)?.0),
+            None => (self.origin)(),
+        }
+    }
+}
