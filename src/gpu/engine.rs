@@ -3,14 +3,17 @@
 //! An [`Engine`] compiles each kernel once and keeps it; a [`Program`] is a flat list of dispatches,
 //! replayed as often as wanted. The engine does not know what a tensor means.
 
+use super::block::Allocation;
+pub use super::block::Block;
 use super::choices::{Ability, Choices};
 use super::device::Gpu;
 use super::flight::{Pace, Pulse};
 use super::kernel::{Access, Kernel};
+use super::program::Step;
+pub use super::program::{BYTE_COST, Dispatch, Program};
 use super::shader;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -26,140 +29,6 @@ const GUARD_WORDS: u64 = 64;
 const WRITE_PIECE: usize = 64 << 20;
 /// Bytes of the staging buffer all reads go through.
 const STAGING_BYTES: u64 = 1 << 20;
-
-/// A buffer that is counted while it lives.
-#[derive(Debug)]
-struct Allocation {
-    buffer: wgpu::Buffer,
-    bytes: u64,
-    counter: Arc<AtomicU64>,
-}
-
-impl Drop for Allocation {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// A piece of device memory bound as one tensor; freed with its last clone.
-#[derive(Debug, Clone)]
-pub struct Block {
-    allocation: Arc<Allocation>,
-    /// Where it starts in the buffer.
-    offset: u64,
-    bytes: u64,
-    bound: u64,
-}
-
-impl Block {
-    /// Size of the tensor in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The buffer it is in, and where it starts there.
-    pub(super) fn place(&self) -> (&wgpu::Buffer, u64) {
-        (&self.allocation.buffer, self.offset)
-    }
-
-    /// The same memory holding a smaller tensor.
-    pub fn sized(&self, bytes: u64) -> Self {
-        self.part(0, bytes)
-    }
-
-    /// A range of this memory as a tensor of its own; `offset` in bytes, a multiple of 256 where it is bound.
-    pub fn part(&self, offset: u64, bytes: u64) -> Self {
-        let bound = bytes.max(4).next_multiple_of(4);
-        Self { allocation: self.allocation.clone(), offset: self.offset + offset, bytes, bound }
-    }
-}
-
-/// One dispatch to prepare.
-pub struct Dispatch {
-    /// What runs.
-    pub kernel: &'static Kernel,
-    /// Uniform block at binding 0, a multiple of 16 bytes.
-    pub dims: Vec<u32>,
-    /// Bindings 1, 2, ...
-    pub blocks: Vec<Block>,
-    /// Workgroups along x.
-    pub groups: u32,
-    /// About how long it takes, in floating-point operations: a byte moved counts for [`BYTE_COST`].
-    pub cost: f64,
-}
-
-/// Floating-point operations in the time of a byte: what GPUs and software drivers have in common, within a factor of
-/// two.
-pub const BYTE_COST: f64 = 16.0;
-/// The same for starting a dispatch.
-const DISPATCH_COST: f64 = 5e5;
-
-/// A dispatch ready to be replayed.
-struct Step {
-    pipeline: wgpu::ComputePipeline,
-    bindings: wgpu::BindGroup,
-    groups: u32,
-    cost: f64,
-    kernel: Option<&'static Kernel>,
-}
-
-/// A list of dispatches ready to be replayed.
-pub struct Program {
-    steps: Vec<Step>,
-    uniforms: Block,
-}
-
-impl Program {
-    /// Device memory of its uniform blocks.
-    pub fn uniform_bytes(&self) -> u64 {
-        self.uniforms.bytes
-    }
-
-    /// Dispatches of one run.
-    pub fn dispatches(&self) -> usize {
-        self.steps.len()
-    }
-
-    /// A program of one dispatch of `groups` workgroups along x, prepared elsewhere.
-    pub(super) fn single(
-        pipeline: wgpu::ComputePipeline,
-        bindings: wgpu::BindGroup,
-        groups: u32,
-        uniforms: Block,
-    ) -> Self {
-        Self { steps: vec![Step { pipeline, bindings, groups, cost: 0.0, kernel: None }], uniforms }
-    }
-
-    /// Appends its dispatches to an open pass.
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        encode(&self.steps, pass);
-    }
-
-    /// Appends some of its dispatches, as a pass.
-    pub(super) fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
-        let steps = self.steps.get(range).unwrap_or_default();
-        encode(steps, &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-    }
-
-    /// The cost of each dispatch from number `first` on, see [`Dispatch::cost`].
-    pub(super) fn costs(&self, first: usize) -> impl Iterator<Item = f64> {
-        self.steps.iter().skip(first).map(|step| step.cost + DISPATCH_COST)
-    }
-
-    /// Of one dispatch.
-    pub(super) fn kernel_name(&self, dispatch: usize) -> String {
-        let kernel = self.steps.get(dispatch).and_then(|step| step.kernel);
-        kernel.map_or_else(|| "a kernel".to_owned(), Kernel::name)
-    }
-}
-
-fn encode(steps: &[Step], pass: &mut wgpu::ComputePass<'_>) {
-    for step in steps {
-        pass.set_pipeline(&step.pipeline);
-        pass.set_bind_group(0, &step.bindings, &[]);
-        pass.dispatch_workgroups(step.groups, 1, 1);
-    }
-}
 
 type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 

@@ -209,7 +209,7 @@ mod tests {
         for _ in 0..100 {
             pace.learn(1e9, Duration::from_millis(10));
         }
-        assert_eq!(pace.cut(costs.into_iter()), [0..7]);
+        assert_eq!(pace.cut(costs.into_iter()).len(), 1);
         pace.learn(1e9, Duration::from_millis(500));
         assert_eq!(pace.cut(costs.into_iter()).len(), 7, "slower pieces are believed at once");
     }

@@ -1,6 +1,7 @@
 //! The only room that knows wgpu: adapters, the device, buffers, pipelines, dispatches.
 
 pub mod adapter;
+pub mod block;
 pub mod choices;
 pub mod custom;
 pub mod device;
@@ -9,6 +10,7 @@ pub mod facts;
 pub mod flight;
 pub mod kernel;
 pub mod listing;
+pub mod program;
 pub mod reading;
 pub mod shader;
 pub mod timing;
