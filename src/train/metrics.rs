@@ -7,7 +7,7 @@
 
 use crate::checkpoint::{Sink, Storage, replace};
 use crate::error::{Error, Result, tell};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ impl Metrics {
     }
 }
 
-/// The lines whose step is below `step`, and those without a step. What is not JSON is dropped: without a word at the
+/// The lines whose step is below `step`, and those without a step. What is no JSON object is dropped: without a word at the
 /// end, where a crash cut short or lost what is done again now, and with a warning among the lines that are kept.
 fn lines_before(storage: &dyn Storage, path: &Path, step: u64) -> Result<String> {
     let io = |e| Error::io("read", path, &e);
@@ -65,8 +65,9 @@ fn lines_before(storage: &dyn Storage, path: &Path, step: u64) -> Result<String>
     let text = String::from_utf8_lossy(&bytes);
     let (mut kept, mut damaged, mut damaged_last) = (String::new(), 0, 0);
     for line in text.lines() {
-        match serde_json::from_str::<Value>(line) {
-            Ok(value) if value.get("step").and_then(Value::as_u64).is_none_or(|s| s < step) => {
+        // An object, because what a loss of power leaves may contain a line that is a number.
+        match serde_json::from_str::<Map<String, Value>>(line) {
+            Ok(fields) if fields.get("step").and_then(Value::as_u64).is_none_or(|s| s < step) => {
                 kept.extend([line, "\n"]);
                 damaged += std::mem::take(&mut damaged_last);
             }
@@ -97,7 +98,8 @@ mod tests {
         let path = dir.path().join("metrics.jsonl");
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(whole.iter().filter(|&&byte| byte == b'\n').count(), 5, "every line is in the file at once");
-        let torn: [&[u8]; 4] = [b"", b"{\"kind\": \"tra", b"{\"kind\": \"tra\xc3", b"\0\0\0\0\0"];
+        let torn: [&[u8]; 5] =
+            [b"", b"{\"kind\": \"tra", b"{\"kind\": \"tra\xc3", b"\0\0\0\0\0", b"\xff\n7\n\"x\"\nnull"];
         for tail in torn {
             std::fs::write(&path, [&whole[..], tail].concat()).unwrap();
             drop(Metrics::open(&Files, dir.path(), 2).unwrap());

@@ -4,7 +4,7 @@
 use crate::checkpoint;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokenformer::checkpoint::{Checkpoint, Keep, Store, Verdict, verify};
 
 /// A run with two checkpoints; the newer one's path and bytes.
@@ -20,7 +20,7 @@ fn two() -> (tempfile::TempDir, Store, PathBuf, Vec<u8>) {
 }
 
 #[track_caller]
-fn seen(store: &Store, path: &PathBuf, what: &str) {
+fn seen(store: &Store, path: &Path, what: &str) {
     let error = Checkpoint::read(path).map(drop).expect_err(what).to_string();
     assert!(error.contains("step-00000002.safetensors"), "{what}: {error}");
     assert!(verify(path) != Ok(Verdict::Intact), "{what}");
