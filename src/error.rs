@@ -77,10 +77,37 @@ pub fn tell(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A file's name may hold line breaks; a message is one line all the same.
+/// What a file says, or its name, may hold line breaks, commands to the terminal and any length; a message is one line
+/// all the same. The middle of a long one is left out: the thing comes first, the remedy last.
 fn one_line(sentence: impl Into<String>) -> String {
+    const HALF: usize = 480;
     let sentence = sentence.into();
-    if sentence.contains(['\n', '\r']) { sentence.replace('\n', "\\n").replace('\r', "\\r") } else { sentence }
+    if sentence.len() <= 2 * HALF && !sentence.contains(char::is_control) {
+        return sentence;
+    }
+    let mut rest = sentence.chars();
+    let (mut head, mut tail) = (String::new(), Vec::new());
+    while head.len() < HALF
+        && let Some(c) = rest.next()
+    {
+        head.push_str(&visible(c));
+    }
+    let mut len = 0;
+    while len < HALF
+        && let Some(c) = rest.next_back()
+    {
+        tail.push(visible(c));
+        len += tail.last().map_or(0, String::len);
+    }
+    if rest.next().is_some() {
+        head.push_str("...");
+    }
+    head.extend(tail.into_iter().rev());
+    head
+}
+
+fn visible(c: char) -> String {
+    if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }
 }
 
 /// The operating system's own words, without Rust's "(os error 2)".
@@ -104,5 +131,25 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         let hostile = Error::io("read", Path::new("a\nb"), &cause).to_string();
         assert_eq!(hostile, "cannot read a\\nb: no such file or directory");
+        assert_eq!(Error::usage("a\u{1b}[31m\tb").to_string(), "a\\u{1b}[31m\\tb");
+    }
+
+    #[test]
+    fn the_middle_of_a_flood_is_left_out() {
+        let kept = |text: &str| Error::input(text).to_string();
+        for n in 1..3000 {
+            let (long, wide) = ("x".repeat(n), "\u{7}\u{20ac}".repeat(n));
+            assert_eq!(kept(&long) == long, n <= 960, "{n}");
+            let text = kept(&format!("first {wide} last"));
+            assert!(
+                text.starts_with("first \\u{7}\u{20ac}") && text.ends_with("\u{20ac} last") && text.len() < 1000,
+                "{n}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_of_what_fits() {
+        assert_eq!(Error::input("\n".repeat(480)).to_string(), "\\n".repeat(480));
     }
 }
