@@ -4,40 +4,54 @@
 //! the table, the key and the nearest key there is. Values are judged by [`RunConfig::validate`], after the
 //! last override.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use toml::{Table, Value};
 
 use super::{
     DataConfig, GrowthConfig, GrowthPolicy, InitKeys, InitValues, ModelConfig, OptimizerRule, RunConfig, TauRule,
-    TrainRule,
+    TrainRule, size,
 };
 use crate::error::{Error, Result};
 
 impl RunConfig {
-    /// Reads a configuration file; see [`Self::from_toml`].
+    /// Reads a configuration file; see [`Self::from_bytes`].
     ///
     /// # Errors
-    /// An input error when the file cannot be read as UTF-8 text or is not a configuration.
+    /// As [`Self::from_bytes`], and a file that cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|cause| match cause.kind() {
-            std::io::ErrorKind::InvalidData => Error::input(format!(
-                "{} is not UTF-8 text, as a TOML file must be: give another --config",
-                path.display()
-            )),
-            _ => Error::input(format!("{}; give another --config", Error::io("read", path, &cause))),
+        let mut bytes = Vec::new();
+        // One byte more than is allowed shows that there are more, also where there is no end, as in /dev/zero.
+        File::open(path)
+            .and_then(|file| file.take(size::MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|cause| Error::input(format!("{}; give another --config", Error::io("read", path, &cause))))?;
+        Self::from_bytes(&bytes, &path.display().to_string())
+    }
+
+    /// Reads the bytes of a configuration file; see [`Self::from_toml`].
+    ///
+    /// # Errors
+    /// As [`Self::from_toml`], and bytes that are not UTF-8.
+    pub fn from_bytes(bytes: &[u8], origin_name: &str) -> Result<Self> {
+        size::check_bytes(bytes.len()).map_err(|reason| Error::input(format!("{origin_name} {reason}")))?;
+        let text = str::from_utf8(bytes).map_err(|_| {
+            Error::input(format!("{origin_name} is not UTF-8 text, as a TOML file must be: give another --config"))
         })?;
-        Self::from_toml(&text, &path.display().to_string())
+        Self::from_toml(text, origin_name)
     }
 
     /// Reads `text`, whose tables override the preset named by its top-level `preset` key, or the defaults.
     /// A `[[growth]]` list replaces the preset's. Not yet validated: flags may still change it.
     ///
     /// # Errors
-    /// An input error, led by `origin_name`, on broken TOML, an unknown key (with the nearest one), a value
+    /// An input error, led by `origin_name`, on too much or broken TOML, an unknown key (with the nearest one), a value
     /// of the wrong type, or an unknown name of a preset or choice.
     pub fn from_toml(text: &str, origin_name: &str) -> Result<Self> {
         let led = |sentence: String| Error::input(format!("{origin_name}: {sentence}"));
+        size::check(text).map_err(|reason| Error::input(format!("{origin_name} {reason}")))?;
         let mut given: Table = text.parse().map_err(|cause| led(syntax(text, &cause)))?;
         let base = match given.remove("preset") {
             None => Self::default(),
@@ -50,10 +64,14 @@ impl RunConfig {
     /// The complete configuration as TOML that [`Self::from_toml`] reads back equal.
     ///
     /// # Errors
-    /// A usage error when a path is not UTF-8 or the seed is above `i64::MAX`: TOML can hold neither.
+    /// A usage error when a path is not UTF-8 or the seed is above `i64::MAX`, as TOML can hold neither, or when it
+    /// would be longer than what can be read.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self)
-            .map_err(|cause| Error::usage(format!("the configuration cannot be written as TOML: {}", one_line(&cause))))
+        let text = toml::to_string(self).map_err(|cause| {
+            Error::usage(format!("the configuration cannot be written as TOML: {}", one_line(&cause)))
+        })?;
+        size::check(&text).map_err(|reason| Error::usage(format!("the configuration as TOML {reason}")))?;
+        Ok(text)
     }
 
     /// Applies `table.key=value`, as given to `--set`. The value is TOML; quotes around text may be left out.
@@ -66,8 +84,10 @@ impl RunConfig {
         let Some((path, value)) = assignment.split_once('=') else {
             return Err(led("an override is written table.key=value, such as train.lr=3e-4".to_owned()));
         };
-        let keys: Vec<&str> = path.trim().split('.').collect();
-        let wants_text = matches!(lookup(&template().map_err(led)?, &keys), Some(Value::String(_)));
+        size::check(value).map_err(|reason| led(format!("the value {reason}")))?;
+        // No key is this deep, so what is left out changes nothing.
+        let keys: Vec<&str> = path.trim().split('.').take(DEEPEST).collect();
+        let wants_text = matches!(lookup(template().map_err(led)?, &keys), Some(Value::String(_)));
         let value = value.trim();
         let value = match value.parse::<Value>() {
             Ok(parsed) if parsed.is_str() || !wants_text => parsed,
@@ -91,15 +111,23 @@ impl RunConfig {
     /// `self` with the keys of `given` over it, or a sentence saying what is wrong with `given`.
     fn overridden(&self, given: Table) -> Result<Self, String> {
         let template = template()?;
-        check(&given, &template, &template, "")?;
+        check(&given, template, template, "")?;
         let mut merged = Table::try_from(self).map_err(|cause| one_line(&cause))?;
         merge(&mut merged, given);
         merged.try_into().map_err(|cause| one_line(&cause))
     }
 }
 
+/// More keys than any setting has tables above it.
+const DEEPEST: usize = 8;
+
 /// A configuration in which every setting is present: what the keys are, and the type of each.
-fn template() -> Result<Table, String> {
+fn template() -> Result<&'static Table, String> {
+    static TEMPLATE: LazyLock<Result<Table, String>> = LazyLock::new(complete);
+    TEMPLATE.as_ref().map_err(Clone::clone)
+}
+
+fn complete() -> Result<Table, String> {
     let growth = GrowthConfig {
         at_step: 1,
         qkv_slot_num: Some(1),
@@ -232,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_template_has_every_key() {
-        let template: RunConfig = template().unwrap().try_into().unwrap();
+        let template: RunConfig = template().unwrap().clone().try_into().unwrap();
         let json = serde_json::to_string(&template).unwrap();
         assert!(!json.contains("null"), "a setting without a value has no type to check: {json}");
     }
@@ -289,11 +317,30 @@ mod tests {
 
     #[test]
     fn broken_toml_is_one_sentence_with_its_line() {
-        for text in ["[train]\nlr = = 3", "[train]\nlr = 99999999999999999999x", "a = \"", &"[".repeat(10_000)] {
+        for text in ["[train]\nlr = = 3", "[train]\nlr = 99999999999999999999x", "a = \"", &"[".repeat(300)] {
             let sentence = refusal(text);
             assert!(sentence.contains("is not TOML") && !sentence.contains('\n'), "{sentence}");
         }
         assert!(refusal("[train]\nlr = = 3").starts_with("run.toml: line 2 "));
+    }
+
+    #[test]
+    fn too_much_is_refused_before_it_is_parsed() {
+        let limit = "has more than 65536 bytes";
+        assert!(refusal(&" ".repeat(70_000)).starts_with(&format!("run.toml {limit}")));
+        // 65537 bytes end inside a character, which is not what is wrong with them.
+        let cut = RunConfig::from_bytes(&"\u{e9}".repeat(70_000).as_bytes()[..size::MAX_BYTES + 1], "run.toml");
+        assert!(cut.unwrap_err().to_string().contains(limit));
+        if cfg!(unix) {
+            let endless = RunConfig::read(Path::new("/dev/zero")).unwrap_err().to_string();
+            assert!(endless.starts_with(&format!("/dev/zero {limit}")), "{endless}");
+        }
+        let mut run = RunConfig::default();
+        run.train.sample_prompt = "x".repeat(size::MAX_BYTES);
+        assert!(run.validate().unwrap_err().to_string().contains(limit));
+        // As nested tables, these would be too deep for the stack.
+        let deep = run.apply_override(&("a.".repeat(1_000_000) + "a=1")).unwrap_err().to_string();
+        assert!(deep.contains("unknown key \"a\" at the top level"), "{deep}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod growth;
 mod model;
 mod params;
 mod preset;
+mod size;
 mod train;
 
 pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
@@ -63,7 +64,9 @@ impl RunConfig {
         self.model.validate()?;
         self.train.validate(&self.model)?;
         self.data.validate()?;
-        self.stages().map(drop)
+        self.stages()?;
+        // A run whose settings could not be read again could not be taken up again.
+        self.to_toml().map(drop)
     }
 
     /// The model of each stage of the run: as it starts, then after each growth.
@@ -115,20 +118,21 @@ fn in_range(name: &str, value: usize, min: usize, max: usize) -> Result<()> {
     })
 }
 
-/// Finite and above zero.
+/// Above zero, also as the device has it: in 32 bits, and with numbers below the normal ones taken as 0.
 fn positive(name: &str, value: f64) -> Result<()> {
-    require(value.is_finite() && value > 0.0, || {
-        format!("{name} is {value}, but must be a finite number above 0: change it or leave it out for the default")
+    require((value as f32).is_normal() && value > 0.0, || {
+        format!(
+            "{name} is {value:e}, but must be between {:e} and {:e}, as the device computes in 32 bits: change it or \
+             leave it out for the default",
+            f32::MIN_POSITIVE,
+            f32::MAX
+        )
     })
 }
 
-/// Finite and not below zero.
+/// 0, or as [`positive`].
 fn not_negative(name: &str, value: f64) -> Result<()> {
-    require(value.is_finite() && value >= 0.0, || {
-        format!(
-            "{name} is {value}, but must be a finite number of at least 0: change it or leave it out for the default"
-        )
-    })
+    if value == 0.0 { Ok(()) } else { positive(name, value).map_err(|error| Error::usage(format!("{error}, or 0"))) }
 }
 
 /// In 0..=1.

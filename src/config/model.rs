@@ -268,11 +268,12 @@ impl ModelConfig {
         let fits = |&heads: &usize| {
             let other = Self { num_attention_heads: heads, ..self.clone() };
             let rotates = other.rotary_width() > 0 || self.rotary_pct == 0.0;
-            let pairs = other.rotary_width().is_multiple_of(2);
-            other.heads_divide() && other.head_width() <= MAX_HEAD_WIDTH && rotates && pairs
+            rotates && other.rotary_width().is_multiple_of(2)
         };
-        let below = (1..self.num_attention_heads.min(self.hidden_size + 1)).rev().find(fits);
-        let above = (self.num_attention_heads.saturating_add(1)..=self.hidden_size).find(fits);
+        let widths = (1..=MAX_HEAD_WIDTH).filter(|&width| self.hidden_size.is_multiple_of(width));
+        let heads: Vec<usize> = widths.map(|width| self.hidden_size / width).filter(fits).collect();
+        let below = heads.iter().filter(|&&heads| heads < self.num_attention_heads).max();
+        let above = heads.iter().filter(|&&heads| heads > self.num_attention_heads).min();
         match (below, above) {
             (Some(below), Some(above)) => format!("use num_attention_heads {below} or {above}"),
             (Some(heads), None) | (None, Some(heads)) => format!("use num_attention_heads {heads}"),

@@ -211,7 +211,8 @@ impl TrainConfig {
         not_negative("sample_temperature", self.sample_temperature)?;
         positive("adam_eps", self.adam_eps)?;
         for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            require((0.0..1.0).contains(&beta), || {
+            // In 32 bits, where the device divides by 1 - beta.
+            require((0.0..1.0).contains(&beta) && (beta as f32) < 1.0, || {
                 format!("{name} is {beta}, but must be at least 0 and below 1: the usual values are 0.9 and 0.95")
             })?;
         }
@@ -224,10 +225,6 @@ impl TrainConfig {
 
     fn validate_schedule(&self) -> Result<()> {
         positive("lr", self.lr)?;
-        // The device computes in 32 bits, where a larger one is infinite.
-        require(self.lr <= f64::from(f32::MAX), || {
-            format!("lr is {:e}, but must be at most {:e}: usual values are 1e-4 to 1e-2", self.lr, f32::MAX)
-        })?;
         not_negative("min_lr", self.min_lr)?;
         require(self.min_lr <= self.lr, || {
             format!("min_lr {} is above lr {}: lower min_lr, usually to a tenth of lr", self.min_lr, self.lr)
@@ -317,9 +314,16 @@ mod tests {
     #[test]
     fn rates_and_fractions_make_sense() {
         assert!(refusal(|t| t.lr = 0.0).contains("lr is 0"));
-        assert!(refusal(|t| t.lr = 1e39).contains("lr is 1e39, but must be at most 3.4028235e38"));
+        assert!(refusal(|t| t.lr = 1e39).contains("lr is 1e39, but must be between 1.1754944e-38 and 3.4028235e38"));
         assert!(refusal(|t| t.min_lr = 0.5).contains("min_lr 0.5 is above lr 0.001"));
         assert!(refusal(|t| t.beta2 = 1.0).contains("beta2 is 1"));
+        assert!(refusal(|t| t.beta1 = 1.0 - 1e-9).contains("beta1 is 0.999999999"));
+        assert!(refusal(|t| t.adam_eps = 1e-60).contains("adam_eps is 1e-60, but must be between 1.1754944e-38"));
+        // 0 would turn clipping off.
+        assert!(
+            refusal(|t| t.grad_clip = 1e-60).contains("grad_clip is 1e-60")
+                && refusal(|t| t.grad_clip = -1.0).ends_with(", or 0")
+        );
         assert!(refusal(|t| t.warmup_fraction = 1.1).contains("warmup_fraction is 1.1"));
         assert!(refusal(|t| t.seed = u64::MAX).contains("seed is 18446744073709551615"));
         let wsd = |t: &mut TrainConfig| (t.lr_schedule, t.decay_fraction) = (LrSchedule::Wsd, 0.96);
