@@ -25,6 +25,7 @@ pub use batch::{Batch, EvalBatch, TokenIndex, all_windows, token_index, train_ba
 pub use corpus::{DEFAULT_SENTENCES, builtin, builtin_with};
 pub use grammar::Grammar;
 pub use open::{open, open_with};
+pub use shard::ShardView;
 pub use source::TokenSource;
 pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
 

@@ -35,6 +35,15 @@ pub struct Shard {
     vocab: usize,
 }
 
+/// The tokens in the bytes of a token shard.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardView<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    layout: Layout,
+    vocab: usize,
+}
+
 /// Where the tokens are in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
@@ -50,41 +59,63 @@ impl Shard {
     /// Opens the shard at `path`, whose tokens are to be below `vocab`.
     ///
     /// # Errors
-    /// Missing, not a file, empty, an unknown version, a size that does not fit the header, or a token in a
-    /// sample of it that is not below the vocabulary.
+    /// Missing or not a file, and as [`ShardView::new`].
     pub fn open(path: &Path, vocab: usize) -> Result<Self> {
         let missing =
             |cause| Error::input(format!("{}; name a token shard with --data", Error::io("open", path, &cause)));
         // Asked of the path first, because opening a pipe would wait for its writer.
         let metadata = std::fs::metadata(path).map_err(missing)?;
-        let refuse = |reason: &str| Err(Error::input(format!("{} {reason}", path.display())));
         if !metadata.is_file() {
-            return refuse("is not a regular file; a token shard is mapped into memory");
+            let path = path.display();
+            return Err(Error::input(format!("{path} is not a regular file; a token shard is mapped into memory")));
         }
+        // No system maps a file of no bytes.
         if metadata.len() == 0 {
-            return refuse("is empty; a token shard needs at least one token");
+            return Err(empty(path));
         }
         let file = File::open(path).map_err(missing)?;
         let map = map(&file).map_err(|cause| Error::io("map", path, &cause))?;
-        match layout(&map) {
-            Ok(layout) => {
-                let shard = Self { path: path.to_owned(), map, layout, vocab };
-                shard.check_sample().map(|()| shard)
-            }
-            Err(reason) => refuse(&reason),
-        }
-    }
-
-    fn check_sample(&self) -> Result<()> {
-        let pieces = self.len().min(SAMPLED).div_ceil(PIECE).max(1);
-        let piece = PIECE.min(self.len());
-        // The first piece begins the file, the last one ends it.
-        let start = |i: usize| (self.len() - piece) as u128 * i as u128 / (pieces - 1).max(1) as u128;
-        (0..pieces).try_for_each(|i| self.window(start(i) as usize, piece).map(drop))
+        let layout = ShardView::new(path, &map, vocab)?.layout;
+        Ok(Self { path: path.to_owned(), map, layout, vocab })
     }
 
     /// Number of tokens.
     pub fn len(&self) -> usize {
+        self.layout.len
+    }
+
+    /// Tokens `start..start + len`; errors as [`ShardView::window`].
+    pub fn window(&self, start: usize, len: usize) -> Result<Vec<u32>> {
+        let Self { path, map, layout, vocab } = self;
+        ShardView { path, bytes: map, layout: *layout, vocab: *vocab }.window(start, len)
+    }
+}
+
+impl<'a> ShardView<'a> {
+    /// The tokens in `bytes`, the contents of the shard at `path`; they are to be below `vocab`.
+    ///
+    /// # Errors
+    /// No tokens, an unknown version, a size that does not fit the header, or a token in a sample that is not below the
+    /// vocabulary.
+    pub fn new(path: &'a Path, bytes: &'a [u8], vocab: usize) -> Result<Self> {
+        let layout = layout(bytes).map_err(|reason| Error::input(format!("{} {reason}", path.display())))?;
+        if layout.len == 0 {
+            return Err(empty(path));
+        }
+        let view = Self { path, bytes, layout, vocab };
+        view.check_sample().map(|()| view)
+    }
+
+    fn check_sample(&self) -> Result<()> {
+        let pieces = self.count().min(SAMPLED).div_ceil(PIECE);
+        let piece = PIECE.min(self.count());
+        // The first piece begins the file, the last one ends it.
+        let start = |i: usize| (self.count() - piece) as u128 * i as u128 / (pieces - 1).max(1) as u128;
+        (0..pieces).try_for_each(|i| self.check(start(i) as usize, self.bytes_of(start(i) as usize, piece)?))
+    }
+
+    /// Number of tokens, at least 1.
+    pub fn count(&self) -> usize {
         self.layout.len
     }
 
@@ -93,30 +124,47 @@ impl Shard {
     /// # Errors
     /// A range outside the shard, or a token that is not below the vocabulary.
     pub fn window(&self, start: usize, len: usize) -> Result<Vec<u32>> {
+        let bytes = self.bytes_of(start, len)?;
+        self.check(start, bytes)?;
+        Ok(self.tokens(bytes).collect())
+    }
+
+    /// The bytes of tokens `start..start + len`.
+    fn bytes_of(&self, start: usize, len: usize) -> Result<&'a [u8]> {
         let Layout { offset, width, len: total } = self.layout;
-        let bytes = start
+        start
             .checked_add(len)
             .filter(|&end| end <= total)
-            .and_then(|end| self.map.get(offset + start * width..offset + end * width))
+            .and_then(|end| self.bytes.get(offset + start * width..offset + end * width))
             .ok_or_else(|| {
                 let name = self.path.display();
                 Error::input(format!("{name} has {total} tokens, tokens {start}..{start}+{len} were asked for"))
-            })?;
-        let tokens: Vec<u32> = bytes
-            .chunks_exact(width)
-            .map(|token| token.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte)))
-            .collect();
-        match tokens.iter().position(|&token| token as usize >= self.vocab) {
-            None => Ok(tokens),
-            Some(at) => Err(self.outside(start + at, tokens.get(at).copied().unwrap_or_default())),
-        }
+            })
     }
 
-    fn outside(&self, position: usize, token: u32) -> Error {
-        let (name, vocab) = (self.path.display(), self.vocab);
-        let sentence = format!("{name} has token {token} at position {position}, but vocab_size is {vocab}");
-        Error::input(sentence + "; set vocab_size to that of the tokenizer which made the file")
+    fn tokens(&self, bytes: &'a [u8]) -> impl Iterator<Item = u32> + use<'a> {
+        let narrow = if self.layout.width == 2 { bytes } else { &[] };
+        let wide = if self.layout.width == 2 { &[] } else { bytes };
+        let narrow = narrow.as_chunks().0.iter().map(|&two| u32::from(u16::from_le_bytes(two)));
+        narrow.chain(wide.as_chunks().0.iter().map(|&four| u32::from_le_bytes(four)))
     }
+
+    /// Every token in `bytes`, which are those from `start` on, is in the vocabulary.
+    fn check(&self, start: usize, bytes: &'a [u8]) -> Result<()> {
+        let outside = |token: u32| token as usize >= self.vocab;
+        match self.tokens(bytes).enumerate().find(|&(_, token)| outside(token)) {
+            None => Ok(()),
+            Some((at, token)) => {
+                let (name, vocab, position) = (self.path.display(), self.vocab, start + at);
+                let sentence = format!("{name} has token {token} at position {position}, but vocab_size is {vocab}");
+                Err(Error::input(sentence + "; set vocab_size to that of the tokenizer which made the file"))
+            }
+        }
+    }
+}
+
+fn empty(path: &Path) -> Error {
+    Error::input(format!("{} is empty; a token shard needs at least one token", path.display()))
 }
 
 /// Maps a file for reading.
@@ -193,6 +241,7 @@ mod tests {
         let body = [0_u8; 6];
         for (file, said) in [
             (vec![], "is empty"),
+            (llmc(MAGIC_U16, 1, 0, &[]), "is empty"),
             (vec![1, 2, 3], "has 3 bytes"),
             (MAGIC_U16.to_le_bytes().to_vec(), "header takes 1024"),
             (llmc(MAGIC_U16, 2, 3, &body), "version 2"),

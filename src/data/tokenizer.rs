@@ -37,7 +37,7 @@ impl CharTokenizer {
     /// No characters at all, or more than [`MAX_CHARS`] distinct ones.
     pub fn of(texts: &[&str]) -> Result<Self> {
         let distinct: std::collections::BTreeSet<char> = texts.iter().flat_map(|text| text.chars()).collect();
-        Self::checked(distinct.into_iter().collect())
+        Self::checked(distinct.into_iter())
     }
 
     /// The characters; a token is an index into them.
@@ -45,23 +45,27 @@ impl CharTokenizer {
         &self.chars
     }
 
-    fn checked(chars: Vec<char>) -> Result<Self> {
+    /// Takes no more of `list` than a vocabulary may have, so that a list of any length costs nothing.
+    fn checked(list: impl Iterator<Item = char>) -> Result<Self> {
+        let mut chars: Vec<char> = Vec::new();
+        for b in list {
+            if let Some(a) = chars.last().copied().filter(|&a| a >= b) {
+                let (a, b) = (a.escape_debug(), b.escape_debug());
+                let sentence = format!("a character vocabulary lists '{b}' after '{a}'");
+                return Err(Error::input(
+                    sentence + ", but it must be sorted and without repeats; the file is damaged",
+                ));
+            }
+            if chars.len() == MAX_CHARS {
+                let sentence = format!("a character vocabulary has more than {MAX_CHARS} characters");
+                return Err(Error::input(sentence + ", but its tokens must fit 16 bits; use the byte tokenizer"));
+            }
+            chars.push(b);
+        }
         if chars.is_empty() {
             return Err(Error::input("a character vocabulary is empty; it needs at least one character"));
         }
-        if chars.len() > MAX_CHARS {
-            let n = chars.len();
-            let sentence = format!("a character vocabulary has {n} characters, at most {MAX_CHARS} are allowed");
-            return Err(Error::input(sentence + "; use the byte tokenizer"));
-        }
-        match chars.windows(2).find(|pair| pair[0] >= pair[1]) {
-            None => Ok(Self { chars }),
-            Some(pair) => {
-                let (a, b) = (pair[0].escape_debug(), pair[1].escape_debug());
-                let sentence = format!("a character vocabulary lists '{b}' after '{a}'");
-                Err(Error::input(sentence + ", but it must be sorted and without repeats; the file is damaged"))
-            }
-        }
+        Ok(Self { chars })
     }
 
     fn token(&self, c: char) -> Option<u32> {
@@ -77,7 +81,7 @@ impl TryFrom<String> for CharTokenizer {
     type Error = Error;
 
     fn try_from(list: String) -> Result<Self> {
-        Self::checked(list.chars().collect())
+        Self::checked(list.chars())
     }
 }
 
