@@ -17,13 +17,12 @@ use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 
 use super::checksum::{self, BLANK, Checked, DATA_KEY, Flaw, HEADER_KEY, MIB, PREFIX};
+use super::size::{Budget, longest_header};
 use super::storage::{Source, differs};
 use super::{Checkpoint, FORMAT};
 use crate::array::HostTensor;
 use crate::error::{Error, Result};
 
-/// Longest header accepted or written, in bytes; the safetensors format's own limit.
-pub(super) const MAX_HEADER: u64 = 100_000_000;
 /// Metadata key of the JSON form of [`Meta`](super::Meta).
 pub(super) const META_KEY: &str = "tokenformer";
 /// Metadata key of the format's version.
@@ -72,21 +71,26 @@ impl Checkpoint {
         };
         let infos = tensors.iter().map(|(name, tensor)| (name.as_str(), place(tensor))).collect();
         let defect = |cause: String| Error::input(format!("the checkpoint's header cannot be written: {cause}"));
+        let meta = serde_json::to_string(&self.meta).map_err(|e| defect(e.to_string()))?;
+        let budget = Budget::new(end as u64).after_metadata(meta.as_bytes());
         let metadata = BTreeMap::from([
             (HEADER_KEY, BLANK.to_owned()),
             (DATA_KEY, sums.iter().map(|&sum| checksum::text(sum)).collect()),
             ("format", "pt".to_owned()),
             ("step", self.meta.step.to_string()),
-            (META_KEY, serde_json::to_string(&self.meta).map_err(|e| defect(e.to_string()))?),
+            (META_KEY, meta),
             (FORMAT_KEY, FORMAT.to_string()),
         ]);
         let mut head = vec![0; PREFIX];
         serde_json::to_writer(&mut head, &Header { metadata, infos }).map_err(|e| defect(e.to_string()))?;
         head.resize(head.len().next_multiple_of(8), b' ');
         let len = (head.len() - PREFIX) as u64;
-        if len > MAX_HEADER {
+        let json = head.get(PREFIX..).unwrap_or_default();
+        let fits = budget.and_then(|budget| budget.after_header(json)).is_some();
+        if len > longest_header(end as u64) || !fits {
             return Err(Error::input(format!(
-                "the checkpoint's header (config, tokenizer, history) is {len} bytes, a safetensors file allows {MAX_HEADER}",
+                "the checkpoint's header (tensor names, config, tokenizer, history) is {len} bytes, too much to read safely \
+                 for {end} bytes of values: use a larger model, or the byte tokenizer"
             )));
         }
         head.iter_mut().zip(len.to_le_bytes()).for_each(|(to, byte)| *to = byte);

@@ -12,6 +12,7 @@ mod format;
 mod lock;
 mod official;
 mod read;
+mod size;
 mod storage;
 mod store;
 

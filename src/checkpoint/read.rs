@@ -14,8 +14,9 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
 use super::checksum::{self, Checked, DATA_KEY, Flaw, MIB, PREFIX, Seal};
-use super::format::{FORMAT_KEY, MAX_HEADER, META_KEY, MOMENT1, MOMENT2};
-use super::storage::{Files, Storage};
+use super::format::{FORMAT_KEY, META_KEY, MOMENT1, MOMENT2};
+use super::size::{Budget, longest_header};
+use super::storage::{Files, Source, Storage};
 use super::{Checkpoint, FORMAT, Meta};
 use crate::array::HostTensor;
 use crate::error::{Error, Result};
@@ -81,7 +82,18 @@ impl Checkpoint {
 
     /// As [`Checkpoint::read`], from any storage.
     pub(super) fn read_from(storage: &dyn Storage, path: &Path) -> Result<Self> {
-        let file = TensorFile::open(storage, path)?;
+        Self::of(TensorFile::open(storage, path)?, path)
+    }
+
+    /// As [`Checkpoint::read`], of bytes from anywhere, which messages call `path`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read_source(source: Source, path: &Path) -> Result<Self> {
+        Self::of(TensorFile::new(source, path)?, path)
+    }
+
+    fn of(file: TensorFile, path: &Path) -> Result<Self> {
         let meta = file.meta()?;
         if let Some(TensorEntry { name, dtype, .. }) = file.entries().into_iter().find(|entry| entry.dtype != "F32") {
             let path = path.display();
@@ -123,14 +135,21 @@ struct Layout {
     path: PathBuf,
     header: Metadata,
     data_start: u64,
+    /// For parsing the metadata of the run.
+    budget: Budget,
 }
 
 impl TensorFile {
     /// Opens a file and reads its header.
     pub(super) fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        let source = storage.open(path).map_err(|cause| Error::io("read", path, &cause))?;
+        Self::new(source, path)
+    }
+
+    /// Reads the header of the file at `path`, opened.
+    fn new(source: Source, path: &Path) -> Result<Self> {
         let io = |cause: std::io::Error| Error::io("read", path, &cause);
         let refuse = |what: String| Error::input(format!("{} {what}", path.display()));
-        let source = storage.open(path).map_err(io)?;
         // Small tensors are many; large ones go past the buffer.
         let (len, mut bytes) = (source.len, BufReader::with_capacity(CHUNK, source.bytes));
         let mut head = vec![0; PREFIX];
@@ -138,10 +157,10 @@ impl TensorFile {
             bytes.read_exact(&mut head).map_err(io)?;
         }
         let header_len = u64::from_le_bytes(*head.first_chunk().unwrap_or(&[0; PREFIX]));
-        if header_len <= MAX_HEADER {
-            head.reserve_exact(header_len.min(len) as usize);
-            bytes.by_ref().take(header_len).read_to_end(&mut head).map_err(io)?;
-        }
+        let values = len.saturating_sub(PREFIX as u64).saturating_sub(header_len);
+        let longest = longest_header(values);
+        head.reserve_exact(header_len.min(longest).min(len) as usize);
+        bytes.by_ref().take(header_len.min(longest)).read_to_end(&mut head).map_err(io)?;
         let (prefix, json) = head.split_at(PREFIX);
         if json.first() != Some(&b'{') {
             return Err(refuse(not_safetensors(len, prefix)));
@@ -149,8 +168,9 @@ impl TensorFile {
         let truncated = |needed| {
             refuse(format!("is truncated: it is {len} bytes long and should be {needed}; use an earlier or whole copy"))
         };
-        if (json.len() as u64) < header_len {
-            return Err(truncated(format!("more than {}", PREFIX as u64 + header_len)));
+        let missing = (json.len() as u64) < header_len.min(longest);
+        if missing || len.saturating_sub(PREFIX as u64) < header_len {
+            return Err(truncated(format!("more than {}", header_len.saturating_add(PREFIX as u64))));
         }
         let seal = checksum::check_seal(&head);
         if seal == Seal::Broken {
@@ -159,6 +179,11 @@ impl TensorFile {
                 head.len()
             )));
         }
+        let budget = Budget::new(values).after_header(json).filter(|_| header_len <= longest).ok_or_else(|| {
+            refuse(format!(
+                "is damaged: a header of {header_len} bytes is too much for {values} bytes of values; {OTHER_COPY}"
+            ))
+        })?;
         let header: Metadata = serde_json::from_slice(json)
             .map_err(|cause| refuse(format!("is damaged, or not a safetensors file: its header is wrong: {cause}")))?;
         let sums = data_sums(&header, seal).map_err(|what| refuse(format!("is damaged: {what}; {OTHER_COPY}")))?;
@@ -170,7 +195,7 @@ impl TensorFile {
             }
             _ => {
                 let data = Checked::new(bytes, header.data_len() as u64, sums);
-                Ok(Self { layout: Layout { path: path.to_owned(), header, data_start }, data })
+                Ok(Self { layout: Layout { path: path.to_owned(), header, data_start, budget }, data })
             }
         }
     }
@@ -216,6 +241,12 @@ impl TensorFile {
                 "{path} is a safetensors file but not a tokenformer checkpoint: its metadata has no {META_KEY:?} entry"
             )));
         };
+        if self.layout.budget.after_metadata(json.as_bytes()).is_none() {
+            let len = json.len();
+            return Err(Error::input(format!(
+                "{path} is damaged: {len} bytes of {META_KEY:?} metadata are too much for its values; {OTHER_COPY}"
+            )));
+        }
         let damaged = |cause| Error::input(format!("{path} is damaged: its {META_KEY:?} metadata is wrong: {cause}"));
         let Version { format } = serde_json::from_str(json).map_err(damaged)?;
         if !(1..=FORMAT).contains(&format) {

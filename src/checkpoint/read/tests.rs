@@ -65,11 +65,16 @@ fn every_truncation_is_refused_as_one() {
 
 #[test]
 fn foreign_and_hostile_files_are_refused_in_their_own_words() {
-    let cases: [(Vec<u8>, &str); 9] = [
+    let cases: [(Vec<u8>, &str); 11] = [
         (b"just some text, no tensors at all".to_vec(), "FILE is not a safetensors file"),
         (b"PK\x03\x04 and the rest of a zip".to_vec(), "FILE is a zip archive such as torch.save writes"),
         (with_header("{}", b""), "FILE is a safetensors file but not a tokenformer checkpoint"),
-        (with_header(&"{".repeat(100_000), b""), "FILE is damaged, or not a safetensors file"),
+        (with_header(&"{".repeat(1000), b""), "FILE is damaged, or not a safetensors file"),
+        (with_header(&"{".repeat(10_000), b""), "FILE is damaged: a header of 10000 bytes is too much for 0 bytes"),
+        (
+            with_header(&format!("{{{}}}", " ".repeat(100_000)), b""),
+            "FILE is damaged: a header of 100002 bytes is too much for 0 bytes of values; use another copy",
+        ),
         (
             with_header(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#, b""),
             "FILE is damaged, or not a safetensors file: its header is wrong: invalid offset for tensor `a`",
