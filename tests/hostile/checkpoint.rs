@@ -1,0 +1,453 @@
+//! Checkpoints: a length, a JSON header that names the tensors, JSON inside that header, and the tensors' values.
+//!
+//! Damage is done to the tree that the two JSON texts are, which serde_json's own values could not hold: keys may come
+//! twice. Offsets and lengths are mostly put right again, so that a strange shape gets past the check of sizes.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+use tokenformer::checkpoint::{Checkpoint, list_tensors, read_meta, read_official};
+use tokenformer::config::{ModelConfig, RunConfig};
+use tokenformer::error::Result;
+use tokenformer::train::state::{Start, tokenizer};
+
+use crate::attack::Target;
+use crate::dice::Dice;
+
+/// JSON that may be wrong in ways a [`Value`] cannot.
+#[derive(Debug, Clone)]
+enum Node {
+    /// A number, text or word as written.
+    Scalar(String),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+    /// A text that is JSON itself.
+    Text(Box<Node>),
+}
+
+impl Node {
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Array(list) => Self::List(list.iter().map(Self::of).collect()),
+            Value::Object(map) => Self::Map(map.iter().map(|(key, value)| (key.clone(), Self::of(value))).collect()),
+            Value::String(text) if text.starts_with('{') => {
+                Self::Text(Box::new(Self::of(&serde_json::from_str(text).unwrap())))
+            }
+            scalar => Self::Scalar(scalar.to_string()),
+        }
+    }
+
+    fn write(&self, out: &mut String) {
+        let quote = |text: &str| serde_json::to_string(text).unwrap();
+        match self {
+            Self::Scalar(text) => out.push_str(text),
+            Self::List(list) => {
+                out.push('[');
+                list.iter().for_each(|node| {
+                    node.write(out);
+                    out.push(',');
+                });
+                close(out, ']');
+            }
+            Self::Map(map) => {
+                out.push('{');
+                map.iter().for_each(|(key, node)| {
+                    out.push_str(&quote(key));
+                    out.push(':');
+                    node.write(out);
+                    out.push(',');
+                });
+                close(out, '}');
+            }
+            Self::Text(node) => {
+                let mut inside = String::new();
+                node.write(&mut inside);
+                out.push_str(&quote(&inside));
+            }
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Map(map) => map.iter().find(|(name, _)| name == key).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        match self {
+            Self::Map(map) => map.iter_mut().find(|(name, _)| name == key).map(|(_, node)| node),
+            Self::Text(inside) => inside.get_mut(key),
+            _ => None,
+        }
+    }
+
+    fn numbers(&self) -> Option<Vec<u64>> {
+        let Self::List(list) = self else { return None };
+        let number = |node: &Self| if let Self::Scalar(text) = node { text.parse().ok() } else { None };
+        list.iter().map(number).collect()
+    }
+}
+
+/// Puts the bracket in the place of the last comma, if there is one.
+fn close(out: &mut String, bracket: char) {
+    if out.ends_with(',') {
+        out.pop();
+    }
+    out.push(bracket);
+}
+
+fn meta(config: &Value, rows: &Value) -> String {
+    let growth = json!({
+        "at_step": 7, "policy": {"init_keys": "zero"}, "slots_before": [1, 1, 1], "slots_after": [1, 1, 2],
+        "params_before": 12, "params_after": 18, "max_logit_change": 0.0, "loss_before": "inf", "loss_after": 1.5,
+    });
+    let cohort = json!({"born_step": 7, "lr_scale": 1.0, "frozen": false, "rows": rows});
+    let meta = json!({
+        "format": 1, "step": 9, "tokens_seen": 99, "seed": 1, "config": config, "tokenizer": {"char": "ab"},
+        "data": {"description": "corpus", "next_batch": 9}, "cohorts": [cohort], "lineage": [growth],
+        "adapter": "llvmpipe", "kernels": {"NN 8x8x8": "lanes8-8x8-u1"},
+        "loss_scale": {"scale": 1024.0, "good_steps": 3}, "best_val_loss": "NaN", "created_by": "tokenformer 0.1.0",
+    });
+    meta.to_string()
+}
+
+/// A header whose offsets are still to come.
+fn header(meta: Option<String>, tensors: impl IntoIterator<Item = (String, Vec<usize>, &'static str)>) -> Node {
+    let entry = |shape: &[usize], dtype| json!({"dtype": dtype, "shape": shape, "data_offsets": [0, 0]});
+    let tensors = tensors.into_iter().map(|(name, shape, dtype)| (name, Node::of(&entry(&shape, dtype))));
+    let metadata =
+        meta.map(|meta| json!({"format": "pt", "step": "9", "tokenformer": meta, "tokenformer_format": "1"}));
+    let metadata = metadata.map(|metadata| ("__metadata__".to_owned(), Node::of(&metadata)));
+    Node::Map(metadata.into_iter().chain(tensors).collect())
+}
+
+/// One that says little, one that a run goes on from, and published weights.
+static HEADERS: LazyLock<[Node; 3]> = LazyLock::new(|| {
+    let name = |prefix: &str, name: &str| format!("{prefix}{name}");
+    let trained = ["", "optimizer.m.", "optimizer.v."];
+    let small = trained.iter().flat_map(|p| [(name(p, "a"), vec![2, 3], "F32"), (name(p, "b.bias"), vec![3], "F32")]);
+    let small = header(Some(meta(&json!({"lr": 0.5, "a": [null, "é"]}), &json!({"a": [1, 2]}))), small);
+
+    let mut run = RunConfig::preset("quickstart").unwrap();
+    let model = ModelConfig { num_layers: 1, hidden_size: 2, num_attention_heads: 1, rotary_pct: 0.0, ..run.model };
+    run.model = ModelConfig { qkv_slot_num: 1, proj_slot_num: 1, ffn_slot_num: 2, vocab_size: 2, ..model };
+    let shapes = run.model.param_shapes();
+    let whole = trained.iter().flat_map(|p| shapes.iter().map(move |(n, shape)| (name(p, n), shape.clone(), "F32")));
+    let rows = json!({"layers.0.mlp.key_param_tokens": [1, 2]});
+    let whole = header(Some(meta(&serde_json::to_value(&run).unwrap(), &rows)), whole);
+
+    let official = |ours: &str| tokenformer::checkpoint::official_name(ours, 1).unwrap();
+    let published = header(None, shapes.iter().map(|(n, shape)| (official(n), shape.clone(), "F16")));
+    [small, whole, published]
+});
+
+const SCALARS: [&str; 22] = [
+    "null",
+    "true",
+    "-1",
+    "1e999",
+    "-0.0",
+    "1.5",
+    "\"\"",
+    "\"NaN\"",
+    "\"inf\"",
+    "\"F32\"",
+    "\"F16\"",
+    "\"BF16\"",
+    "\"F64\"",
+    "\"F4\"",
+    "\"BOOL\"",
+    "\"\\ud800\"",
+    "\"\\u0000\\u001b[31m\"",
+    "99999999999999999999",
+    "0.1e-400",
+    "nan",
+    "\"1\"",
+    "{}",
+];
+
+const KEYS: [&str; 10] =
+    ["__metadata__", "tokenformer", "shape", "dtype", "data_offsets", "optimizer.m.a", "a", "", "format", "\u{1b}]0;x"];
+
+fn scalar(dice: &mut Dice) -> String {
+    match dice.below(4) {
+        0 | 1 => dice.extreme().to_string(),
+        2 => dice.pick(&SCALARS).to_owned(),
+        _ => {
+            let depth = if dice.one_in(8) { dice.below(300) } else { dice.below(8) };
+            let (open, close) = [("[", "]"), ("{\"a\":", "}")][dice.below(2)];
+            open.repeat(depth) + "0" + &close.repeat(depth)
+        }
+    }
+}
+
+/// Changes one place of the tree; `other` is a tree to take pieces from.
+fn mutate(dice: &mut Dice, node: &mut Node, other: &Node) {
+    if dice.one_in(12) {
+        *node = Node::Scalar(scalar(dice));
+        return;
+    }
+    let deeper = !dice.one_in(4);
+    match node {
+        Node::Scalar(text) => *text = scalar(dice),
+        Node::Text(inside) => mutate(dice, inside, other),
+        Node::List(list) if deeper && !list.is_empty() => {
+            let at = dice.below(list.len());
+            mutate(dice, &mut list[at], other);
+        }
+        Node::Map(map) if deeper && !map.is_empty() => {
+            let at = dice.below(map.len());
+            mutate(dice, &mut map[at].1, other);
+        }
+        Node::List(list) => {
+            let numbers = [Node::Scalar("0".to_owned()), Node::Scalar("3".to_owned())];
+            dice.shuffle(list, if let Node::List(other) = other { other } else { &numbers });
+        }
+        Node::Map(map) => match dice.below(3) {
+            0 if !map.is_empty() => {
+                let at = dice.below(map.len());
+                map[at].0 = dice.pick(&KEYS).to_owned();
+            }
+            _ => dice.shuffle(map, if let Node::Map(other) = other { other } else { &[] }),
+        },
+    }
+}
+
+/// Gives every tensor the offsets that its shape and type ask for; returns the bytes of all values.
+fn lay_out(header: &mut Node) -> u64 {
+    let Node::Map(entries) = header else { return 0 };
+    let mut end = 0_u64;
+    for (name, entry) in entries {
+        let width = match entry.get("dtype") {
+            Some(Node::Scalar(dtype)) if dtype == "\"F32\"" => 4,
+            Some(Node::Scalar(dtype)) if dtype == "\"F64\"" => 8,
+            _ => 2,
+        };
+        let shape = entry.get("shape").and_then(Node::numbers).unwrap_or_default();
+        let bytes = shape.iter().try_fold(width, |n: u64, axis| n.checked_mul(*axis));
+        let (start, Node::Map(fields)) = (end, entry) else { continue };
+        if name == "__metadata__" {
+            continue;
+        }
+        end = bytes.and_then(|bytes| end.checked_add(bytes)).unwrap_or(end);
+        for (_, offsets) in fields.iter_mut().filter(|(key, _)| key == "data_offsets") {
+            *offsets = Node::List([start, end].map(|at| Node::Scalar(at.to_string())).to_vec());
+        }
+    }
+    end
+}
+
+/// A whole file.
+fn file(dice: &mut Dice) -> Vec<u8> {
+    let mut pick = || &HEADERS[[0, 0, 0, 0, 0, 0, 1, 2][dice.below(8)]];
+    let (mut tree, other) = (pick().clone(), pick());
+    let mut end = lay_out(&mut tree);
+    for _ in 0..dice.few(5) {
+        mutate(dice, &mut tree, other);
+        if !dice.one_in(4) {
+            end = lay_out(&mut tree);
+        }
+    }
+    if dice.one_in(64)
+        && let Some(meta) = tree.get_mut("__metadata__").and_then(|metadata| metadata.get_mut("tokenformer"))
+        && let Some(format) = meta.get_mut("format")
+    {
+        *format = Node::Scalar(dice.below(4).to_string());
+    }
+    let mut text = String::new();
+    tree.write(&mut text);
+    text += &" ".repeat(text.len().next_multiple_of(8) - text.len());
+    let len = if dice.one_in(32) { dice.extreme() as u64 } else { text.len() as u64 };
+    let mut bytes = len.to_le_bytes().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    let fill = dice.bits() as u8;
+    bytes.resize(bytes.len() + end.min(4096) as usize, fill);
+    bytes
+}
+
+/// The bytes of a file, printed as text.
+struct Input(Vec<u8>);
+
+impl AsRef<[u8]> for Input {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "b\"{}\"", self.0.escape_ascii())
+    }
+}
+
+fn make(dice: &mut Dice) -> Input {
+    let mut bytes = file(dice);
+    if dice.one_in(4) {
+        let other = file(dice);
+        for _ in 0..=dice.few(4) {
+            dice.damage(&mut bytes, &other);
+        }
+    }
+    Input(bytes)
+}
+
+/// Runs `read` on a file that holds `bytes`; it is in memory where the system has such a folder.
+fn with_file<T>(bytes: &[u8], read: impl FnOnce(&Path) -> T) -> T {
+    thread_local! {
+        static FOLDER: tempfile::TempDir = {
+            let memory = Path::new("/dev/shm");
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+        };
+    }
+    FOLDER.with(|folder| {
+        let path = folder.path().join("hostile.safetensors");
+        std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes)).unwrap();
+        read(&path)
+    })
+}
+
+fn parse(input: &Input) -> Result<Checkpoint> {
+    with_file(&input.0, Checkpoint::read)
+}
+
+fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
+    let said = |error: tokenformer::error::Error| error.to_string();
+    // A few of all files, by their content.
+    let sum = input.0.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    if sum < 32 {
+        // What the rest of the program asks of any file.
+        with_file(&input.0, |path| (list_tensors(path).is_ok(), read_meta(path).is_ok(), read_official(path).is_ok()));
+    }
+    let Some(checkpoint) = parsed else { return Ok(()) };
+    let tensors = checkpoint.params.iter().chain(&checkpoint.moment1).chain(&checkpoint.moment2);
+    for (name, tensor) in tensors {
+        if tensor.shape.iter().product::<usize>() != tensor.data.len() || tensor.data.is_empty() {
+            return Err(format!("{name:?} of shape {:?} has {} values", tensor.shape, tensor.data.len()));
+        }
+    }
+    if sum < 32 {
+        let back = with_file(&[], |path| checkpoint.write(path).and_then(|()| Checkpoint::read(path)));
+        same(&back.map_err(said)?, &checkpoint)?;
+    }
+    if let Ok(Some(tokenizer)) = tokenizer(&checkpoint.meta) {
+        let all: Vec<u32> = (0..tokenizer.vocab_size() as u32).collect();
+        tokenizer.decode(&all);
+    }
+    let Ok((start, config)) = Start::resumed(checkpoint) else { return Ok(()) };
+    let model = &start.host.model;
+    let shapes: Vec<_> = start.host.params.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
+    let mut expected = model.param_shapes();
+    expected.sort();
+    if shapes != expected {
+        return Err(format!("resumed with {shapes:?}, the configuration says {expected:?}"));
+    }
+    config.train.validate(model).map_err(said)
+}
+
+/// Equal to the bit, and NaN equal to itself.
+fn same(a: &Checkpoint, b: &Checkpoint) -> Result<(), String> {
+    let bits = |checkpoint: &Checkpoint| {
+        let tensors = [&checkpoint.params, &checkpoint.moment1, &checkpoint.moment2];
+        let bits = |data: &[f32]| data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let all = tensors.map(|map| {
+            map.iter()
+                .map(|(name, tensor)| (name.clone(), tensor.shape.clone(), bits(&tensor.data)))
+                .collect::<Vec<_>>()
+        });
+        (serde_json::to_value(&checkpoint.meta).map_err(|error| error.to_string()), all)
+    };
+    if bits(a) == bits(b) { Ok(()) } else { Err(format!("written and read again it is another: {a:?}, {b:?}")) }
+}
+
+const REFUSALS: &[&str] = &[
+    "is not a safetensors file",
+    "is empty",
+    "is truncated",
+    "bytes follow its last tensor",
+    "its header is wrong",
+    "has type",
+    "but not a tokenformer checkpoint",
+    "metadata is wrong",
+    "has checkpoint format",
+    "contradicts itself",
+    "is not a parameter",
+    "moments",
+    "an axis of 0",
+    "recursion limit",
+    "duplicate",
+    "missing field",
+];
+
+#[test]
+fn checkpoint() {
+    Target { name: "checkpoint", cases: 40_000, make, parse, check, refusals: REFUSALS }.attack();
+}
+
+/// What is repeated as often as fits, and where: in the header, its metadata or the run's metadata.
+const REPEATED: [(&[&str], &str, &str, &str); 17] = [
+    (&[], "{", "\"#\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},", "\"z\":0}"),
+    (&[], "{", "\"#\":{\"dtype\":\"F32\",\"shape\":[0,0,0,0,0,0,0,0],\"data_offsets\":[0,0]},", "\"z\":0}"),
+    (&[], "{", "\"a\":0,", "\"z\":0}"),
+    (&[], "", "{\"a\":", "0"),
+    (&["a", "shape"], "[", "0,", "0]"),
+    (&["a", "dtype"], "\"", "x", "\""),
+    (&["a", "dtype"], "\"", "\\u0000", "\""),
+    (&["a"], "[", "[],", "0]"),
+    (&["__metadata__"], "{", "\"#\":\"\",", "\"z\":\"\"}"),
+    (&["__metadata__", "tokenformer"], "\"", "x", "\""),
+    (&["__metadata__", "tokenformer", "config"], "[", "[],", "0]"),
+    (&["__metadata__", "tokenformer", "config"], "[", "{\"\":0},", "0]"),
+    (&["__metadata__", "tokenformer", "config"], "{", "\"#\":0,", "\"z\":0}"),
+    (&["__metadata__", "tokenformer", "tokenizer", "char"], "\"", "a", "\""),
+    (&["__metadata__", "tokenformer", "kernels"], "{", "\"#\":\"\",", "\"z\":\"\"}"),
+    (
+        &["__metadata__", "tokenformer", "cohorts"],
+        "[",
+        "{\"born_step\":7,\"lr_scale\":1,\"frozen\":false,\"rows\":{}},",
+        "0]",
+    ),
+    (&["__metadata__", "tokenformer", "created_by"], "\"", "\\n", "\""),
+];
+
+/// Around the limits of size, for files of few and of many values: what passes them must stay within the heap.
+#[test]
+fn checkpoint_of_any_size() {
+    let target = Target { name: "checkpoint", cases: 0, make, parse, check, refusals: &[] };
+    let mut most = (0, std::time::Duration::ZERO);
+    for values in [0, 1 << 16, 1 << 20] {
+        for (place, before, unit, after) in REPEATED {
+            for count in (4..24).flat_map(|power| [2 << power, 3 << power]).take_while(|n| n * unit.len() < 1 << 19) {
+                let units = (0..count).map(|i: usize| unit.replace('#', &i.to_string())).collect::<String>();
+                let input = large(values, place, format!("{before}{units}{after}"));
+                let verdict = target.judge(&input);
+                let verdict = verdict.unwrap_or_else(|what| panic!("{count} of {unit} in {place:?}, {values}: {what}"));
+                most = (most.0.max(verdict.extra), most.1.max(verdict.time));
+            }
+        }
+    }
+    println!("most heap beyond 2 x input {} bytes, slowest {:?}", most.0, most.1);
+}
+
+/// A file with a tensor of `values` bytes, and `text` at a place of its header.
+fn large(values: usize, place: &[&str], text: String) -> Input {
+    let mut tree = HEADERS[0].clone();
+    if let Node::Map(map) = &mut tree {
+        let shape = json!({"dtype": "F32", "shape": [values / 4], "data_offsets": [0, 0]});
+        map.push(("values".to_owned(), Node::of(&shape)));
+    }
+    let mut end = lay_out(&mut tree);
+    let node = place.iter().try_fold(&mut tree, |node, key| node.get_mut(key)).unwrap();
+    *node = Node::Scalar(text);
+    if place.first() == Some(&"__metadata__") {
+        end = lay_out(&mut tree);
+    }
+    let mut header = String::new();
+    tree.write(&mut header);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.resize(bytes.len() + end as usize, 0);
+    Input(bytes)
+}
