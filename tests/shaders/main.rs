@@ -1,20 +1,18 @@
-//! Every shader, on every back end, without a GPU: naga parses, validates and translates each entry point.
+//! Shaders, on every back end, without a GPU: naga parses, validates and translates each entry point in each variant.
 //!
-//! Also holds the shaders to the limits every WebGPU device has, to barriers in uniform control flow, and
-//! to the form a reader may count on. Each check is shown to find a planted fault. What a shader computes
-//! is tested elsewhere, against references.
+//! Also holds them to the limits every WebGPU device has, to barriers in uniform control flow, to the words that Rust
+//! puts into their uniform blocks, and to the form a reader may count on. Each check is shown to find planted faults.
+//! What a shader computes is tested elsewhere, against references.
 
 // clippy.toml allows these in tests, but not in the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod layouts;
+mod lint;
+mod spirv;
 mod uniformity;
 
-use std::fmt::Display;
-
-use naga::back::{PipelineConstants, hlsl, msl, pipeline_constants::process_overrides, spv};
-use naga::proc::Layouter;
-use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, Scalar, ShaderStage, TypeInner};
+use lint::{Check, lint, lint_for};
 use std::collections::BTreeMap;
 use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use tokenformer::gpu::kernel::{Dtype, Kernel};
@@ -22,131 +20,7 @@ use tokenformer::gpu::shader;
 use tokenformer::ops::matmul::candidates::{self, candidates};
 use tokenformer::ops::matmul::source::Types;
 
-const MAX_STORAGE_BUFFERS: usize = 8;
-const MAX_WORKGROUP_BYTES: u32 = 16 * 1024;
-const MAX_INVOCATIONS: u32 = 256;
 const MAX_HEADER_LINES: usize = 15;
-
-/// What generated kernels may use besides; the files in `shaders/` may not, see [`form`].
-const EXTRA: Capabilities =
-    Capabilities::SUBGROUP.union(Capabilities::SHADER_FLOAT16).union(Capabilities::COOPERATIVE_MATRIX);
-
-type Check = Result<(), String>;
-
-/// Turns any error into one that says what was being done.
-fn during<T, E: Display>(what: impl Display, result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| format!("{what}: {error}"))
-}
-
-fn validate(module: &Module) -> Result<ModuleInfo, String> {
-    Validator::new(ValidationFlags::all(), Capabilities::default() | EXTRA)
-        .validate(module)
-        .map_err(|error| format!("{:?}", error.into_inner()))
-}
-
-/// Every check on a complete shader (imports resolved).
-fn lint(source: &str) -> Check {
-    lint_for(source, MAX_WORKGROUP_BYTES, false)
-}
-
-/// As [`lint`], with a limit for workgroup memory; `cooperative`: uses matrix units, which neither DX12 nor naga's
-/// HLSL has.
-fn lint_for(source: &str, workgroup_bytes: u32, cooperative: bool) -> Check {
-    let options = naga::front::wgsl::Options::new();
-    let module = naga::front::wgsl::Frontend::new_with_options(options)
-        .parse(source)
-        .map_err(|error| error.emit_to_string(source))?;
-    let info = during("validation", validate(&module))?;
-    for entry in &module.entry_points {
-        let name = entry.name.as_str();
-        if name == "main" {
-            return Err("an entry point is named after what it computes, not main".into());
-        }
-        for constants in override_values(&module)? {
-            let stage = Some((ShaderStage::Compute, name));
-            let (module, info) = during(name, process_overrides(&module, &info, stage, &constants))?;
-            limits(name, &module, &info, workgroup_bytes)?;
-            translate(name, &module, &info, cooperative)?;
-        }
-        if let Some(barrier) = uniformity::divergent_barriers(&module, entry, source).first() {
-            return Err(format!("{name}: the barrier at {barrier} is in divergent control flow"));
-        }
-    }
-    Ok(())
-}
-
-/// What every WebGPU device allows, for a module of one entry point.
-fn limits(name: &str, module: &Module, info: &ModuleInfo, workgroup_bytes: u32) -> Check {
-    let uses = info.get_entry_point(0);
-    let used = module.global_variables.iter().filter(|(handle, _)| uses[*handle] != GlobalUse::empty());
-    let used: Vec<_> = used.map(|(_, variable)| variable).collect();
-    let buffers = used.iter().filter(|variable| matches!(variable.space, AddressSpace::Storage { .. })).count();
-    at_most(name, "storage buffers", buffers, MAX_STORAGE_BUFFERS)?;
-
-    let mut layouter = Layouter::default();
-    during(name, layouter.update(module.to_ctx()))?;
-    let shared = used.iter().filter(|variable| variable.space == AddressSpace::WorkGroup);
-    let bytes = shared.map(|variable| layouter[variable.ty].size).sum();
-    at_most(name, "bytes of workgroup memory", bytes, workgroup_bytes)?;
-
-    let invocations = module.entry_points[0].workgroup_size.iter().product();
-    at_most(name, "invocations", invocations, MAX_INVOCATIONS)
-}
-
-fn at_most<T: PartialOrd + Display>(entry: &str, what: &str, found: T, limit: T) -> Check {
-    if found > limit {
-        return Err(format!("{entry} uses {found} {what}, every device allows {limit}"));
-    }
-    Ok(())
-}
-
-/// All combinations of the boolean `override` constants; others must have a default, which is used.
-fn override_values(module: &Module) -> Result<Vec<PipelineConstants>, String> {
-    let mut sets = vec![PipelineConstants::default()];
-    for (_, constant) in module.overrides.iter() {
-        let name = constant.name.clone().unwrap_or_default();
-        if module.types[constant.ty].inner == TypeInner::Scalar(Scalar::BOOL) {
-            let with = |value: f64| {
-                let name = name.clone();
-                sets.clone().into_iter().map(move |mut set| {
-                    set.insert(name.clone(), value);
-                    set
-                })
-            };
-            sets = with(0.0).chain(with(1.0)).collect();
-        } else if constant.init.is_none() {
-            return Err(format!("override {name} is not a boolean and has no default"));
-        }
-    }
-    Ok(sets)
-}
-
-/// Translates an entry point as wgpu would for Vulkan, Metal and DX12.
-fn translate(name: &str, module: &Module, info: &ModuleInfo, cooperative: bool) -> Check {
-    let stage = ShaderStage::Compute;
-    let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: name.into() };
-    let words = spv::write_vec(module, info, &spv::Options::default(), Some(&pipeline));
-    during(format!("{name} to SPIR-V"), words)?;
-
-    let pipeline = msl::PipelineOptions { entry_point: Some((stage, name.into())), ..Default::default() };
-    let options = msl::Options { lang_version: if cooperative { (2, 3) } else { (1, 0) }, ..Default::default() };
-    let text = msl::write_string(module, info, &options, &pipeline);
-    let (_, translated) = during(format!("{name} to MSL"), text)?;
-    for name in translated.entry_point_names {
-        during("MSL entry point", name)?;
-    }
-
-    if cooperative {
-        return Ok(());
-    }
-    let pipeline = hlsl::PipelineOptions { entry_point: Some((stage, name.into())) };
-    let (mut text, options) = (String::new(), hlsl::Options::default());
-    let translated = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
-    for name in during(format!("{name} to HLSL"), translated)?.entry_point_names {
-        during("HLSL entry point", name)?;
-    }
-    Ok(())
-}
 
 /// What a reader may count on in the file as written.
 fn form(text: &str) -> Check {
@@ -173,15 +47,16 @@ fn every_shader_is_valid_and_translates() {
         for real in [Dtype::F32, Dtype::F16] {
             let source = shader::source(name, real).unwrap();
             entry_points += source.matches("@compute").count();
-            lint(&source).unwrap_or_else(|fault| panic!("shaders/{name}: {fault}"));
+            lint::overrides_are_known(&source)
+                .and_then(|()| lint(&source))
+                .unwrap_or_else(|fault| panic!("shaders/{name}: {fault}"));
         }
     }
     assert!(entry_points >= shader::FILES.len(), "only {entry_points} entry points were seen");
 }
 
 /// The matrix products are generated: every candidate of a GPU and of a software driver, in every layout.
-#[test]
-fn every_generated_shader_is_valid_and_translates() {
+fn generated() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
     let gpu = Ability {
         subgroup: Some(32),
         half: true,
@@ -191,7 +66,7 @@ fn every_generated_shader_is_valid_and_translates() {
     };
     let apple = Ability { fragment: Some(8), workgroup_bytes: 32 * 1024, ..gpu };
     let software = Ability { software: true, subgroup: Some(8), ..gpu };
-    let mut kernels: BTreeMap<&str, (&Kernel, Candidate)> = BTreeMap::new();
+    let mut kernels = BTreeMap::new();
     let all = [gpu, apple, software].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l)));
     for ((ability, layout), half) in all.flat_map(|x| [(x, false), (x, true)]) {
         let products = [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| ProductKind { layout, size, half });
@@ -204,7 +79,12 @@ fn every_generated_shader_is_valid_and_translates() {
         }
     }
     assert!(kernels.len() > 150, "only {} kernels", kernels.len());
-    for (name, (kernel, candidate)) in kernels {
+    kernels
+}
+
+#[test]
+fn every_generated_shader_is_valid_and_translates() {
+    for (name, (kernel, candidate)) in generated() {
         // What a candidate says it needs is what keeps it from devices that have less.
         let most = candidate.workgroup_bytes().max(1);
         let cooperative = matches!(candidate, Candidate::Cooperative { .. });
@@ -258,6 +138,18 @@ fn planted_limits_are_caught() {
     caught(&kernel(sized, "big[lane] = 1u;"), "uses 20000 bytes of workgroup memory");
 
     caught(&kernel("", "").replace("size(64)", "size(257)"), "uses 257 invocations");
+
+    let local = |words: usize| kernel("", &format!("var a: array<u32, {words}>; a[lane] = 1u; y[lane] = a[x[lane]];"));
+    lint(&local(1024)).unwrap();
+    caught(&local(1025), "uses 4100 bytes of private memory");
+    let private = "var<private> p: array<u32, 1000>; fn f() -> u32 { var a: array<u32, 100>; return a[p[0]]; }";
+    caught(&kernel(private, "y[lane] = f();"), "uses 4400 bytes of private memory");
+
+    lint::overrides_are_known(&kernel("override LANES: u32; override FLAG: bool;", "")).unwrap();
+    lint::overrides_are_known(&kernel("override LINES: u32 = 1u;", "")).expect_err("an override of unknown values");
+    // Only 8 lanes make this workgroup too large.
+    let by_lanes = "override LANES: u32 = 64u; override N: u32 = 40000u / LANES; var<workgroup> big: array<u32, N>;";
+    caught(&kernel(by_lanes, "big[lane] = 1u;"), "uses 20000 bytes of workgroup memory");
     caught(&kernel("", "").replace("fn work", "fn main"), "named after what it computes");
     caught(&kernel("override FLAG: u32;", ""), "has no default");
     caught(&kernel("", "y[lane] = 1.0;"), "error");
@@ -311,6 +203,9 @@ fn planted_divergent_barriers_are_caught() {
         "if (half(lane) == 1u) { workgroupBarrier(); }",
         "let n = group.x + lane; if (max(n, 3u) == 3u && x[0] == 1u) { workgroupBarrier(); }",
         "if (lane == 0u) { y[0] = workgroupUniformLoad(&sh[0]); }",
+        "if (lane < 4u) { y[lane] = subgroupAdd(lane); }",
+        "for (var i = lane; i < 64u; i += 8u) { y[i] = subgroupBroadcast(i, 0u); }",
+        "if (x[lane] == 0u) { return; } y[lane] = subgroupBallot(true).x;",
     ];
     for body in faults {
         let fault = lint(&kernel(helper, body)).expect_err(body);
@@ -327,6 +222,7 @@ fn planted_divergent_barriers_are_caught() {
         "y[lane] = first(lane); workgroupBarrier();",
         "if (workgroupUniformLoad(&sh[0]) == 1u) { workgroupBarrier(); }",
         "switch group.x { case 0u: { workgroupBarrier(); } default: { break; } } workgroupBarrier();",
+        "let sum = subgroupAdd(lane); if (lane < 4u) { y[lane] = sum; }",
     ];
     for body in sound {
         lint(&kernel(helper, body)).unwrap_or_else(|fault| panic!("{body}: {fault}"));

@@ -1,6 +1,6 @@
-//! Finds barriers that not every invocation of a workgroup is certain to reach together.
+//! Finds barriers and subgroup operations that not every invocation of a workgroup is certain to reach together.
 //!
-//! naga accepts a barrier in divergent control flow, and what a driver then does is undefined. This is
+//! naga accepts them in divergent control flow, and what a driver then does is undefined. This is
 //! the taint analysis of the WGSL specification, a little stricter: a value *varies* when it may differ
 //! between the invocations of a workgroup, control flow *diverges* under a condition that varies, and
 //! after a divergent `break`, `continue` or `return` until the loop or function they leave ends. Functions
@@ -17,8 +17,8 @@ use std::ops::BitOr;
 use naga::{AddressSpace, Binding, Block, BuiltIn, EntryPoint, Expression, Function, Handle, LocalVariable};
 use naga::{Module, Span, Statement, StorageAccess};
 
-/// The barriers an entry point may reach in divergent control flow, each as `function:line`.
-pub fn divergent_barriers(module: &Module, entry: &EntryPoint, source: &str) -> Vec<String> {
+/// What all invocations must reach together and may reach apart, each as `the barrier at function:line`.
+pub fn divergent(module: &Module, entry: &EntryPoint, source: &str) -> Vec<String> {
     let arguments = entry.function.arguments.iter().map(|argument| {
         !matches!(
             argument.binding,
@@ -176,8 +176,15 @@ impl<'a> Walk<'a> {
                 return Exits { returns: divergent, ..none };
             }
             Statement::ControlBarrier(_) | Statement::WorkGroupUniformLoad { .. } if divergent => {
-                let line = span.location(self.source).line_number;
-                self.faults.insert(format!("{}:{line}", self.name));
+                self.fault("barrier", span);
+            }
+            Statement::SubgroupBallot { .. }
+            | Statement::SubgroupGather { .. }
+            | Statement::SubgroupCollectiveOperation { .. }
+            | Statement::CooperativeStore { .. }
+                if divergent =>
+            {
+                self.fault("subgroup operation", span);
             }
             Statement::Store { pointer, value }
                 if divergent || self.varying[pointer.index()] || self.varying[value.index()] =>
@@ -189,6 +196,11 @@ impl<'a> Walk<'a> {
             _ => {}
         }
         none
+    }
+
+    fn fault(&mut self, what: &str, span: Span) {
+        let line = span.location(self.source).line_number;
+        self.faults.insert(format!("the {what} at {}:{line}", self.name));
     }
 
     /// A loop that invocations may leave, or continue, apart is divergent from its first statement on.
