@@ -118,9 +118,27 @@ fn in_range(name: &str, value: usize, min: usize, max: usize) -> Result<()> {
     })
 }
 
-/// Above zero, also as the device has it: in 32 bits, and with numbers below the normal ones taken as 0.
+/// Finite and above zero, also as the device has it.
 fn positive(name: &str, value: f64) -> Result<()> {
-    require((value as f32).is_normal() && value > 0.0, || {
+    require(value.is_finite() && value > 0.0, || {
+        format!("{name} is {value}, but must be a finite number above 0: change it or leave it out for the default")
+    })?;
+    in_32_bits(name, value)
+}
+
+/// Finite and not below zero, also as the device has it.
+fn not_negative(name: &str, value: f64) -> Result<()> {
+    require(value.is_finite() && value >= 0.0, || {
+        format!(
+            "{name} is {value}, but must be a finite number of at least 0: change it or leave it out for the default"
+        )
+    })?;
+    if value == 0.0 { Ok(()) } else { in_32_bits(name, value) }
+}
+
+/// Neither infinite on the device nor 0: it may take numbers below the normal ones as 0.
+fn in_32_bits(name: &str, value: f64) -> Result<()> {
+    require((value as f32).is_normal(), || {
         format!(
             "{name} is {value:e}, but must be between {:e} and {:e}, as the device computes in 32 bits: change it or \
              leave it out for the default",
@@ -128,11 +146,6 @@ fn positive(name: &str, value: f64) -> Result<()> {
             f32::MAX
         )
     })
-}
-
-/// 0, or as [`positive`].
-fn not_negative(name: &str, value: f64) -> Result<()> {
-    if value == 0.0 { Ok(()) } else { positive(name, value).map_err(|error| Error::usage(format!("{error}, or 0"))) }
 }
 
 /// In 0..=1.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// The widest attention head the kernels hold in registers and workgroup memory.
 pub const MAX_HEAD_WIDTH: usize = 128;
 
-const MAX_LAYERS: usize = 4096;
+const MAX_LAYERS: usize = 1024;
 const MAX_WIDTH: usize = 1 << 20;
 
 /// Which of the two model families.
