@@ -1,148 +1,21 @@
 //! Checkpoints: a length, a JSON header that names the tensors, JSON inside that header, and the tensors' values.
 //!
 //! Damage is done to the tree that the two JSON texts are, which serde_json's own values could not hold: keys may come
-//! twice. Offsets and lengths are mostly put right again, so that a strange shape gets past the check of sizes.
+//! twice. Offsets, lengths and checksums are mostly put right again, so that a strange shape gets past the checks of
+//! sizes and of damage. Files are of format 1, without checksums, or 2; they are read from memory.
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
-use tokenformer::checkpoint::{Checkpoint, list_tensors, read_meta, read_official};
-use tokenformer::config::{ModelConfig, RunConfig};
+use serde_json::json;
+use tokenformer::checkpoint::{Checkpoint, Source, list_tensors, read_meta, read_official, verify};
 use tokenformer::error::Result;
 use tokenformer::train::state::{Start, tokenizer};
 
 use crate::attack::Target;
 use crate::dice::Dice;
-
-/// JSON that may be wrong in ways a [`Value`] cannot.
-#[derive(Debug, Clone)]
-enum Node {
-    /// A number, text or word as written.
-    Scalar(String),
-    List(Vec<Node>),
-    Map(Vec<(String, Node)>),
-    /// A text that is JSON itself.
-    Text(Box<Node>),
-}
-
-impl Node {
-    fn of(value: &Value) -> Self {
-        match value {
-            Value::Array(list) => Self::List(list.iter().map(Self::of).collect()),
-            Value::Object(map) => Self::Map(map.iter().map(|(key, value)| (key.clone(), Self::of(value))).collect()),
-            Value::String(text) if text.starts_with('{') => {
-                Self::Text(Box::new(Self::of(&serde_json::from_str(text).unwrap())))
-            }
-            scalar => Self::Scalar(scalar.to_string()),
-        }
-    }
-
-    fn write(&self, out: &mut String) {
-        let quote = |text: &str| serde_json::to_string(text).unwrap();
-        match self {
-            Self::Scalar(text) => out.push_str(text),
-            Self::List(list) => {
-                out.push('[');
-                list.iter().for_each(|node| {
-                    node.write(out);
-                    out.push(',');
-                });
-                close(out, ']');
-            }
-            Self::Map(map) => {
-                out.push('{');
-                map.iter().for_each(|(key, node)| {
-                    out.push_str(&quote(key));
-                    out.push(':');
-                    node.write(out);
-                    out.push(',');
-                });
-                close(out, '}');
-            }
-            Self::Text(node) => {
-                let mut inside = String::new();
-                node.write(&mut inside);
-                out.push_str(&quote(&inside));
-            }
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<&Self> {
-        match self {
-            Self::Map(map) => map.iter().find(|(name, _)| name == key).map(|(_, node)| node),
-            _ => None,
-        }
-    }
-
-    fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
-        match self {
-            Self::Map(map) => map.iter_mut().find(|(name, _)| name == key).map(|(_, node)| node),
-            Self::Text(inside) => inside.get_mut(key),
-            _ => None,
-        }
-    }
-
-    fn numbers(&self) -> Option<Vec<u64>> {
-        let Self::List(list) = self else { return None };
-        let number = |node: &Self| if let Self::Scalar(text) = node { text.parse().ok() } else { None };
-        list.iter().map(number).collect()
-    }
-}
-
-/// Puts the bracket in the place of the last comma, if there is one.
-fn close(out: &mut String, bracket: char) {
-    if out.ends_with(',') {
-        out.pop();
-    }
-    out.push(bracket);
-}
-
-fn meta(config: &Value, rows: &Value) -> String {
-    let growth = json!({
-        "at_step": 7, "policy": {"init_keys": "zero"}, "slots_before": [1, 1, 1], "slots_after": [1, 1, 2],
-        "params_before": 12, "params_after": 18, "max_logit_change": 0.0, "loss_before": "inf", "loss_after": 1.5,
-    });
-    let cohort = json!({"born_step": 7, "lr_scale": 1.0, "frozen": false, "rows": rows});
-    let meta = json!({
-        "format": 1, "step": 9, "tokens_seen": 99, "seed": 1, "config": config, "tokenizer": {"char": "ab"},
-        "data": {"description": "corpus", "next_batch": 9}, "cohorts": [cohort], "lineage": [growth],
-        "adapter": "llvmpipe", "kernels": {"NN 8x8x8": "lanes8-8x8-u1"},
-        "loss_scale": {"scale": 1024.0, "good_steps": 3}, "best_val_loss": "NaN", "created_by": "tokenformer 0.1.0",
-    });
-    meta.to_string()
-}
-
-/// A header whose offsets are still to come.
-fn header(meta: Option<String>, tensors: impl IntoIterator<Item = (String, Vec<usize>, &'static str)>) -> Node {
-    let entry = |shape: &[usize], dtype| json!({"dtype": dtype, "shape": shape, "data_offsets": [0, 0]});
-    let tensors = tensors.into_iter().map(|(name, shape, dtype)| (name, Node::of(&entry(&shape, dtype))));
-    let metadata =
-        meta.map(|meta| json!({"format": "pt", "step": "9", "tokenformer": meta, "tokenformer_format": "1"}));
-    let metadata = metadata.map(|metadata| ("__metadata__".to_owned(), Node::of(&metadata)));
-    Node::Map(metadata.into_iter().chain(tensors).collect())
-}
-
-/// One that says little, one that a run goes on from, and published weights.
-static HEADERS: LazyLock<[Node; 3]> = LazyLock::new(|| {
-    let name = |prefix: &str, name: &str| format!("{prefix}{name}");
-    let trained = ["", "optimizer.m.", "optimizer.v."];
-    let small = trained.iter().flat_map(|p| [(name(p, "a"), vec![2, 3], "F32"), (name(p, "b.bias"), vec![3], "F32")]);
-    let small = header(Some(meta(&json!({"lr": 0.5, "a": [null, "é"]}), &json!({"a": [1, 2]}))), small);
-
-    let mut run = RunConfig::preset("quickstart").unwrap();
-    let model = ModelConfig { num_layers: 1, hidden_size: 2, num_attention_heads: 1, rotary_pct: 0.0, ..run.model };
-    run.model = ModelConfig { qkv_slot_num: 1, proj_slot_num: 1, ffn_slot_num: 2, vocab_size: 2, ..model };
-    let shapes = run.model.param_shapes();
-    let whole = trained.iter().flat_map(|p| shapes.iter().map(move |(n, shape)| (name(p, n), shape.clone(), "F32")));
-    let rows = json!({"layers.0.mlp.key_param_tokens": [1, 2]});
-    let whole = header(Some(meta(&serde_json::to_value(&run).unwrap(), &rows)), whole);
-
-    let official = |ours: &str| tokenformer::checkpoint::official_name(ours, 1).unwrap();
-    let published = header(None, shapes.iter().map(|(n, shape)| (official(n), shape.clone(), "F16")));
-    [small, whole, published]
-});
+use crate::header::{HEADERS, Node};
 
 const SCALARS: [&str; 22] = [
     "null",
@@ -242,7 +115,7 @@ fn lay_out(header: &mut Node) -> u64 {
 
 /// A whole file.
 fn file(dice: &mut Dice) -> Vec<u8> {
-    let mut pick = || &HEADERS[[0, 0, 0, 0, 0, 0, 1, 2][dice.below(8)]];
+    let mut pick = || &HEADERS[[0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3][dice.below(16)]];
     let (mut tree, other) = (pick().clone(), pick());
     let mut end = lay_out(&mut tree);
     for _ in 0..dice.few(5) {
@@ -257,19 +130,53 @@ fn file(dice: &mut Dice) -> Vec<u8> {
     {
         *format = Node::Scalar(dice.below(4).to_string());
     }
-    let mut text = String::new();
-    tree.write(&mut text);
-    text += &" ".repeat(text.len().next_multiple_of(8) - text.len());
-    let len = if dice.one_in(32) { dice.extreme() as u64 } else { text.len() as u64 };
-    let mut bytes = len.to_le_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    let fill = dice.bits() as u8;
-    bytes.resize(bytes.len() + end.min(4096) as usize, fill);
+    let values = vec![dice.bits() as u8; end.min(4096) as usize];
+    if !dice.one_in(16) {
+        sum_values(&mut tree, &values);
+    }
+    let mut bytes = assemble(&tree, &values);
+    if dice.one_in(32) {
+        bytes[..8].copy_from_slice(&(dice.extreme() as u64).to_le_bytes());
+    }
+    if !dice.one_in(16) {
+        seal(&mut bytes);
+    }
     bytes
 }
 
+/// The length of the header, the header and the values.
+fn assemble(tree: &Node, values: &[u8]) -> Vec<u8> {
+    let mut header = String::new();
+    tree.write(&mut header);
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), values].concat()
+}
+
+/// Puts the checksum of each MiB of the values into the header, where it has a place.
+fn sum_values(tree: &mut Node, values: &[u8]) {
+    if let Some(sums) = tree.get_mut("__metadata__").and_then(|metadata| metadata.get_mut("crc32_per_mib")) {
+        let digits: String = values.chunks(1 << 20).map(|mib| format!("{:08x}", crc32fast::hash(mib))).collect();
+        *sums = Node::Scalar(format!("\"{digits}\""));
+    }
+}
+
+/// Puts the checksum of the header into it, where it has a place.
+fn seal(file: &mut [u8]) {
+    const START: &[u8] = br#"{"__metadata__":{"crc32":""#;
+    let Some(len) = file.first_chunk().map(|len| u64::from_le_bytes(*len)) else { return };
+    let end = usize::try_from(len).ok().and_then(|len| len.checked_add(8));
+    let Some(head) = end.and_then(|end| file.get_mut(..end)) else { return };
+    let at = 8 + START.len();
+    if head.get(8..at) != Some(START) || head.len() < at + 8 {
+        return;
+    }
+    head[at..at + 8].fill(b'0');
+    let sum = crc32fast::hash(head);
+    head[at..at + 8].copy_from_slice(format!("{sum:08x}").as_bytes());
+}
+
 /// The bytes of a file, printed as text.
-struct Input(Vec<u8>);
+struct Input(Arc<[u8]>);
 
 impl AsRef<[u8]> for Input {
     fn as_ref(&self) -> &[u8] {
@@ -290,8 +197,11 @@ fn make(dice: &mut Dice) -> Input {
         for _ in 0..=dice.few(4) {
             dice.damage(&mut bytes, &other);
         }
+        if dice.one_in(2) {
+            seal(&mut bytes);
+        }
     }
-    Input(bytes)
+    Input(bytes.into())
 }
 
 /// Runs `read` on a file that holds `bytes`; it is in memory where the system has such a folder.
@@ -310,7 +220,8 @@ fn with_file<T>(bytes: &[u8], read: impl FnOnce(&Path) -> T) -> T {
 }
 
 fn parse(input: &Input) -> Result<Checkpoint> {
-    with_file(&input.0, Checkpoint::read)
+    let source = Source { len: input.0.len() as u64, bytes: Box::new(Cursor::new(input.0.clone())) };
+    Checkpoint::read_source(source, Path::new("hostile.safetensors"))
 }
 
 fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
@@ -319,7 +230,10 @@ fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
     let sum = input.0.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
     if sum < 32 {
         // What the rest of the program asks of any file.
-        with_file(&input.0, |path| (list_tensors(path).is_ok(), read_meta(path).is_ok(), read_official(path).is_ok()));
+        with_file(&input.0, |path| {
+            let ok = (list_tensors(path).is_ok(), read_meta(path).is_ok(), verify(path).is_ok());
+            (ok, read_official(path).is_ok())
+        });
     }
     let Some(checkpoint) = parsed else { return Ok(()) };
     let tensors = checkpoint.params.iter().chain(&checkpoint.moment1).chain(&checkpoint.moment2);
@@ -379,6 +293,10 @@ const REFUSALS: &[&str] = &[
     "recursion limit",
     "duplicate",
     "missing field",
+    "does not match its checksum",
+    "the checksum of its header is missing",
+    "too few or too many",
+    "its checksums are missing",
 ];
 
 #[test]
@@ -433,7 +351,7 @@ fn checkpoint_of_any_size() {
 
 /// A file with a tensor of `values` bytes, and `text` at a place of its header.
 fn large(values: usize, place: &[&str], text: String) -> Input {
-    let mut tree = HEADERS[0].clone();
+    let mut tree = HEADERS[1].clone();
     if let Node::Map(map) = &mut tree {
         let shape = json!({"dtype": "F32", "shape": [values / 4], "data_offsets": [0, 0]});
         map.push(("values".to_owned(), Node::of(&shape)));
@@ -444,10 +362,9 @@ fn large(values: usize, place: &[&str], text: String) -> Input {
     if place.first() == Some(&"__metadata__") {
         end = lay_out(&mut tree);
     }
-    let mut header = String::new();
-    tree.write(&mut header);
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(header.as_bytes());
-    bytes.resize(bytes.len() + end as usize, 0);
-    Input(bytes)
+    let values = vec![0; end as usize];
+    sum_values(&mut tree, &values);
+    let mut bytes = assemble(&tree, &values);
+    seal(&mut bytes);
+    Input(bytes.into())
 }
