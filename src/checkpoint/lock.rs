@@ -16,6 +16,8 @@ use crate::error::{Error, Result, tell};
 const FILE: &str = "lock";
 /// "No locks available", as a network file system without a lock server says it.
 const ENOLCK: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 37 } else { 77 };
+/// Attempts at a lock before giving up. Each needs another process that gives its own up at the same moment.
+const MOST_ATTEMPTS: usize = 1000;
 
 /// The right to write to a run directory; given back when it is dropped, or when the process ends.
 #[derive(Debug)]
@@ -34,8 +36,15 @@ impl RunLock {
     /// An input error where another process writes to the directory, or it cannot be written to.
     pub fn take(dir: &Path) -> Result<Self> {
         let mut lock = Self { file: None, path: dir.join(FILE), created: Vec::new() };
-        while !lock.attempt(dir)? {}
-        Ok(lock)
+        for _ in 0..MOST_ATTEMPTS {
+            if lock.attempt(dir)? {
+                return Ok(lock);
+            }
+        }
+        Err(Error::input(format!(
+            "cannot lock {}: its file {FILE} was replaced {MOST_ATTEMPTS} times meanwhile; choose another directory",
+            dir.display()
+        )))
     }
 
     /// The directory is a run's from now on, durably, and stays when this is dropped.

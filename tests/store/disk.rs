@@ -4,6 +4,7 @@
 //! directory was. At a loss of power, whatever was not synced survives or not, whole or in part, in any order. Every
 //! call is an operation with a number, reads included.
 
+use crate::plan::{Fault, Kind, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,72 +13,6 @@ use tokenformer::checkpoint::{Sink, Source, Storage};
 use tokenformer::rng::Rng;
 
 const SECTOR: usize = 512;
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Any operation: an input/output error. What a failed sync should have saved is lost for good, as on Linux.
-    Io,
-    /// Operations that need space: the disk is full; half of a write is written.
-    NoSpace,
-    /// Operations on names: permission denied.
-    Denied,
-    /// Reads and writes: half of the bytes, without an error, as the system may.
-    Short,
-    /// Syncs only: an error, and what they should have saved is lost for good.
-    Sync,
-    /// Writes: reported done, with one bit wrong.
-    Lie,
-}
-
-pub const FAULTS: [Fault; 6] = [Fault::Io, Fault::NoSpace, Fault::Denied, Fault::Short, Fault::Sync, Fault::Lie];
-
-/// When something goes wrong: at operation `at`, and after it.
-#[derive(Debug, Clone, Copy)]
-pub enum Plan {
-    Never,
-    Once(usize, Fault),
-    ForEver(usize, Fault),
-    /// The power goes while this operation is under way: from then on nothing works.
-    PowerLoss(usize),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Open,
-    Create,
-    Append,
-    Rename,
-    Remove,
-    List,
-    CreateDir,
-    SyncDir,
-    Read,
-    Write,
-    Sync,
-}
-
-impl Fault {
-    fn concerns(self, kind: Kind) -> bool {
-        use Kind::*;
-        match self {
-            Self::Io => true,
-            Self::NoSpace => matches!(kind, Create | Rename | CreateDir | Write | Sync | SyncDir),
-            Self::Denied => matches!(kind, Open | Create | Append | Rename | Remove | List | CreateDir | SyncDir),
-            Self::Short => matches!(kind, Read | Write),
-            Self::Sync => matches!(kind, Sync | SyncDir),
-            Self::Lie => kind == Write,
-        }
-    }
-
-    fn error(self) -> io::Error {
-        match self {
-            Self::NoSpace => io::ErrorKind::StorageFull.into(),
-            Self::Denied => io::ErrorKind::PermissionDenied.into(),
-            _ => io::Error::other("input/output error"),
-        }
-    }
-}
 
 /// A change of names that is not durable yet.
 #[derive(Debug, Clone)]

@@ -1,7 +1,8 @@
 //! A disk that fails at any operation, once or for ever: nothing that was safe is lost, and nothing is reported safe
 //! that is not.
 
-use crate::disk::{Disk, FAULTS, Fault, Plan};
+use crate::disk::Disk;
+use crate::plan::{FAULTS, Fault, Plan};
 use crate::run::{ROOT, STEPS, check_complete, resume, store, train};
 use crate::{checkpoint, damages};
 use std::path::Path;

@@ -7,6 +7,7 @@
 mod corruption;
 mod disk;
 mod faults;
+mod plan;
 mod power;
 mod run;
 

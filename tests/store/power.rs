@@ -1,6 +1,7 @@
 //! A loss of power at any operation leaves the old checkpoint or the new one, and a run that goes on from it.
 
-use crate::disk::{Disk, Plan};
+use crate::disk::Disk;
+use crate::plan::Plan;
 use crate::run::{ROOT, STEPS, check_complete, resume, store, train};
 use crate::{checkpoint, damages};
 use std::path::Path;
