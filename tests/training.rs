@@ -252,6 +252,32 @@ fn recomputed_activations_are_the_same_bits_in_less_memory() {
     }
 }
 
+/// Pieces are cut by the clock, so where must not matter; nor whether steps are computed twice and compared.
+#[test]
+fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
+    use std::time::Duration;
+    use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
+    let (config, data) = tiny(Path::new("unused"), 3);
+    let model = Start::fresh(&config.model, 1).host.model;
+    let after = |piece: Duration, verified: bool| {
+        let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+        engine.set_piece(piece);
+        let trainer = Trainer::new(&engine, &model, &config.train, vec![first_cohort(&model)], 3).unwrap();
+        trainer.load_parameters(&init::initial(&model, 1)).unwrap();
+        for step in 0..3 {
+            let batches = batches(&config, &data, step);
+            if verified {
+                trainer.verify(&batches, step).unwrap();
+            }
+            trainer.step(&batches, step, 1e-3).unwrap();
+        }
+        (trainer.parameters().unwrap(), trainer.moments().unwrap())
+    };
+    let whole = after(Duration::from_secs(10), false);
+    assert!(after(Duration::from_nanos(1), false) == whole, "a dispatch a submission");
+    assert!(after(Duration::from_micros(300), true) == whole, "some dispatches a submission, computed twice");
+}
+
 /// Run on a device of its own, so that other tests do not disturb the count.
 #[test]
 fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() {
