@@ -17,7 +17,7 @@ use crate::ops::matmul::tune::{self, Effort};
 use crate::train::recover::Job;
 use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, first_cohort};
-use crate::train::{Summary, directory, growth};
+use crate::train::{Summary, directory, fit, growth};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,9 @@ pub struct TrainArgs {
     /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
     #[arg(long, value_enum, default_value_t)]
     tune: Effort,
+    /// Choose micro-batch and recomputation for so much device memory, such as 6GB: the batch of an update stays.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    fit: Option<u64>,
     /// Leave the GPU to the display between short pieces of work: for the GPU of the screen you work at.
     #[arg(long)]
     polite: bool,
@@ -61,7 +64,7 @@ struct Prepared {
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
 pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
-    let Prepared { config, data, start, kernels, lock } = match &args.resume {
+    let Prepared { mut config, data, start, kernels, lock } = match &args.resume {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,
     };
@@ -69,6 +72,11 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         return super::print(&config.to_toml()?);
     };
     let engine = super::open_engine(request)?;
+    if let Some(most) = args.fit {
+        config.train = fit::fit(&config, most, &Limits::of(&engine.gpu), &engine.choices())?;
+        let (batch, recompute) = (config.train.batch_size, config.train.recompute);
+        tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
+    }
     let products = check_limits(&engine, &config)?;
     if config.train.precision == Precision::F16 {
         super::selftest::once_per_adapter(&engine, Dtype::F16)?;
@@ -227,6 +235,23 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     line("checkpoint", summary.checkpoint.display().to_string());
     line("next", format!("tokenformer generate {}", out_dir.display()));
     text
+}
+
+/// "6GB", "800 MB" or "4GiB" as bytes.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let refuse = || format!("\"{text}\" is no amount of memory: give a number and a unit, such as 6GB, 800MB or 4GiB");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(refuse)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: f64 = number.trim().parse().map_err(|_| refuse())?;
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "mib" => 1_048_576.0,
+        "gib" => 1_073_741_824.0,
+        _ => return Err(refuse()),
+    };
+    let bytes = number * factor;
+    if (1.0..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(refuse()) }
 }
 
 /// Device memory in words, for `plan` and messages.

@@ -8,6 +8,7 @@ pub mod diagnose;
 pub mod directory;
 #[cfg(test)]
 mod faults;
+pub mod fit;
 pub mod growth;
 pub mod loss_scale;
 pub mod metrics;

@@ -1,0 +1,86 @@
+//! Settings that fit a given amount of device memory: a smaller micro-batch, and recomputation where that is not enough.
+//!
+//! The batch of an update stays what it was. A smaller micro-batch costs no operations, but adds gradients in another
+//! order, so with other last bits; recomputation costs about a quarter more operations and no bit.
+
+use super::trainer::{RunPlans, first_cohort};
+use crate::config::{ModelConfig, RunConfig, TrainConfig};
+use crate::error::{Error, Result};
+use crate::gpu::choices::Choices;
+use crate::gpu::device::human_bytes;
+use crate::graph::plan::Limits;
+
+/// The settings of `config.train` with the largest micro-batch whose run needs at most `most` bytes of device memory,
+/// also after every growth; without recomputation where one fits.
+///
+/// # Errors
+/// Even the smallest does not fit: what it needs.
+pub fn fit(config: &RunConfig, most: u64, limits: &Limits, choices: &Choices) -> Result<TrainConfig> {
+    let stages = config.stages()?;
+    let micro_batches_of_update = config.train.grad_accum(&config.model)?;
+    let total_batch_tokens = micro_batches_of_update * config.train.batch_size * config.model.seq_length;
+    let mut least = None;
+    for recompute in [config.train.recompute, true] {
+        for batch_size in micro_batches(&config.train, &config.model)? {
+            let train = TrainConfig { batch_size, total_batch_tokens, recompute, ..config.train.clone() };
+            match bytes(&stages, &train, limits, choices) {
+                Ok(bytes) if bytes <= most => return Ok(train),
+                Ok(bytes) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
+                // A tensor of a large micro-batch may be over a limit of the device.
+                Err(Error::Device(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+    }
+    Err(Error::device(match least {
+        Some(bytes) => format!(
+            "the run needs at least {} of device memory, --fit allows {}; use a smaller model, seq_length or \
+             loss_chunk_rows, or allow more",
+            human_bytes(bytes),
+            human_bytes(most)
+        ),
+        None => "no micro-batch of the run is within the limits of this device; `tokenformer plan` says why".to_owned(),
+    }))
+}
+
+/// Sequences of a micro-batch: as configured, and fewer that divide the update, largest first.
+fn micro_batches(train: &TrainConfig, model: &ModelConfig) -> Result<Vec<usize>> {
+    let update = train.batch_size * train.grad_accum(model)?;
+    Ok((1..=train.batch_size).rev().filter(|&size| update.is_multiple_of(size)).collect())
+}
+
+/// The most that any model of the run needs.
+fn bytes(stages: &[ModelConfig], train: &TrainConfig, limits: &Limits, choices: &Choices) -> Result<u64> {
+    let of = |model: &ModelConfig| {
+        let plans = RunPlans::new(model, train, &[first_cohort(model)], 1, limits, choices)?;
+        Ok(plans.bytes()?.total())
+    };
+    stages.iter().try_fold(0, |most: u64, model| Ok(most.max(of(model)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::choices::Ability;
+
+    #[test]
+    fn the_micro_batch_shrinks_first_and_the_update_stays() {
+        let mut config = RunConfig::preset("bench-tiny").unwrap();
+        config.model.vocab_size = 256;
+        let (limits, choices) = (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT));
+        let need = |train: &TrainConfig| bytes(std::slice::from_ref(&config.model), train, &limits, &choices).unwrap();
+        let fitted = |most| fit(&config, most, &limits, &choices);
+        assert_eq!((config.train.batch_size, config.model.seq_length), (8, 128));
+
+        let all = need(&config.train);
+        let same = fitted(all).unwrap();
+        assert_eq!((same.batch_size, same.grad_accum(&config.model).unwrap(), same.recompute), (8, 1, false));
+        let half = fitted(all - 1).unwrap();
+        assert_eq!((half.batch_size, half.grad_accum(&config.model).unwrap(), half.recompute), (4, 2, false));
+        let one = TrainConfig { batch_size: 1, total_batch_tokens: 1024, ..config.train.clone() };
+        let lean = fitted(need(&one) - 1).unwrap();
+        assert!(lean.recompute && need(&lean) < need(&one));
+        let error = fitted(1 << 20).unwrap_err().to_string();
+        assert!(error.contains("--fit allows 1.0 MB"), "{error}");
+    }
+}
