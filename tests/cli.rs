@@ -60,6 +60,17 @@ fn with_environment(mut command: Command, dir: &Path, args: &[String]) -> Comman
     command
 }
 
+/// The program, which heeds a hang-up even where these tests run under `nohup`.
+#[cfg(unix)]
+fn heeding(dir: &Path, args: &str) -> Command {
+    if !cfg!(target_os = "linux") {
+        return program(dir, args);
+    }
+    let mut env = Command::new("env");
+    env.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_tokenformer")]);
+    with_environment(env, dir, &words(args))
+}
+
 /// Words separated by spaces; `""` is an empty one, `TRAIN` the start of a tiny run.
 fn words(args: &str) -> Vec<String> {
     let args = args.replace("TRAIN", "train --config tiny.toml");
@@ -567,7 +578,7 @@ mod unix {
         succeed(dir.path(), &format!("{args} --out straight"));
         for signal in ["INT", "TERM", "HUP"] {
             let mut child =
-                program(dir.path(), &format!("{args} --out {signal}")).stderr(Stdio::piped()).spawn().unwrap();
+                heeding(dir.path(), &format!("{args} --out {signal}")).stderr(Stdio::piped()).spawn().unwrap();
             let mut lines = BufReader::new(child.stderr.take().unwrap());
             let mut line = String::new();
             while !line.starts_with("step ") {

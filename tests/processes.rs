@@ -73,6 +73,16 @@ fn program(dir: &Path, args: &str) -> Command {
     environment(Command::new(env!("CARGO_BIN_EXE_tokenformer")), cache(), dir, args)
 }
 
+/// The program, which heeds a hang-up even where these tests run under `nohup`.
+fn heeding(dir: &Path, args: &str) -> Command {
+    if !cfg!(target_os = "linux") {
+        return program(dir, args);
+    }
+    let mut env = Command::new("env");
+    env.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_tokenformer")]);
+    environment(env, cache(), dir, args)
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -171,7 +181,7 @@ fn a_run_killed_at_any_instant_ends_in_the_same_bits() {
 
 /// A run that does not end by itself, past its first step.
 fn endless(dir: &Path, args: &str) -> (Child, BufReader<ChildStderr>) {
-    let mut child = program(dir, &format!("{TRAIN} {args}")).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = heeding(dir, &format!("{TRAIN} {args}")).stdout(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap());
     (child, lines)
 }
