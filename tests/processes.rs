@@ -256,8 +256,8 @@ fn a_second_writer_of_any_kind_is_refused_and_changes_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-/// A step of half a second or more.
-const SLOW: &str = "--steps 1000 --batch-size 4096 --set train.eval_interval=0 --set train.checkpoint_interval=1 \
+/// A step that takes long enough for a second signal to come within it.
+const SLOW: &str = "--steps 1000 --batch-size 2048 --set train.eval_interval=0 --set train.checkpoint_interval=1 \
                     --set train.log_interval=1 --set growth=[]";
 
 #[test]
