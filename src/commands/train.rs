@@ -39,6 +39,9 @@ pub struct TrainArgs {
     /// Choose micro-batch and recomputation for so much device memory, such as 6GB: the batch of an update stays.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     fit: Option<u64>,
+    /// Compute the gradients of every N-th step twice and compare them: for a GPU that is not trusted.
+    #[arg(long, value_name = "N")]
+    verify_every: Option<usize>,
     /// Leave the GPU to the display between short pieces of work: for the GPU of the screen you work at.
     #[arg(long)]
     polite: bool,
@@ -68,6 +71,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,
     };
+    config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
         return super::print(&config.to_toml()?);
     };
