@@ -13,7 +13,7 @@ use tokenformer::gpu::engine::Engine;
 use tokenformer::gpu::kernel::Dtype;
 use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
-use tokenformer::ops::matmul::tune::error_of;
+use tokenformer::ops::matmul::trial::error_of;
 use tokenformer::ops::{Case, mixed_registry, registry};
 
 fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! every matrix must be untouched.
 
 use super::record::{Record, Report};
+use super::roofline::FmaPeak;
 use super::timing::time;
 use crate::error::{Error, Result};
 use crate::gpu::choices::{Candidate, Choices};
@@ -40,6 +41,8 @@ pub struct Chosen {
     pub filter: String,
     /// Also the candidates that are rarely the best.
     pub all: bool,
+    /// Time products of f32 in turn with the multiply-add peak, which is found first.
+    pub peaks: bool,
 }
 
 /// `512,64x64x4096` as sizes [m, n, k].
@@ -85,6 +88,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
     let engine = stopwatch.engine;
     let mut names = Vec::new();
     let mut timed = 0;
+    let peak = chosen.peaks.then(|| FmaPeak::find(stopwatch, Dtype::F32, seconds)).transpose()?;
     for &size in &chosen.sizes {
         for (&layout, &half) in chosen.layouts.iter().flat_map(|l| chosen.halves.iter().map(move |h| (l, h))) {
             let product = ProductKind { layout, size, half };
@@ -92,7 +96,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
             let matrices = Matrices::new(product);
             for candidate in candidates(engine.choices().ability(), product, chosen.all) {
                 if candidate.to_string().contains(&chosen.filter) {
-                    report.add(matrices.time(stopwatch, candidate, seconds)?);
+                    report.add(matrices.time(stopwatch, candidate, peak.as_ref(), seconds)?);
                     timed += 1;
                 }
                 names.push(candidate.to_string());
@@ -100,6 +104,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
         }
     }
     if timed > 0 {
+        peak.into_iter().for_each(|peak| report.add(peak.record));
         return Ok(());
     }
     names.sort();
@@ -164,7 +169,13 @@ impl Matrices {
         case_name(self.product.layout, self.product.size)
     }
 
-    fn time(&self, stopwatch: &Stopwatch, candidate: Candidate, seconds: f64) -> Result<Record> {
+    fn time(
+        &self,
+        stopwatch: &Stopwatch,
+        candidate: Candidate,
+        peak: Option<&FmaPeak>,
+        seconds: f64,
+    ) -> Result<Record> {
         let program = self.checked(stopwatch.engine, candidate)?;
         let [m, n, k] = self.product.size;
         let record = Record {
@@ -181,7 +192,10 @@ impl Matrices {
             bytes: self.dtype().bytes() * (m * k + k * n) as u64 + 4 * (m * n) as u64,
             ..Record::default()
         };
-        Ok(record.timed(time(stopwatch, &program, seconds)?))
+        match peak.filter(|_| !self.product.half) {
+            Some(peak) => peak.beside(stopwatch, record, &program, seconds),
+            None => Ok(record.timed(time(stopwatch, &program, seconds)?)),
+        }
     }
 
     /// The product, run once and found right.

@@ -52,6 +52,8 @@ pub struct Record {
     pub calls: Option<usize>,
     /// Share of the time of all kernels of a step, percent.
     pub share_percent: Option<f64>,
+    /// Share of the f32 multiply-add peak, percent: the median over pairs of samples, one of each taken in turn.
+    pub peak_percent: Option<f64>,
     /// Milliseconds of one run, one value a sample.
     pub samples_ms: Vec<f64>,
     /// Their median.

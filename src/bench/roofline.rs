@@ -6,7 +6,7 @@
 
 use super::cooperative::peak_of_matrix_units;
 use super::record::{Record, Report};
-use super::timing::{Timed, time};
+use super::timing::{Timed, quantile, time, time_beside};
 use crate::error::{Error, Result, tell};
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
@@ -114,6 +114,44 @@ fn dims(rounds: usize, count: usize, store: bool) -> Dims {
 /// # Errors
 /// A device error where a sum is not what so many multiply-adds make.
 pub fn fma_peak(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Record> {
+    Ok(FmaPeak::find(stopwatch, dtype, seconds)?.record)
+}
+
+/// The peak, ready to be measured again beside something else.
+pub struct FmaPeak {
+    /// What was measured.
+    pub record: Record,
+    program: Program,
+}
+
+impl FmaPeak {
+    /// As [`fma_peak`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Self> {
+        let Fma { program, flops, config } = best_fma(stopwatch, dtype, seconds)?;
+        let record = Record { flops, config: Some(config), ..peak("fma", "multiply-add", dtype) };
+        let record = record.timed(time(stopwatch, &program, seconds)?);
+        Ok(Self { record, program })
+    }
+
+    /// Times `program` in turn with the peak, and puts both into `record`: with `flops` in it, its share of the peak of
+    /// the same moments.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn beside(&self, stopwatch: &Stopwatch, record: Record, program: &Program, seconds: f64) -> Result<Record> {
+        let [own, peak] = time_beside(stopwatch, program, &self.program, seconds)?;
+        let work = 100.0 * record.flops as f64 / self.record.flops as f64;
+        let shares: Vec<f64> =
+            own.samples_ms.iter().zip(&peak.samples_ms).map(|(own, peak)| work * peak / own).collect();
+        Ok(Record { peak_percent: Some(quantile(&shares, 0.5)), ..record.timed(own) })
+    }
+}
+
+/// The best configuration of multiply-adds.
+fn best_fma(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Fma> {
     let engine = stopwatch.engine;
     let text = shader::source(FILE, dtype)?;
     tell(format_args!(
@@ -137,11 +175,7 @@ pub fn fma_peak(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Rec
             }
         }
     }
-    let Some((_, fma)) = best else {
-        return Err(wrong(engine, "no workgroup size fits"));
-    };
-    let record = Record { flops: fma.flops, config: Some(fma.config), ..peak("fma", "multiply-add", dtype) };
-    Ok(record.timed(time(stopwatch, &fma.program, seconds)?))
+    best.map(|(_, fma)| fma).ok_or_else(|| wrong(engine, "no workgroup size fits"))
 }
 
 /// One configuration of multiply-adds, checked.

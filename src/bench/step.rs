@@ -31,12 +31,13 @@ const WARM_UP: usize = 2;
 const TOKENS: usize = 1 << 16;
 
 /// Adds the multiply-add peak, the step, and one record for each kernel of it; `effort` is what is spent on choosing
-/// kernels first.
+/// kernels first, on devices that `another` opens.
 ///
 /// # Errors
 /// Those of planning and allocating the model; a device error where a step gives no finite numbers.
 pub fn run(
     stopwatch: &Stopwatch,
+    another: &dyn Fn() -> Result<Engine>,
     config: &RunConfig,
     effort: Effort,
     steps: usize,
@@ -47,7 +48,7 @@ pub fn run(
     let limits = Limits::of(&engine.gpu);
     let cohorts = [first_cohort(&config.model)];
     let plans = || RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices());
-    tune::tune(engine, &plans()?.products(), effort, &BTreeMap::new())?;
+    tune::tune(engine, another, &plans()?.products(), effort, &BTreeMap::new())?;
     let plans = plans()?;
     let peak = fma_peak(stopwatch, Dtype::F32, seconds)?;
     // The most that was seen: other work on the machine only ever lowers it.

@@ -78,21 +78,7 @@ impl Timed {
 /// # Errors
 /// Those of the device.
 pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
-    let wanted = SAMPLE_SECONDS.min(seconds / SAMPLES);
-    let most = (MOST_DISPATCHES / program.dispatches().max(1)).clamp(1, MOST_DISPATCHES) as u32;
-    let mut repeats = 1;
-    // The first run may compile, page in and wake up: its time counts for nothing.
-    stopwatch.sample(program, repeats)?;
-    let mut spent = 0.0;
-    loop {
-        let wall = stopwatch.sample(program, repeats)?.wall.as_secs_f64();
-        spent += wall;
-        if wall >= 0.7 * wanted || repeats == most || spent > seconds {
-            break;
-        }
-        let factor = (wanted / wall).clamp(1.5, 16.0);
-        repeats = most.min((f64::from(repeats) * factor).ceil() as u32);
-    }
+    let repeats = warm_up(stopwatch, program, seconds)?;
     let (mut samples, mut spent) = (Vec::new(), 0.0);
     loop {
         let sample = stopwatch.sample(program, repeats)?;
@@ -104,6 +90,48 @@ pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Ti
         }
     }
     Ok(from_samples(&samples, repeats))
+}
+
+/// Times `program` and `other` in turn, for about `seconds` each: the first sample of one belongs to the first of the
+/// other, and so on. What a machine's speed does from second to second is then no part of their ratio.
+///
+/// # Errors
+/// Those of the device.
+pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, seconds: f64) -> Result<[Timed; 2]> {
+    let programs = [program, other];
+    let mut repeats = [1; 2];
+    for (repeats, program) in repeats.iter_mut().zip(programs) {
+        *repeats = warm_up(stopwatch, program, seconds)?;
+    }
+    let (mut samples, mut spent) = ([Vec::new(), Vec::new()], 0.0);
+    while spent < 2.0 * seconds || samples[0].len() < FEWEST {
+        for ((samples, program), repeats) in samples.iter_mut().zip(programs).zip(repeats) {
+            let sample = stopwatch.sample(program, repeats)?;
+            spent += sample.wall.as_secs_f64();
+            samples.push(sample);
+        }
+    }
+    let [of_program, of_other] = samples;
+    Ok([from_samples(&of_program, repeats[0]), from_samples(&of_other, repeats[1])])
+}
+
+/// Runs of `program` that make a sample long enough.
+fn warm_up(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<u32> {
+    let wanted = SAMPLE_SECONDS.min(seconds / SAMPLES);
+    let most = (MOST_DISPATCHES / program.dispatches().max(1)).clamp(1, MOST_DISPATCHES) as u32;
+    let mut repeats = 1;
+    // The first run may compile, page in and wake up: its time counts for nothing.
+    stopwatch.sample(program, repeats)?;
+    let mut spent = 0.0;
+    loop {
+        let wall = stopwatch.sample(program, repeats)?.wall.as_secs_f64();
+        spent += wall;
+        if wall >= 0.7 * wanted || repeats == most || spent > seconds {
+            return Ok(repeats);
+        }
+        let factor = (wanted / wall).clamp(1.5, 16.0);
+        repeats = most.min((f64::from(repeats) * factor).ceil() as u32);
+    }
 }
 
 /// Milliseconds of one run for each sample: by timestamps where all of them can be believed, else by the wall clock.

@@ -102,7 +102,7 @@ struct OutputArgs {
     /// Also draw the roofline into this file, as SVG (measures what --peaks does).
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Also measure the multiply-add peak and bandwidth.
+    /// Also measure the multiply-add peak and bandwidth; `matmul` is timed in turn with the peak.
     #[arg(long)]
     peaks: bool,
     /// Fail where a case is more than this much slower than in --baseline.
@@ -141,6 +141,7 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
                 halves: dtype.iter().map(|dtype| *dtype == Precision::F16).collect(),
                 filter: candidate.clone(),
                 all: *all,
+                peaks: output.peaks,
             };
             measure(
                 output,
@@ -161,7 +162,10 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
             measure(
                 output,
                 || super::open_engine(request),
-                |stopwatch, report| step::run(stopwatch, &config, *tune, *steps as usize, output.seconds, report),
+                |stopwatch, report| {
+                    let another = || Engine::new(Gpu::open(request)?);
+                    step::run(stopwatch, &another, &config, *tune, *steps as usize, output.seconds, report)
+                },
             )
         }
         What::Compare { a, b, format } => super::print(&compare(&Report::read(a)?, &Report::read(b)?).render(*format)?),

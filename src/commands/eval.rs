@@ -8,11 +8,10 @@ use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::model::graphs::{self, BatchShape};
 use crate::ops::cross_entropy::IGNORED;
-use crate::ops::matmul::tune::{self, Effort};
+use crate::ops::matmul::tune;
 use crate::train::state;
 use crate::train::trainer::{upload_parameters, upload_rope};
 use clap::{Args, ValueEnum};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Arguments of `eval`.
@@ -66,7 +65,7 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
 
     let engine = super::open_engine(request)?;
     // No timing for one use; what is known is used.
-    tune::tune(&engine, &[], Effort::Quick, &BTreeMap::new())?;
+    tune::recall(&engine);
     let shape = BatchShape {
         batch: config.train.batch_size,
         seq: model.seq_length,

@@ -7,10 +7,9 @@ use crate::graph::memory::Memory;
 use crate::graph::plan::Limits;
 use crate::model::generate::GeneratorPlans;
 use crate::model::sample::Sampling;
-use crate::ops::matmul::tune::{self, Effort};
+use crate::ops::matmul::tune;
 use crate::train::trainer::{upload_parameters, upload_rope};
 use clap::Args;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Arguments of `generate`.
@@ -59,7 +58,7 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     }
     let engine = super::open_engine(request)?;
     // No timing for one use; what is known is used.
-    tune::tune(&engine, &[], Effort::Quick, &BTreeMap::new())?;
+    tune::recall(&engine);
     let (model, limits) = (&start.host.model, Limits::of(&engine.gpu));
     let plans = GeneratorPlans::new(model, prompt.len(), &limits, &engine.choices())?;
     let (memory, programs) = Memory::allocate(&engine, &plans.plans.iter().collect::<Vec<_>>())?;

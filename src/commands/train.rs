@@ -7,7 +7,7 @@ use crate::config::{Precision, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::device::human_bytes;
+use crate::gpu::device::{Gpu, human_bytes};
 use crate::gpu::engine::Engine;
 use crate::gpu::flight::{PIECE, POLITE_PIECE};
 use crate::gpu::kernel::Dtype;
@@ -87,7 +87,8 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     }
     // Choices of another adapter say nothing here.
     let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
-    tune::tune(&engine, &products, args.tune, &stored.unwrap_or_default())?;
+    let another = || Engine::new(Gpu::open(request)?);
+    tune::tune(&engine, &another, &products, args.tune, &stored.unwrap_or_default())?;
     let fresh = || Start::fresh(&config.model, config.train.seed);
     let start = start.unwrap_or_else(fresh);
     announce(&config, &data, &start);

@@ -106,8 +106,18 @@ impl Memory {
     /// Allocates what `plans` need together, zeroed, and prepares their dispatches.
     ///
     /// # Errors
-    /// Out of device memory: how much was needed in all, and the remedy.
+    /// Out of device memory: how much was needed in all, and the remedy. A kernel that does not compile.
     pub fn allocate(engine: &Engine, plans: &[&Plan]) -> Result<(Self, Vec<Program>)> {
+        let memory = Self::of(engine, plans)?;
+        let programs = plans.iter().map(|plan| memory.program(engine, plan)).collect::<Result<_>>()?;
+        Ok((memory, programs))
+    }
+
+    /// As [`Memory::allocate`], with nothing prepared yet.
+    ///
+    /// # Errors
+    /// Out of device memory.
+    pub fn of(engine: &Engine, plans: &[&Plan]) -> Result<Self> {
         let mut ledger = Ledger::default();
         for plan in plans {
             ledger.admit(plan)?;
@@ -133,8 +143,7 @@ impl Memory {
         for (i, slot) in ledger.slots.iter().enumerate() {
             memory.slots.push(engine.allocate(&format!("slot {i}"), slot.bytes).map_err(with_total)?);
         }
-        let programs = plans.iter().map(|plan| memory.program(engine, plan)).collect::<Result<_>>()?;
-        Ok((memory, programs))
+        Ok(memory)
     }
 
     /// Makes parts of what has a name known under their own.
@@ -166,7 +175,11 @@ impl Memory {
         Ok((Self { named, ..Self::default() }, program, blocks))
     }
 
-    fn program(&self, engine: &Engine, plan: &Plan) -> Result<Program> {
+    /// Prepares the dispatches of one of the plans this was allocated for.
+    ///
+    /// # Errors
+    /// A kernel that does not compile.
+    pub fn program(&self, engine: &Engine, plan: &Plan) -> Result<Program> {
         Self::prepare(engine, plan, |t| self.block(plan, t))
     }
 

@@ -9,8 +9,11 @@
 pub mod candidates;
 mod cooperative;
 mod lanes;
+#[cfg(test)]
+pub mod planted;
 pub mod source;
 mod tiles;
+pub mod trial;
 pub mod tune;
 
 use super::{Case, Input};

@@ -1,0 +1,65 @@
+//! Kernels that must never be chosen, in place of good ones: for the tests of tuning.
+
+use crate::gpu::choices::Candidate;
+use crate::gpu::engine::COSTS_DEVICE;
+use crate::gpu::kernel::Kernel;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// What is wrong with a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Does nothing, which is fast.
+    Idle,
+    /// Leaves out the last tile.
+    LastTile,
+    /// Is not WGSL.
+    NotWgsl,
+    /// Has no such entry point.
+    NoEntry,
+    /// Costs the device when it is compiled.
+    CostsDevice,
+}
+
+impl Fault {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [Self::Idle, Self::LastTile, Self::NotWgsl, Self::NoEntry, Self::CostsDevice];
+}
+
+thread_local! {
+    static PLANTED: RefCell<BTreeMap<Candidate, Fault>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Takes what was planted out again.
+pub struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        PLANTED.take();
+    }
+}
+
+/// Plants faults in kernels that this thread records, until the guard is dropped.
+pub fn plant(faults: BTreeMap<Candidate, Fault>) -> Guard {
+    PLANTED.replace(faults);
+    Guard
+}
+
+/// The kernel of a candidate with its fault, if it has one.
+pub fn instead(candidate: Candidate, good: &'static Kernel) -> &'static Kernel {
+    let Some(fault) = PLANTED.with_borrow(|planted| planted.get(&candidate).copied()) else { return good };
+    let text = good.text.unwrap();
+    let replaced = |from: &str, to: &str| {
+        assert!(text.contains(from), "{} has no {from:?}", good.file);
+        text.replace(from, to)
+    };
+    let tiles = ["_tiles * dims.batch;", "parts * dims.batch;"].into_iter().find(|end| text.contains(end)).unwrap();
+    let (suffix, text) = match fault {
+        Fault::Idle => ("-idle".to_owned(), replaced(tiles, &tiles.replace(';', " * 0u;"))),
+        Fault::LastTile => ("-last-tile".to_owned(), replaced(tiles, &tiles.replace(';', " - 1u;"))),
+        Fault::NotWgsl => ("-not-wgsl".to_owned(), replaced("fn product(", "fn product((")),
+        Fault::NoEntry => ("-no-entry".to_owned(), replaced("fn product(", "fn other(")),
+        Fault::CostsDevice => (COSTS_DEVICE.to_owned(), text.to_owned()),
+    };
+    Kernel::generated(&format!("{}{suffix}", good.file), good.bindings, || text)
+}
