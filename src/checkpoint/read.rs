@@ -151,7 +151,8 @@ impl TensorFile {
         let io = |cause: std::io::Error| Error::io("read", path, &cause);
         let refuse = |what: String| Error::input(format!("{} {what}", path.display()));
         // Small tensors are many; large ones go past the buffer.
-        let (len, mut bytes) = (source.len, BufReader::with_capacity(CHUNK, source.bytes));
+        let len = source.len;
+        let mut bytes = BufReader::with_capacity(CHUNK.min(len as usize), source.bytes);
         let mut head = vec![0; PREFIX];
         if len > PREFIX as u64 {
             bytes.read_exact(&mut head).map_err(io)?;
