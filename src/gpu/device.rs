@@ -51,12 +51,23 @@ pub struct Gpu {
 
 impl Gpu {
     /// Opens the adapter `request` asks for, with all the adapter's limits (a binding capped at
-    /// [`MAX_BINDING_BYTES`]).
+    /// [`MAX_BINDING_BYTES`]). With `TOKENFORMER_DEVICE=webgpu` it opens as the least that WebGPU guarantees:
+    /// [`webgpu_limits`] and no optional feature.
     ///
     /// # Errors
-    /// Those of [`adapter::choose`], or a driver that refuses to open the device.
+    /// Those of [`adapter::choose`], or a driver that refuses to open the device; another value of that variable.
     pub fn open(request: &AdapterRequest) -> Result<Self> {
-        Self::open_with_limits(request, |limits| limits)
+        match std::env::var("TOKENFORMER_DEVICE").as_deref() {
+            Err(_) | Ok("") => Self::open_with_limits(request, |limits| limits),
+            Ok("webgpu") => {
+                let (candidate, why) = adapter::choose(request)?;
+                let why = format!("{why}; opened with the limits that WebGPU guarantees, and no optional features");
+                Self::open_as(candidate, why, webgpu_limits, Features::empty())
+            }
+            Ok(other) => Err(Error::usage(format!(
+                "TOKENFORMER_DEVICE is \"{other}\", but only \"webgpu\" is known: unset it for all that the adapter has"
+            ))),
+        }
     }
 
     /// As [`Gpu::open`], with limits lowered by `limits`, which is given the adapter's: so a test
@@ -74,10 +85,15 @@ impl Gpu {
     /// # Errors
     /// A driver that refuses, or limits above the adapter's.
     pub fn open_candidate(candidate: Candidate, why: String, limits: impl Fn(Limits) -> Limits) -> Result<Self> {
+        Self::open_as(candidate, why, limits, WANTED)
+    }
+
+    /// As [`Gpu::open_candidate`], with those of `wanted` that the adapter has.
+    fn open_as(candidate: Candidate, why: String, limits: impl Fn(Limits) -> Limits, wanted: Features) -> Result<Self> {
         let software = candidate.is_software();
         let Candidate { info, adapter, .. } = candidate;
         let limits = limits(usable(adapter.limits()));
-        let mut features = adapter.features() & WANTED;
+        let mut features = adapter.features() & wanted;
         let fragment = fragment(&adapter).filter(|_| features.contains(Features::SHADER_F16 | Features::SUBGROUP));
         if fragment.is_some() {
             features |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;

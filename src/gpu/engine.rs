@@ -8,7 +8,8 @@ pub use super::block::Block;
 use super::choices::{Ability, Choices};
 use super::device::Gpu;
 use super::flight::{Pace, Pulse};
-use super::kernel::{Access, Kernel};
+use super::kernel::{Access, Kernel, MAX_WORKGROUPS};
+use super::module;
 use super::program::Step;
 pub use super::program::{BYTE_COST, Dispatch, Program};
 use super::shader;
@@ -42,6 +43,10 @@ pub struct Engine {
     pub gpu: Gpu,
     choices: Mutex<Choices>,
     pipelines: Mutex<HashMap<&'static Kernel, Compiled>>,
+    /// Whether wgpu puts checks into kernels, see [`super::module`].
+    checked: bool,
+    /// Of a dispatch; kernels stride over the rest.
+    most_groups: u32,
     allocated: Arc<AtomicU64>,
     /// All reads go through it, one at a time.
     staging: Mutex<wgpu::Buffer>,
@@ -73,6 +78,8 @@ impl Engine {
             pace: Mutex::new(Pace::new(gpu.software)),
             gpu,
             pipelines: Mutex::default(),
+            checked: module::checked_by_default(),
+            most_groups: MAX_WORKGROUPS,
             allocated: Arc::default(),
             staging: Mutex::new(staging),
             order: Mutex::default(),
@@ -81,6 +88,17 @@ impl Engine {
         let pulse = Pulse::new(&engine)?;
         engine.pulse.get_or_init(|| pulse);
         Ok(engine)
+    }
+
+    /// The same with checks in its kernels or without them, see [`super::module`]. Changes no bit of a result.
+    pub fn with_checks(self, checked: bool) -> Self {
+        Self { checked, ..self }
+    }
+
+    /// The same with at most so many workgroups a dispatch, as if a device allowed no more: kernels stride over the rest.
+    /// Changes no bit of a result.
+    pub fn with_most_groups(self, most_groups: u32) -> Self {
+        Self { most_groups, ..self }
     }
 
     /// Which kernels plans for this device should use.
@@ -278,7 +296,8 @@ impl Engine {
                 layout: &layout,
                 entries: &entries,
             });
-            let (groups, cost, kernel) = (dispatch.groups, dispatch.cost, Some(dispatch.kernel));
+            let groups = dispatch.groups.min(self.most_groups);
+            let (cost, kernel) = (dispatch.cost, Some(dispatch.kernel));
             steps.push(Step { pipeline, bindings: bind_group, groups, cost, kernel });
         }
         self.gpu.check()?;
@@ -305,10 +324,7 @@ impl Engine {
         let source =
             kernel.text.map_or_else(|| shader::source(kernel.file, kernel.real), |text| Ok(text.to_owned()))?;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(kernel.file),
-            source: wgpu::ShaderSource::Wgsl(source.as_str().into()),
-        });
+        let module = module::create(device, kernel.file, &source, self.checked);
         let kinds = std::iter::once(&Access::Uniform).chain(kernel.bindings);
         let entries: Vec<_> = kinds.enumerate().map(|(i, access)| layout_entry(i as u32, *access)).collect();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod flight;
 pub mod kernel;
 pub mod listing;
+pub mod module;
 pub mod program;
 pub mod reading;
 pub mod shader;

@@ -23,16 +23,21 @@ pub fn add(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
+fn case(n: usize) -> Case {
+    Case {
+        op: "add",
+        name: n.to_string(),
+        inputs: vec![Input::normal("a", &[n], 1.0), Input::normal("b", &[n], 1.0)],
+        build: Box::new(|g, t| Ok(vec![add(g, t[0], t[1])?])),
+        reference: Box::new(|x| vec![x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect()]),
+        ..Case::default()
+    }
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    [1, 256, 1031]
-        .into_iter()
-        .map(|n| Case {
-            op: "add",
-            name: n.to_string(),
-            inputs: vec![Input::normal("a", &[n], 1.0), Input::normal("b", &[n], 1.0)],
-            build: Box::new(|g, t| Ok(vec![add(g, t[0], t[1])?])),
-            reference: Box::new(|x| vec![x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect()]),
-            ..Case::default()
-        })
-        .collect()
+    [1, 256, 1031].into_iter().map(case).collect()
+}
+
+pub(super) fn large_cases() -> Vec<Case> {
+    vec![case(256 * 65_535 + 3)]
 }

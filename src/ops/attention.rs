@@ -145,6 +145,10 @@ fn case(shape: Attention, head_width: usize, first: usize) -> Case {
     }
 }
 
+pub(super) fn large_cases() -> Vec<Case> {
+    vec![case(Attention { batch: 8193, heads: 8, q_rows: 2, kv_rows: 2 }, 4, 0)]
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let square = |batch, heads, rows| Attention { batch, heads, q_rows: rows, kv_rows: rows };
     vec![

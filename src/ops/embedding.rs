@@ -45,30 +45,34 @@ fn reference(columns: usize, tokens: &[f64], embed: &[f64]) -> Vec<f64> {
     tokens.iter().flat_map(|t| embed[row(t)].to_vec()).collect()
 }
 
+fn case((rows, vocab, columns): (usize, usize, usize)) -> Case {
+    let tokens: Vec<u32> = (0..rows).map(|r| (r * r + r / 3) as u32 % vocab as u32).collect();
+    let mut sorted: Vec<u32> = (0..rows as u32).collect();
+    sorted.sort_by_key(|&r| tokens[r as usize]);
+    let starts = (0..=vocab as u32).map(|v| tokens.iter().filter(|&&t| t < v).count() as u32).collect();
+    Case {
+        op: "embedding",
+        name: format!("{rows} of {vocab}x{columns}"),
+        inputs: vec![
+            Input::words("tokens", &[rows], tokens),
+            Input::parameter("embed", &[vocab, columns], 1.0),
+            Input::words("sorted_rows", &[rows], sorted),
+            Input::words("starts", &[vocab + 1], starts),
+        ],
+        build: Box::new(|g, t| {
+            let index = TokenRows { sorted_rows: t[2], starts: t[3] };
+            Ok(vec![embedding(g, t[0], t[1], Some(index))?])
+        }),
+        reference: Box::new(move |x| vec![reference(columns, &x[0], &x[1])]),
+        ..Case::default()
+    }
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    [(1, 1, 1), (50, 19, 24), (33, 7, 130)]
-        .into_iter()
-        .map(|(rows, vocab, columns)| {
-            let tokens: Vec<u32> = (0..rows).map(|r| (r * r + r / 3) as u32 % vocab as u32).collect();
-            let mut sorted: Vec<u32> = (0..rows as u32).collect();
-            sorted.sort_by_key(|&r| tokens[r as usize]);
-            let starts = (0..=vocab as u32).map(|v| tokens.iter().filter(|&&t| t < v).count() as u32).collect();
-            Case {
-                op: "embedding",
-                name: format!("{rows} of {vocab}x{columns}"),
-                inputs: vec![
-                    Input::words("tokens", &[rows], tokens),
-                    Input::parameter("embed", &[vocab, columns], 1.0),
-                    Input::words("sorted_rows", &[rows], sorted),
-                    Input::words("starts", &[vocab + 1], starts),
-                ],
-                build: Box::new(|g, t| {
-                    let index = TokenRows { sorted_rows: t[2], starts: t[3] };
-                    Ok(vec![embedding(g, t[0], t[1], Some(index))?])
-                }),
-                reference: Box::new(move |x| vec![reference(columns, &x[0], &x[1])]),
-                ..Case::default()
-            }
-        })
-        .collect()
+    [(1, 1, 1), (50, 19, 24), (33, 7, 130)].into_iter().map(case).collect()
+}
+
+pub(super) fn large_cases() -> Vec<Case> {
+    // Many rows of tokens, and many rows of the table.
+    vec![case((65_539, 31, 65)), case((50, 65_539, 3))]
 }

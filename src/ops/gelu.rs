@@ -50,15 +50,22 @@ fn erfc(x: f64) -> f64 {
     if x > 0.0 { tail } else { 2.0 - tail }
 }
 
-pub(super) fn cases() -> Vec<Case> {
-    let case = |n: usize, tanh: bool| Case {
+fn case(n: usize, tanh: bool) -> Case {
+    Case {
         op: "gelu",
         name: format!("{n}{}", if tanh { " tanh" } else { "" }),
         inputs: vec![Input::normal("x", &[n], 3.0)],
         build: Box::new(move |g, t| Ok(vec![gelu(g, t[0], tanh)?])),
         reference: Box::new(move |x| vec![x[0].iter().map(|&v| reference(v, tanh)).collect()]),
         ..Case::default()
-    };
+    }
+}
+
+pub(super) fn large_cases() -> Vec<Case> {
+    vec![case(256 * 65_535 + 3, true)]
+}
+
+pub(super) fn cases() -> Vec<Case> {
     vec![case(1, false), case(255, false), case(257, true), case(1031, false)]
 }
 

@@ -155,3 +155,23 @@ pub fn registry() -> Vec<Case> {
     .flatten()
     .collect()
 }
+
+/// Cases of more than 65 535 workgroups, the most that a dispatch may have: for tests, they take seconds each. Updates
+/// and norms are left out: they have few workgroups whatever the size.
+pub fn large_registry() -> Vec<Case> {
+    [
+        matmul::large_cases(),
+        linear::large_cases(),
+        pattention::large_cases(),
+        attention::large_cases(),
+        rotary::large_cases(),
+        layer_norm::large_cases(),
+        gelu::large_cases(),
+        add::large_cases(),
+        embedding::large_cases(),
+        cross_entropy::large_cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

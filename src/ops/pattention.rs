@@ -228,31 +228,41 @@ fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
     }
 }
 
+fn case(norm: NormActivation, size: [usize; 4], gelu_tanh: bool) -> Case {
+    let [rows, c_in, n, c_out] = size;
+    let settings = Settings { norm, tau: (n as f64).sqrt() * 0.9, eps: 1e-6, gelu_tanh };
+    Case {
+        op: "pattention",
+        name: format!("{norm:?} {rows}x{c_in}x{n}x{c_out}{}", if gelu_tanh { " tanh" } else { "" }),
+        inputs: vec![
+            Input::normal("x", &[rows, c_in], 1.0),
+            Input::parameter("keys", &[n, c_in], 0.5),
+            Input::parameter("values", &[n, c_out], 0.5),
+        ],
+        build: Box::new(move |g, t| {
+            let tokens = Tokens { keys: t[1], values: t[2] };
+            Ok(vec![pattention(g, t[0], tokens, settings)?])
+        }),
+        reference: Box::new(move |x| vec![reference(size, &settings, &x[0], &x[1], &x[2])]),
+        // One token: |A| = |a|, so its gradient vanishes and only rounding is left.
+        gradient: n > 1,
+        ..Case::default()
+    }
+}
+
+const NORMS: [NormActivation; 3] = [NormActivation::L2NormGelu, NormActivation::GeluL2Norm, NormActivation::Softmax];
+
+pub(super) fn large_cases() -> Vec<Case> {
+    NORMS.into_iter().map(|norm| case(norm, [65_539, 8, 17, 2], false)).collect()
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for norm in [NormActivation::L2NormGelu, NormActivation::GeluL2Norm, NormActivation::Softmax] {
+    for norm in NORMS {
         for (size, gelu_tanh) in
             [([1, 1, 1, 1], false), ([5, 8, 12, 6], false), ([33, 20, 67, 17], false), ([16, 16, 65, 16], true)]
         {
-            let [rows, c_in, n, c_out] = size;
-            let settings = Settings { norm, tau: (n as f64).sqrt() * 0.9, eps: 1e-6, gelu_tanh };
-            cases.push(Case {
-                op: "pattention",
-                name: format!("{norm:?} {rows}x{c_in}x{n}x{c_out}{}", if gelu_tanh { " tanh" } else { "" }),
-                inputs: vec![
-                    Input::normal("x", &[rows, c_in], 1.0),
-                    Input::parameter("keys", &[n, c_in], 0.5),
-                    Input::parameter("values", &[n, c_out], 0.5),
-                ],
-                build: Box::new(move |g, t| {
-                    let tokens = Tokens { keys: t[1], values: t[2] };
-                    Ok(vec![pattention(g, t[0], tokens, settings)?])
-                }),
-                reference: Box::new(move |x| vec![reference(size, &settings, &x[0], &x[1], &x[2])]),
-                // One token: |A| = |a|, so its gradient vanishes and only rounding is left.
-                gradient: n > 1,
-                ..Case::default()
-            });
+            cases.push(case(norm, size, gelu_tanh));
         }
     }
     cases.push(several_case(NormActivation::L2NormGelu, [5, 8, 12, 6]));

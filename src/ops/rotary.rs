@@ -70,27 +70,30 @@ fn reference(shape: Rotary, first: usize, table: &[f64], x: &[f64]) -> Vec<f64> 
     (0..x.len()).map(rotated).collect()
 }
 
+fn case((batch, heads, head_width, rotary_width, seq, first): (usize, usize, usize, usize, usize, usize)) -> Case {
+    let shape = Rotary { heads, head_width, rotary_width, seq };
+    let angles = table(seq + first, rotary_width, 10_000.0);
+    Case {
+        op: "rotary",
+        name: format!("{batch}x{seq}x{heads}x{head_width}, {rotary_width} from {first}"),
+        inputs: vec![
+            Input::normal("x", &[batch * seq, heads * head_width], 1.0),
+            Input::floats("table", &[seq + first, rotary_width], angles),
+            Input::words("run", &[4], vec![first as u32, 0, 0, 0]),
+        ],
+        build: Box::new(move |g, t| {
+            rotate(g, t[0], t[1], t[2], shape)?;
+            Ok(vec![t[0]])
+        }),
+        reference: Box::new(move |x| vec![reference(shape, first, &x[1], &x[0])]),
+        ..Case::default()
+    }
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    [(1, 1, 2, 2, 1, 0), (2, 3, 16, 4, 17, 0), (1, 2, 10, 10, 5, 3)]
-        .into_iter()
-        .map(|(batch, heads, head_width, rotary_width, seq, first)| {
-            let shape = Rotary { heads, head_width, rotary_width, seq };
-            let angles = table(seq + first, rotary_width, 10_000.0);
-            Case {
-                op: "rotary",
-                name: format!("{batch}x{seq}x{heads}x{head_width}, {rotary_width} from {first}"),
-                inputs: vec![
-                    Input::normal("x", &[batch * seq, heads * head_width], 1.0),
-                    Input::floats("table", &[seq + first, rotary_width], angles),
-                    Input::words("run", &[4], vec![first as u32, 0, 0, 0]),
-                ],
-                build: Box::new(move |g, t| {
-                    rotate(g, t[0], t[1], t[2], shape)?;
-                    Ok(vec![t[0]])
-                }),
-                reference: Box::new(move |x| vec![reference(shape, first, &x[1], &x[0])]),
-                ..Case::default()
-            }
-        })
-        .collect()
+    [(1, 1, 2, 2, 1, 0), (2, 3, 16, 4, 17, 0), (1, 2, 10, 10, 5, 3)].into_iter().map(case).collect()
+}
+
+pub(super) fn large_cases() -> Vec<Case> {
+    vec![case((65_539, 5, 28, 26, 1, 0))]
 }

@@ -12,7 +12,7 @@ mod models;
 mod ops;
 
 use case::Case;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn directory() -> PathBuf {
     std::env::var_os("TOKENFORMER_GOLDEN_DIR")
@@ -42,15 +42,24 @@ fn models_in_mixed_precision() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Walks `index.json`, checks every case, and reports all failures at once.
 #[test]
 fn every_case_of_the_index() {
-    let directory = directory();
-    let cases = case::index(&directory);
+    check_all(&directory());
+}
+
+/// Sizes of 1 everywhere, and primes.
+#[test]
+fn models_at_the_edges() {
+    check_all(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden_edges"));
+}
+
+/// Walks `index.json`, checks every case, and reports all failures at once.
+fn check_all(directory: &Path) {
+    let cases = case::index(directory);
     assert!(!cases.is_empty(), "{} lists no case", directory.display());
     let mut failures = Vec::new();
     for name in &cases {
-        let mut case = Case::open(&directory, name);
+        let mut case = Case::open(directory, name);
         check(&mut case);
         println!("{name}: {} tensors checked, worst at {:.0} % of its tolerance", case.checked, case.worst * 100.0);
         failures.append(&mut case.failures);

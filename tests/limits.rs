@@ -1,0 +1,95 @@
+//! At the limits of devices: the most workgroups and bytes that may be, and no checks but our own.
+//!
+//! The whole suite at the least that WebGPU guarantees is `TOKENFORMER_DEVICE=webgpu cargo test --release`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use tokenformer::gpu::adapter::AdapterRequest;
+use tokenformer::gpu::device::Gpu;
+use tokenformer::gpu::engine::Engine;
+use tokenformer::graph::memory::Memory;
+use tokenformer::graph::plan::{Limits, Plan};
+use tokenformer::graph::{Class, Graph};
+use tokenformer::ops::add::add;
+use tokenformer::ops::check::{Prepared, check};
+use tokenformer::ops::{large_registry, registry};
+
+fn engine() -> Engine {
+    Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()
+}
+
+/// The bits of every case of the registry, forward and backward.
+fn bits(engine: &Engine) -> Vec<(String, Vec<u32>)> {
+    let one = |case: &tokenformer::ops::Case| {
+        let prepared = Prepared::new(engine, case, &engine.choices(), true).unwrap();
+        prepared.run(engine).unwrap();
+        (format!("{} {}", case.op, case.name), prepared.bits(engine).unwrap())
+    };
+    registry().iter().map(one).collect()
+}
+
+/// What reads or writes outside a tensor, or relies on being stopped, gives other bits without the checks.
+#[test]
+fn kernels_need_no_checks() {
+    let expected = bits(&engine().with_checks(true));
+    assert!(expected.len() > 80, "{} cases", expected.len());
+    assert!(bits(&engine().with_checks(false)) == expected);
+}
+
+/// As past 65 535 workgroups, but in every case: few workgroups stride over all of the work. A gradient norm is summed in
+/// one part a workgroup, at most 2048 of them, so there the number counts.
+#[test]
+fn the_number_of_workgroups_changes_no_bit() {
+    let expected = bits(&engine());
+    for most in [1, 3] {
+        for ((name, few), (_, many)) in bits(&engine().with_most_groups(most)).iter().zip(&expected) {
+            assert!(few == many || name.starts_with("grad_norm"), "{name} with {most} workgroups");
+        }
+    }
+}
+
+#[test]
+fn more_work_than_65535_workgroups() {
+    let engine = engine();
+    let mut failed = Vec::new();
+    for case in large_registry() {
+        let report = check(&engine, &case, &engine.choices()).unwrap();
+        println!("{} {}: {report:?}", case.op, case.name);
+        if !report.passed {
+            failed.push(format!("{} {}: {report:?}", case.op, case.name));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The largest tensor that fits a binding of 128 MiB is computed to its last element; one element more is refused before
+/// anything is allocated.
+#[test]
+fn tensors_around_the_binding_of_128_mib() {
+    let gpu = Gpu::open_with_limits(&AdapterRequest::default(), |mut limits| {
+        limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(128 << 20);
+        limits
+    });
+    let engine = Engine::new(gpu.unwrap()).unwrap();
+    let largest = (128 << 20) / 4;
+    let plan = |n: usize| {
+        let mut g = Graph::forward_only(&engine.choices());
+        let [a, b] = ["a", "b"].map(|name| g.tensor(name, &[n], Class::State));
+        let y = add(&mut g, a, b).unwrap();
+        g.keep(y, "y");
+        Plan::new(&g, &Limits::of(&engine.gpu))
+    };
+    let refused = plan(largest + 1).err().unwrap().to_string();
+    assert!(refused.contains("\"a\" needs 134.2 MB in one binding, this device allows 134.2 MB"), "{refused}");
+    assert_eq!(engine.allocated(), self::engine().allocated(), "nothing was allocated for it");
+
+    let plan = plan(largest).unwrap();
+    let (memory, programs) = Memory::allocate(&engine, &[&plan]).unwrap();
+    let a: Vec<f32> = (0..largest).map(|i| (i % 1021) as f32).collect();
+    let b: Vec<f32> = (0..largest).map(|i| (i % 8191) as f32).collect();
+    engine.write_all(memory.named("a").unwrap(), &a).unwrap();
+    engine.write_all(memory.named("b").unwrap(), &b).unwrap();
+    engine.run(&programs[0]).unwrap();
+    let y = engine.read(memory.named("y").unwrap()).unwrap();
+    let wrong = (0..largest).find(|&i| y[i] != a[i] + b[i]);
+    assert_eq!((y.len(), wrong), (largest, None));
+}
