@@ -132,14 +132,14 @@ fn growing_random_models_changes_no_logit() {
             tensor.data.iter_mut().for_each(|x| *x *= 4.0);
         }
         let after = growth.check(&model).unwrap();
-        let grown = grow::parameters(&params, &after, &growth.resolve(), seed);
+        let grown = grow::parameters(&params, &model, &after, &growth.resolve(), seed);
         let tokens: Vec<u32> = (0..model.seq_length).map(|i| (i * 7 % model.vocab_size) as u32).collect();
         let before = logits(engine(), &model, &params, &tokens).unwrap();
         assert!(before.iter().all(|x| x.is_finite()) && size(&before) > 0.0);
         assert_eq!(logits(engine(), &after, &grown, &tokens).unwrap(), before, "seed {seed}: {model:?} to {after:?}");
         let official = GrowthConfig { policy: tokenformer::config::GrowthPolicy::Official, ..growth };
         let after = official.check(&model).unwrap();
-        let grown = grow::parameters(&params, &after, &official.resolve(), seed);
+        let grown = grow::parameters(&params, &model, &after, &official.resolve(), seed);
         assert_ne!(logits(engine(), &after, &grown, &tokens).unwrap(), before, "seed {seed}");
     }
 }
