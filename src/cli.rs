@@ -30,7 +30,7 @@ struct AdapterArgs {
 enum Command {
     /// Train a model; without arguments, the built-in default.
     Train(commands::train::TrainArgs),
-    /// Append parameter tokens to a checkpoint, into a new file.
+    /// Make the model of a checkpoint larger, in a new file.
     Grow(commands::grow::GrowArgs),
     /// Generate text from a checkpoint.
     Generate(commands::generate::GenerateArgs),

@@ -14,7 +14,7 @@ pub enum Stream {
     Batch = 2,
     /// Tokens drawn from the model.
     Sample = 3,
-    /// Parameter tokens appended by growth.
+    /// What is random in a growth.
     Growth = 4,
     /// The built-in corpus.
     Corpus = 5,

@@ -294,6 +294,37 @@ fn bad_growths_are_refused() {
             1,
             &["a transformer has no parameter tokens", "drop the growth"],
         ),
+        (
+            "TRAIN --set growth=[{at_step=1,num_layers=2}]",
+            1,
+            &["num_layers is 2", "policy \"preserving\" only adds parameter tokens", "\"identity\" or \"stack\""],
+        ),
+        (
+            "TRAIN --set growth=[{at_step=1,policy=\"double\",ffn_slot_num=64}]",
+            1,
+            &["unknown variant `double`", "`copy`", "`net2net`"],
+        ),
+        ("grow run new.safetensors --policy copy --ffn-slots 48", 1, &["ffn_slot_num is 48", "doubles", "use 64"]),
+        ("grow run new.safetensors --policy copy --ffn-slots 64 --tau keep", 1, &["tau is \"keep\"", "no such rule"]),
+        ("grow run new.safetensors --policy stack --layers 1", 1, &["adds no layers", "num_layers above 1"]),
+        (
+            "grow run new.safetensors --policy identity --layers 0",
+            1,
+            &["growth to 0 layers from 1 would remove layers"],
+        ),
+        ("grow run new.safetensors --policy identity --layers 2000", 1, &["num_layers is 2000", "1024"]),
+        ("grow run new.safetensors --policy net2net --intermediate-size 99", 1, &["a tokenformer has no MLP units"]),
+        (
+            "grow transformer new.safetensors --policy copy --ffn-slots 64",
+            1,
+            &["a transformer has no parameter tokens"],
+        ),
+        (
+            "grow transformer new.safetensors --policy zero-units --intermediate-size 99 --train new",
+            1,
+            &["train is \"new\"", "columns"],
+        ),
+        ("grow run new.safetensors --ffn-slots 64 --lr-scale 0", 1, &["lr_scale is 0"]),
         ("grow run new.safetensors --ffn-slots 16", 1, &["growth to 16 ffn slots from 32", "more than 32"]),
         ("grow run new.safetensors", 1, &["adds no parameter tokens"]),
         ("grow run new.safetensors --ffn-slots 18446744073709551615", 1, &["ffn_slot_num is 18446744073709551615"]),
@@ -445,6 +476,18 @@ fn odd_but_legal_runs_work() {
     assert!(output.status.code() == Some(1) && stderr(&output).contains("--out"), "{}", stderr(&output));
     succeed(dir.path(), "train --resume grown.safetensors --steps 4 --out grown");
     assert!(succeed(dir.path(), "inspect grown").contains("ffn 32 -> 64"));
+    // Other ways to grow, one file from the other.
+    let frozen =
+        succeed(dir.path(), "grow run deep.safetensors --policy identity --layers 2 --train new --lr-scale 0.5");
+    assert!(frozen.contains("layers 1 -> 2;") && frozen.contains("max |logit change| 0.0e0"), "{frozen}");
+    succeed(dir.path(), "grow deep.safetensors twice.safetensors --policy copy --qkv-slots 32 --ffn-slots 64");
+    succeed(dir.path(), "train --resume twice.safetensors --steps 4 --out twice");
+    let said = succeed(dir.path(), "inspect twice");
+    assert!(said.contains("layers 1 -> 2") && said.contains("qkv 16 -> 32, proj 16 -> 16, ffn 32 -> 64"), "{said}");
+    let wide = succeed(dir.path(), "grow transformer wide.safetensors --policy net2net --intermediate-size 100");
+    assert!(wide.contains("grown at step 2: intermediate_size 64 -> 100;"), "{wide}");
+    succeed(dir.path(), "grow wide.safetensors tall.safetensors --policy stack --layers 3");
+    succeed(dir.path(), "train --resume tall.safetensors --steps 4 --out tall");
     // Another run in its place, once that is asked for.
     succeed(dir.path(), "TRAIN --out run --overwrite --steps 1");
     let names: Vec<_> = fs::read_dir(dir.path().join("run/checkpoints")).unwrap().collect();

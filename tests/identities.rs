@@ -1,20 +1,22 @@
-//! What must hold without any stored value: invariances of Pattention, exact growth, chunked generation.
+//! What must hold without any stored value: invariances of Pattention, growth that changes nothing, chunked generation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
 use common::{Ran, backward, engine, words};
-use tokenformer::config::{GrowthConfig, ModelConfig, NormActivation};
+use tokenformer::config::{Arch, GrowthConfig, GrowthPolicy, ModelConfig, NormActivation, TrainConfig};
+use tokenformer::data::Batch;
 use tokenformer::gpu::choices::Choices;
 use tokenformer::graph::Graph;
 use tokenformer::graph::memory::Memory;
 use tokenformer::graph::plan::{Limits, Plan};
 use tokenformer::model::generate::feed_chunk;
+use tokenformer::model::init::Tensors;
 use tokenformer::model::{graphs, grow, init};
 use tokenformer::ops::pattention::{Settings, Tokens, pattention};
 use tokenformer::rng::{Rng, Stream};
 use tokenformer::train::probe::logits;
-use tokenformer::train::trainer::{upload_parameters, upload_rope};
+use tokenformer::train::trainer::{Trainer, first_cohort, upload_parameters, upload_rope};
 
 const ROWS: usize = 19;
 const WIDTH: usize = 24;
@@ -132,16 +134,172 @@ fn growing_random_models_changes_no_logit() {
             tensor.data.iter_mut().for_each(|x| *x *= 4.0);
         }
         let after = growth.check(&model).unwrap();
-        let grown = grow::parameters(&params, &after, &growth.resolve(), seed);
+        let grown = grow::parameters(&params, &model, &after, &growth.resolve(), seed);
         let tokens: Vec<u32> = (0..model.seq_length).map(|i| (i * 7 % model.vocab_size) as u32).collect();
         let before = logits(engine(), &model, &params, &tokens).unwrap();
         assert!(before.iter().all(|x| x.is_finite()) && size(&before) > 0.0);
         assert_eq!(logits(engine(), &after, &grown, &tokens).unwrap(), before, "seed {seed}: {model:?} to {after:?}");
-        let official = GrowthConfig { policy: tokenformer::config::GrowthPolicy::Official, ..growth };
+        let official = GrowthConfig { policy: GrowthPolicy::Official, ..growth };
         let after = official.check(&model).unwrap();
-        let grown = grow::parameters(&params, &after, &official.resolve(), seed);
+        let grown = grow::parameters(&params, &model, &after, &official.resolve(), seed);
         assert_ne!(logits(engine(), &after, &grown, &tokens).unwrap(), before, "seed {seed}");
     }
+}
+
+fn transformer(seed: u64) -> ModelConfig {
+    let mut rng = Rng::new(seed, Stream::Test, 3);
+    let intermediate_size = 5 + rng.below(90) as usize;
+    ModelConfig { arch: Arch::Transformer, intermediate_size, ..small(seed) }
+}
+
+/// As at creation, but with biases: larger ones would make of roundings more than they are.
+fn random_parameters(model: &ModelConfig, seed: u64) -> Tensors {
+    let mut params = init::initial(model, seed);
+    for (name, tensor) in params.iter_mut().filter(|(name, _)| name.ends_with(".bias")) {
+        tensor.data = Rng::named(seed, Stream::Test, name).normals(tensor.data.len(), 0.3);
+    }
+    params
+}
+
+fn grown(model: &ModelConfig, growth: &GrowthConfig, params: &Tensors, seed: u64) -> (ModelConfig, Tensors) {
+    let after = growth.check(model).unwrap();
+    let grown = grow::parameters(params, model, &after, &growth.resolve(), seed);
+    (after, grown)
+}
+
+fn doubled(model: &ModelConfig) -> GrowthConfig {
+    GrowthConfig {
+        qkv_slot_num: Some(2 * model.qkv_slot_num),
+        proj_slot_num: Some(2 * model.proj_slot_num),
+        ffn_slot_num: Some(2 * model.ffn_slot_num),
+        policy: GrowthPolicy::Copy,
+        ..GrowthConfig::default()
+    }
+}
+
+fn wider(model: &ModelConfig, policy: GrowthPolicy, seed: u64) -> GrowthConfig {
+    let more = 1 + Rng::new(seed, Stream::Test, 4).below(90) as usize;
+    GrowthConfig { intermediate_size: Some(model.mlp_width() + more), policy, ..GrowthConfig::default() }
+}
+
+fn deeper(model: &ModelConfig, policy: GrowthPolicy) -> GrowthConfig {
+    GrowthConfig { num_layers: Some(2 * model.num_layers), policy, ..GrowthConfig::default() }
+}
+
+/// Largest change of a logit over the largest logit.
+fn relative_change(model: &ModelConfig, growth: &GrowthConfig, seed: u64) -> f64 {
+    let params = random_parameters(model, seed);
+    let (after, grown) = grown(model, growth, &params, seed);
+    let tokens: Vec<u32> = (0..model.seq_length).map(|i| (i * 7 % model.vocab_size) as u32).collect();
+    let before = logits(engine(), model, &params, &tokens).unwrap();
+    let after = logits(engine(), &after, &grown, &tokens).unwrap();
+    let largest = before.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert!(largest.is_finite() && largest > 0.0, "{model:?}");
+    tokenformer::train::growth::max_change(&before, &after) / f64::from(largest)
+}
+
+#[test]
+fn every_growth_that_promises_it_changes_no_logit_of_random_models() {
+    let mut most = std::collections::BTreeMap::new();
+    for seed in 0..20 {
+        let norms = [NormActivation::L2NormGelu, NormActivation::GeluL2Norm, NormActivation::Softmax];
+        let tokens = ModelConfig { norm_activation_type: norms[seed as usize % 3], ..small(seed) };
+        let no_eps = ModelConfig { pattention_eps: 0.0, ..tokens.clone() };
+        let linear = transformer(seed);
+        let cases = [
+            ("copy, no epsilon", &no_eps, doubled(&no_eps), 1e-5),
+            // The default epsilon counts less after it: up to 0.3 eps / |a|, and scores are small in some of these.
+            ("copy", &tokens, doubled(&tokens), 2e-4),
+            ("identity", &tokens, deeper(&tokens, GrowthPolicy::Identity), 0.0),
+            ("identity, transformer", &linear, deeper(&linear, GrowthPolicy::Identity), 0.0),
+            ("net2net", &linear, wider(&linear, GrowthPolicy::Net2net, seed), 1e-5),
+            ("zero_units", &linear, wider(&linear, GrowthPolicy::ZeroUnits, seed), 0.0),
+        ];
+        for (name, model, growth, bound) in cases {
+            let change = relative_change(model, &growth, seed);
+            assert!(change <= bound, "seed {seed}, {name}: {change:e}, {model:?}");
+            let known = most.entry(name).or_insert(0.0_f64);
+            *known = known.max(change);
+        }
+        // No promise, and none kept: the test can fail.
+        for model in [&tokens, &linear] {
+            let change = relative_change(model, &deeper(model, GrowthPolicy::Stack), seed);
+            assert!(change > 1e-3, "seed {seed}, stack: {change:e}, {model:?}");
+            let known = most.entry("stack, at least").or_insert(f64::INFINITY);
+            *known = known.min(change);
+        }
+    }
+    println!("largest change of a logit over the largest logit: {most:?}");
+}
+
+/// Trains a few steps with equal moments and step counts for all.
+fn trained(model: &ModelConfig, params: &Tensors) -> Tensors {
+    let train = TrainConfig { batch_size: 2, ..TrainConfig::default() };
+    let trainer = Trainer::new(engine(), model, &train, vec![first_cohort(model)], 1).unwrap();
+    trainer.load_parameters(params).unwrap();
+    let mut rng = Rng::new(1, Stream::Test, 5);
+    for step in 0..4 {
+        let mut tokens = || (0..2 * model.seq_length).map(|_| rng.below(model.vocab_size as u64) as u32).collect();
+        let batch = Batch { tokens: tokens(), targets: tokens() };
+        assert!(trainer.step(&[batch], step, 1e-3).unwrap().finite);
+    }
+    trainer.parameters().unwrap()
+}
+
+/// How far two rows are apart after training, over how far the first has come; they start in one place.
+fn apart(before: &[f32], after: [&[f32]; 2]) -> f64 {
+    let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    distance(after[0], after[1]) / distance(before, after[0])
+}
+
+#[test]
+fn copies_part_when_they_train() {
+    let model = small(3);
+    let (after, params) = grown(&model, &doubled(&model), &random_parameters(&model, 3), 3);
+    let keys = |params: &Tensors| {
+        let new = trained(&after, params);
+        let keys = |(name, _): &(String, Vec<usize>)| name.ends_with("key_param_tokens");
+        let each = after.param_shapes().into_iter().filter(keys).map(|(name, _)| {
+            let (old, new) = (&params[&name].data, &new[&name].data);
+            let half = old.len() / 2;
+            apart(&old[..half], [&new[..half], &new[half..]])
+        });
+        each.fold((f64::INFINITY, 0.0_f64), |(least, most), x| (least.min(x), most.max(x)))
+    };
+    let (least, most) = keys(&params);
+    println!("copied keys: {least:.3} to {most:.3} of their way apart");
+    assert!(least > 0.02);
+    // Without the noise they stay together, so it is the noise that parts them.
+    let mut even = params.clone();
+    for (_, tensor) in even.iter_mut().filter(|(name, _)| name.ends_with("value_param_tokens")) {
+        let half = tensor.data.len() / 2;
+        let (first, second) = tensor.data.split_at_mut(half);
+        second.copy_from_slice(first);
+    }
+    assert_eq!(keys(&even), (0.0, 0.0));
+}
+
+#[test]
+fn split_units_part_when_they_train() {
+    let model = ModelConfig { num_layers: 1, intermediate_size: 1, ..transformer(3) };
+    let growth = GrowthConfig { intermediate_size: Some(2), policy: GrowthPolicy::Net2net, ..GrowthConfig::default() };
+    let old = random_parameters(&model, 3);
+    let (after, params) = grown(&model, &growth, &old, 3);
+    let units = |params: &Tensors| {
+        let name = "layers.0.mlp.dense_h_to_4h.weight";
+        let (old, new) = (&params[name].data, &trained(&after, params)[name].data);
+        let (first, second) = new.split_at(model.hidden_size);
+        apart(&old[..model.hidden_size], [first, second])
+    };
+    let distance = units(&params);
+    // One share for the whole unit: AdamW's steps do not see the size of a gradient.
+    let mut shared = params.clone();
+    let outgoing = "layers.0.mlp.dense_4h_to_h.weight";
+    let halves = old[outgoing].data.iter().flat_map(|w| [w * 0.25, w * 0.75]).collect();
+    shared.get_mut(outgoing).unwrap().data = halves;
+    let shared = units(&shared);
+    println!("units: {distance:.3} of their way apart, with one share for all weights {shared:.6}");
+    assert!(distance > 0.02 && shared < 0.1 * distance);
 }
 
 /// However a sequence is cut into chunks, the logits after it are those of one full pass, bit for bit.

@@ -7,7 +7,9 @@ use common::engine;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tokenformer::checkpoint::{Checkpoint, LossScale, Store};
-use tokenformer::config::{GrowthConfig, ModelConfig, Precision, RunConfig, TrainConfig};
+use tokenformer::config::{
+    Arch, GrowthConfig, GrowthPolicy, ModelConfig, Precision, RunConfig, TrainConfig, TrainRule,
+};
 use tokenformer::data::{Batch, Dataset, train_batch};
 use tokenformer::error::Error;
 use tokenformer::graph::plan::Limits;
@@ -104,20 +106,21 @@ fn two_runs_have_the_same_bits() {
     assert_same_tensors(&last_checkpoint(dirs[0].path()), &last_checkpoint(dirs[1].path()));
 }
 
-#[test]
-fn a_resumed_run_is_the_same_run_at_every_step_and_across_growths() {
+/// A run of 12 steps with checkpoints after each, and that it ends in the same bits resumed after any of `steps`.
+fn resumes_to_the_same_bits(
+    (mut config, data): (RunConfig, Dataset),
+    growths: &[GrowthConfig],
+    steps: &[u64],
+) -> Summary {
     let straight = tempfile::tempdir().unwrap();
-    let (mut config, data) = tiny(straight.path(), 12);
-    config.growth = vec![grow_at(4, 50), grow_at(8, 64)];
+    config.out_dir = straight.path().to_path_buf();
+    config.growth = growths.to_vec();
     config.train.checkpoint_interval = 1;
     config.validate().unwrap();
     let summary = fresh(&config, &data);
-    assert_eq!(summary.growths.len(), 2);
-    assert!(summary.growths.iter().all(|g| g.max_logit_change == 0.0 && g.loss_before == g.loss_after));
+    assert_eq!(summary.growths.len(), growths.len());
     let wanted = curve(straight.path());
-
-    // 3: before any growth; 4 and 8: just before one; 5: after the first; 11: after both.
-    for step in [3_u64, 4, 5, 8, 11] {
+    for &step in steps {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("checkpoints")).unwrap();
         let copy = |name: &str| std::fs::copy(straight.path().join(name), dir.path().join(name)).unwrap();
@@ -127,6 +130,93 @@ fn a_resumed_run_is_the_same_run_at_every_step_and_across_growths() {
         assert_eq!(curve(dir.path()), wanted, "resumed after step {step}");
         assert_same_tensors(&last_checkpoint(dir.path()), &last_checkpoint(straight.path()));
         assert_eq!(resumed.sample, summary.sample);
+    }
+    summary
+}
+
+#[test]
+fn a_resumed_run_is_the_same_run_at_every_step_and_across_growths() {
+    let growths = [grow_at(4, 50), grow_at(8, 64)];
+    // 3: before any growth; 4 and 8: just before one; 5: after the first; 11: after both.
+    let summary = resumes_to_the_same_bits(tiny(Path::new("unused"), 12), &growths, &[3, 4, 5, 8, 11]);
+    assert!(summary.growths.iter().all(|g| g.max_logit_change == 0.0 && g.loss_before == g.loss_after));
+}
+
+fn by(policy: GrowthPolicy, at_step: usize) -> GrowthConfig {
+    GrowthConfig { policy, at_step, ..GrowthConfig::default() }
+}
+
+/// The largest changes of a logit in a run's growths, in order; losses change only where logits do.
+fn changes(summary: &Summary) -> Vec<f64> {
+    for growth in &summary.growths {
+        assert!(growth.max_logit_change > 0.0 || growth.loss_before == growth.loss_after, "{growth:?}");
+        assert!(growth.params_after > growth.params_before, "{growth:?}");
+    }
+    summary.growths.iter().map(|growth| growth.max_logit_change).collect()
+}
+
+#[test]
+fn a_tokenformer_grows_in_every_way_in_one_run_and_resumes_in_between() {
+    let copy = GrowthConfig {
+        qkv_slot_num: Some(32),
+        proj_slot_num: Some(32),
+        ffn_slot_num: Some(64),
+        ..by(GrowthPolicy::Copy, 2)
+    };
+    let identity = GrowthConfig { num_layers: Some(2), ..by(GrowthPolicy::Identity, 4) };
+    let stack = GrowthConfig { num_layers: Some(4), lr_scale: Some(0.5), ..by(GrowthPolicy::Stack, 6) };
+    let growths = [copy, identity, stack, grow_at(8, 70)];
+    let summary = resumes_to_the_same_bits(tiny(Path::new("unused"), 12), &growths, &[2, 3, 4, 5, 6, 7, 9]);
+    let [copy, identity, stack, tokens] = changes(&summary)[..] else { panic!("four growths") };
+    assert!(copy > 0.0 && copy < 1e-5 && identity == 0.0 && stack > 1e-3 && tokens == 0.0);
+    let last = &summary.growths[3];
+    assert_eq!((last.layers_before, last.layers_after, last.intermediate_size_after), (4, 4, 0));
+}
+
+#[test]
+fn a_transformer_grows_in_every_way_in_one_run_and_resumes_in_between() {
+    let (mut config, data) = tiny(Path::new("unused"), 12);
+    config.model.arch = Arch::Transformer;
+    let net2net = GrowthConfig { intermediate_size: Some(100), ..by(GrowthPolicy::Net2net, 2) };
+    let zero_units = GrowthConfig { intermediate_size: Some(128), ..by(GrowthPolicy::ZeroUnits, 4) };
+    let identity = GrowthConfig { num_layers: Some(2), ..by(GrowthPolicy::Identity, 6) };
+    let stack = GrowthConfig { num_layers: Some(4), ..by(GrowthPolicy::Stack, 8) };
+    let growths = [net2net, zero_units, identity, stack];
+    let summary = resumes_to_the_same_bits((config, data), &growths, &[2, 3, 4, 5, 6, 7, 8, 9]);
+    let [net2net, zero_units, identity, stack] = changes(&summary)[..] else { panic!("four growths") };
+    assert!(net2net < 1e-5 && zero_units == 0.0 && identity == 0.0 && stack > 1e-3);
+    let first = &summary.growths[0];
+    assert_eq!((first.intermediate_size_before, first.intermediate_size_after, first.slots_after), (64, 100, [0; 3]));
+}
+
+#[test]
+fn only_what_is_new_trains_where_that_is_asked_for() {
+    let only_new = |growth| GrowthConfig { train: Some(TrainRule::New), ..growth };
+    let cases = [
+        only_new(GrowthConfig { num_layers: Some(2), ..by(GrowthPolicy::Identity, 3) }),
+        only_new(GrowthConfig { num_layers: Some(3), ..by(GrowthPolicy::Stack, 3) }),
+        only_new(GrowthConfig { ffn_slot_num: Some(64), ..by(GrowthPolicy::Copy, 3) }),
+    ];
+    for growth in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut config, data) = tiny(dir.path(), 6);
+        config.growth = vec![growth.clone()];
+        config.train.checkpoint_interval = 1;
+        fresh(&config, &data);
+        let (_, path) = Store::new(dir.path()).list().unwrap().into_iter().find(|(step, _)| *step == 3).unwrap();
+        let start = Start::resumed(Checkpoint::read(&path).unwrap()).unwrap().0;
+        let at_growth = start.host.grown(&growth, 3, config.train.seed).unwrap();
+        let at_end = last_checkpoint(dir.path()).params;
+        let new = &at_growth.cohorts[1].rows;
+        for (name, tensor) in &at_growth.params {
+            let row: usize = tensor.shape.iter().skip(1).product();
+            let first_new = new.get(name).map_or(tensor.data.len(), |rows| rows[0] as usize * row);
+            let (old, new) = tensor.data.split_at(first_new);
+            let (old_after, new_after) = at_end[name].data.split_at(first_new);
+            assert_eq!(old, old_after, "{name}");
+            assert!(new.is_empty() || new != new_after, "{name}");
+        }
+        assert!(!new.is_empty());
     }
 }
 
@@ -236,7 +326,7 @@ fn recomputed_activations_are_the_same_bits_in_less_memory() {
     for preset in ["quickstart", "transformer"] {
         let (mut config, data) = tiny(Path::new("unused"), 5);
         if preset == "transformer" {
-            config.model.arch = tokenformer::config::Arch::Transformer;
+            config.model.arch = Arch::Transformer;
         }
         config.model.num_layers = 4;
         let kept = trainer(&config);

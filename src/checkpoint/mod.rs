@@ -122,10 +122,22 @@ pub struct GrowthRecord {
     pub at_step: u64,
     /// The resolved growth settings.
     pub policy: serde_json::Value,
-    /// Slots of query/key/value, proj and ffn before.
+    /// Slots of query/key/value, proj and ffn before; 0 in a Transformer.
     pub slots_before: [u64; 3],
     /// Slots of query/key/value, proj and ffn after.
     pub slots_after: [u64; 3],
+    /// Layers before; 0, as the three below, in a record from when only slots could grow.
+    #[serde(default)]
+    pub layers_before: u64,
+    /// Layers after.
+    #[serde(default)]
+    pub layers_after: u64,
+    /// Width of a Transformer's MLP before; 0 in a TokenFormer.
+    #[serde(default)]
+    pub intermediate_size_before: u64,
+    /// Width of a Transformer's MLP after.
+    #[serde(default)]
+    pub intermediate_size_after: u64,
     /// Parameters of the model before.
     pub params_before: u64,
     /// Parameters of the model after.
@@ -274,6 +286,10 @@ mod tests {
             policy: serde_json::json!({"init_keys": "zero", "tau": "keep"}),
             slots_before: [4, 4, 3],
             slots_after: [4, 4, 5],
+            layers_before: 1,
+            layers_after: 2,
+            intermediate_size_before: 0,
+            intermediate_size_after: 7,
             params_before: 12,
             params_after: 18,
             max_logit_change: 5e-324,
@@ -308,6 +324,16 @@ mod tests {
         (meta.best_val_loss, meta.lineage[0].loss_after) = (Some(f64::NAN), f64::NAN);
         let back: Meta = serde_json::from_str(&serde_json::to_string(&meta).unwrap()).unwrap();
         assert!(back.best_val_loss.unwrap().is_nan() && back.lineage[0].loss_after.is_nan());
+    }
+
+    #[test]
+    fn a_record_without_layers_is_read() {
+        let mut record = sample(1).meta.lineage.remove(0);
+        let mut json = serde_json::to_value(&record).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        fields.retain(|key, _| !key.starts_with("layers") && !key.starts_with("intermediate"));
+        (record.layers_before, record.layers_after, record.intermediate_size_after) = (0, 0, 0);
+        assert_eq!(serde_json::from_value::<GrowthRecord>(json).unwrap(), record);
     }
 
     #[test]

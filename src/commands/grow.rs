@@ -1,13 +1,13 @@
-//! `tokenformer grow`: append parameter tokens to a checkpoint, into a new file. The input is only read.
+//! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
-use crate::checkpoint::{Checkpoint, GrowthRecord};
-use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule};
+use crate::checkpoint::Checkpoint;
+use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::graph::plan::Limits;
 use crate::rng::{Rng, Stream};
 use crate::train::directory::check_writable;
-use crate::train::growth::{describe, max_change, slots};
+use crate::train::growth::{Change, describe, max_change, record};
 use crate::train::probe::{logits, mean_loss};
 use crate::train::state;
 use crate::train::trainer::{RunPlans, first_cohort, probe_rows};
@@ -32,7 +32,13 @@ pub struct GrowArgs {
     /// Parameter tokens of each feed-forward layer, in all.
     #[arg(long)]
     ffn_slots: Option<usize>,
-    /// preserving keeps the function exactly; official is the published recipe.
+    /// Layers, in all.
+    #[arg(long)]
+    layers: Option<usize>,
+    /// Units of each MLP of a Transformer, in all.
+    #[arg(long)]
+    intermediate_size: Option<usize>,
+    /// What grows and how.
     #[arg(long, value_enum, default_value_t = Policy::Preserving)]
     policy: Policy,
     /// Keys of the new tokens.
@@ -47,15 +53,33 @@ pub struct GrowArgs {
     /// AdamW state: carried, or started again.
     #[arg(long, value_enum)]
     optimizer: Option<Optimizer>,
-    /// Seed of the new tokens.
+    /// Learning rate of the new tokens or layers, as a multiple of the schedule's.
+    #[arg(long)]
+    lr_scale: Option<f64>,
+    /// What trains afterwards: all, or only the new tokens or layers.
+    #[arg(long, value_enum)]
+    train: Option<Train>,
+    /// Seed of what is random.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Policy {
+    /// New parameter tokens that change nothing.
     Preserving,
+    /// New parameter tokens by the published recipe.
     Official,
+    /// Every parameter token twice; changes nothing but roundings.
+    Copy,
+    /// New layers on top that change nothing.
+    Identity,
+    /// The whole stack of layers repeated; changes the function.
+    Stack,
+    /// New MLP units that are copies of old ones; changes nothing but roundings.
+    Net2net,
+    /// New MLP units that change nothing.
+    ZeroUnits,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -77,15 +101,28 @@ enum Optimizer {
     Reset,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Train {
+    All,
+    New,
+}
+
 impl GrowArgs {
     fn growth(&self) -> GrowthConfig {
         GrowthConfig {
             qkv_slot_num: self.qkv_slots,
             proj_slot_num: self.proj_slots,
             ffn_slot_num: self.ffn_slots,
+            num_layers: self.layers,
+            intermediate_size: self.intermediate_size,
             policy: match self.policy {
                 Policy::Preserving => GrowthPolicy::Preserving,
                 Policy::Official => GrowthPolicy::Official,
+                Policy::Copy => GrowthPolicy::Copy,
+                Policy::Identity => GrowthPolicy::Identity,
+                Policy::Stack => GrowthPolicy::Stack,
+                Policy::Net2net => GrowthPolicy::Net2net,
+                Policy::ZeroUnits => GrowthPolicy::ZeroUnits,
             },
             init_keys: self.init_keys.map(|init| match init {
                 Init::Zero => InitKeys::Zero,
@@ -104,7 +141,12 @@ impl GrowArgs {
                 Optimizer::CarryStep => OptimizerRule::CarryStep,
                 Optimizer::Reset => OptimizerRule::Reset,
             }),
-            ..GrowthConfig::default()
+            lr_scale: self.lr_scale,
+            train: self.train.map(|rule| match rule {
+                Train::All => TrainRule::All,
+                Train::New => TrainRule::New,
+            }),
+            at_step: 0,
         }
     }
 }
@@ -126,7 +168,7 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
         Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),
     };
     let engine = super::open_engine(request)?;
-    // Before any new token is made: a model that this device cannot train may not even fit the host.
+    // Before anything new is made: a model that this device cannot train may not even fit the host.
     let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
     RunPlans::new(&grown, &config.train, &[first_cohort(&grown)], 1, &limits, &choices)?;
     let after = before.grown(&growth, start.step, args.seed)?;
@@ -134,17 +176,12 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;
     let logits_after = logits(&engine, &after.model, &after.params, &tokens)?;
     let stored = |e| Error::usage(format!("the growth cannot be stored: {e}; this is a defect"));
-    let record = GrowthRecord {
-        at_step: start.step,
-        policy: serde_json::to_value(growth.resolve()).map_err(stored)?,
-        slots_before: slots(&before.model),
-        slots_after: slots(&after.model),
-        params_before: before.model.param_count(),
-        params_after: after.model.param_count(),
+    let change = Change {
         max_logit_change: max_change(&logits_before, &logits_after),
         loss_before: mean_loss(&logits_before, &tokens, before.model.vocab_size),
         loss_after: mean_loss(&logits_after, &tokens, after.model.vocab_size),
     };
+    let record = record(&growth, start.step, [&before.model, &after.model], change)?;
     let line = describe(&record);
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;

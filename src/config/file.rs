@@ -133,6 +133,8 @@ fn complete() -> Result<Table, String> {
         qkv_slot_num: Some(1),
         proj_slot_num: Some(1),
         ffn_slot_num: Some(1),
+        num_layers: Some(1),
+        intermediate_size: Some(1),
         policy: GrowthPolicy::Preserving,
         init_keys: Some(InitKeys::Zero),
         init_values: Some(InitValues::Random),

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 
 mod file;
 mod growth;
+mod growth_check;
 mod model;
 mod params;
 mod preset;

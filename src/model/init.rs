@@ -20,20 +20,21 @@ pub fn value_std(config: &ModelConfig) -> f64 {
 
 /// The parameters of a new model: a pure function of configuration, seed and each parameter's name.
 pub fn initial(config: &ModelConfig, seed: u64) -> Tensors {
-    let fill = |name: &str, n: usize| {
-        let mut rng = Rng::named(seed, Stream::Init, name);
-        match name {
-            _ if name.ends_with(".bias") => vec![0.0; n],
-            _ if !ModelConfig::decays(name) => vec![1.0; n],
-            _ if is_output(name) => rng.normals(n, value_std(config)),
-            _ => rng.normals(n, KEY_STD),
-        }
-    };
     let tensor = |(name, shape): (String, Vec<usize>)| {
-        let data = fill(&name, shape.iter().product());
+        let data = values(config, &name, shape.iter().product(), Rng::named(seed, Stream::Init, &name));
         (name, HostTensor { shape, data })
     };
     config.param_shapes().into_iter().map(tensor).collect()
+}
+
+/// `n` initial values of the parameter `name`, the random ones drawn from `rng`.
+pub fn values(config: &ModelConfig, name: &str, n: usize, mut rng: Rng) -> Vec<f32> {
+    match name {
+        _ if name.ends_with(".bias") => vec![0.0; n],
+        _ if !ModelConfig::decays(name) => vec![1.0; n],
+        _ if is_output(name) => rng.normals(n, value_std(config)),
+        _ => rng.normals(n, KEY_STD),
+    }
 }
 
 /// Whether a parameter writes to the residual stream (or, as every value token, to a module's output).

@@ -4,8 +4,8 @@
 //! g <- clip factor * g      m <- b1 m + (1 - b1) g      v <- b2 v + (1 - b2) g^2
 //! p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 //! ```
-//! Rows of a parameter belong to *cohorts*: those appended by a growth have their own step count t and
-//! may have their own learning-rate scale, or be frozen.
+//! Rows of a parameter belong to *cohorts*: those appended by a growth, and all of a new layer, have their own step
+//! count t and may have their own learning-rate scale, or be frozen. Columns belong to their row.
 
 use super::cross_entropy::STATS;
 use super::{Case, Input};

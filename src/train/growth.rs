@@ -2,7 +2,7 @@
 
 use super::trainer::Trainer;
 use crate::checkpoint::{Cohort, GrowthRecord};
-use crate::config::{GrowthConfig, ModelConfig, Module, OptimizerRule, TrainRule};
+use crate::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, TrainRule};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
@@ -25,14 +25,15 @@ pub struct HostModel {
 }
 
 impl HostModel {
-    /// The model after `growth` at `step`. `seed` decides the new values.
+    /// The model after `growth` at `step`. `seed` decides what is random in it.
     ///
     /// # Errors
     /// Those of [`GrowthConfig::check`].
     pub fn grown(&self, growth: &GrowthConfig, step: u64, seed: u64) -> Result<Self> {
         let model = growth.check(&self.model)?;
         let rules = growth.resolve();
-        let params = grow::parameters(&self.params, &model, &rules, seed ^ step.rotate_left(32));
+        let seed = seed ^ step.rotate_left(32);
+        let params = grow::parameters(&self.params, &self.model, &model, &rules, seed);
         let keep = |moments: &Tensors| match (moments.is_empty(), rules.optimizer) {
             (true, _) => Tensors::new(),
             (false, OptimizerRule::Reset) => grow::moments(&Tensors::new(), &model),
@@ -55,9 +56,53 @@ impl HostModel {
     }
 }
 
-/// Slots of query/key/value, projection and MLP.
-pub fn slots(model: &ModelConfig) -> [u64; 3] {
-    [Module::Query, Module::Proj, Module::Mlp].map(|m| model.slots(m) as u64)
+/// What was measured across a growth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    /// Largest absolute change of a logit.
+    pub max_logit_change: f64,
+    /// Loss before, nats per token.
+    pub loss_before: f64,
+    /// Loss after.
+    pub loss_after: f64,
+}
+
+/// The record of a `growth` at `step` that made the model `after` of `before`.
+///
+/// # Errors
+/// Rules that JSON cannot hold: a defect.
+pub fn record(
+    growth: &GrowthConfig,
+    step: u64,
+    [before, after]: [&ModelConfig; 2],
+    change: Change,
+) -> Result<GrowthRecord> {
+    let policy = serde_json::to_value(growth.resolve())
+        .map_err(|e| Error::usage(format!("the growth policy cannot be recorded: {e}; this is a defect")))?;
+    let slots = |model: &ModelConfig| match model.arch {
+        Arch::Tokenformer => [Module::Query, Module::Proj, Module::Mlp].map(|m| model.slots(m) as u64),
+        Arch::Transformer => [0; 3],
+    };
+    let units = |model: &ModelConfig| match model.arch {
+        Arch::Tokenformer => 0,
+        Arch::Transformer => model.mlp_width() as u64,
+    };
+    let Change { max_logit_change, loss_before, loss_after } = change;
+    Ok(GrowthRecord {
+        at_step: step,
+        policy,
+        slots_before: slots(before),
+        slots_after: slots(after),
+        layers_before: before.num_layers as u64,
+        layers_after: after.num_layers as u64,
+        intermediate_size_before: units(before),
+        intermediate_size_after: units(after),
+        params_before: before.param_count(),
+        params_after: after.param_count(),
+        max_logit_change,
+        loss_before,
+        loss_after,
+    })
 }
 
 /// Largest absolute difference of two sets of logits.
@@ -100,35 +145,64 @@ pub fn grow_in_run<'e>(
     trainer.load_parameters(&after.params)?;
     trainer.load_moments(&after.moment1, &after.moment2)?;
     let max_logit_change = max_change(&logits_before, &trainer.probe(probe.tokens)?);
-    let loss_after = trainer.evaluate(probe.batches)?;
-    let policy = serde_json::to_value(growth.resolve())
-        .map_err(|e| Error::usage(format!("the growth policy cannot be recorded: {e}")))?;
-    let record = GrowthRecord {
-        at_step: step,
-        policy,
-        slots_before: slots(&before.model),
-        slots_after: slots(&after.model),
-        params_before: before.model.param_count(),
-        params_after: after.model.param_count(),
-        max_logit_change,
-        loss_before,
-        loss_after,
-    };
+    let change = Change { max_logit_change, loss_before, loss_after: trainer.evaluate(probe.batches)? };
+    let record = record(growth, step, [&before.model, &after.model], change)?;
     Ok((trainer, record))
 }
 
-/// One line about a growth, for people.
+/// One line about a growth, for people: what there is more of, and what changed.
 pub fn describe(record: &GrowthRecord) -> String {
-    let [qkv, proj, ffn] = record.slots_before;
-    let [qkv_after, proj_after, ffn_after] = record.slots_after;
+    let mut grown = Vec::new();
+    if record.slots_before != record.slots_after {
+        let [qkv, proj, ffn] = record.slots_before;
+        let [qkv_after, proj_after, ffn_after] = record.slots_after;
+        grown.push(format!("slots qkv {qkv} -> {qkv_after}, proj {proj} -> {proj_after}, ffn {ffn} -> {ffn_after}"));
+    }
+    for (what, before, after) in [
+        ("layers", record.layers_before, record.layers_after),
+        ("intermediate_size", record.intermediate_size_before, record.intermediate_size_after),
+    ] {
+        if before != after {
+            grown.push(format!("{what} {before} -> {after}"));
+        }
+    }
     format!(
-        "grown at step {}: slots qkv {qkv} -> {qkv_after}, proj {proj} -> {proj_after}, ffn {ffn} -> {ffn_after}; \
-         parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
+        "grown at step {}: {}; parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
         record.at_step,
+        grown.join(", "),
         record.params_before,
         record.params_after,
         record.max_logit_change,
         record.loss_before,
         record.loss_after
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::GrowthPolicy;
+
+    #[test]
+    fn what_grew_is_said_and_nothing_else() {
+        let change = Change { max_logit_change: 0.0, loss_before: 2.0, loss_after: 2.0 };
+        let line = |before: &ModelConfig, growth: GrowthConfig| {
+            describe(&record(&growth, 7, [before, &growth.check(before).unwrap()], change).unwrap())
+        };
+        let tokenformer = ModelConfig { vocab_size: 9, ..ModelConfig::default() };
+        let transformer = ModelConfig { arch: Arch::Transformer, ..tokenformer.clone() };
+        let tokens = GrowthConfig { ffn_slot_num: Some(640), ..GrowthConfig::default() };
+        let deeper = GrowthConfig { num_layers: Some(8), policy: GrowthPolicy::Identity, ..GrowthConfig::default() };
+        let wider =
+            GrowthConfig { intermediate_size: Some(600), policy: GrowthPolicy::Net2net, ..GrowthConfig::default() };
+        for (model, growth, said) in [
+            (&tokenformer, tokens, ": slots qkv 128 -> 128, proj 128 -> 128, ffn 512 -> 640; parameters"),
+            (&tokenformer, deeper.clone(), "grown at step 7: layers 4 -> 8; parameters"),
+            (&transformer, deeper, "grown at step 7: layers 4 -> 8; parameters"),
+            (&transformer, wider, "grown at step 7: intermediate_size 512 -> 600; parameters"),
+        ] {
+            let text = line(model, growth);
+            assert!(text.contains(said), "{text}");
+        }
+    }
 }

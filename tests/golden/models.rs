@@ -223,7 +223,7 @@ fn grown_by_our_own_rules(case: &Case, before: &ModelConfig, after: &ModelConfig
     let mut expected = after.clone();
     expected.intermediate_size = before.intermediate_size;
     assert_eq!(growth.check(before).unwrap(), expected);
-    let grown = grow::parameters(params, after, &growth.resolve(), 3);
+    let grown = grow::parameters(params, before, after, &growth.resolve(), 3);
     for (name, tensor) in &grown {
         let old = &params[name].data;
         assert_eq!(&tensor.data[..old.len()], &old[..], "{name}");
