@@ -99,7 +99,8 @@ pub struct ModelConfig {
     pub tau_proj: Option<f64>,
     /// Scale of the feed-forward part; absent is `sqrt(ffn_slot_num)`.
     pub tau_ffn: Option<f64>,
-    /// Added to the L2 norms of the scores; 0 is the published behaviour (NaN on an all-zero row).
+    /// Added to the L2 norms of the scores, in units of tau, so that copies of all tokens under a tau that follows leave it
+    /// in proportion; 0 is the published behaviour (NaN on an all-zero row).
     pub pattention_eps: f64,
     /// Use the tanh approximation of GELU, as the JAX variant does.
     pub gelu_tanh: bool,
@@ -129,7 +130,7 @@ impl Default for ModelConfig {
             tau_qkv: None,
             tau_proj: None,
             tau_ffn: None,
-            pattention_eps: 1e-6,
+            pattention_eps: 1e-7,
             gelu_tanh: false,
             rotary_pct: 0.25,
             rotary_emb_base: 10_000.0,

@@ -47,10 +47,11 @@ fn attend_to_tokens<const M: usize>(
         tokens.keys = layer.parameter(&format!("{}.key_param_tokens", module.name()))?;
         tokens.values = layer.parameter(&format!("{}.value_param_tokens", module.name()))?;
     }
+    let tau = config.tau(modules[0]);
     let settings = Settings {
         norm: config.norm_activation_type,
-        tau: config.tau(modules[0]),
-        eps: config.pattention_eps,
+        tau,
+        eps: config.pattention_eps * tau,
         gelu_tanh: config.gelu_tanh,
     };
     pattention::several(g, x, tokens, settings)

@@ -8,13 +8,12 @@
 //! s (v/2 + e) + s (v/2 - e) = s v, and s is what it was:
 //!
 //! ```text
-//! l2_norm_gelu   |(a, a)| = sqrt(2) |a|:   sqrt(2) tau a / (sqrt(2) |a| + eps) = tau a / (|a| + eps / sqrt(2))
+//! l2_norm_gelu   |(a, a)| = sqrt(2) |a|:   sqrt(2) tau a / (sqrt(2) |a| + eps sqrt(2) tau) = tau a / (|a| + eps tau)
 //! gelu_l2_norm   the same with gelu(a) in the place of a
 //! softmax        (sqrt(2) tau)^2 exp(a) / (2 sum exp(a)) = tau^2 exp(a) / sum exp(a)
 //! ```
-//! So all three forms are preserved up to roundings: softmax in full, the l2 forms but for an epsilon that counts less.
-//! That makes what tau multiplies larger by a share of 0.3 eps / |a|, with the default eps of 1e-6 and |a| = 1 a few
-//! roundings. A row of zeros stays one.
+//! So all three forms are preserved up to roundings. That is why the epsilon of a norm counts in units of tau. A row of
+//! zeros stays one.
 //!
 //! Without e the copies would be updated alike for ever: the gradient of a value is s dO, that of a key depends on its
 //! value. A share of v would not do, as AdamW's steps do not see the size of a gradient.
