@@ -1,6 +1,8 @@
-//! A run as a process among others: killed at any instant, started a hundred times at once, interrupted.
+//! A run as a process among others: killed at any instant, started a hundred times at once, interrupted,
+//! and the same bits as any other.
 //!
-//! Every case runs the real binary. `TOKENFORMER_TEST_FULL=1` kills 200 times instead of 5. A machine without an adapter
+//! Every case runs the real binary. `TOKENFORMER_TEST_FULL=1` kills 200 times instead of 5, and compares 10 processes of 200
+//! steps instead of 3 of 40. A machine without an adapter
 //! fails these tests.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -177,6 +179,57 @@ fn a_run_killed_at_any_instant_ends_in_the_same_bits() {
         assert!(names == 2 || found == Some(STEPS), "kill {kill} left something behind");
     }
     println!("{kills} kills of a run of {whole:.2?}: {tally:?}");
+}
+
+/// Copies the run in `from` as it was after `step`: an unbroken one that kept every checkpoint.
+fn as_of(step: u64, from: &Path, to: &Path) {
+    let (old, new) = (from.join("run"), to.join("run"));
+    fs::create_dir_all(new.join("checkpoints")).unwrap();
+    for file in ["metrics.jsonl", "config.toml"] {
+        fs::copy(old.join(file), new.join(file)).unwrap();
+    }
+    for (at, path) in Store::new(&old).list().unwrap() {
+        if at <= step {
+            fs::copy(&path, new.join("checkpoints").join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+/// Processes with one and with two threads of the software driver, and ones that go on after any step. `polite` cuts
+/// submissions elsewhere.
+#[test]
+fn every_process_computes_the_same_bits() {
+    let full = std::env::var_os("TOKENFORMER_TEST_FULL").is_some_and(|full| full == "1");
+    let (processes, steps, resumed) = if full { (10, 200, 1) } else { (3, 40, 13) };
+    let keep = format!("--steps {steps} --set train.checkpoint_interval=1 --set train.keep_every=1");
+    let run = |at: u64| {
+        let dir = folder();
+        let polite = if at % 3 == 2 { " --polite" } else { "" };
+        let mut command = program(dir.path(), &format!("{TRAIN} {keep}{polite}"));
+        command.env("LP_NUM_THREADS", (1 + at % 2).to_string());
+        finish(command);
+        dir
+    };
+    let first = run(0);
+    let (wanted, wanted_curve) = (last_checkpoint(first.path()).unwrap(), curve(first.path()));
+    assert_eq!(wanted.0, steps);
+    for at in 1..processes {
+        let dir = run(at);
+        assert!(last_checkpoint(dir.path()).unwrap() == wanted, "process {at} ends in another checkpoint");
+        assert_eq!(curve(dir.path()), wanted_curve, "process {at}");
+    }
+    let mut count = 0;
+    for step in (1..steps).step_by(resumed) {
+        let dir = folder();
+        as_of(step, first.path(), dir.path());
+        let mut command = program(dir.path(), "train --resume run --tune off");
+        command.env("LP_NUM_THREADS", (1 + step % 2).to_string());
+        finish(command);
+        assert!(last_checkpoint(dir.path()).unwrap() == wanted, "resumed after {step}: another checkpoint");
+        assert_eq!(curve(dir.path()), wanted_curve, "resumed after {step}");
+        count += 1;
+    }
+    println!("{processes} processes of {steps} steps and {count} resumed ones: the same losses and checkpoints");
 }
 
 /// A run that does not end by itself, past its first step.

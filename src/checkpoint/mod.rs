@@ -75,6 +75,9 @@ pub struct Meta {
     /// Where dynamic loss scaling stood, in mixed precision.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
+    /// What is usual of the training loss.
+    #[serde(default)]
+    pub losses: LossStatistics,
     /// The lowest validation loss so far, in nats per token.
     #[serde(with = "optional_number", default)]
     pub best_val_loss: Option<f64>,
@@ -89,6 +92,19 @@ pub struct LossScale {
     pub scale: f32,
     /// Steps since it last changed.
     pub good_steps: u64,
+}
+
+/// Mean and variance of the training loss, with weights that fade.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossStatistics {
+    /// Losses that were taken in.
+    pub count: u64,
+    /// In nats per token.
+    #[serde(with = "number")]
+    pub mean: f64,
+    /// Its square.
+    #[serde(with = "number")]
+    pub variance: f64,
 }
 
 /// A position in the training data.
@@ -309,6 +325,7 @@ mod tests {
             lineage: vec![growth],
             adapter: "llvmpipe".into(),
             loss_scale: Some(LossScale { scale: 1024.0, good_steps: 3 }),
+            losses: LossStatistics { count: 9, mean: 0.1 + 0.2, variance: 1.0 / 3.0 },
             kernels: BTreeMap::from([("NN 8x8x8".to_owned(), "lanes8-8x8-u1".to_owned())]),
             best_val_loss: Some(2.0_f64.sqrt()),
             created_by: "tokenformer 0.1.0".into(),

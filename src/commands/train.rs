@@ -3,7 +3,7 @@
 use super::interrupt;
 use super::settings::Settings;
 use crate::checkpoint::RunLock;
-use crate::config::{Precision, RunConfig};
+use crate::config::{ModelConfig, Precision, RunConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
@@ -16,7 +16,7 @@ use crate::ops::matmul::ProductKind;
 use crate::ops::matmul::tune::{self, Effort};
 use crate::train::recover::Job;
 use crate::train::state::{self, Start};
-use crate::train::trainer::{RunPlans, first_cohort};
+use crate::train::trainer::{RunPlans, Trainer, first_cohort};
 use crate::train::{Summary, directory, fit, growth};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -36,9 +36,10 @@ pub struct TrainArgs {
     /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
     #[arg(long, value_enum, default_value_t)]
     tune: Effort,
-    /// Choose micro-batch and recomputation for so much device memory, such as 6GB: the batch of an update stays.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    fit: Option<u64>,
+    /// Choose micro-batch and recomputation for so much device memory, such as 6GB, or without SIZE for what the device
+    /// gives: the batch of an update stays.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, num_args = 0..=1)]
+    fit: Option<Option<u64>>,
     /// Compute the gradients of every N-th step twice and compare them: for a GPU that is not trusted.
     #[arg(long, value_name = "N")]
     verify_every: Option<usize>,
@@ -77,7 +78,11 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     };
     let engine = super::open_engine(request)?;
     if let Some(most) = args.fit {
-        config.train = fit::fit(&config, most, &Limits::of(&engine.gpu), &engine.choices())?;
+        let fits = |model: &ModelConfig, train: &TrainConfig, bytes| match most {
+            Some(most) => Ok(bytes <= most),
+            None => allocates(&engine, model, train),
+        };
+        config.train = fit::fit(&config, &Limits::of(&engine.gpu), &engine.choices(), fits)?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
         tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
@@ -152,6 +157,15 @@ fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
     data.check_length(config.model.seq_length)?;
     state::sample_prompt(&config.train.sample_prompt, data)?;
     config.to_toml().map(drop)
+}
+
+/// Whether the device gives the memory that training `model` needs.
+fn allocates(engine: &Engine, model: &ModelConfig, train: &TrainConfig) -> Result<bool> {
+    match Trainer::new(engine, model, train, vec![first_cohort(model)], 1) {
+        Ok(_) => Ok(true),
+        Err(Error::Device(text)) if text.contains("memory") => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 /// Every model of the run, also after its growths, within what the device allows; their matrix products.

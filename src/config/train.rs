@@ -27,13 +27,14 @@ pub enum LrSchedule {
     Wsd,
 }
 
-/// What a run does about steps whose loss or gradients are not finite. None of them changes a parameter.
+/// What a run does about steps whose loss or gradients are not finite, none of which changes a parameter, and about spikes
+/// of the loss, see `spike_zscore`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BadSteps {
-    /// Goes on; after three in a row from the last checkpoint, with the data that follow.
+    /// Goes on; after three in a row or a spike from the last checkpoint, with the data that follow.
     Rollback,
-    /// Goes on, however many there are.
+    /// Goes on, however many there are; a spike is named.
     Skip,
     /// Ends at the first one.
     Stop,
@@ -119,6 +120,9 @@ pub struct TrainConfig {
     pub recompute: bool,
     /// What to do about steps whose loss or gradients are not finite.
     pub on_bad_steps: BadSteps,
+    /// A step whose loss lies more than so many standard deviations above the mean of those before it is bad as well; 0 is
+    /// off.
+    pub spike_zscore: f64,
     /// Steps between those whose gradients are computed twice and compared; 0 is off.
     pub verify_every: usize,
     /// Steps between lines of the log.
@@ -155,6 +159,7 @@ impl Default for TrainConfig {
             precision: Precision::F32,
             recompute: false,
             on_bad_steps: BadSteps::Rollback,
+            spike_zscore: 0.0,
             verify_every: 0,
             log_interval: 10,
         }
@@ -209,6 +214,7 @@ impl TrainConfig {
         not_negative("weight_decay", self.weight_decay)?;
         not_negative("grad_clip", self.grad_clip)?;
         not_negative("sample_temperature", self.sample_temperature)?;
+        not_negative("spike_zscore", self.spike_zscore)?;
         positive("adam_eps", self.adam_eps)?;
         for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             // In 32 bits, where the device divides by 1 - beta.

@@ -298,7 +298,15 @@ impl Engine {
             });
             let groups = dispatch.groups.min(self.most_groups);
             let (cost, kernel) = (dispatch.cost, Some(dispatch.kernel));
-            steps.push(Step { pipeline, bindings: bind_group, groups, cost, kernel });
+            steps.push(Step {
+                pipeline,
+                bindings: bind_group,
+                groups,
+                cost,
+                kernel,
+                #[cfg(test)]
+                output: dispatch.blocks.last().cloned(),
+            });
         }
         self.gpu.check()?;
         Ok(Program { steps, uniforms })

@@ -31,6 +31,9 @@ pub(super) struct Step {
     pub(super) groups: u32,
     pub(super) cost: f64,
     pub(super) kernel: Option<&'static Kernel>,
+    /// What it writes.
+    #[cfg(test)]
+    pub(super) output: Option<Block>,
 }
 
 /// A list of dispatches ready to be replayed.
@@ -57,7 +60,16 @@ impl Program {
         groups: u32,
         uniforms: Block,
     ) -> Self {
-        Self { steps: vec![Step { pipeline, bindings, groups, cost: 0.0, kernel: None }], uniforms }
+        let step = Step {
+            pipeline,
+            bindings,
+            groups,
+            cost: 0.0,
+            kernel: None,
+            #[cfg(test)]
+            output: None,
+        };
+        Self { steps: vec![step], uniforms }
     }
 
     /// Appends its dispatches to an open pass.
@@ -67,6 +79,8 @@ impl Program {
 
     /// Appends some of its dispatches, as a pass.
     pub(super) fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
+        #[cfg(test)]
+        let range = self.spoilt(encoder, range);
         let steps = self.steps.get(range).unwrap_or_default();
         encode(steps, &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
     }
@@ -80,6 +94,54 @@ impl Program {
     pub(super) fn kernel_name(&self, dispatch: usize) -> String {
         let kernel = self.steps.get(dispatch).and_then(|step| step.kernel);
         kernel.map_or_else(|| "a kernel".to_owned(), Kernel::name)
+    }
+}
+
+/// A word that is written into the output of a dispatch right after it ran.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(crate) struct Spoil {
+    /// Number of the dispatch, modulo those of the program.
+    pub(crate) dispatch: usize,
+    /// Number of the word, modulo those of the output.
+    pub(crate) at: u64,
+    /// Holds the word.
+    pub(crate) word: Block,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// For the next program that this thread encodes.
+    static SPOIL: std::cell::RefCell<Option<Spoil>> = const { std::cell::RefCell::new(None) };
+}
+
+#[cfg(test)]
+impl Spoil {
+    /// Does it to the next program that this thread encodes.
+    pub(crate) fn next(self) {
+        SPOIL.set(Some(self));
+    }
+}
+
+#[cfg(test)]
+impl Program {
+    /// Encodes up to the dispatch that is to be spoilt, if it is in `range`, and spoils it; what is left.
+    fn spoilt(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) -> Range<usize> {
+        let Some(spoil) = SPOIL.take() else { return range };
+        let dispatch = spoil.dispatch % self.steps.len();
+        if !range.contains(&dispatch) {
+            SPOIL.set(Some(spoil));
+            return range;
+        }
+        encode(
+            &self.steps[range.start..=dispatch],
+            &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
+        );
+        let (from, from_offset) = spoil.word.place();
+        let output = self.steps[dispatch].output.as_ref().unwrap();
+        let (to, offset) = output.place();
+        encoder.copy_buffer_to_buffer(from, from_offset, to, offset + 4 * (spoil.at % (output.bytes() / 4)), 4);
+        dispatch + 1..range.end
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
+use crate::gpu::program::Spoil;
 use crate::graph::{grad_name, moment_names};
 use crate::model::graphs;
 use std::cell::RefCell;
@@ -23,6 +24,8 @@ enum Fault {
     Lose,
     /// A value of a named tensor, before the step or between its gradients and its update.
     Spoil { name: String, at: usize, value: f32, late: bool },
+    /// A value of what a dispatch of the step's first program wrote, right after it ran: activations and their gradients.
+    SpoilOutput { dispatch: usize, at: usize, value: f32 },
 }
 
 thread_local! {
@@ -48,6 +51,11 @@ pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
     match due(step, |fault| !matches!(fault, Fault::Spoil { late: true, .. })) {
         Some(Fault::Lose) => trainer.engine().gpu.device.destroy(),
         Some(Fault::Spoil { name, at, value, .. }) => spoil(trainer, &name, at, value)?,
+        Some(Fault::SpoilOutput { dispatch, at, value }) => {
+            let word = trainer.engine().allocate("spoil", 4)?;
+            trainer.engine().write(&word, &[value]);
+            Spoil { dispatch, at: at as u64, word }.next();
+        }
         None => {}
     }
     Ok(())
@@ -168,16 +176,21 @@ fn numbers_that_are_not_finite_are_never_stored() {
         let all = names(&config.model);
         let name = &all[rng.below(all.len() as u64) as usize];
         let value = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][round % 3];
-        let (name, late) = match round % 5 {
+        let (name, late) = match round % 6 {
             0 => ("word_embeddings.weight".to_owned(), false),
             1 => (name.clone(), false),
             2 => (grad_name(name), true),
             3 => (graphs::STATS_NAME.to_owned(), true),
-            _ => (moment_names(name).0, false),
+            4 => (moment_names(name).0, false),
+            _ => ("what a dispatch wrote".to_owned(), false),
         };
         let at = if name == graphs::STATS_NAME { 0 } else { rng.below(1 << 20) as usize };
         let step = 1 + rng.below(8);
-        let (ended, _) = train(&mut config, &[(step, Fault::Spoil { name: name.clone(), at, value, late })]);
+        let fault = match round % 6 {
+            5 => Fault::SpoilOutput { dispatch: rng.below(1 << 20) as usize, at, value },
+            _ => Fault::Spoil { name: name.clone(), at, value, late },
+        };
+        let (ended, _) = train(&mut config, &[(step, fault)]);
         for (_, path) in Store::new(dir.path()).list().unwrap() {
             let stored = crate::checkpoint::Checkpoint::read(&path).unwrap();
             let finite = stored.params.values().all(|tensor| tensor.data.iter().all(|x| x.is_finite()));
@@ -211,6 +224,37 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
     assert_eq!(error.exit_code(), 4);
     let said = error.to_string();
     assert!(said.contains(&format!("the first tensor that is not finite is \"{name}\" of layer 1")), "{said}");
+}
+
+#[test]
+fn a_spike_of_the_loss_goes_back_or_ends_the_run() {
+    // A parameter that is finite and far too large, for one step: a rollback has the good one again.
+    let name = "norm.weight".to_owned();
+    let fault = |step| (step, Fault::Spoil { name: name.clone(), at: 3, value: 1e4, late: false });
+    let spiky = |dir: &Path| {
+        let mut config = config(dir, 70);
+        (config.train.spike_zscore, config.train.lr) = (8.0, 1e-4);
+        config
+    };
+    let dir = tempfile::tempdir().unwrap();
+    train(&mut spiky(dir.path()), &[fault(61)]).0.unwrap();
+    let text = std::fs::read_to_string(dir.path().join(super::metrics::FILE)).unwrap();
+    let rollbacks: Vec<serde_json::Value> =
+        text.lines().filter(|line| line.contains("rollback")).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rollbacks.len(), 1, "{rollbacks:?}");
+    assert_eq!((&rollbacks[0]["from_step"], &rollbacks[0]["to_step"]), (&61.into(), &60.into()));
+    assert!(rollbacks[0]["why"].as_str().unwrap().contains("standard deviations above its mean"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut stopped = spiky(dir.path());
+    stopped.train.on_bad_steps = BadSteps::Stop;
+    let error = train(&mut stopped, &[fault(61)]).0.unwrap_err();
+    assert!(error.exit_code() == 4 && error.to_string().contains("the loss of step 61 is"), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let again: Vec<_> = (0..MAX_ROLLBACKS).map(|_| fault(61)).collect();
+    let error = train(&mut spiky(dir.path()), &again).0.unwrap_err();
+    assert!(error.exit_code() == 4 && !error.to_string().contains("GPU may be at fault"), "{error}");
 }
 
 #[test]

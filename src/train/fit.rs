@@ -10,12 +10,17 @@ use crate::gpu::choices::Choices;
 use crate::gpu::device::human_bytes;
 use crate::graph::plan::Limits;
 
-/// The settings of `config.train` with the largest micro-batch whose run needs at most `most` bytes of device memory,
-/// also after every growth; without recomputation where one fits.
+/// The settings of `config.train` with the largest micro-batch that `fits`, also after every growth; without recomputation
+/// where one fits. `fits` is asked of a model, settings and the bytes of device memory that they need.
 ///
 /// # Errors
-/// Even the smallest does not fit: what it needs.
-pub fn fit(config: &RunConfig, most: u64, limits: &Limits, choices: &Choices) -> Result<TrainConfig> {
+/// Even the smallest does not fit: what it needs. Those of `fits`.
+pub fn fit(
+    config: &RunConfig,
+    limits: &Limits,
+    choices: &Choices,
+    fits: impl Fn(&ModelConfig, &TrainConfig, u64) -> Result<bool>,
+) -> Result<TrainConfig> {
     let stages = config.stages()?;
     let micro_batches_of_update = config.train.grad_accum(&config.model)?;
     let total_batch_tokens = micro_batches_of_update * config.train.batch_size * config.model.seq_length;
@@ -23,9 +28,9 @@ pub fn fit(config: &RunConfig, most: u64, limits: &Limits, choices: &Choices) ->
     for recompute in [config.train.recompute, true] {
         for batch_size in micro_batches(&config.train, &config.model)? {
             let train = TrainConfig { batch_size, total_batch_tokens, recompute, ..config.train.clone() };
-            match bytes(&stages, &train, limits, choices) {
-                Ok(bytes) if bytes <= most => return Ok(train),
-                Ok(bytes) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
+            match largest(&stages, &train, limits, choices) {
+                Ok((model, bytes)) if fits(model, &train, bytes)? => return Ok(train),
+                Ok((_, bytes)) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
                 // A tensor of a large micro-batch may be over a limit of the device.
                 Err(Error::Device(_)) => {}
                 Err(other) => return Err(other),
@@ -34,10 +39,9 @@ pub fn fit(config: &RunConfig, most: u64, limits: &Limits, choices: &Choices) ->
     }
     Err(Error::device(match least {
         Some(bytes) => format!(
-            "the run needs at least {} of device memory, --fit allows {}; use a smaller model, seq_length or \
-             loss_chunk_rows, or allow more",
-            human_bytes(bytes),
-            human_bytes(most)
+            "the run needs at least {} of device memory, more than --fit allows or the device has free; use a smaller \
+             model, seq_length or loss_chunk_rows, or allow more",
+            human_bytes(bytes)
         ),
         None => "no micro-batch of the run is within the limits of this device; `tokenformer plan` says why".to_owned(),
     }))
@@ -49,13 +53,20 @@ fn micro_batches(train: &TrainConfig, model: &ModelConfig) -> Result<Vec<usize>>
     Ok((1..=train.batch_size).rev().filter(|&size| update.is_multiple_of(size)).collect())
 }
 
-/// The most that any model of the run needs.
-fn bytes(stages: &[ModelConfig], train: &TrainConfig, limits: &Limits, choices: &Choices) -> Result<u64> {
-    let of = |model: &ModelConfig| {
+/// The model of the run that needs the most memory, and how much.
+fn largest<'a>(
+    stages: &'a [ModelConfig],
+    train: &TrainConfig,
+    limits: &Limits,
+    choices: &Choices,
+) -> Result<(&'a ModelConfig, u64)> {
+    let of = |model: &'a ModelConfig| {
         let plans = RunPlans::new(model, train, &[first_cohort(model)], 1, limits, choices)?;
-        Ok(plans.bytes()?.total())
+        Ok((model, plans.bytes()?.total()))
     };
-    stages.iter().try_fold(0, |most: u64, model| Ok(most.max(of(model)?)))
+    let all: Vec<_> = stages.iter().map(of).collect::<Result<_>>()?;
+    let most = all.into_iter().max_by_key(|(_, bytes)| *bytes);
+    most.ok_or_else(|| Error::usage("a run without a model; this is a defect"))
 }
 
 #[cfg(test)]
@@ -68,8 +79,9 @@ mod tests {
         let mut config = RunConfig::preset("bench-tiny").unwrap();
         config.model.vocab_size = 256;
         let (limits, choices) = (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT));
-        let need = |train: &TrainConfig| bytes(std::slice::from_ref(&config.model), train, &limits, &choices).unwrap();
-        let fitted = |most| fit(&config, most, &limits, &choices);
+        let need =
+            |train: &TrainConfig| largest(std::slice::from_ref(&config.model), train, &limits, &choices).unwrap().1;
+        let fitted = |most| fit(&config, &limits, &choices, |_, _, bytes| Ok(bytes <= most));
         assert_eq!((config.train.batch_size, config.model.seq_length), (8, 128));
 
         let all = need(&config.train);
@@ -81,6 +93,6 @@ mod tests {
         let lean = fitted(need(&one) - 1).unwrap();
         assert!(lean.recompute && need(&lean) < need(&one));
         let error = fitted(1 << 20).unwrap_err().to_string();
-        assert!(error.contains("--fit allows 1.0 MB"), "{error}");
+        assert!(error.contains("the run needs at least"), "{error}");
     }
 }

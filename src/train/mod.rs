@@ -16,10 +16,11 @@ pub mod probe;
 pub mod progress;
 pub mod recover;
 pub mod schedule;
+pub mod spike;
 pub mod state;
 pub mod trainer;
 
-use crate::checkpoint::{Files, GrowthRecord, Keep, RunLock, Storage, Store};
+use crate::checkpoint::{Files, GrowthRecord, Keep, LossStatistics, RunLock, Storage, Store};
 use crate::config::{BadSteps, RunConfig};
 use crate::data::{Batch, Dataset, train_batch, validation_batches};
 use crate::error::{Error, Result};
@@ -79,8 +80,25 @@ pub fn run(engine: &Engine, config: &RunConfig, data: &Dataset, start: Start, st
 enum Outcome {
     /// All were taken.
     Done,
-    /// Too many bad ones in a row, the last being this.
-    Bad(u64),
+    /// They went bad.
+    Bad(Bad),
+}
+
+/// What sends a run back to its last checkpoint.
+struct Bad {
+    /// The step that showed it.
+    step: u64,
+    /// A clause for messages.
+    why: String,
+    /// Whether all numbers were finite.
+    finite: bool,
+}
+
+impl Bad {
+    fn not_finite(step: u64) -> Self {
+        let why = format!("loss or gradients were not finite for three steps in a row, the last at step {step}");
+        Self { step, why, finite: false }
+    }
 }
 
 fn is_due(step: u64, interval: usize) -> bool {
@@ -110,8 +128,8 @@ struct Run<'a> {
     best_val_loss: Option<f64>,
     last_sample: String,
     saved: PathBuf,
-    /// The last of too many bad steps in a row.
-    gone_bad: Option<u64>,
+    losses: LossStatistics,
+    gone_bad: Option<Bad>,
     /// Batches of the data that were stepped over.
     data_offset: u64,
 }
@@ -161,6 +179,7 @@ impl<'a> Run<'a> {
             saved: PathBuf::new(),
             trainer: Some(trainer),
             pending: None,
+            losses: start.losses,
             gone_bad: None,
             data_offset: start.data_offset,
         })
@@ -179,14 +198,14 @@ impl<'a> Run<'a> {
             if interrupted || is_due(self.step, config.train.checkpoint_interval) || self.step == steps {
                 self.catch_up()?;
             }
-            if let Some(step) = self.gone_bad {
-                return Ok(Outcome::Bad(step));
+            if let Some(bad) = self.gone_bad.take() {
+                return Ok(Outcome::Bad(bad));
             }
             if interrupted || is_due(self.step, config.train.checkpoint_interval) && self.step < steps {
                 match self.save() {
                     // Found on the way out: the update before made it so.
                     Err(Error::Diverged(_)) if config.train.on_bad_steps == BadSteps::Rollback => {
-                        return Ok(Outcome::Bad(self.step - 1));
+                        return Ok(Outcome::Bad(Bad::not_finite(self.step - 1)));
                     }
                     other => other?,
                 }
@@ -247,6 +266,8 @@ impl<'a> Run<'a> {
         self.progress.say(&growth::describe(&record));
         self.metrics.write(&json!({"kind": "growth", "step": self.step, "record": record}))?;
         self.lineage.push(record);
+        // What was usual of the smaller model says little of this one.
+        self.losses = LossStatistics::default();
         self.trainer = Some(trainer);
         Ok(())
     }
@@ -307,7 +328,7 @@ impl<'a> Run<'a> {
         self.follow_finite(stats.finite);
         match self.config.train.on_bad_steps {
             BadSteps::Rollback if self.bad_steps >= MAX_BAD_STEPS => {
-                self.gone_bad.get_or_insert(step);
+                self.gone_bad.get_or_insert(Bad::not_finite(step));
             }
             BadSteps::Stop if self.bad_steps > 0 => {
                 let found = self.diagnose(step)?;
@@ -319,6 +340,9 @@ impl<'a> Run<'a> {
                 )));
             }
             _ => {}
+        }
+        if stats.finite {
+            self.follow_loss(f64::from(stats.loss), step)?;
         }
         self.report(stats, step + 1, lr, tokens_per_step);
         Ok(())
@@ -334,6 +358,30 @@ impl<'a> Run<'a> {
         if finite {
             self.bad_steps = 0;
         }
+    }
+
+    /// Looks for spikes, where that is asked for.
+    fn follow_loss(&mut self, loss: f64, step: u64) -> Result<()> {
+        let limit = self.config.train.spike_zscore;
+        let Some(spike) = spike::follow(&mut self.losses, loss, limit) else { return Ok(()) };
+        let spike::Spike { zscore, mean, .. } = spike;
+        let why = format!(
+            "the loss of step {step} is {loss:.4}, {zscore:.1} standard deviations above its mean of {mean:.4} \
+             (train.spike_zscore is {limit})"
+        );
+        match self.config.train.on_bad_steps {
+            BadSteps::Rollback => {
+                self.gone_bad.get_or_insert(Bad { step, why, finite: true });
+            }
+            BadSteps::Skip => self.progress.say(&format!("warning: {why}")),
+            BadSteps::Stop => {
+                let lr = self.config.train.lr;
+                return Err(Error::Diverged(format!(
+                    "{why}; lower train.lr (it is {lr}) or raise spike_zscore, and resume from the last checkpoint"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn report(&mut self, stats: trainer::StepStats, steps: u64, lr: f64, tokens_per_step: u64) {
@@ -389,6 +437,7 @@ impl<'a> Run<'a> {
             step: self.step,
             lineage: self.lineage.clone(),
             best_val_loss: self.best_val_loss,
+            losses: self.losses,
             data_offset: self.data_offset,
         }
     }

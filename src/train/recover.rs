@@ -1,12 +1,12 @@
 //! What a run does when its GPU or its numbers fail: back to the last good checkpoint, and on.
 //!
 //! A lost GPU is opened again and the run goes on as if it had been stopped and resumed there: the same bits. After
-//! three steps in a row whose loss or gradients were not finite, the run goes on from the checkpoint with the data that
-//! follow those steps. Neither goes on for ever: see [`MAX_LOSSES`] and [`MAX_ROLLBACKS`].
+//! three steps in a row whose loss or gradients were not finite, or a spike of the loss, the run goes on from the
+//! checkpoint with the data that follow those steps. Neither goes on for ever: see [`MAX_LOSSES`] and [`MAX_ROLLBACKS`].
 
 use super::diagnose::describe;
 use super::state::Start;
-use super::{Outcome, Run, Summary};
+use super::{Bad, Outcome, Run, Summary};
 use crate::checkpoint::{RunLock, Store};
 use crate::config::RunConfig;
 use crate::data::Dataset;
@@ -16,8 +16,24 @@ use std::sync::atomic::AtomicBool;
 
 /// Losses of the GPU, without a checkpoint saved between them, that end a run.
 pub const MAX_LOSSES: u32 = 3;
-/// Returns to a checkpoint because of bad steps that end a run.
+/// Returns because of bad steps, without a checkpoint saved between them, that end a run.
 pub const MAX_ROLLBACKS: u32 = 3;
+
+/// Returns to a checkpoint of one kind, without a later one saved between them.
+#[derive(Default)]
+struct Returns {
+    count: u32,
+    to: u64,
+}
+
+impl Returns {
+    /// Counts one more, to the checkpoint of `step`.
+    fn again(&mut self, step: u64) -> u32 {
+        self.count = if step > self.to { 1 } else { self.count + 1 };
+        self.to = step;
+        self.count
+    }
+}
 
 /// A run and where it may start again.
 pub struct Job<'a> {
@@ -45,18 +61,18 @@ impl Job<'_> {
         mut start: Start,
         lock: &mut RunLock,
     ) -> Result<Summary> {
-        let (mut rollbacks, mut losses, mut reached) = (0, 0, start.step);
+        let first = start.step;
+        let [mut rollbacks, mut losses] = [(); 2].map(|()| Returns { count: 0, to: first });
         loop {
             let why = match self.attempt(&engine, start, lock, &mut rollbacks) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
             start = self.last_good()?;
-            losses = if start.step > reached { 1 } else { losses + 1 };
-            reached = start.step;
-            if losses >= MAX_LOSSES {
+            let count = losses.again(start.step);
+            if count >= MAX_LOSSES {
                 return Err(Error::device(format!(
-                    "the GPU was lost {losses} times in a row, the last time because {why}; what was saved is intact: go on \
+                    "the GPU was lost {count} times in a row, the last time because {why}; what was saved is intact: go on \
                      with --resume {}, with a smaller batch_size, --polite, or on another adapter",
                     self.config.out_dir.display()
                 )));
@@ -80,46 +96,49 @@ impl Job<'_> {
     /// # Errors
     /// As there, and [`Error::Lost`].
     pub fn run_on(&self, engine: &Engine, start: Start, lock: &mut RunLock) -> Result<Summary> {
-        self.attempt(engine, start, lock, &mut 0)
+        let first = start.step;
+        self.attempt(engine, start, lock, &mut Returns { count: 0, to: first })
     }
 
     /// Until the end or a lost GPU; goes back to a checkpoint where steps went bad.
-    fn attempt(&self, engine: &Engine, mut start: Start, lock: &mut RunLock, rollbacks: &mut u32) -> Result<Summary> {
+    fn attempt(
+        &self,
+        engine: &Engine,
+        mut start: Start,
+        lock: &mut RunLock,
+        rollbacks: &mut Returns,
+    ) -> Result<Summary> {
         let mut note = None;
         loop {
             let mut run = Run::new(engine, self.config, self.data, start, lock)?;
             if let Some(note) = note.take() {
                 run.metrics.write(&note)?;
             }
-            let bad = match run.go(self.stop)? {
+            let Bad { step: bad, why, finite } = match run.go(self.stop)? {
                 Outcome::Done => return run.finish(),
-                Outcome::Bad(step) => step,
+                Outcome::Bad(bad) => bad,
             };
-            *rollbacks += 1;
-            if *rollbacks >= MAX_ROLLBACKS {
-                let found = run.diagnose(bad)?;
+            start = self.last_good()?;
+            if rollbacks.again(start.step) >= MAX_ROLLBACKS {
+                let found = if finite { String::new() } else { format!("{}; ", describe(run.diagnose(bad)?.as_ref())) };
                 return Err(Error::Diverged(format!(
-                    "loss or gradients were not finite for three steps in a row, the last at step {bad}, after {} returns \
-                     to a checkpoint; {}; no such step was stored; lower train.lr (it is {}) or raise \
-                     train.warmup_fraction, and resume from the last checkpoint or start again",
-                    *rollbacks - 1,
-                    describe(found.as_ref()),
+                    "{why}, after {} returns to the checkpoint before it; {found}no such step was stored; lower train.lr (it \
+                     is {}) or raise train.warmup_fraction, and resume from the last checkpoint or start again",
+                    MAX_ROLLBACKS - 1,
                     self.config.train.lr
                 )));
             }
             let accum = run.trainer()?.grad_accum() as u64;
             drop(run);
-            start = self.last_good()?;
             // The data of the steps that are taken again, up to the bad ones, are stepped over.
             let skipped = (bad + 1 - start.step) * accum;
             start.data_offset += skipped;
             tell(format_args!(
-                "warning: loss or gradients were not finite for three steps in a row, the last at step {bad}; going back to \
-                 step {} and over the {skipped} batches of the steps since",
+                "warning: {why}; going back to step {} and over the {skipped} batches of the steps since",
                 start.step
             ));
             note = Some(serde_json::json!({
-                "kind": "rollback", "from_step": bad, "to_step": start.step, "skipped_batches": skipped,
+                "kind": "rollback", "from_step": bad, "to_step": start.step, "skipped_batches": skipped, "why": why,
             }));
         }
     }

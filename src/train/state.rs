@@ -2,7 +2,7 @@
 
 use super::growth::HostModel;
 use super::trainer::{Trainer, first_cohort};
-use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, LossScale, Meta};
+use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, LossScale, LossStatistics, Meta};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{self, Dataset, Tokenizer};
 use crate::error::{Error, Result};
@@ -23,6 +23,8 @@ pub struct Start {
     pub best_val_loss: Option<f64>,
     /// Where dynamic loss scaling stood.
     pub loss_scale: Option<LossScale>,
+    /// What is usual of the training loss.
+    pub losses: LossStatistics,
     /// Batches of the data that were stepped over.
     pub data_offset: u64,
 }
@@ -35,7 +37,15 @@ impl Start {
         let params = init::initial(&model, seed);
         let cohorts = vec![first_cohort(&model)];
         let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
-        Self { host, step: 0, lineage: Vec::new(), best_val_loss: None, loss_scale: None, data_offset: 0 }
+        Self {
+            host,
+            step: 0,
+            lineage: Vec::new(),
+            best_val_loss: None,
+            loss_scale: None,
+            losses: LossStatistics::default(),
+            data_offset: 0,
+        }
     }
 
     /// The state in a checkpoint, and the configuration of its run.
@@ -66,6 +76,7 @@ impl Start {
             lineage: checkpoint.meta.lineage,
             best_val_loss: checkpoint.meta.best_val_loss,
             loss_scale: checkpoint.meta.loss_scale,
+            losses: checkpoint.meta.losses,
             data_offset: offset,
         };
         Ok((start, config))
@@ -120,6 +131,8 @@ pub struct Snapshot {
     pub lineage: Vec<GrowthRecord>,
     /// Best validation loss so far.
     pub best_val_loss: Option<f64>,
+    /// What is usual of the training loss.
+    pub losses: LossStatistics,
     /// Batches stepped over.
     pub data_offset: u64,
 }
@@ -164,6 +177,7 @@ pub fn checkpoint(
         adapter: engine.gpu.describe(),
         kernels: engine.choices().names(),
         loss_scale: Some(trainer.loss_scale).filter(|_| trainer.is_mixed()),
+        losses: at.losses,
         best_val_loss: at.best_val_loss,
         created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_string(),
     };

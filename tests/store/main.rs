@@ -42,6 +42,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         adapter: "none".into(),
         kernels: BTreeMap::new(),
         loss_scale: None,
+        losses: Default::default(),
         best_val_loss: Some(1.25),
         created_by: "tokenformer tests".into(),
     };
