@@ -3,7 +3,8 @@
 #
 # Installs what is missing where it can without asking for a password, prints the command where it
 # cannot, and goes on either way: the program itself says so when it finds no adapter.
-# Leaves in the array setup_missing what could not be installed: any of cc, vulkan, gl and, in CI only, spirv (spirv-val).
+# Leaves in the array setup_missing what could not be installed: any of cc, vulkan, gl and, in CI only, spirv (spirv-val)
+# and layer (the Vulkan validation layer).
 
 setup_missing=()
 
@@ -36,6 +37,10 @@ setup_has_gl() {
         /usr/lib/*/libgallium-*.so /usr/lib{,64}/libgallium-*.so
 }
 
+setup_has_layer() {
+    setup_any_file {/usr/share,/usr/local/share,/etc}/vulkan/explicit_layer.d/VkLayer_khronos_validation.json
+}
+
 setup_find_missing() {
     setup_missing=()
     command -v cc >/dev/null || setup_missing+=(cc)
@@ -43,15 +48,18 @@ setup_find_missing() {
     setup_has_gl || setup_missing+=(gl)
     # One test holds shaders against the specification with it; elsewhere that test says it did not.
     [[ -z ${CI:-} ]] || command -v spirv-val >/dev/null || setup_missing+=(spirv)
+    [[ -z ${CI:-} ]] || setup_has_layer || setup_missing+=(layer)
 }
 
-# The packages for one of cc, vulkan, gl, spirv, as apt or dnf names them.
+# The packages for one of cc, vulkan, gl, spirv, layer, as apt or dnf names them.
 setup_packages() {
     case $1-$2 in
     apt-cc) echo gcc libc6-dev ;;
     apt-vulkan) echo libvulkan1 mesa-vulkan-drivers ;;
     apt-gl) echo libegl1 libgl1-mesa-dri ;;
     apt-spirv | dnf-spirv) echo spirv-tools ;;
+    apt-layer) echo vulkan-validationlayers ;;
+    dnf-layer) echo vulkan-validation-layers ;;
     dnf-cc) echo gcc ;;
     dnf-vulkan) echo vulkan-loader mesa-vulkan-drivers ;;
     dnf-gl) echo libglvnd-egl mesa-libEGL mesa-dri-drivers ;;
