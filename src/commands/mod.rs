@@ -29,7 +29,7 @@ fn open_engine(request: &AdapterRequest) -> Result<Engine> {
     let gpu = Gpu::open(request)?;
     tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
     let engine = Engine::new(gpu)?;
-    selftest::once_per_adapter(&engine, Dtype::F32)?;
+    selftest::once_per_adapter(&engine, request, Dtype::F32)?;
     Ok(engine)
 }
 

@@ -88,7 +88,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     }
     let products = check_limits(&engine, &config)?;
     if config.train.precision == Precision::F16 {
-        super::selftest::once_per_adapter(&engine, Dtype::F16)?;
+        super::selftest::once_per_adapter(&engine, request, Dtype::F16)?;
     }
     // Choices of another adapter say nothing here.
     let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
