@@ -145,7 +145,12 @@ fn complete() -> Result<Table, String> {
     };
     let mut model = ModelConfig::default();
     model.freeze_tau();
-    let data = DataConfig { path: Some("train.txt".into()), val_path: Some("val.txt".into()), ..DataConfig::default() };
+    let data = DataConfig {
+        path: Some("train.txt".into()),
+        val_path: Some("val.txt".into()),
+        corpus_seed: Some(1),
+        ..DataConfig::default()
+    };
     let complete = RunConfig { model, data, growth: vec![growth], ..RunConfig::default() };
     Table::try_from(&complete).map_err(|cause| one_line(&cause))
 }

@@ -261,11 +261,20 @@ pub struct DataConfig {
     pub val_fraction: f64,
     /// Sentences of the built-in corpus.
     pub corpus_sentences: usize,
+    /// Seed of the built-in corpus; absent is the seed of the run. Runs of several seeds on one corpus set it.
+    pub corpus_seed: Option<u64>,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { path: None, val_path: None, tokenizer: TokenizerKind::Char, val_fraction: 0.1, corpus_sentences: 20_000 }
+        Self {
+            path: None,
+            val_path: None,
+            tokenizer: TokenizerKind::Char,
+            val_fraction: 0.1,
+            corpus_sentences: 20_000,
+            corpus_seed: None,
+        }
     }
 }
 
@@ -279,6 +288,10 @@ impl DataConfig {
             "val_path is set but path is not: give the training data a path too, or drop val_path".to_owned()
         })?;
         in_range("corpus_sentences", self.corpus_sentences, 1, 10_000_000)?;
+        let seed = self.corpus_seed.unwrap_or(0);
+        require(i64::try_from(seed).is_ok(), || {
+            format!("corpus_seed is {seed}, but a seed in a file is at most {}: choose a smaller one", i64::MAX)
+        })?;
         let share = self.val_fraction;
         // Also where it goes unused: a NaN would not survive the checkpoint's JSON.
         fraction("val_fraction", share)?;

@@ -207,9 +207,10 @@ pub fn tokenizer(meta: &Meta) -> Result<Option<Tokenizer>> {
 /// Those of the data room: missing, empty, not UTF-8, too short.
 pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> {
     let d = &config.data;
+    let corpus_seed = d.corpus_seed.unwrap_or(config.train.seed);
     match (&d.path, known) {
-        (None, Some(tokenizer)) => data::builtin_with(tokenizer, config.train.seed, d.corpus_sentences, d.val_fraction),
-        (None, None) => data::builtin(config.train.seed, d.corpus_sentences, d.tokenizer, d.val_fraction),
+        (None, Some(tokenizer)) => data::builtin_with(tokenizer, corpus_seed, d.corpus_sentences, d.val_fraction),
+        (None, None) => data::builtin(corpus_seed, d.corpus_sentences, d.tokenizer, d.val_fraction),
         (Some(path), Some(tokenizer)) => data::open_with(tokenizer, path, d.val_path.as_deref(), d.val_fraction),
         (Some(path), None) => {
             data::open(path, d.val_path.as_deref(), d.tokenizer, d.val_fraction, Some(config.model.vocab_size))
