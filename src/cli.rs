@@ -44,6 +44,10 @@ enum Command {
     Selftest(commands::selftest::SelftestArgs),
     /// Time the device, matrix products, operators and training steps.
     Bench(commands::bench::BenchArgs),
+    /// Compare ways to train and grow over several seeds, at equal tokens and equal FLOPs.
+    Study(commands::study::StudyArgs),
+    /// The report of a study, of runs that were made on their own.
+    Compare(commands::compare::CompareArgs),
     /// List the adapters, their limits, and which would be chosen.
     Devices,
 }
@@ -73,6 +77,8 @@ impl Cli {
             Command::Plan(args) => commands::plan::run(&request, &args),
             Command::Selftest(args) => commands::selftest::run(&request, &args),
             Command::Bench(args) => commands::bench::run(&request, &args),
+            Command::Study(args) => commands::study::run(&request, &args),
+            Command::Compare(args) => commands::compare::run(&args),
             Command::Devices => commands::devices::run(&request),
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! - [`cli`] and [`commands`]: the program. One verb per file.
 //! - [`mod@bench`]: how fast the device and each kernel are; every timed result is checked first.
+//! - [`study`]: does growing pay? Arms, budgets, seeds, and a report that says what they show.
 //! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
 //! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
 //! - [`ops`]: one file per operator with formula, forward, backward, f64 reference and test cases.
@@ -35,4 +36,5 @@ pub mod graph;
 pub mod model;
 pub mod ops;
 pub mod rng;
+pub mod study;
 pub mod train;

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may use. All but `error` may use the leaves besides.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["cli", "commands", "bench", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
-    ("cli", &["commands", "bench", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
-    ("commands", &["bench", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
+    ("main", &["cli", "commands", "bench", "study", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
+    ("cli", &["commands", "bench", "study", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
+    ("commands", &["bench", "study", "train", "model", "ops", "graph", "gpu", "data", "checkpoint"]),
     ("bench", &["train", "model", "ops", "graph", "gpu", "data"]),
+    ("study", &["train", "model", "graph", "gpu", "data", "checkpoint"]),
     ("train", &["model", "ops", "graph", "gpu", "data", "checkpoint"]),
     ("model", &["ops", "graph", "gpu"]),
     // data: the index that lets the embedding add its gradients in a fixed order.

@@ -1,6 +1,7 @@
 //! One file per verb of the command line: arguments in, the library's answer out.
 
 pub mod bench;
+pub mod compare;
 pub mod devices;
 pub mod eval;
 pub mod generate;
@@ -10,6 +11,7 @@ mod interrupt;
 pub mod plan;
 pub mod selftest;
 pub mod settings;
+pub mod study;
 pub mod train;
 
 use crate::checkpoint::{Checkpoint, Meta, Store};

@@ -169,7 +169,7 @@ fn allocates(engine: &Engine, model: &ModelConfig, train: &TrainConfig) -> Resul
 }
 
 /// Every model of the run, also after its growths, within what the device allows; their matrix products.
-fn check_limits(engine: &Engine, config: &RunConfig) -> Result<Vec<ProductKind>> {
+pub(super) fn check_limits(engine: &Engine, config: &RunConfig) -> Result<Vec<ProductKind>> {
     let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
     let mut products = Vec::new();
     for model in config.stages()? {

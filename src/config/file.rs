@@ -23,10 +23,7 @@ impl RunConfig {
     /// # Errors
     /// As [`Self::from_bytes`], and a file that cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut bytes = Vec::new();
-        // One byte more than is allowed shows that there are more, also where there is no end, as in /dev/zero.
-        File::open(path)
-            .and_then(|file| file.take(size::MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+        let bytes = read_bytes(path)
             .map_err(|cause| Error::input(format!("{}; give another --config", Error::io("read", path, &cause))))?;
         Self::from_bytes(&bytes, &path.display().to_string())
     }
@@ -36,11 +33,7 @@ impl RunConfig {
     /// # Errors
     /// As [`Self::from_toml`], and bytes that are not UTF-8.
     pub fn from_bytes(bytes: &[u8], origin_name: &str) -> Result<Self> {
-        size::check_bytes(bytes.len()).map_err(|reason| Error::input(format!("{origin_name} {reason}")))?;
-        let text = str::from_utf8(bytes).map_err(|_| {
-            Error::input(format!("{origin_name} is not UTF-8 text, as a TOML file must be: give another --config"))
-        })?;
-        Self::from_toml(text, origin_name)
+        Self::from_toml(text_of(bytes, origin_name)?, origin_name)
     }
 
     /// Reads `text`, whose tables override the preset named by its top-level `preset` key, or the defaults.
@@ -51,8 +44,7 @@ impl RunConfig {
     /// of the wrong type, or an unknown name of a preset or choice.
     pub fn from_toml(text: &str, origin_name: &str) -> Result<Self> {
         let led = |sentence: String| Error::input(format!("{origin_name}: {sentence}"));
-        size::check(text).map_err(|reason| Error::input(format!("{origin_name} {reason}")))?;
-        let mut given: Table = text.parse().map_err(|cause| led(syntax(text, &cause)))?;
+        let mut given = parse(text, origin_name)?;
         let base = match given.remove("preset") {
             None => Self::default(),
             Some(Value::String(name)) => Self::preset(&name).map_err(|error| led(error.to_string()))?,
@@ -108,14 +100,45 @@ impl RunConfig {
         Ok(())
     }
 
-    /// `self` with the keys of `given` over it, or a sentence saying what is wrong with `given`.
-    fn overridden(&self, given: Table) -> Result<Self, String> {
-        let template = template()?;
-        check(&given, template, template, "")?;
+    /// `self` with the keys of `given` over it, or a sentence saying what is wrong with `given`. Not yet validated.
+    pub(crate) fn overridden(&self, given: Table) -> Result<Self, String> {
+        check_keys(&given, template()?)?;
         let mut merged = Table::try_from(self).map_err(|cause| one_line(&cause))?;
         merge(&mut merged, given);
         merged.try_into().map_err(|cause| one_line(&cause))
     }
+}
+
+/// The tables of a file that is no run's configuration but is held to its limits of size, such as a study.
+pub(crate) fn read_table(path: &Path) -> Result<Table> {
+    let name = path.display().to_string();
+    let bytes = read_bytes(path)
+        .map_err(|cause| Error::input(format!("{}; give another file", Error::io("read", path, &cause))))?;
+    parse(text_of(&bytes, &name)?, &name)
+}
+
+/// At most one byte more than is allowed: that shows that there are more, also where there is no end, as in /dev/zero.
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(size::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn text_of<'a>(bytes: &'a [u8], origin_name: &str) -> Result<&'a str> {
+    size::check_bytes(bytes.len()).map_err(|reason| Error::input(format!("{origin_name} {reason}")))?;
+    str::from_utf8(bytes).map_err(|_| {
+        Error::input(format!("{origin_name} is not UTF-8 text, as a TOML file must be: give another --config"))
+    })
+}
+
+fn parse(text: &str, origin_name: &str) -> Result<Table> {
+    size::check(text).map_err(|reason| Error::input(format!("{origin_name} {reason}")))?;
+    text.parse().map_err(|cause| Error::input(format!("{origin_name}: {}", syntax(text, &cause))))
+}
+
+/// Every key of `given` is in `template`, with a value of its type; otherwise the sentence that says what is wrong.
+pub(crate) fn check_keys(given: &Table, template: &Table) -> Result<(), String> {
+    check(given, template, template, "")
 }
 
 /// More keys than any setting has tables above it.
@@ -166,7 +189,13 @@ fn check(given: &Table, expected: &Table, whole: &Table, place: &str) -> Result<
                 for entry in given {
                     match (expected.first(), entry) {
                         (Some(Value::Table(expected)), Value::Table(given)) => check(given, expected, whole, &name)?,
-                        _ => return Err(format!("an entry of {name} is {}, but must be a table", described(entry))),
+                        (Some(Value::Float(_)), Value::Integer(_)) => {}
+                        (Some(expected), entry) if expected.same_type(entry) => {}
+                        (Some(expected), entry) => {
+                            let (found, wanted) = (described(entry), kind(expected));
+                            return Err(format!("an entry of {name} is {found}, but must be {wanted}"));
+                        }
+                        (None, _) => {}
                     }
                 }
             }
@@ -220,6 +249,7 @@ fn kind(expected: &Value) -> &'static str {
         Value::Integer(_) => "a whole number",
         Value::Float(_) => "a number",
         Value::Boolean(_) => "true or false",
+        Value::Array(entries) if entries.first().is_some_and(|entry| !entry.is_table()) => "a list",
         Value::Array(_) => "a list of tables, each under [[growth]]",
         Value::Table(_) => "a table",
         Value::Datetime(_) => "a date",

@@ -20,6 +20,7 @@ mod preset;
 mod size;
 mod train;
 
+pub(crate) use file::{check_keys, read_table};
 pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
 pub use model::{Arch, MAX_HEAD_WIDTH, ModelConfig, Module, NormActivation};
 pub use preset::PRESETS;

@@ -132,7 +132,7 @@ pub fn probe_rows(model: &ModelConfig) -> usize {
 }
 
 /// The elements of each parameter by cohort.
-fn segments(model: &ModelConfig, cohorts: &[Cohort]) -> BTreeMap<String, Vec<Segment>> {
+pub fn segments(model: &ModelConfig, cohorts: &[Cohort]) -> BTreeMap<String, Vec<Segment>> {
     let mut segments: BTreeMap<String, Vec<Segment>> = BTreeMap::new();
     for (name, shape) in model.param_shapes() {
         let row: usize = shape.iter().skip(1).product();

@@ -1,0 +1,35 @@
+//! `tokenformer compare`: the report of a study, of runs that were made on their own.
+
+use crate::error::{Error, Result};
+use crate::study::gather::{Asked, gather};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Finished runs; those that differ in their seed only, or have one NAME, are one arm.
+    #[arg(value_name = "[NAME=]RUN", required = true, num_args = 1..)]
+    runs: Vec<String>,
+    /// Name of the arm the others are compared with; by default the first.
+    #[arg(long, value_name = "NAME")]
+    reference: Option<String>,
+    /// Directory of the report.
+    #[arg(long, value_name = "DIR", default_value = "comparison")]
+    out: PathBuf,
+}
+
+/// Reads the runs and writes the report.
+///
+/// # Errors
+/// A run that is not finished or not comparable; files that cannot be read or written.
+pub fn run(args: &CompareArgs) -> Result<()> {
+    if args.out.join("config.toml").exists() {
+        return Err(Error::usage(format!(
+            "--out {} is the directory of a run, but a report gets a directory of its own: choose another one",
+            args.out.display()
+        )));
+    }
+    let asked: Vec<Asked> = args.runs.iter().map(|text| Asked::parse(text)).collect();
+    super::study::write_report(&gather(&asked, args.reference.as_deref())?, &args.out)
+}

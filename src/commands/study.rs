@@ -1,0 +1,177 @@
+//! `tokenformer study`: several ways to train, each with several seeds, and one report.
+
+use super::{interrupt, train};
+use crate::checkpoint::{Files, Store, read_meta, replace};
+use crate::config::{Precision, RunConfig};
+use crate::data::Dataset;
+use crate::error::{Error, Result, tell};
+use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::device::Gpu;
+use crate::gpu::engine::Engine;
+use crate::gpu::kernel::Dtype;
+use crate::ops::matmul::tune::{self, Effort};
+use crate::study::file::Study;
+use crate::study::plan::{Plan, RunPlan};
+use crate::study::results::Findings;
+use crate::study::runner::Runner;
+use crate::study::{comparison, html, jsonl, markdown, predict, tables, verdict, words};
+use crate::train::state;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `study`.
+#[derive(Debug, Args)]
+pub struct StudyArgs {
+    /// What to compare; see studies/ for examples.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Training text (UTF-8) or token shard (.bin), instead of the file's data.path.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Directory of the runs and the report, instead of the file's out_dir.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Replace the runs in the output directory that were made with other settings.
+    #[arg(long)]
+    overwrite: bool,
+    /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
+    #[arg(long, value_enum, default_value_t)]
+    tune: Effort,
+    /// Show what every arm costs and stop; needs no GPU.
+    #[arg(long)]
+    dry_run: bool,
+    /// Time a few steps of every model, say how long the study will take, and stop.
+    #[arg(long, conflicts_with = "dry_run")]
+    predict: bool,
+}
+
+/// Runs a study, or what is left of it, and writes its report.
+///
+/// # Errors
+/// Anything impossible about the study before a GPU is opened; device errors; an interrupted study.
+pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
+    let mut study = Study::read(&args.file, args.data.as_deref())?;
+    study.out_dir = args.out.clone().unwrap_or(study.out_dir);
+    let data = resolve(&mut study)?;
+    let plan = Plan::new(&study)?;
+    super::print(&budgets(&plan))?;
+    if args.dry_run {
+        return Ok(());
+    }
+    let stop = interrupt::flag()?;
+    let reopen = || super::open_engine(request);
+    let runner = Runner { plan: &plan, data: &data, stop: &stop, reopen: &reopen, overwrite: args.overwrite };
+    let _lock = if args.predict { None } else { Some(runner.claim()?) };
+    let pending = runner.pending()?;
+    let engine = super::open_engine(request)?;
+    prepare(request, args, &engine, &pending, &plan)?;
+    if !pending.is_empty() {
+        let seconds = predict::seconds(&engine, &pending, &data)?;
+        let line = format!("{} runs to do, about {} on this adapter\n", pending.len(), words::seconds(seconds));
+        super::print(&line)?;
+    }
+    if args.predict {
+        return Ok(());
+    }
+    let choices = engine.choices();
+    let reopen = || {
+        let engine = super::open_engine(request)?;
+        engine.choose(choices.clone());
+        Ok(engine)
+    };
+    let findings = Runner { reopen: &reopen, ..runner }.run(engine)?;
+    write_report(&findings, &study.out_dir)
+}
+
+/// Reads the data and gives every arm's model their vocabulary.
+fn resolve(study: &mut Study) -> Result<Dataset> {
+    let first = study.arms.first().map(|arm| &arm.config).ok_or_else(|| Error::usage("the study has no arms"))?;
+    first.data.validate()?;
+    let data = state::dataset(first, None)?;
+    for arm in &mut study.arms {
+        arm.config.model.resolve_vocab(data.vocab_size)?;
+        data.check_length(arm.config.model.seq_length)?;
+    }
+    Ok(data)
+}
+
+/// What every arm costs, and all of them together.
+fn budgets(plan: &Plan) -> String {
+    let study = plan.study;
+    let runs = plan.cases.len() * study.seeds.len();
+    let rates = study.trials.rates.len();
+    let trials = if rates > 1 { study.arms.len() * rates * study.trials.seeds.len() } else { 0 };
+    let flops: f64 =
+        plan.cases.iter().map(|case| case.timeline.flops(case.steps)).sum::<f64>() * study.seeds.len() as f64;
+    format!(
+        "{}\n{runs} runs with {} seeds ({} in all) and {trials} learning-rate trials; reference \"{}\"; written to {}\n",
+        markdown::table(&tables::planned(plan)),
+        study.seeds.len(),
+        words::flops(flops),
+        study.reference,
+        study.out_dir.display()
+    )
+}
+
+/// Every model fits the device, and its kernels are chosen.
+fn prepare(
+    request: &AdapterRequest,
+    args: &StudyArgs,
+    engine: &Engine,
+    pending: &[RunPlan],
+    plan: &Plan,
+) -> Result<()> {
+    let configs: Vec<&RunConfig> = pending.iter().map(|run| &run.config).collect();
+    let mut products = Vec::new();
+    let mut known: Vec<Vec<crate::config::ModelConfig>> = Vec::new();
+    for config in configs {
+        let stages = config.stages()?;
+        if !known.contains(&stages) {
+            products.extend(train::check_limits(engine, config)?);
+            known.push(stages);
+        }
+    }
+    if plan.study.arms.iter().any(|arm| arm.config.train.precision == Precision::F16) {
+        super::selftest::once_per_adapter(engine, request, Dtype::F16)?;
+    }
+    let another = || Engine::new(Gpu::open(request)?);
+    tune::tune(engine, &another, &products, args.tune, &stored_kernels(engine, pending))
+}
+
+/// The kernels that a run of this study was begun with on this adapter: it is to go on with them.
+fn stored_kernels(engine: &Engine, pending: &[RunPlan]) -> BTreeMap<String, String> {
+    let adapter = engine.gpu.describe();
+    let kernels = |run: &RunPlan| {
+        let (_, path) = Store::new(&run.config.out_dir).list().ok()?.pop()?;
+        let meta = read_meta(&path).ok()?;
+        (meta.adapter == adapter).then_some(meta.kernels)
+    };
+    pending.iter().find_map(kernels).unwrap_or_default()
+}
+
+/// Writes `report.html`, `report.md` and `results.jsonl` into `out`, and the findings in words to standard output.
+pub(super) fn write_report(findings: &Findings, out: &Path) -> Result<()> {
+    let all = comparison::compare(findings);
+    crate::checkpoint::create_dirs(&Files, out).map_err(|cause| Error::io("create", out, &cause))?;
+    for (name, text) in [
+        ("results.jsonl", jsonl::render(findings, &all)),
+        ("report.md", markdown::render(findings, &all)),
+        ("report.html", html::render(findings, &all)),
+    ] {
+        let path = out.join(name);
+        replace(&Files, &path, &text).map_err(|cause| Error::io("write", &path, &cause))?;
+    }
+    let mut text = String::new();
+    for sentence in verdict::summary(findings, &all) {
+        text += &format!("{sentence}\n");
+    }
+    for paragraph in verdict::paragraphs(findings, &all) {
+        text += &format!("\n{}\n", paragraph.heading);
+        for sentence in &paragraph.sentences {
+            text += &format!("- {sentence}\n");
+        }
+    }
+    tell(format_args!("written to {0}/report.html, {0}/report.md and {0}/results.jsonl", out.display()));
+    super::print(&text)
+}

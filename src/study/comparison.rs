@@ -1,0 +1,260 @@
+//! Every arm against the reference at equal tokens, equal FLOPs, and equal FLOPs after the last growth.
+//!
+//! At each point an arm is represented by the run that ends there, or else by the shortest one that passes it, read
+//! between its evaluations. Which of the two is said every time: in the middle of a schedule the learning rate has not
+//! come down yet, which puts the run at a disadvantage. What no run reaches is not compared.
+
+use super::budget::Axis;
+use super::curve;
+use super::results::{Case, Findings};
+use super::statistics::{Interval, LEVEL, deviation, mean};
+
+/// Where in its run a value was read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Place {
+    /// At the end of its schedule; the end falls short of the point by this share of it, less than one step.
+    End(f64),
+    /// In the middle, after this share of the steps.
+    Middle(f64),
+}
+
+impl Place {
+    /// As read in a table.
+    pub fn words(self) -> String {
+        match self {
+            Self::End(short) if short < 5e-4 => "end, decayed".to_owned(),
+            Self::End(short) => format!("end, decayed ({:.1} % short)", 100.0 * short),
+            Self::Middle(share) => format!("mid-schedule ({:.0} %)", 100.0 * share),
+        }
+    }
+}
+
+/// An arm at a point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Where it was read.
+    pub place: Place,
+    /// Validation loss by seed.
+    pub losses: Vec<(u64, f64)>,
+}
+
+impl Reading {
+    /// The losses alone.
+    pub fn values(&self) -> Vec<f64> {
+        self.losses.iter().map(|(_, loss)| *loss).collect()
+    }
+
+    /// Their mean.
+    pub fn mean(&self) -> Option<f64> {
+        mean(&self.values())
+    }
+
+    /// Their standard deviation.
+    pub fn deviation(&self) -> Option<f64> {
+        deviation(&self.values())
+    }
+}
+
+/// One arm at one point, against the reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Index of the arm.
+    pub arm: usize,
+    /// `None` where no run of the arm reaches the point.
+    pub reading: Option<Reading>,
+    /// Arm minus reference over the seeds that both have; `None` for the reference itself, or without such seeds.
+    pub difference: Option<Interval>,
+    /// Whether 0 is still outside when the confidence is spread over all comparisons (Bonferroni).
+    pub survives: bool,
+}
+
+/// All arms at one point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// What is equal.
+    pub axis: Axis,
+    /// How much of it.
+    pub point: f64,
+    /// One row for each arm, in the order of the file.
+    pub rows: Vec<Row>,
+}
+
+/// All tables, and how many comparisons are in them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparisons {
+    /// One for each point.
+    pub tables: Vec<Table>,
+    /// Differences with an interval.
+    pub count: usize,
+}
+
+/// Most points of [`Axis::MarginalFlops`], and how much larger the next one is than the one before.
+const MOST_POINTS: usize = 3;
+const NEXT_POINT: f64 = 1.02;
+
+/// The points at which arms are compared where nobody says otherwise: each end of the reference in tokens and FLOPs,
+/// but for those that were set by what comes after growth, which are points of that only; and for what comes after growth the ends of the growing arms at their shortest, where they differ by more than 2 %.
+pub fn usual_points(cases: &[Case], reference: usize, axis: Axis) -> Vec<f64> {
+    let ends = |arm: usize| cases.iter().filter(move |case| case.arm == arm).map(|case| case.end(axis));
+    if axis != Axis::MarginalFlops {
+        let set = |case: &&Case| case.arm == reference && case.axis != Axis::MarginalFlops;
+        let mut points: Vec<f64> = cases.iter().filter(set).map(|case| case.end(axis)).collect();
+        points.sort_by(f64::total_cmp);
+        points.dedup();
+        return points;
+    }
+    let mut growing: Vec<usize> =
+        cases.iter().filter(|case| !case.timeline.growth_steps.is_empty()).map(|case| case.arm).collect();
+    growing.dedup();
+    let mut shortest: Vec<f64> = growing.into_iter().map(|arm| ends(arm).fold(f64::INFINITY, f64::min)).collect();
+    shortest.sort_by(f64::total_cmp);
+    let mut points: Vec<f64> = Vec::new();
+    for end in shortest.into_iter().filter(|end| *end > 0.0) {
+        if points.len() < MOST_POINTS && points.last().is_none_or(|last| end > NEXT_POINT * last) {
+            points.push(end);
+        }
+    }
+    points
+}
+
+/// Compares.
+pub fn compare(findings: &Findings) -> Comparisons {
+    let mut tables: Vec<Table> = findings.points.iter().map(|(axis, point)| table(findings, *axis, *point)).collect();
+    let intervals = |rows: &[Row]| rows.iter().filter(|row| interval(row).is_some()).count();
+    let count = tables.iter().map(|table| intervals(&table.rows)).sum();
+    for table in &mut tables {
+        let reference = reading(findings, findings.reference, table.axis, table.point);
+        for row in &mut table.rows {
+            let strict = 1.0 - (1.0 - LEVEL) / f64::from(u32::try_from(count).unwrap_or(u32::MAX)).max(1.0);
+            let pairs = differences(row.reading.as_ref(), reference.as_ref());
+            row.survives = row.difference.is_some() && Interval::of(&pairs, strict).is_some_and(|i| i.excludes_zero());
+        }
+    }
+    Comparisons { tables, count }
+}
+
+/// The interval of a row, where there is one.
+pub fn interval(row: &Row) -> Option<(Interval, (f64, f64))> {
+    row.difference.and_then(|difference| Some((difference, difference.ends?)))
+}
+
+fn table(findings: &Findings, axis: Axis, point: f64) -> Table {
+    let reference = reading(findings, findings.reference, axis, point);
+    let row = |arm: usize| {
+        let reading = reading(findings, arm, axis, point);
+        let pairs = differences(reading.as_ref(), reference.as_ref());
+        let difference = Interval::of(&pairs, LEVEL).filter(|_| arm != findings.reference);
+        Row { arm, reading, difference, survives: false }
+    };
+    Table { axis, point, rows: (0..findings.arms.len()).map(row).collect() }
+}
+
+/// Arm minus reference for the seeds that both have.
+fn differences(arm: Option<&Reading>, reference: Option<&Reading>) -> Vec<f64> {
+    let (Some(arm), Some(reference)) = (arm, reference) else { return Vec::new() };
+    let partner = |seed: u64| reference.losses.iter().find(|(other, _)| *other == seed).map(|(_, loss)| *loss);
+    arm.losses.iter().filter_map(|(seed, loss)| Some(loss - partner(*seed)?)).collect()
+}
+
+/// What an arm has at a point.
+fn reading(findings: &Findings, arm: usize, axis: Axis, point: f64) -> Option<Reading> {
+    let cases = findings.cases_of(arm);
+    // An end is never before the point by a whole step, or one more step would have been taken.
+    let distance = |case: &Case| (case.end(axis) - point).abs();
+    let ends = cases.iter().filter(|case| distance(case) < case.timeline.last_step(axis));
+    if let Some(case) = ends.min_by(|a, b| distance(a).total_cmp(&distance(b))) {
+        let short = (1.0 - case.end(axis) / point).max(0.0);
+        return some(Reading { place: Place::End(short), losses: case.final_losses() });
+    }
+    let case = cases.into_iter().find(|case| case.end(axis) > point)?;
+    let read = |(seed, run): (u64, &super::results::Measured)| {
+        let loss = curve::at(&run.curve(&case.timeline, axis), point)?;
+        Some((seed, loss)).filter(|_| loss.is_finite())
+    };
+    let done = share_done(case, axis, point);
+    some(Reading { place: Place::Middle(done), losses: case.measured().filter_map(read).collect() })
+}
+
+fn some(reading: Reading) -> Option<Reading> {
+    Some(reading).filter(|reading| !reading.losses.is_empty())
+}
+
+/// Share of the steps of a case before a point.
+fn share_done(case: &Case, axis: Axis, point: f64) -> f64 {
+    let position = |step: u64| case.timeline.at(axis, step).unwrap_or(-1.0);
+    let before = super::budget::most_steps(point, case.steps, position);
+    before as f64 / case.steps.max(1) as f64
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::budget::Timeline;
+    use super::super::results::{Arm, Measured, Run};
+    use super::*;
+
+    /// Loss of a step, run and seed.
+    fn run(steps: u64, seed: u64, better: f64) -> Run {
+        let losses = (0..=steps).step_by(2).map(|s| (s, 4.0 - s as f64 * 0.1 - better + seed as f64 * 0.01)).collect();
+        Run { seed, rate: 0.1, measured: Some(Measured { losses, wall_seconds: 1.0, ..Measured::default() }) }
+    }
+
+    fn case(arm: usize, steps: u64, grows: Option<u64>, better: f64) -> Case {
+        let flops_per_step = if grows.is_some() { vec![5, 10] } else { vec![10] };
+        let timeline = Timeline { tokens_per_step: 100, growth_steps: grows.into_iter().collect(), flops_per_step };
+        let runs = (1..=3).map(|seed| run(steps, seed, better + 0.001 * (seed * seed) as f64 * arm as f64)).collect();
+        Case { arm, length: "some".into(), axis: Axis::Tokens, steps, timeline, parameters: [1, 2], runs }
+    }
+
+    /// A reference of ten steps, one that grows at five and ends at equal tokens and at equal FLOPs, and a short one.
+    pub fn findings() -> Findings {
+        let arm = |name: &str| Arm { name: name.into(), what: "a <model>".into(), rate: 0.1, trials: Vec::new() };
+        let cases =
+            vec![case(0, 10, None, 0.0), case(1, 10, Some(4), 0.5), case(1, 12, Some(4), 0.5), case(2, 4, None, 0.0)];
+        let points = Axis::ALL.iter().flat_map(|a| usual_points(&cases, 0, *a).into_iter().map(|p| (*a, p))).collect();
+        Findings {
+            title: "Study".into(),
+            arms: ["base", "grown & <new>", "short"].map(arm).into(),
+            cases,
+            reference: 0,
+            points,
+            data: "data".into(),
+            entropy_floor: None,
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn arms_meet_at_the_ends_of_the_reference_and_after_growth() {
+        let found = findings();
+        assert_eq!(found.points, [(Axis::Tokens, 1000.0), (Axis::Flops, 100.0), (Axis::MarginalFlops, 60.0)]);
+    }
+
+    #[test]
+    fn ends_are_preferred_the_middle_is_said_and_nothing_is_extrapolated() {
+        let all = compare(&findings());
+        let [tokens, flops, marginal] = &all.tables[..] else { panic!() };
+        let place = |table: &Table, arm: usize| table.rows[arm].reading.as_ref().map(|reading| reading.place);
+        assert_eq!((place(tokens, 0), place(tokens, 1)), (Some(Place::End(0.0)), Some(Place::End(0.0))));
+        assert_eq!((place(tokens, 2), place(flops, 2), place(marginal, 2)), (None, None, None));
+        // 4 steps of 5 and 8 of 10.
+        assert_eq!(place(flops, 1), Some(Place::End(0.0)));
+        assert_eq!((place(marginal, 0), place(marginal, 1)), (Some(Place::Middle(0.6)), Some(Place::End(0.0))));
+        assert_eq!(all.count, 3);
+        let reference = marginal.rows[0].reading.as_ref().unwrap();
+        assert!((reference.losses[0].1 - 3.41).abs() < 1e-12, "{reference:?}");
+        assert!(tokens.rows[0].difference.is_none());
+        let (interval, (low, high)) = interval(&tokens.rows[1]).unwrap();
+        assert_eq!(interval.n, 3);
+        assert!(low < -0.5 && high > -0.52 && high < -0.49, "{low} {high}");
+        assert!(tokens.rows[1].survives);
+    }
+
+    #[test]
+    fn only_seeds_of_both_are_paired() {
+        let mut found = findings();
+        found.cases[1].runs[0].measured = None;
+        found.cases[0].runs[1].measured = None;
+        let row = compare(&found).tables[0].rows[1].clone();
+        assert_eq!((row.difference.unwrap().n, row.difference.unwrap().ends, row.survives), (1, None, false));
+    }
+}

@@ -1,0 +1,264 @@
+//! `study.toml`: what is compared, as a person writes it.
+//!
+//! Shared `[model]`, `[train]` and `[data]` are those of a run; every `[[arm]]` lays its own `model` and `train` over
+//! them and lists its growths. Keys and types are held against a template, so that an error names the nearest key.
+//! What the arms cost and whether they can be run is [`super::plan`]'s matter.
+
+use super::arm::{self, Arm, RawArm, RawLength};
+use crate::config::{DataConfig, RunConfig, check_keys, read_table};
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Every key but those of `model`, `train`, `data` and growths, which are a run's.
+const TEMPLATE: &str = r#"
+out_dir = "studies/out"
+preset = "quickstart"
+reference = "transformer"
+seeds = [1]
+lengths = [{ tokens = 1.0, flops = 1.0, flops_of = "x", marginal_flops = 1.0, marginal_flops_of = "x" }]
+[lr]
+trials = [0.1]
+seeds = [1]
+share = 0.5
+[compare]
+tokens = [1.0]
+flops = [1.0]
+marginal_flops = [1.0]
+[[arm]]
+name = "x"
+lengths = [{ tokens = 1.0, flops = 1.0, flops_of = "x", marginal_flops = 1.0, marginal_flops_of = "x" }]
+"#;
+
+/// Most seeds, rates, lengths and arms of each kind: more is a slip of the pen.
+pub(super) const MOST: usize = 100;
+
+/// A study, read and checked but for what depends on the data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Study {
+    /// Directory of the runs and the report.
+    pub out_dir: PathBuf,
+    /// Name of the arm that the others are compared with.
+    pub reference: String,
+    /// Seeds of initialisation and data order; every arm runs with each, so that differences are paired.
+    pub seeds: Vec<u64>,
+    /// How the learning rate of each arm is chosen.
+    pub trials: Trials,
+    /// Where arms are compared; empty lists are chosen by [`super::comparison`].
+    pub points: Points,
+    /// What all arms share: data, seeds and rhythm.
+    pub data: DataConfig,
+    /// What is compared.
+    pub arms: Vec<Arm>,
+}
+
+/// The learning rates that every arm tries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trials {
+    /// Peak learning rates.
+    pub rates: Vec<f64>,
+    /// Seeds of the trial runs.
+    pub seeds: Vec<u64>,
+    /// Length of a trial as a share of the arm's first length.
+    pub share: f64,
+}
+
+/// Budgets at which arms are compared.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Points {
+    /// Training tokens.
+    pub tokens: Vec<f64>,
+    /// FLOPs of the whole training.
+    pub flops: Vec<f64>,
+    /// FLOPs after the last growth.
+    pub marginal_flops: Vec<f64>,
+}
+
+/// `[lr]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+struct RawTrials {
+    trials: Vec<f64>,
+    seeds: Vec<u64>,
+    share: f64,
+}
+
+impl Default for RawTrials {
+    fn default() -> Self {
+        Self { trials: Vec::new(), seeds: Vec::new(), share: 0.5 }
+    }
+}
+
+/// The top level without the tables of runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+struct Raw {
+    out_dir: PathBuf,
+    preset: Option<String>,
+    reference: Option<String>,
+    seeds: Vec<u64>,
+    lengths: Vec<RawLength>,
+    lr: RawTrials,
+    compare: Points,
+    arm: Vec<RawArm>,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            out_dir: PathBuf::from("studies/out"),
+            preset: None,
+            reference: None,
+            seeds: vec![1, 2, 3],
+            lengths: Vec::new(),
+            lr: RawTrials::default(),
+            compare: Points::default(),
+            arm: Vec::new(),
+        }
+    }
+}
+
+impl Study {
+    /// Reads a study file, of at most 64 KiB as every configuration.
+    ///
+    /// # Errors
+    /// An input error where it cannot be read, is no TOML, or has an unknown key or a value of another type; a usage
+    /// error where what it asks for makes no sense.
+    pub fn read(path: &Path, data: Option<&Path>) -> Result<Self> {
+        let name = path.display().to_string();
+        let led = |error: Error| match error {
+            Error::Usage(sentence) => Error::usage(format!("{name}: {sentence}")),
+            other => Error::input(format!("{name}: {other}")),
+        };
+        Self::from_table(read_table(path)?, data).map_err(led)
+    }
+
+    /// As [`Study::read`], of the text of a file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let table = text.parse().map_err(|e: toml::de::Error| Error::input(e.message().to_owned()))?;
+        Self::from_table(table, None)
+    }
+
+    fn from_table(mut given: Table, data: Option<&Path>) -> Result<Self> {
+        let shared = take(&mut given, &["model", "train", "data"]);
+        let of_arms = arm_tables(&mut given);
+        let template: Table =
+            TEMPLATE.parse().map_err(|e| Error::usage(format!("the template is broken: {e}; this is a defect")))?;
+        check_keys(&given, &template).map_err(Error::input)?;
+        let one_line = |e: toml::de::Error| Error::input(e.message().replace('\n', " "));
+        let raw: Raw = given.try_into().map_err(one_line)?;
+
+        let mut base = raw.preset.as_deref().map_or_else(|| Ok(RunConfig::default()), RunConfig::preset)?;
+        base.growth.clear();
+        let mut base = base.overridden(shared).map_err(Error::input)?;
+        if let Some(path) = data {
+            (base.data.path, base.data.val_path) = (Some(path.to_path_buf()), None);
+        }
+        // One corpus for all seeds, or they would have validation data of their own.
+        let corpus_seed = base.data.corpus_seed.unwrap_or(base.train.seed);
+        base.data.corpus_seed = Some(corpus_seed).filter(|_| base.data.path.is_none());
+        base.train.sample_tokens = 0;
+        base.train.keep_last = 1;
+
+        let (Some(first), true) = (raw.arm.first(), raw.arm.len() <= MOST) else {
+            let found = raw.arm.len();
+            return Err(Error::usage(format!(
+                "there are {found} arms, but a study has 1 to {MOST}: change the [[arm]] tables"
+            )));
+        };
+        let reference = raw.reference.clone().unwrap_or_else(|| first.name.clone());
+        let arms = raw.arm.iter().zip(of_arms).map(|(arm, tables)| arm::arm(arm, tables, &base, &raw.lengths));
+        let study = Self {
+            out_dir: raw.out_dir,
+            reference,
+            trials: Trials {
+                seeds: if raw.lr.seeds.is_empty() { raw.seeds.iter().copied().take(1).collect() } else { raw.lr.seeds },
+                rates: raw.lr.trials,
+                share: raw.lr.share,
+            },
+            seeds: raw.seeds,
+            points: raw.compare,
+            data: base.data.clone(),
+            arms: arms.collect::<Result<_>>()?,
+        };
+        study.check()?;
+        Ok(study)
+    }
+
+    /// What needs no counting of FLOPs.
+    fn check(&self) -> Result<()> {
+        several("seeds", &self.seeds, "list at least one, better three or more, such as seeds = [1, 2, 3]")?;
+        several("lr.seeds", &self.trials.seeds, "leave it out for the first seed")?;
+        several("lr.trials", &self.trials.rates, "list the learning rates that every arm tries, such as [1e-3, 3e-3]")?;
+        if !(self.trials.share > 0.0 && self.trials.share <= 1.0) {
+            return Err(Error::usage(format!(
+                "lr.share is {}, but is the length of a trial as a share of a run: give a number above 0, at most 1",
+                self.trials.share
+            )));
+        }
+        let lists = [&self.points.tokens, &self.points.flops, &self.points.marginal_flops];
+        if let Some(wrong) = lists.into_iter().flatten().find(|x| !(x.is_finite() && **x > 0.0)) {
+            return Err(Error::usage(format!(
+                "compare has {wrong}, but must be above 0 and finite: change or drop it"
+            )));
+        }
+        for (index, arm) in self.arms.iter().enumerate() {
+            if self.arms.iter().take(index).any(|other| slug(&other.name) == slug(&arm.name)) {
+                return Err(Error::usage(format!(
+                    "arm \"{}\" has the name of another one, or one that differs in signs only, but its name is where its \
+                     runs are kept: rename one of them",
+                    arm.name
+                )));
+            }
+        }
+        self.arm_index(&self.reference, "reference").map(drop)
+    }
+
+    /// The number of the arm called `name`, which `key` names.
+    ///
+    /// # Errors
+    /// A usage error with the names there are.
+    pub fn arm_index(&self, name: &str, key: &str) -> Result<usize> {
+        self.arms.iter().position(|arm| arm.name == name).ok_or_else(|| {
+            let names: Vec<String> = self.arms.iter().map(|arm| format!("\"{}\"", arm.name)).collect();
+            Error::usage(format!("{key} is \"{name}\", but no arm has that name: use one of {}", names.join(", ")))
+        })
+    }
+}
+
+/// A name as part of a path: letters and digits, and dashes for the rest.
+pub fn slug(name: &str) -> String {
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+fn take(table: &mut Table, keys: &[&str]) -> Table {
+    keys.iter().filter_map(|key| table.remove_entry(*key)).collect()
+}
+
+/// What the tables of each arm are to a run: `model` and `train`, and its growths.
+fn arm_tables(given: &mut Table) -> Vec<(Table, Option<Value>)> {
+    let Some(Value::Array(arms)) = given.get_mut("arm") else { return Vec::new() };
+    let of_arm = |arm: &mut Value| match arm {
+        Value::Table(arm) => (take(arm, &["model", "train"]), arm.remove("growth")),
+        _ => Default::default(),
+    };
+    arms.iter_mut().map(of_arm).collect()
+}
+
+/// At least one of a list, not too many, none twice.
+fn several<T: PartialEq + std::fmt::Display>(name: &str, list: &[T], remedy: &str) -> Result<()> {
+    if list.is_empty() || list.len() > MOST {
+        return Err(Error::usage(format!("{name} has {} entries, but needs 1 to {MOST}: {remedy}", list.len())));
+    }
+    match list.iter().enumerate().find(|(index, entry)| list.iter().take(*index).any(|other| other == *entry)) {
+        Some((_, twice)) => Err(Error::usage(format!("{name} has {twice} twice: drop one of them"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,241 @@
+//! Finished runs, from wherever they are, as what a report is made of.
+//!
+//! Runs that differ in nothing but their seed are one arm; a name before the directory says which belong together
+//! where that is not enough. What each stage of a run was is put together from its settings and its growth records.
+
+use super::budget::{Axis, Timeline};
+use super::comparison::usual_points;
+use super::results::{Arm, Case, Findings, Measured, Run};
+use super::{file::slug, tables, words};
+use crate::checkpoint::GrowthRecord;
+use crate::config::{Arch, ModelConfig, RunConfig};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// A run as it was asked for: `NAME=DIRECTORY` or a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The arm it belongs to, where that was said.
+    pub name: Option<String>,
+    /// Its directory.
+    pub dir: PathBuf,
+}
+
+impl Asked {
+    /// Reads an argument.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('=') {
+            // A directory may have an equals sign in its name.
+            Some((name, dir)) if !name.is_empty() && !Path::new(text).exists() => {
+                Self { name: Some(name.to_owned()), dir: dir.into() }
+            }
+            _ => Self { name: None, dir: text.into() },
+        }
+    }
+}
+
+/// One run, read.
+struct Gathered {
+    asked: Asked,
+    config: RunConfig,
+    models: Vec<ModelConfig>,
+    timeline: Timeline,
+    measured: Measured,
+}
+
+/// Reads `runs` and puts them in arms, the first of which, or the one called `reference`, is the reference.
+///
+/// # Errors
+/// A run that cannot be read, is not finished, or whose losses are not comparable with those of the first; two runs of
+/// one arm with one seed; no arm called `reference`.
+pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
+    let runs: Vec<Gathered> = runs.iter().map(read).collect::<Result<_>>()?;
+    let Some(first) = runs.first() else {
+        return Err(Error::usage("there are no runs to compare: give two directories of runs, or more"));
+    };
+    for run in &runs {
+        comparable(first, run)?;
+    }
+    let mut arms: Vec<(Arm, Vec<Gathered>)> = Vec::new();
+    let path = first.config.data.path.as_ref();
+    let data = path.map_or("built-in corpus".to_owned(), |path| format!("data in {}", path.display()));
+    let own_corpora = first.config.data.path.is_none() && first.config.data.corpus_seed.is_none();
+    for run in runs {
+        let same = |(arm, members): &&mut (Arm, Vec<Gathered>)| match &run.asked.name {
+            Some(name) => arm.name == *name,
+            None => {
+                members.first().is_some_and(|other| other.asked.name.is_none() && settings(other) == settings(&run))
+            }
+        };
+        match arms.iter_mut().find(same) {
+            Some((_, members)) => members.push(run),
+            None => {
+                let name = run.asked.name.clone().unwrap_or_else(|| directory_name(&run.asked.dir));
+                let taken = arms.iter().filter(|(arm, _)| arm.name == name).count();
+                let name = if taken > 0 { run.asked.dir.display().to_string() } else { name };
+                let what = tables::of_models(&run.models);
+                arms.push((Arm { name, what, rate: run.config.train.lr, trials: Vec::new() }, vec![run]));
+            }
+        }
+    }
+    let mut cases: Vec<Case> = Vec::new();
+    for (index, (_, members)) in arms.iter_mut().enumerate() {
+        for run in members.drain(..) {
+            add(&mut cases, index, run)?;
+        }
+    }
+    let arms: Vec<Arm> = arms.into_iter().map(|(arm, _)| arm).collect();
+    let reference = match reference {
+        None => 0,
+        Some(name) => {
+            arms.iter().position(|arm| arm.name == name || slug(&arm.name) == slug(name)).ok_or_else(|| {
+                let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+                Error::usage(format!(
+                    "--reference is \"{name}\", but the arms are {}: use one of them",
+                    names.join(", ")
+                ))
+            })?
+        }
+    };
+    let points = |axis: Axis| usual_points(&cases, reference, axis).into_iter().map(move |point| (axis, point));
+    let points = Axis::ALL.into_iter().flat_map(points).collect();
+    let mut notes = vec![
+        "These runs were made on their own: whether each had its learning rate chosen as carefully as the others is not \
+         known here."
+            .to_owned(),
+    ];
+    if own_corpora {
+        notes.push("Each seed has a built-in corpus of its own, also for validation: losses of different seeds differ by that \
+                    too, paired differences do not."
+            .to_owned());
+    }
+    Ok(Findings { title: "Runs compared".to_owned(), arms, cases, reference, points, data, entropy_floor: None, notes })
+}
+
+/// Puts a run with the runs of its arm of the same length and growths.
+fn add(cases: &mut Vec<Case>, arm: usize, run: Gathered) -> Result<()> {
+    let steps = run.config.train.max_steps as u64;
+    let parameters = [run.models.first(), run.models.last()].map(|model| model.map_or(0, ModelConfig::param_count));
+    let same = |case: &&mut Case| case.arm == arm && case.steps == steps && case.timeline == run.timeline;
+    let seed = run.config.train.seed;
+    let found = Run { seed, rate: run.config.train.lr, measured: Some(run.measured) };
+    match cases.iter_mut().find(same) {
+        Some(case) if case.runs.iter().any(|other| other.seed == seed) => Err(Error::usage(format!(
+            "{} is another run with seed {seed} of the same arm, but seeds are what differs within one: leave it out, or \
+             name the arms, as in base=runs/a other=runs/b",
+            run.asked.dir.display()
+        ))),
+        Some(case) => {
+            case.runs.push(found);
+            case.runs.sort_by_key(|run| run.seed);
+            Ok(())
+        }
+        None => {
+            let length = words::amount(Axis::Tokens, run.timeline.tokens(steps));
+            cases.push(Case {
+                arm,
+                length,
+                axis: Axis::Tokens,
+                steps,
+                timeline: run.timeline,
+                parameters,
+                runs: vec![found],
+            });
+            Ok(())
+        }
+    }
+}
+
+fn directory_name(dir: &Path) -> String {
+    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    full.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn read(asked: &Asked) -> Result<Gathered> {
+    let config = RunConfig::read(&asked.dir.join("config.toml")).map_err(|error| {
+        Error::input(error.to_string().replace("give another --config", "give the directory of a run"))
+    })?;
+    config.model.validate()?;
+    config.train.validate(&config.model)?;
+    let train = &config.train;
+    let tokens = (train.grad_accum(&config.model)? * train.batch_size * config.model.seq_length) as u64;
+    let measured = Measured::read(&asked.dir, tokens)?;
+    let steps = train.max_steps as u64;
+    if measured.loss_at(steps).is_none() {
+        let reached = measured.losses.last().map_or(0, |(step, _)| *step);
+        return Err(Error::usage(format!(
+            "{0} was last evaluated at step {reached}, but its run has {steps} steps, and only finished runs are compared: \
+             finish it with `tokenformer train --resume {0}`, or leave it out",
+            asked.dir.display()
+        )));
+    }
+    let records: Vec<&GrowthRecord> = measured.growths.iter().map(|growth| &growth.record).collect();
+    let models = models(&config.model, &records);
+    let timeline = Timeline::new(&config, &models, records.iter().map(|record| record.at_step).collect())?;
+    Ok(Gathered { asked: asked.clone(), config, models, timeline, measured })
+}
+
+/// The model at the start and after each growth. `known` is any of them: a resumed run has a later one in its settings.
+fn models(known: &ModelConfig, records: &[&GrowthRecord]) -> Vec<ModelConfig> {
+    let size = |value: u64, fallback: usize| if value == 0 { fallback } else { value as usize };
+    let model = |[qkv, proj, ffn]: [u64; 3], layers: u64, units: u64| ModelConfig {
+        qkv_slot_num: size(qkv, known.qkv_slot_num),
+        proj_slot_num: size(proj, known.proj_slot_num),
+        ffn_slot_num: size(ffn, known.ffn_slot_num),
+        num_layers: size(layers, known.num_layers),
+        intermediate_size: size(units, known.intermediate_size),
+        ..known.clone()
+    };
+    let Some(first) = records.first() else { return vec![known.clone()] };
+    let start = model(first.slots_before, first.layers_before, first.intermediate_size_before);
+    let after = records.iter().map(|r| model(r.slots_after, r.layers_after, r.intermediate_size_after));
+    std::iter::once(start).chain(after).collect()
+}
+
+/// All settings in which the runs of one arm agree. A Transformer's slots mean nothing.
+fn settings(run: &Gathered) -> (Vec<ModelConfig>, Vec<u64>, RunConfig) {
+    let mut config = run.config.clone();
+    config.model = ModelConfig::default();
+    config.growth.clear();
+    config.train.seed = 0;
+    config.out_dir = PathBuf::new();
+    let mut models = run.models.clone();
+    for model in &mut models {
+        (model.tau_qkv, model.tau_proj, model.tau_ffn) = (None, None, None);
+        if model.arch == Arch::Transformer {
+            (model.qkv_slot_num, model.proj_slot_num, model.ffn_slot_num) = (1, 1, 1);
+        }
+    }
+    let policies = run.measured.growths.iter().map(|growth| growth.record.policy.to_string());
+    config.train.sample_prompt = policies.collect::<Vec<_>>().join(" ");
+    (models, run.timeline.growth_steps.clone(), config)
+}
+
+/// Losses of two runs are of the same tokens.
+fn comparable(first: &Gathered, run: &Gathered) -> Result<()> {
+    let of = |run: &Gathered| {
+        let (data, train, model) = (&run.config.data, &run.config.train, &run.config.model);
+        let path =
+            |path: &Option<PathBuf>| path.as_ref().map_or("built-in".to_owned(), |path| path.display().to_string());
+        [
+            ("data.path", path(&data.path)),
+            ("data.val_path", path(&data.val_path)),
+            ("data.tokenizer", format!("{:?}", data.tokenizer)),
+            ("data.val_fraction", data.val_fraction.to_string()),
+            ("data.corpus_sentences", data.corpus_sentences.to_string()),
+            ("data.corpus_seed", format!("{:?}", data.corpus_seed)),
+            ("model.vocab_size", model.vocab_size.to_string()),
+            ("model.seq_length", model.seq_length.to_string()),
+            ("train.batch_size", train.batch_size.to_string()),
+            ("train.eval_batches", train.eval_batches.to_string()),
+        ]
+    };
+    match of(first).into_iter().zip(of(run)).find(|(a, b)| a != b) {
+        None => Ok(()),
+        Some(((key, a), (_, b))) => Err(Error::usage(format!(
+            "{} has {key} {a} and {} has {b}, so their losses are of different tokens: compare runs with the same validation",
+            first.asked.dir.display(),
+            run.asked.dir.display()
+        ))),
+    }
+}

@@ -1,0 +1,77 @@
+//! How long a study will take on this adapter: a few steps of each of its models are timed.
+//!
+//! An estimate for people. Compilation, checkpoints and growth are not in it.
+
+use super::plan::RunPlan;
+use crate::config::{ModelConfig, RunConfig};
+use crate::data::{Dataset, train_batch, validation_batches};
+use crate::error::Result;
+use crate::gpu::engine::Engine;
+use crate::model::init;
+use crate::train::trainer::{Trainer, first_cohort};
+use std::time::{Duration, Instant};
+
+/// Longest timing of one model, after its first step.
+const BUDGET: Duration = Duration::from_millis(400);
+
+/// Seconds of a step and of an evaluation.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    step: f64,
+    evaluation: f64,
+}
+
+/// Predicted seconds of all `runs` together.
+///
+/// # Errors
+/// Device errors, also where a model does not fit.
+pub fn seconds(engine: &Engine, runs: &[RunPlan], data: &Dataset) -> Result<f64> {
+    let mut known: Vec<(ModelConfig, Times)> = Vec::new();
+    let mut total = 0.0;
+    for RunPlan { config, .. } in runs {
+        let ends = config.growth.iter().map(|growth| growth.at_step).chain([config.train.max_steps]);
+        let starts = std::iter::once(0).chain(config.growth.iter().map(|growth| growth.at_step));
+        for ((start, end), mut model) in starts.zip(ends).zip(config.stages()?) {
+            // Scales change no time.
+            (model.tau_qkv, model.tau_proj, model.tau_ffn) = (None, None, None);
+            let times = match known.iter().find(|(other, _)| *other == model) {
+                Some((_, times)) => *times,
+                None => {
+                    let times = measure(engine, &model, config, data)?;
+                    known.push((model, times));
+                    times
+                }
+            };
+            let steps = (end - start) as f64;
+            let interval = config.train.eval_interval;
+            let evaluations = if interval == 0 { 0.0 } else { steps / interval as f64 };
+            total += steps * times.step + (evaluations + 1.0) * times.evaluation;
+        }
+    }
+    Ok(total)
+}
+
+fn measure(engine: &Engine, model: &ModelConfig, config: &RunConfig, data: &Dataset) -> Result<Times> {
+    let train = &config.train;
+    let mut model = model.clone();
+    model.freeze_tau();
+    let trainer = Trainer::new(engine, &model, train, vec![first_cohort(&model)], 1)?;
+    trainer.load_parameters(&init::initial(&model, train.seed))?;
+    let batches = (0..trainer.grad_accum() as u64)
+        .map(|index| train_batch(&data.train, train.seed, index, train.batch_size, model.seq_length))
+        .collect::<Result<Vec<_>>>()?;
+    let validation = validation_batches(&data.val, 1, train.batch_size, model.seq_length)?;
+    // The first of each compiles.
+    trainer.step(&batches, 0, train.lr)?;
+    trainer.evaluate(&validation)?;
+    let started = Instant::now();
+    let mut steps = 0;
+    while steps < 2 || started.elapsed() < BUDGET && steps < 100 {
+        steps += 1;
+        trainer.step(&batches, steps, train.lr)?;
+    }
+    let step = started.elapsed().as_secs_f64() / steps as f64;
+    let started = Instant::now();
+    trainer.evaluate(&validation)?;
+    Ok(Times { step, evaluation: started.elapsed().as_secs_f64() * train.eval_batches.max(1) as f64 })
+}
