@@ -227,6 +227,18 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
 }
 
 #[test]
+fn bad_windows_with_good_steps_between_are_not_in_a_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "layers.0.attention.proj.value_param_tokens".to_owned();
+    let spoil = |step| (step, Fault::Spoil { name: name.clone(), at: 3, value: f32::NAN, late: false });
+    let more = u64::from(MAX_ROLLBACKS) + 1;
+    let planned: Vec<_> = (1..=more).map(|i| spoil(8 * i + 1)).collect();
+    train(&mut config(dir.path(), 8 * more as usize + 8), &planned).0.unwrap();
+    let text = std::fs::read_to_string(dir.path().join(super::metrics::FILE)).unwrap();
+    assert_eq!(text.lines().filter(|line| line.contains("rollback")).count() as u64, more);
+}
+
+#[test]
 fn a_spike_of_the_loss_goes_back_or_ends_the_run() {
     // A parameter that is finite and far too large, for one step: a rollback has the good one again.
     let name = "norm.weight".to_owned();

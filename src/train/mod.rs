@@ -129,6 +129,8 @@ struct Run<'a> {
     last_sample: String,
     saved: PathBuf,
     losses: LossStatistics,
+    /// The last step whose numbers were as they should be.
+    last_good: Option<u64>,
     gone_bad: Option<Bad>,
     /// Batches of the data that were stepped over.
     data_offset: u64,
@@ -180,6 +182,7 @@ impl<'a> Run<'a> {
             trainer: Some(trainer),
             pending: None,
             losses: start.losses,
+            last_good: None,
             gone_bad: None,
             data_offset: start.data_offset,
         })
@@ -201,7 +204,10 @@ impl<'a> Run<'a> {
             if let Some(bad) = self.gone_bad.take() {
                 return Ok(Outcome::Bad(bad));
             }
-            if interrupted || is_due(self.step, config.train.checkpoint_interval) && self.step < steps {
+            // Not amid bad steps, which may be about to send the run back: it would go back to here.
+            let amid = self.bad_steps > 0 && config.train.on_bad_steps == BadSteps::Rollback;
+            let due = is_due(self.step, config.train.checkpoint_interval) && self.step < steps && !amid;
+            if interrupted || due {
                 match self.save() {
                     // Found on the way out: the update before made it so.
                     Err(Error::Diverged(_)) if config.train.on_bad_steps == BadSteps::Rollback => {
@@ -363,7 +369,10 @@ impl<'a> Run<'a> {
     /// Looks for spikes, where that is asked for.
     fn follow_loss(&mut self, loss: f64, step: u64) -> Result<()> {
         let limit = self.config.train.spike_zscore;
-        let Some(spike) = spike::follow(&mut self.losses, loss, limit) else { return Ok(()) };
+        let Some(spike) = spike::follow(&mut self.losses, loss, limit) else {
+            self.last_good = Some(step);
+            return Ok(());
+        };
         let spike::Spike { zscore, mean, .. } = spike;
         let why = format!(
             "the loss of step {step} is {loss:.4}, {zscore:.1} standard deviations above its mean of {mean:.4} \

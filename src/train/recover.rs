@@ -16,21 +16,22 @@ use std::sync::atomic::AtomicBool;
 
 /// Losses of the GPU, without a checkpoint saved between them, that end a run.
 pub const MAX_LOSSES: u32 = 3;
-/// Returns because of bad steps, without a checkpoint saved between them, that end a run.
+/// Returns because of bad steps, without a good step past them between, that end a run.
 pub const MAX_ROLLBACKS: u32 = 3;
 
-/// Returns to a checkpoint of one kind, without a later one saved between them.
+/// How often in a row something sent a run back.
 #[derive(Default)]
 struct Returns {
     count: u32,
-    to: u64,
+    /// The step that the run had to get past.
+    past: u64,
 }
 
 impl Returns {
-    /// Counts one more, to the checkpoint of `step`.
-    fn again(&mut self, step: u64) -> u32 {
-        self.count = if step > self.to { 1 } else { self.count + 1 };
-        self.to = step;
+    /// Counts one more, of a run that had got to `reached` and must now get past `step`.
+    fn again(&mut self, reached: u64, step: u64) -> u32 {
+        self.count = if reached > self.past { 1 } else { self.count + 1 };
+        self.past = step;
         self.count
     }
 }
@@ -61,15 +62,15 @@ impl Job<'_> {
         mut start: Start,
         lock: &mut RunLock,
     ) -> Result<Summary> {
-        let first = start.step;
-        let [mut rollbacks, mut losses] = [(); 2].map(|()| Returns { count: 0, to: first });
+        let mut rollbacks = Returns::default();
+        let mut losses = Returns { count: 0, past: start.step };
         loop {
             let why = match self.attempt(&engine, start, lock, &mut rollbacks) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
             start = self.last_good()?;
-            let count = losses.again(start.step);
+            let count = losses.again(start.step, start.step);
             if count >= MAX_LOSSES {
                 return Err(Error::device(format!(
                     "the GPU was lost {count} times in a row, the last time because {why}; what was saved is intact: go on \
@@ -96,8 +97,7 @@ impl Job<'_> {
     /// # Errors
     /// As there, and [`Error::Lost`].
     pub fn run_on(&self, engine: &Engine, start: Start, lock: &mut RunLock) -> Result<Summary> {
-        let first = start.step;
-        self.attempt(engine, start, lock, &mut Returns { count: 0, to: first })
+        self.attempt(engine, start, lock, &mut Returns::default())
     }
 
     /// Until the end or a lost GPU; goes back to a checkpoint where steps went bad.
@@ -119,7 +119,7 @@ impl Job<'_> {
                 Outcome::Bad(bad) => bad,
             };
             start = self.last_good()?;
-            if rollbacks.again(start.step) >= MAX_ROLLBACKS {
+            if rollbacks.again(run.last_good.unwrap_or(0), bad) >= MAX_ROLLBACKS {
                 let found = if finite { String::new() } else { format!("{}; ", describe(run.diagnose(bad)?.as_ref())) };
                 return Err(Error::Diverged(format!(
                     "{why}, after {} returns to the checkpoint before it; {found}no such step was stored; lower train.lr (it \
