@@ -1,6 +1,6 @@
 //! Does growing pay? Several ways to train a model (*arms*), each with several seeds, compared fairly.
 //!
-//! [`file`] and [`arm`] read what is to be compared, [`budget`] counts what it costs before anything runs, [`plan`] turns arms,
+//! [`mod@file`] and [`arm`] read what is to be compared, [`budget`] counts what it costs before anything runs, [`plan`] turns arms,
 //! lengths, learning rates and seeds into a list of ordinary runs, [`runner`] takes those that are not done yet, and
 //! [`results`] reads them back from their `metrics.jsonl`. [`comparison`] then holds every arm against a reference at
 //! equal tokens, equal FLOPs and equal FLOPs after growth, [`verdict`] says in words what the intervals allow, and

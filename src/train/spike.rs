@@ -1,6 +1,6 @@
 //! Loss spikes: a loss far above what the losses before it lead to expect.
 //!
-//! Mean and variance of the training loss are followed with weights that fade over [`WINDOW`] steps. They are in the
+//! Mean and variance of the training loss are followed with weights that fade over 100 steps. They are in the
 //! checkpoint, so that a resumed run finds the same spikes.
 
 use crate::checkpoint::LossStatistics;
