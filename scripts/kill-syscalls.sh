@@ -12,16 +12,10 @@ program=${CARGO_TARGET_DIR:-$PWD/target}/release/tokenformer
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export TOKENFORMER_CACHE_DIR=$work/cache XDG_RUNTIME_DIR=$work
-cat >"$work/tiny.toml" <<'END'
-out_dir = 'run'
-[model]
-num_layers = 1
-hidden_size = 16
-num_attention_heads = 2
-seq_length = 8
-qkv_slot_num = 16
-proj_slot_num = 16
-ffn_slot_num = 32
+{
+    echo "out_dir = 'run'"
+    cat tests/common/tiny-model.toml
+    cat <<'END'
 [train]
 batch_size = 2
 max_steps = 6
@@ -33,6 +27,7 @@ keep_last = 1
 [data]
 corpus_sentences = 200
 END
+} >"$work/tiny.toml"
 train=("$program" train --config ../tiny.toml --tune off)
 resume=("$program" train --resume run --tune off)
 

@@ -12,17 +12,12 @@ use std::sync::OnceLock;
 use tokenformer::checkpoint::{Checkpoint, Store};
 
 /// A run of a second: `TRAIN` in a case stands for `train --config tiny.toml`.
-const TINY: &str = "
+const TINY: &str = concat!(
+    "
 out_dir = 'new'
-[model]
-num_layers = 1
-hidden_size = 16
-num_attention_heads = 2
-seq_length = 8
-qkv_slot_num = 16
-proj_slot_num = 16
-ffn_slot_num = 32
-[train]
+",
+    include_str!("common/tiny-model.toml"),
+    "[train]
 batch_size = 2
 max_steps = 2
 eval_batches = 1
@@ -32,7 +27,8 @@ keep_last = 9
 log_interval = 1
 [data]
 corpus_sentences = 200
-";
+"
+);
 
 /// Arguments, exit code, and what the sentence must contain.
 type Case = (&'static str, i32, &'static [&'static str]);

@@ -18,17 +18,12 @@ use tokenformer::checkpoint::Store;
 use tokenformer::rng::{Rng, Stream};
 
 /// A run of about a second that evaluates, samples, grows and saves all the time.
-const TINY: &str = "
+const TINY: &str = concat!(
+    "
 out_dir = 'run'
-[model]
-num_layers = 1
-hidden_size = 16
-num_attention_heads = 2
-seq_length = 8
-qkv_slot_num = 16
-proj_slot_num = 16
-ffn_slot_num = 32
-[train]
+",
+    include_str!("common/tiny-model.toml"),
+    "[train]
 batch_size = 2
 max_steps = 100
 eval_interval = 7
@@ -42,7 +37,8 @@ corpus_sentences = 200
 [[growth]]
 at_step = 31
 ffn_slot_num = 48
-";
+"
+);
 /// Steps of it.
 const STEPS: u64 = 100;
 /// Steps between its checkpoints.

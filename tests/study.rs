@@ -19,7 +19,8 @@ use tokenformer::study::plan::Plan;
 use tokenformer::train::trainer::{RunPlans, first_cohort};
 
 /// Three arms, two lengths, two seeds, two rates: ten runs and six trials of some dozens of steps.
-const TINY: &str = "
+const TINY: &str = concat!(
+    "
 out_dir = 'out'
 reference = 'whole'
 seeds = [1, 2]
@@ -27,15 +28,9 @@ lengths = [{ tokens = 640 }, { flops_of = 'whole' }]
 [lr]
 trials = [1e-3, 1e-2]
 share = 0.5
-[model]
-num_layers = 1
-hidden_size = 16
-num_attention_heads = 2
-seq_length = 8
-qkv_slot_num = 16
-proj_slot_num = 16
-ffn_slot_num = 32
-[train]
+",
+    include_str!("common/tiny-model.toml"),
+    "[train]
 batch_size = 2
 eval_interval = 5
 eval_batches = 2
@@ -57,7 +52,8 @@ model = { arch = 'transformer' }
 at = 0.25
 policy = 'stack'
 num_layers = 2
-";
+"
+);
 
 fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();

@@ -108,9 +108,8 @@ pub fn once_per_adapter(engine: &Engine, request: &AdapterRequest, precision: Dt
         }
         Ok(failed)
     };
-    let second = || Gpu::open(request).and_then(Engine::new);
     let failed = std::thread::scope(|scope| {
-        let Ok(second) = second() else { return failures(engine, 0, 1) };
+        let Ok(second) = Gpu::open(request).and_then(Engine::new) else { return failures(engine, 0, 1) };
         let theirs = scope.spawn(move || failures(&second, 1, 2));
         let mut failed = failures(engine, 0, 2)?;
         failed.extend(theirs.join().map_err(|_| Error::device("the check of the adapter ended in a panic"))??);

@@ -14,10 +14,11 @@ use crate::gpu::kernel::Dtype;
 use crate::graph::plan::Limits;
 use crate::ops::matmul::ProductKind;
 use crate::ops::matmul::tune::{self, Effort};
-use crate::train::recover::Job;
+use crate::train::fit::{self, Room};
+use crate::train::recover::{Device, Job, resuming};
 use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, Trainer, first_cohort};
-use crate::train::{Summary, directory, fit, growth};
+use crate::train::{Summary, directory, growth};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -78,11 +79,9 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     };
     let engine = super::open_engine(request)?;
     if let Some(most) = args.fit {
-        let fits = |model: &ModelConfig, train: &TrainConfig, bytes| match most {
-            Some(most) => Ok(bytes <= most),
-            None => allocates(&engine, model, train),
-        };
-        config.train = fit::fit(&config, &Limits::of(&engine.gpu), &engine.choices(), fits)?;
+        let gives = |model: &ModelConfig, train: &TrainConfig| allocates(&engine, model, train);
+        let room = most.map_or(Room::Device(&gives), Room::Bytes);
+        config.train = fit::fit(&config, &room, &Limits::of(&engine.gpu), &engine.choices())?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
         tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
@@ -108,8 +107,8 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     };
     let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
     let stop = interrupt::flag()?;
-    let job = Job { config: &config, data: &data, origin: &origin, stop: &stop };
-    let summary = job.run(engine, &reopen, start, &mut lock)?;
+    let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
+    let summary = job.run(&mut Device::new(engine, &reopen), start, &mut lock)?;
     super::print(&describe(&summary, &config.out_dir))
 }
 

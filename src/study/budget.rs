@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::gpu::choices::{Ability, Choices};
 use crate::gpu::kernel::Dtype;
 use crate::model::graphs::{self, BatchShape};
-use crate::train::trainer::{first_cohort, segments};
+use crate::train::trainer::{batch_shape, first_cohort, segments};
 
 /// What two runs may have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,15 +52,8 @@ impl Axis {
 /// Shapes that cannot be recorded.
 pub fn flops_per_step(model: &ModelConfig, train: &TrainConfig) -> Result<u64> {
     let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
-    let shape = BatchShape {
-        batch: train.batch_size,
-        seq: model.seq_length,
-        grad_accum: train.grad_accum(model)?,
-        chunk_rows: train.loss_chunk_rows,
-        recompute: train.recompute,
-        // Half precision has the same products.
-        precision: Dtype::F32,
-    };
+    // Half precision has the same products.
+    let shape = BatchShape { precision: Dtype::F32, ..batch_shape(model, train)? };
     let micro = graphs::training(model, &shape, &choices)?.flops();
     let update = graphs::update(model, train, &segments(model, &[first_cohort(model)]), &choices)?.flops();
     Ok(micro * shape.grad_accum as u64 + update)

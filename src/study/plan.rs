@@ -5,6 +5,7 @@
 use super::arm::{Arm, Growth, Length, When};
 use super::budget::{Axis, Timeline, most_steps};
 use super::file::{Study, slug};
+use super::results::Case;
 use super::words;
 use crate::config::{GrowthConfig, RunConfig};
 use crate::error::{Error, Result};
@@ -12,23 +13,6 @@ use std::path::{Path, PathBuf};
 
 /// The most steps of a run that are looked for.
 const MOST_STEPS: u64 = 1 << 32;
-
-/// An arm at one of its lengths.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Case {
-    /// Index of the arm.
-    pub arm: usize,
-    /// What set the length, in words.
-    pub length: String,
-    /// What it was set in.
-    pub axis: Axis,
-    /// Steps.
-    pub steps: u64,
-    /// What they cost.
-    pub timeline: Timeline,
-    /// Parameters at the start and at the end.
-    pub parameters: [u64; 2],
-}
 
 /// One ordinary run.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +101,7 @@ impl<'a> Plan<'a> {
         let config = self.config(arm, steps, steps, arm.config.train.lr, 0)?;
         let stages = config.stages()?;
         let parameters = [stages.first(), stages.last()].map(|model| model.map_or(0, |model| model.param_count()));
-        Ok(Case { arm: index, length: said, axis, steps, timeline: line(steps), parameters })
+        Ok(Case { arm: index, length: said, axis, steps, timeline: line(steps), parameters, runs: Vec::new() })
     }
 
     /// What a length asks for: the axis, how much, and that in words.

@@ -144,7 +144,7 @@ pub struct Arm {
     pub trials: Vec<Trial>,
 }
 
-/// An arm at one of its lengths, with one run for each seed.
+/// An arm at one of its lengths.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     /// Index of the arm.
@@ -159,7 +159,7 @@ pub struct Case {
     pub timeline: Timeline,
     /// Parameters at the start and at the end.
     pub parameters: [u64; 2],
-    /// Runs, in the order of the seeds.
+    /// One run for each seed, in their order; none before they are made.
     pub runs: Vec<Run>,
 }
 

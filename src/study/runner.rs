@@ -13,7 +13,7 @@ use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::Engine;
-use crate::train::recover::{Job, MAX_LOSSES};
+use crate::train::recover::{Device, Job};
 use crate::train::state::Start;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -134,12 +134,13 @@ impl Runner<'_> {
     /// [`Error::Interrupted`] after saving when `stop` was set; device and file errors.
     pub fn run(&self, engine: Engine) -> Result<Findings> {
         let (plan, study) = (self.plan, self.plan.study);
-        let mut device = Device { engine: Some(engine), left: self.pending()?.len(), started: Instant::now(), done: 0 };
+        let mut device = Device::new(engine, self.reopen);
+        let mut progress = Progress { left: self.pending()?.len(), started: Instant::now(), done: 0 };
         let mut arms = Vec::new();
         for (index, arm) in study.arms.iter().enumerate() {
             let mut trials = Vec::new();
             for run in plan.trials(index)?.iter().flatten() {
-                let measured = self.finish(run, &mut device, "trial")?;
+                let measured = self.finish(run, &mut device, &mut progress, "trial")?;
                 let steps = run.config.train.max_steps as u64;
                 let loss = measured.as_ref().and_then(|measured| measured.loss_at(steps));
                 let wall_seconds = measured.map_or(0.0, |measured| measured.wall_seconds);
@@ -161,19 +162,11 @@ impl Runner<'_> {
         for &seed in &study.seeds {
             for (case, runs) in plan.cases.iter().zip(&mut runs) {
                 let rate = arms.get(case.arm).map_or(0.0, |arm| arm.rate);
-                let measured = self.finish(&plan.run(case, rate, seed)?, &mut device, "run")?;
+                let measured = self.finish(&plan.run(case, rate, seed)?, &mut device, &mut progress, "run")?;
                 runs.push(Run { seed, rate, measured });
             }
         }
-        let case = |(case, runs): (&super::plan::Case, Vec<Run>)| Case {
-            arm: case.arm,
-            length: case.length.clone(),
-            axis: case.axis,
-            steps: case.steps,
-            timeline: case.timeline.clone(),
-            parameters: case.parameters,
-            runs,
-        };
+        let case = |(case, runs): (&Case, Vec<Run>)| Case { runs, ..case.clone() };
         self.findings(arms, plan.cases.iter().zip(runs).map(case).collect())
     }
 
@@ -197,7 +190,13 @@ impl Runner<'_> {
     }
 
     /// Takes a run to its end, if it is not there; `None` where it diverged.
-    fn finish(&self, run: &RunPlan, device: &mut Device, kind: &str) -> Result<Option<Measured>> {
+    fn finish(
+        &self,
+        run: &RunPlan,
+        device: &mut Device,
+        progress: &mut Progress,
+        kind: &str,
+    ) -> Result<Option<Measured>> {
         let config = &run.config;
         let tokens = config.train.grad_accum(&config.model)? * config.train.batch_size * config.model.seq_length;
         let mut state = self.state(run)?;
@@ -205,9 +204,9 @@ impl Runner<'_> {
             let name = self.plan.study.arms.get(run.arm).map_or("", |arm| &arm.name);
             let train = &config.train;
             let (steps, rate, seed) = (train.max_steps, train.lr, train.seed);
-            tell(format_args!("{kind} of \"{name}\", {steps} steps, lr {rate:e}, seed {seed}{}", device.left()));
+            tell(format_args!("{kind} of \"{name}\", {steps} steps, lr {rate:e}, seed {seed}{}", progress.left()));
             state = self.train(config, state, device)?;
-            device.one_done();
+            progress.one_done();
         }
         if state == State::Diverged {
             return Ok(None);
@@ -219,44 +218,26 @@ impl Runner<'_> {
         let dir = &config.out_dir;
         let mut lock = RunLock::take(dir)?;
         let fresh = || Ok(Start::fresh(&config.model, config.train.seed));
-        let job = Job { config, data: self.data, origin: &fresh, stop: self.stop };
+        let go_on = "the same command, or on another adapter with another --out".to_owned();
+        let job = Job { config, data: self.data, origin: &fresh, stop: self.stop, go_on };
         if state == State::New {
             // That of a run which is replaced.
             let _ = std::fs::remove_file(dir.join(DIVERGED));
         }
-        let mut start = if state == State::New { fresh()? } else { latest(dir, &fresh)? };
-        let (mut losses, mut reached) = (0, start.step);
-        loop {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(self.interrupted());
+        let start = if state == State::New { fresh()? } else { latest(dir, &fresh)? };
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(self.interrupted());
+        }
+        match job.run(device, start, &mut lock) {
+            Ok(_) => Ok(State::Done),
+            Err(Error::Interrupted(_)) => Err(self.interrupted()),
+            Err(Error::Diverged(why)) => {
+                tell(format_args!("warning: {why}"));
+                let path = dir.join(DIVERGED);
+                replace(&Files, &path, &why).map_err(|cause| Error::io("write", &path, &cause))?;
+                Ok(State::Diverged)
             }
-            match job.run_on(device.engine()?, start, &mut lock) {
-                Ok(_) => return Ok(State::Done),
-                Err(Error::Interrupted(_)) => return Err(self.interrupted()),
-                Err(Error::Diverged(why)) => {
-                    tell(format_args!("warning: {why}"));
-                    let path = dir.join(DIVERGED);
-                    replace(&Files, &path, &why).map_err(|cause| Error::io("write", &path, &cause))?;
-                    return Ok(State::Diverged);
-                }
-                Err(Error::Lost(why)) => {
-                    start = latest(dir, &fresh)?;
-                    losses = if start.step > reached { 1 } else { losses + 1 };
-                    reached = start.step;
-                    if losses >= MAX_LOSSES {
-                        return Err(Error::device(format!(
-                            "the GPU was lost {losses} times in a row in {}, the last time because {why}; what was saved is \
-                             intact: give the same command again, or on another adapter",
-                            dir.display()
-                        )));
-                    }
-                    tell(format_args!("warning: {why}; opening the GPU again and going on from step {}", start.step));
-                    // A device is closed before it is opened again: some drivers give a GPU to one at a time.
-                    device.engine = None;
-                    device.engine = Some((self.reopen)()?);
-                }
-                Err(other) => return Err(other),
-            }
+            Err(other) => Err(other),
         }
     }
 
@@ -294,20 +275,14 @@ impl Runner<'_> {
     }
 }
 
-/// The adapter, and what is left to do on it.
-struct Device {
-    /// `None` only while it is opened again.
-    engine: Option<Engine>,
+/// What is left to do.
+struct Progress {
     left: usize,
     started: Instant,
     done: usize,
 }
 
-impl Device {
-    fn engine(&self) -> Result<&Engine> {
-        self.engine.as_ref().ok_or_else(|| Error::device("the GPU did not come back; give the same command again"))
-    }
-
+impl Progress {
     fn left(&self) -> String {
         if self.done == 0 {
             return format!(" ({} runs left)", self.left);

@@ -102,7 +102,7 @@ pub fn budgets(rows: &[Budget]) -> Table {
 
 /// The budgets of a plan, before anything runs.
 pub fn planned(plan: &plan::Plan) -> Table {
-    let name = |case: &plan::Case| plan.study.arms.get(case.arm).map_or("", |arm| arm.name.as_str());
+    let name = |case: &Case| plan.study.arms.get(case.arm).map_or("", |arm| arm.name.as_str());
     let rows: Vec<Budget> = plan
         .cases
         .iter()

@@ -1,6 +1,6 @@
 //! Faults put into a run by tests, and what the run makes of them. Compiled for tests only.
 
-use super::recover::{Job, MAX_LOSSES, MAX_ROLLBACKS};
+use super::recover::{Device, Job, MAX_LOSSES, MAX_ROLLBACKS};
 use super::state::{self, Start};
 use super::trainer::Trainer;
 use crate::checkpoint::{RunLock, Store};
@@ -91,9 +91,10 @@ fn train(config: &mut RunConfig, planned: &[(u64, Fault)]) -> (Result<()>, Vec<u
     let data: Dataset = state::dataset(config, None).unwrap();
     config.model.resolve_vocab(data.vocab_size).unwrap();
     let origin = || Ok(Start::fresh(&config.model, config.train.seed));
-    let job = Job { config, data: &data, origin: &origin, stop: &AtomicBool::new(false) };
+    let go_on = super::recover::resuming(config);
+    let job = Job { config, data: &data, origin: &origin, stop: &AtomicBool::new(false), go_on };
     let mut lock = RunLock::take(&config.out_dir).unwrap();
-    let ended = job.run(open().unwrap(), &open, origin().unwrap(), &mut lock).map(drop);
+    let ended = job.run(&mut Device::new(open().unwrap(), &open), origin().unwrap(), &mut lock).map(drop);
     let last = Store::new(&config.out_dir).list().unwrap().pop();
     (ended, last.map_or(Vec::new(), |(_, path)| std::fs::read(path).unwrap()))
 }

@@ -10,17 +10,29 @@ use crate::gpu::choices::Choices;
 use crate::gpu::device::human_bytes;
 use crate::graph::plan::Limits;
 
-/// The settings of `config.train` with the largest micro-batch that `fits`, also after every growth; without recomputation
-/// where one fits. `fits` is asked of a model, settings and the bytes of device memory that they need.
+/// What a run may take.
+pub enum Room<'a> {
+    /// So many bytes of device memory.
+    Bytes(u64),
+    /// What the device gives: whether it gives enough for a model and settings.
+    Device(&'a dyn Fn(&ModelConfig, &TrainConfig) -> Result<bool>),
+}
+
+impl Room<'_> {
+    fn fits(&self, model: &ModelConfig, train: &TrainConfig, bytes: u64) -> Result<bool> {
+        match self {
+            Self::Bytes(most) => Ok(bytes <= *most),
+            Self::Device(gives) => gives(model, train),
+        }
+    }
+}
+
+/// The settings of `config.train` with the largest micro-batch whose run fits into `room`, also after every growth;
+/// without recomputation where one fits.
 ///
 /// # Errors
-/// Even the smallest does not fit: what it needs. Those of `fits`.
-pub fn fit(
-    config: &RunConfig,
-    limits: &Limits,
-    choices: &Choices,
-    fits: impl Fn(&ModelConfig, &TrainConfig, u64) -> Result<bool>,
-) -> Result<TrainConfig> {
+/// Even the smallest does not fit: what it needs.
+pub fn fit(config: &RunConfig, room: &Room, limits: &Limits, choices: &Choices) -> Result<TrainConfig> {
     let stages = config.stages()?;
     let micro_batches_of_update = config.train.grad_accum(&config.model)?;
     let total_batch_tokens = micro_batches_of_update * config.train.batch_size * config.model.seq_length;
@@ -29,7 +41,7 @@ pub fn fit(
         for batch_size in micro_batches(&config.train, &config.model)? {
             let train = TrainConfig { batch_size, total_batch_tokens, recompute, ..config.train.clone() };
             match largest(&stages, &train, limits, choices) {
-                Ok((model, bytes)) if fits(model, &train, bytes)? => return Ok(train),
+                Ok((model, bytes)) if room.fits(model, &train, bytes)? => return Ok(train),
                 Ok((_, bytes)) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
                 // A tensor of a large micro-batch may be over a limit of the device.
                 Err(Error::Device(_)) => {}
@@ -38,11 +50,17 @@ pub fn fit(
         }
     }
     Err(Error::device(match least {
-        Some(bytes) => format!(
-            "the run needs at least {} of device memory, more than --fit allows or the device has free; use a smaller \
-             model, seq_length or loss_chunk_rows, or allow more",
-            human_bytes(bytes)
-        ),
+        Some(bytes) => {
+            let allowed = match room {
+                Room::Bytes(most) => format!("--fit allows {}", human_bytes(*most)),
+                Room::Device(_) => "the device has not that much free".to_owned(),
+            };
+            format!(
+                "the run needs at least {} of device memory, {allowed}; use a smaller model, seq_length or \
+                 loss_chunk_rows, or allow more",
+                human_bytes(bytes)
+            )
+        }
         None => "no micro-batch of the run is within the limits of this device; `tokenformer plan` says why".to_owned(),
     }))
 }
@@ -81,7 +99,7 @@ mod tests {
         let (limits, choices) = (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT));
         let need =
             |train: &TrainConfig| largest(std::slice::from_ref(&config.model), train, &limits, &choices).unwrap().1;
-        let fitted = |most| fit(&config, &limits, &choices, |_, _, bytes| Ok(bytes <= most));
+        let fitted = |most| fit(&config, &Room::Bytes(most), &limits, &choices);
         assert_eq!((config.train.batch_size, config.model.seq_length), (8, 128));
 
         let all = need(&config.train);
@@ -93,6 +111,13 @@ mod tests {
         let lean = fitted(need(&one) - 1).unwrap();
         assert!(lean.recompute && need(&lean) < need(&one));
         let error = fitted(1 << 20).unwrap_err().to_string();
-        assert!(error.contains("the run needs at least"), "{error}");
+        assert!(error.contains("--fit allows 1.0 MB"), "{error}");
+
+        // A device that has room for half of it, and one that has none.
+        let half = |_: &ModelConfig, train: &TrainConfig| Ok(need(train) < all);
+        let fitted = fit(&config, &Room::Device(&half), &limits, &choices).unwrap();
+        assert_eq!((fitted.batch_size, fitted.recompute), (4, false));
+        let error = fit(&config, &Room::Device(&|_, _| Ok(false)), &limits, &choices).unwrap_err().to_string();
+        assert!(error.contains("the device has not that much free"), "{error}");
     }
 }

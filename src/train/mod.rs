@@ -73,7 +73,8 @@ pub struct Summary {
 pub fn run(engine: &Engine, config: &RunConfig, data: &Dataset, start: Start, stop: &AtomicBool) -> Result<Summary> {
     let origin = || Ok(start.clone());
     let mut lock = RunLock::take(&config.out_dir)?;
-    recover::Job { config, data, origin: &origin, stop }.run_on(engine, start.clone(), &mut lock)
+    let go_on = recover::resuming(config);
+    recover::Job { config, data, origin: &origin, stop, go_on }.run_on(engine, start.clone(), &mut lock)
 }
 
 /// How the steps of a run ended.
@@ -205,8 +206,8 @@ impl<'a> Run<'a> {
                 return Ok(Outcome::Bad(bad));
             }
             // Not amid bad steps, which may be about to send the run back: it would go back to here.
-            let amid = self.bad_steps > 0 && config.train.on_bad_steps == BadSteps::Rollback;
-            let due = is_due(self.step, config.train.checkpoint_interval) && self.step < steps && !amid;
+            let amid_bad_steps = self.bad_steps > 0 && config.train.on_bad_steps == BadSteps::Rollback;
+            let due = is_due(self.step, config.train.checkpoint_interval) && self.step < steps && !amid_bad_steps;
             if interrupted || due {
                 match self.save() {
                     // Found on the way out: the update before made it so.
@@ -373,7 +374,7 @@ impl<'a> Run<'a> {
             self.last_good = Some(step);
             return Ok(());
         };
-        let spike::Spike { zscore, mean, .. } = spike;
+        let spike::Spike { zscore, mean } = spike;
         let why = format!(
             "the loss of step {step} is {loss:.4}, {zscore:.1} standard deviations above its mean of {mean:.4} \
              (train.spike_zscore is {limit})"

@@ -46,26 +46,56 @@ pub struct Job<'a> {
     pub origin: &'a dyn Fn() -> Result<Start>,
     /// Set when the run is to save and stop.
     pub stop: &'a AtomicBool,
+    /// What to give to go on after the GPU was lost for good, for messages.
+    pub go_on: String,
+}
+
+/// [`Job::go_on`] of a run by itself.
+pub fn resuming(config: &RunConfig) -> String {
+    format!(
+        "--resume {}, with a smaller batch_size, --polite, or on another adapter with --adapter",
+        config.out_dir.display()
+    )
+}
+
+/// A GPU that can be opened again.
+pub struct Device<'a> {
+    /// `None` only while it is opened again, or where that failed.
+    engine: Option<Engine>,
+    reopen: &'a dyn Fn() -> Result<Engine>,
+}
+
+impl<'a> Device<'a> {
+    /// `reopen` gives an engine for the adapter and driver of `engine`, with its kernels.
+    pub fn new(engine: Engine, reopen: &'a dyn Fn() -> Result<Engine>) -> Self {
+        Self { engine: Some(engine), reopen }
+    }
+
+    fn engine(&self) -> Result<&Engine> {
+        self.engine.as_ref().ok_or_else(|| Error::device("the GPU did not come back"))
+    }
+
+    /// Opens the GPU again. `false` where it is another one.
+    fn open_again(&mut self) -> Result<bool> {
+        let adapter = self.engine()?.gpu.describe();
+        // Closed before it is opened again: some drivers give a GPU to one at a time.
+        self.engine = None;
+        let engine = self.engine.insert((self.reopen)()?);
+        Ok(engine.gpu.describe() == adapter)
+    }
 }
 
 impl Job<'_> {
-    /// Trains from `start`. A GPU that is lost is opened again by `reopen`, which gives an engine for the same adapter and
-    /// driver with the same kernels.
+    /// Trains from `start`. A GPU that is lost is opened again.
     ///
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors, also after
     /// [`MAX_LOSSES`].
-    pub fn run(
-        &self,
-        mut engine: Engine,
-        reopen: &dyn Fn() -> Result<Engine>,
-        mut start: Start,
-        lock: &mut RunLock,
-    ) -> Result<Summary> {
+    pub fn run(&self, device: &mut Device, mut start: Start, lock: &mut RunLock) -> Result<Summary> {
         let mut rollbacks = Returns::default();
         let mut losses = Returns { count: 0, past: start.step };
         loop {
-            let why = match self.attempt(&engine, start, lock, &mut rollbacks) {
+            let why = match self.attempt(device.engine()?, start, lock, &mut rollbacks) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
@@ -74,19 +104,16 @@ impl Job<'_> {
             if count >= MAX_LOSSES {
                 return Err(Error::device(format!(
                     "the GPU was lost {count} times in a row, the last time because {why}; what was saved is intact: go on \
-                     with --resume {}, with a smaller batch_size, --polite, or on another adapter",
-                    self.config.out_dir.display()
+                     with {}",
+                    self.go_on
                 )));
             }
             tell(format_args!("warning: {why}; opening the GPU again and going on from step {}", start.step));
-            // A device is closed before it is opened again: some drivers give a GPU to one at a time.
-            let adapter = engine.gpu.describe();
-            drop(engine);
-            engine = reopen()?;
-            if engine.gpu.describe() != adapter {
+            if !device.open_again()? {
                 return Err(Error::device(format!(
-                    "the GPU \"{adapter}\" was lost and did not come back; what was saved is intact: go on with --resume {}",
-                    self.config.out_dir.display()
+                    "the GPU was lost because {why}, and another one is there in its place; what was saved is intact: go on \
+                     with {}",
+                    self.go_on
                 )));
             }
         }

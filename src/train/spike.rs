@@ -13,11 +13,9 @@ const FEWEST: u64 = 50;
 /// A loss that is one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spike {
-    /// The loss, nats per token.
-    pub loss: f64,
-    /// The mean before it.
+    /// The mean before it, nats per token.
     pub mean: f64,
-    /// Standard deviations between them.
+    /// Standard deviations between it and that mean.
     pub zscore: f64,
 }
 
@@ -27,7 +25,7 @@ pub fn follow(losses: &mut LossStatistics, loss: f64, limit: f64) -> Option<Spik
     let LossStatistics { count, mean, variance } = *losses;
     let zscore = (loss - mean) / variance.sqrt();
     if limit > 0.0 && count >= FEWEST && zscore > limit {
-        return Some(Spike { loss, mean, zscore });
+        return Some(Spike { mean, zscore });
     }
     let weight = 1.0 / (count + 1).min(WINDOW) as f64;
     let away = loss - mean;

@@ -46,6 +46,21 @@ pub struct RunPlans {
     pub shape: BatchShape,
 }
 
+/// The shape of a micro-batch of `model` trained as `train` says.
+///
+/// # Errors
+/// Those of [`TrainConfig::grad_accum`].
+pub fn batch_shape(model: &ModelConfig, train: &TrainConfig) -> Result<BatchShape> {
+    Ok(BatchShape {
+        batch: train.batch_size,
+        seq: model.seq_length,
+        grad_accum: train.grad_accum(model)?,
+        chunk_rows: train.loss_chunk_rows,
+        recompute: train.recompute,
+        precision: if train.precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 },
+    })
+}
+
 impl RunPlans {
     /// Plans for `model` trained as `train` says; `prompt` is the length of the sample prompt in tokens.
     pub fn new(
@@ -56,14 +71,7 @@ impl RunPlans {
         limits: &Limits,
         choices: &Choices,
     ) -> Result<Self> {
-        let shape = BatchShape {
-            batch: train.batch_size,
-            seq: model.seq_length,
-            grad_accum: train.grad_accum(model)?,
-            chunk_rows: train.loss_chunk_rows,
-            recompute: train.recompute,
-            precision: if train.precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 },
-        };
+        let shape = batch_shape(model, train)?;
         check_rows(&shape, choices)?;
         check_precision(train, choices)?;
         let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);

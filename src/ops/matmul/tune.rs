@@ -198,6 +198,7 @@ mod tests {
         };
         let engine = open().unwrap();
         let ability = *engine.choices().ability();
+        let (mut tunings, mut refused) = (0, 0);
         for layout in Layout::ALL {
             let product = ProductKind { layout, size: [96, 64, 80], half: false };
             let rivals = super::super::candidates::candidates(&ability, product, true);
@@ -221,8 +222,10 @@ mod tests {
                 // The first device, and one more after each that was lost.
                 let lost = planted.values().filter(|fault| **fault == Fault::CostsDevice).count();
                 assert_eq!(opened.get() - before, 1 + lost);
+                (tunings, refused) = (tunings + 1, refused + expected.len());
             }
         }
+        println!("{refused} planted kernels refused in {tunings} tunings");
         // Nothing of it reached the device that trains.
         engine.gpu.check().unwrap();
     }
