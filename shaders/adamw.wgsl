@@ -3,17 +3,29 @@
 // g <- clip g;  m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2
 // p <- p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps),  c1 = 1 - b1^t,  c2 = 1 - b2^t
 // Mapping: a workgroup of LANES takes 1024 elements of one segment at a time, front to back. A segment is a range of
-// elements that are updated alike: rows appended by a growth have a cohort, whose t counts from then.
+// elements that are updated alike: rows appended by a growth have a cohort, whose t counts from then. Gradients and
+// moments exist of what trains only, and are packed for themselves.
 // Writes: p, m and v in place; nothing at all when the finite flag is down or the cohort is frozen.
 // Limits: 256 segments, by a search of eight steps.
 
 override LANES: u32 = 64;
 
+struct Segment {
+    first: u32, // of the parameter
+    count: u32,
+    kind: u32, // 2 cohort + 1 if decayed
+    chunk: u32, // the first of the segment
+    state: u32, // first element of gradient and moments
+    spare_a: u32,
+    spare_b: u32,
+    spare_c: u32,
+}
+
 struct Dims {
     segments: u32,
     chunks: u32,
     spare: vec2<u32>,
-    table: array<vec4<u32>, 256>, // first element, elements, 2 cohort + 1 if decayed, first chunk
+    table: array<Segment, 256>,
 }
 
 struct Update {
@@ -31,10 +43,10 @@ struct Update {
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<uniform> update: Update;
 @group(0) @binding(2) var<storage, read> stats: array<f32>; // (8): loss, norm, clip factor, finite flag, ...
-@group(0) @binding(3) var<storage, read> grad: array<f32>; // (n of the whole tensor)
-@group(0) @binding(4) var<storage, read_write> p: array<f32>; // the same
-@group(0) @binding(5) var<storage, read_write> m: array<f32>; // the same
-@group(0) @binding(6) var<storage, read_write> v: array<f32>; // the same
+@group(0) @binding(3) var<storage, read> grad: array<f32>; // (n of what trains)
+@group(0) @binding(4) var<storage, read_write> p: array<f32>; // (n of the whole tensor)
+@group(0) @binding(5) var<storage, read_write> m: array<f32>; // as grad
+@group(0) @binding(6) var<storage, read_write> v: array<f32>; // as grad
 
 struct Scalars {
     clip: f32,
@@ -44,21 +56,24 @@ struct Scalars {
     c2: f32,
 }
 
-fn step(at: u32, x: Scalars) {
+// The element `i` of a segment.
+fn step(segment: Segment, i: u32, x: Scalars) {
+    let at = segment.state + i;
     let g = grad[at] * x.clip;
     let m_new = update.beta1 * m[at] + update.one_minus_beta1 * g;
     let v_new = update.beta2 * v[at] + update.one_minus_beta2 * g * g;
     m[at] = m_new;
     v[at] = v_new;
-    p[at] = p[at] * x.shrink - x.lr * (m_new / x.c1) / (sqrt(v_new / x.c2) + update.eps);
+    let of_p = segment.first + i;
+    p[of_p] = p[of_p] * x.shrink - x.lr * (m_new / x.c1) / (sqrt(v_new / x.c2) + update.eps);
 }
 
 // The last segment that starts at or before a chunk.
-fn segment_of(chunk: u32) -> vec4<u32> {
+fn segment_of(chunk: u32) -> Segment {
     var at = 0u;
     for (var half = 128u; half > 0u; half /= 2u) {
         let next = at + half;
-        at = select(at, next, next < dims.segments && dims.table[min(next, 255u)].w <= chunk);
+        at = select(at, next, next < dims.segments && dims.table[min(next, 255u)].chunk <= chunk);
     }
     return dims.table[at];
 }
@@ -72,23 +87,22 @@ fn adamw(
     let chunks = select(0u, dims.chunks, stats[3] == 1.0);
     for (var chunk = group.x; chunk < chunks; chunk += groups.x) {
         let segment = segment_of(chunk);
-        let cohort = update.cohorts[min(segment.z / 2u, 31u)];
+        let cohort = update.cohorts[min(segment.kind / 2u, 31u)];
         let lr = update.lr * cohort.z;
-        let shrink = select(1.0, 1.0 - lr * update.weight_decay, segment.z % 2u == 1u);
+        let shrink = select(1.0, 1.0 - lr * update.weight_decay, segment.kind % 2u == 1u);
         let x = Scalars(stats[2], lr, shrink, cohort.x, cohort.y);
-        let count = select(0u, segment.y, cohort.w == 1.0);
-        let start = (chunk - segment.w) * 1024u;
+        let count = select(0u, segment.count, cohort.w == 1.0);
+        let start = (chunk - segment.chunk) * 1024u;
         let end = min(start + 1024u, count);
         var i = start + lane;
         for (; i + 3u * LANES < end; i += 4u * LANES) {
-            let at = segment.x + i;
-            step(at, x);
-            step(at + LANES, x);
-            step(at + 2u * LANES, x);
-            step(at + 3u * LANES, x);
+            step(segment, i, x);
+            step(segment, i + LANES, x);
+            step(segment, i + 2u * LANES, x);
+            step(segment, i + 3u * LANES, x);
         }
         for (; i < end; i += LANES) {
-            step(segment.x + i, x);
+            step(segment, i, x);
         }
     }
 }

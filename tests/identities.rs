@@ -15,8 +15,9 @@ use tokenformer::model::init::Tensors;
 use tokenformer::model::{graphs, grow, init};
 use tokenformer::ops::pattention::{Settings, Tokens, pattention};
 use tokenformer::rng::{Rng, Stream};
+use tokenformer::train::cohorts;
 use tokenformer::train::probe::logits;
-use tokenformer::train::trainer::{Trainer, first_cohort, upload_parameters, upload_rope};
+use tokenformer::train::trainer::{Trainer, upload_parameters, upload_rope};
 
 const ROWS: usize = 19;
 const WIDTH: usize = 24;
@@ -239,7 +240,7 @@ fn every_growth_that_promises_it_changes_no_logit_of_random_models() {
 /// Trains a few steps with equal moments and step counts for all.
 fn trained(model: &ModelConfig, params: &Tensors) -> Tensors {
     let train = TrainConfig { batch_size: 2, ..TrainConfig::default() };
-    let trainer = Trainer::new(engine(), model, &train, vec![first_cohort(model)], 1).unwrap();
+    let trainer = Trainer::new(engine(), model, &train, vec![cohorts::first(model)], 1).unwrap();
     trainer.load_parameters(params).unwrap();
     let mut rng = Rng::new(1, Stream::Test, 5);
     for step in 0..4 {
@@ -322,7 +323,7 @@ fn chunks_on_a_cache_give_the_logits_of_a_full_pass() {
             .collect();
         let (memory, programs) = Memory::allocate(engine(), &plans.iter().collect::<Vec<_>>()).unwrap();
         upload_rope(engine(), &memory, &model).unwrap();
-        upload_parameters(engine(), &memory, &model, &params, str::to_string).unwrap();
+        upload_parameters(engine(), &memory, &model, &params).unwrap();
         let mut position = 0;
         for (rows, program) in cuts.iter().zip(&programs) {
             let chunk = &tokens[position..position + rows];

@@ -16,7 +16,8 @@ use tokenformer::graph::plan::Limits;
 use tokenformer::study::budget::{Axis, flops_per_step};
 use tokenformer::study::file::Study;
 use tokenformer::study::plan::Plan;
-use tokenformer::train::trainer::{RunPlans, first_cohort};
+use tokenformer::train::cohorts::{self, Stage};
+use tokenformer::train::trainer::RunPlans;
 
 /// Three arms, two lengths, two seeds, two rates: ten runs and six trials of some dozens of steps.
 const TINY: &str = concat!(
@@ -165,10 +166,11 @@ fn flops_are_those_of_a_hand_count() {
             train.total_batch_tokens = 3 * train.batch_size * model.seq_length;
             // Chunks of the head that do not come out even change nothing.
             train.loss_chunk_rows = 100;
-            let (counted, hand) = (flops_per_step(&model, &train).unwrap() as f64, by_hand(&model, &train));
+            let cohorts = vec![cohorts::first(&model)];
+            let stage = Stage { model: model.clone(), cohorts: cohorts.clone() };
+            let (counted, hand) = (flops_per_step(&stage, &train).unwrap() as f64, by_hand(&model, &train));
             assert!((counted / hand - 1.0).abs() < 0.01, "{preset} {arch:?}: {counted} by the plan, {hand} by hand");
             let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
-            let cohorts = [first_cohort(&model)];
             let plans = RunPlans::new(&model, &train, &cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap();
             assert_eq!(counted as u64, plans.micro.flops() * 3 + plans.update.flops(), "{preset} {arch:?}");
         }

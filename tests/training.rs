@@ -15,8 +15,9 @@ use tokenformer::error::Error;
 use tokenformer::graph::plan::Limits;
 use tokenformer::model::init;
 use tokenformer::model::sample::Sampling;
+use tokenformer::train::cohorts;
 use tokenformer::train::state::{Start, dataset};
-use tokenformer::train::trainer::{RunPlans, Trainer, first_cohort};
+use tokenformer::train::trainer::{RunPlans, Trainer};
 use tokenformer::train::{self, Summary};
 
 /// A run of a few seconds on a software adapter.
@@ -238,7 +239,7 @@ fn an_interrupt_saves_after_the_step_and_says_how_to_go_on() {
 
 fn trainer(config: &RunConfig) -> Trainer<'static> {
     let model = Start::fresh(&config.model, 1).host.model;
-    let trainer = Trainer::new(engine(), &model, &config.train, vec![first_cohort(&model)], 3).unwrap();
+    let trainer = Trainer::new(engine(), &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
     trainer
 }
@@ -352,7 +353,7 @@ fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
     let after = |piece: Duration, verified: bool| {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
         engine.set_piece(piece);
-        let trainer = Trainer::new(&engine, &model, &config.train, vec![first_cohort(&model)], 3).unwrap();
+        let trainer = Trainer::new(&engine, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
         trainer.load_parameters(&init::initial(&model, 1)).unwrap();
         for step in 0..3 {
             let batches = batches(&config, &data, step);
@@ -379,7 +380,7 @@ fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() 
     let (config, data) = tiny(Path::new("unused"), 5);
     let model = Start::fresh(&config.model, 1).host.model;
     let choices = &engine.choices();
-    let cohorts = vec![first_cohort(&model)];
+    let cohorts = vec![cohorts::first(&model)];
     let plans = RunPlans::new(&model, &config.train, &cohorts, 3, &Limits::of(&engine.gpu), choices).unwrap();
     let planned = plans.bytes().unwrap();
     let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 3).unwrap();
@@ -414,7 +415,7 @@ fn memory_is_what_the_allocator_reports() {
     (config.model.hidden_size, config.model.ffn_slot_num, config.train.batch_size) = (256, 2048, 16);
     config.train.total_batch_tokens = 2 * 16 * config.model.seq_length;
     let model = Start::fresh(&config.model, 1).host.model;
-    let trainer = Trainer::new(&engine, &model, &config.train, vec![first_cohort(&model)], 3).unwrap();
+    let trainer = Trainer::new(&engine, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
     trainer.step(&batches(&config, &data, 0), 0, 1e-3).unwrap();
     let (planned, found) = (trainer.bytes().total(), reported().unwrap() - before);

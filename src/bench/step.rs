@@ -20,8 +20,9 @@ use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::cross_entropy::fresh_stats;
 use crate::ops::matmul::tune::{self, Effort};
 use crate::rng::{Rng, Stream};
+use crate::train::cohorts;
 use crate::train::schedule::learning_rate;
-use crate::train::trainer::{RunPlans, Trainer, first_cohort, upload_parameters, upload_rope};
+use crate::train::trainer::{RunPlans, Trainer, upload_parameters, upload_rope};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -46,7 +47,7 @@ pub fn run(
 ) -> Result<()> {
     let engine = stopwatch.engine;
     let limits = Limits::of(&engine.gpu);
-    let cohorts = [first_cohort(&config.model)];
+    let cohorts = [cohorts::first(&config.model)];
     let plans = || RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices());
     tune::tune(engine, another, &plans()?.products(), effort, &BTreeMap::new())?;
     let plans = plans()?;
@@ -111,7 +112,7 @@ fn steps_record(
     report: &mut Report,
 ) -> Result<(Record, f64)> {
     let (model, train) = (&config.model, &config.train);
-    let trainer = Trainer::new(engine, model, train, vec![first_cohort(model)], 1)?;
+    let trainer = Trainer::new(engine, model, train, vec![cohorts::first(model)], 1)?;
     trainer.load_parameters(&init::initial(model, train.seed))?;
     let (mut samples_ms, mut host_ms) = (Vec::new(), Vec::new());
     tell(format_args!("{} optimizer steps", WARM_UP + steps));
@@ -242,7 +243,7 @@ impl Parts<'_> {
     /// Parameters, tokens and scalars as at the first step.
     fn fill(&self, memory: &Memory, source: &TokenSource) -> Result<()> {
         let (engine, model, train) = (self.stopwatch.engine, &self.config.model, &self.config.train);
-        upload_parameters(engine, memory, model, &init::initial(model, train.seed), str::to_owned)?;
+        upload_parameters(engine, memory, model, &init::initial(model, train.seed))?;
         upload_rope(engine, memory, model)?;
         let batch = train_batch(source, 1, 0, self.plans.shape.batch, self.plans.shape.seq)?;
         let index = token_index(&batch.tokens, model.vocab_size)?;
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn groups_hold_every_call_once() {
         let config = RunConfig::preset("bench-tiny").unwrap();
-        let cohorts = [first_cohort(&config.model)];
+        let cohorts = [cohorts::first(&config.model)];
         let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
         let plans =
             RunPlans::new(&config.model, &config.train, &cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap();

@@ -78,7 +78,7 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
     let (memory, programs) = Memory::allocate(&engine, &[&plan])?;
     upload_rope(&engine, &memory, model)?;
-    upload_parameters(&engine, &memory, model, &start.host.params, str::to_string)?;
+    upload_parameters(&engine, &memory, model, &start.host.params)?;
     let stats = memory.named(graphs::EVAL_STATS)?;
 
     let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);

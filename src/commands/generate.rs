@@ -66,7 +66,7 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
         programs.try_into().map_err(|_| Error::usage("plans and programs differ in number; this is a defect"))?;
     let generator = plans.ready(programs);
     upload_rope(&engine, &memory, model)?;
-    upload_parameters(&engine, &memory, model, &start.host.params, str::to_string)?;
+    upload_parameters(&engine, &memory, model, &start.host.params)?;
 
     super::print(&args.prompt)?;
     let mut decoder = StreamDecoder::new(&tokenizer);

@@ -6,11 +6,12 @@ use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::graph::plan::Limits;
 use crate::rng::{Rng, Stream};
+use crate::train::cohorts;
 use crate::train::directory::check_writable;
 use crate::train::growth::{Change, describe, max_change, record};
 use crate::train::probe::{logits, mean_loss};
 use crate::train::state;
-use crate::train::trainer::{RunPlans, first_cohort, probe_rows};
+use crate::train::trainer::{RunPlans, probe_rows};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -170,7 +171,8 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let engine = super::open_engine(request)?;
     // Before anything new is made: a model that this device cannot train may not even fit the host.
     let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
-    RunPlans::new(&grown, &config.train, &[first_cohort(&grown)], 1, &limits, &choices)?;
+    let cohorts = cohorts::grown(&before.cohorts, [&before.model, &grown], &growth.resolve(), start.step);
+    RunPlans::new(&grown, &config.train, &cohorts, 1, &limits, &choices)?;
     let after = before.grown(&growth, start.step, args.seed)?;
 
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;

@@ -7,7 +7,8 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::choices::{Ability, Choices};
 use crate::gpu::device::Gpu;
 use crate::graph::plan::Limits;
-use crate::train::trainer::{RunPlans, first_cohort};
+use crate::train::cohorts::{self, Stage};
+use crate::train::trainer::RunPlans;
 use clap::Args;
 
 /// Vocabulary assumed where it depends on data that `plan` does not read.
@@ -33,7 +34,8 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
         config.model.resolve_vocab(BYTE_VOCABULARY)?;
     }
     config.validate()?;
-    for (i, model) in config.stages()?.iter().enumerate() {
+    let stages = cohorts::stages(&config, vec![cohorts::first(&config.model)])?;
+    for (i, Stage { model, .. }) in stages.iter().enumerate() {
         super::print(&format!(
             "{}: {:?}, {} layers x {}, vocabulary {}, {} parameters\n",
             stage(i),
@@ -51,8 +53,8 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
         (Limits::of(&gpu), Choices::of(&gpu), gpu.describe())
     };
     let mut text = format!("limits of {name}\n");
-    for (i, model) in config.stages()?.iter().enumerate() {
-        let plans = RunPlans::new(model, &config.train, &[first_cohort(model)], 1, &limits, &choices)?;
+    for (i, Stage { model, cohorts }) in stages.iter().enumerate() {
+        let plans = RunPlans::new(model, &config.train, cohorts, 1, &limits, &choices)?;
         let bytes = plans.bytes()?;
         text.push_str(&format!(
             "\n{}: {:.3} GFLOP a step in {} dispatches\n",

@@ -15,6 +15,7 @@ use crate::study::plan::{Plan, RunPlan};
 use crate::study::results::Findings;
 use crate::study::runner::Runner;
 use crate::study::{comparison, html, jsonl, markdown, predict, tables, verdict, words};
+use crate::train::cohorts::{self, Stage};
 use crate::train::state;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -124,11 +125,11 @@ fn prepare(
 ) -> Result<()> {
     let configs: Vec<&RunConfig> = pending.iter().map(|run| &run.config).collect();
     let mut products = Vec::new();
-    let mut known: Vec<Vec<crate::config::ModelConfig>> = Vec::new();
+    let mut known: Vec<Vec<Stage>> = Vec::new();
     for config in configs {
-        let stages = config.stages()?;
+        let stages = cohorts::stages(config, vec![cohorts::first(&config.model)])?;
         if !known.contains(&stages) {
-            products.extend(train::check_limits(engine, config)?);
+            products.extend(train::check_limits(engine, &stages, &config.train)?);
             known.push(stages);
         }
     }

@@ -3,7 +3,7 @@
 use super::interrupt;
 use super::settings::Settings;
 use crate::checkpoint::RunLock;
-use crate::config::{ModelConfig, Precision, RunConfig, TrainConfig};
+use crate::config::{Precision, RunConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
@@ -14,10 +14,11 @@ use crate::gpu::kernel::Dtype;
 use crate::graph::plan::Limits;
 use crate::ops::matmul::ProductKind;
 use crate::ops::matmul::tune::{self, Effort};
+use crate::train::cohorts::{self, Stage};
 use crate::train::fit::{self, Room};
 use crate::train::recover::{Device, Job, resuming};
 use crate::train::state::{self, Start};
-use crate::train::trainer::{RunPlans, Trainer, first_cohort};
+use crate::train::trainer::{RunPlans, Trainer};
 use crate::train::{Summary, directory, growth};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -78,14 +79,17 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         return super::print(&config.to_toml()?);
     };
     let engine = super::open_engine(request)?;
+    let cohorts =
+        start.as_ref().map_or_else(|| vec![cohorts::first(&config.model)], |start| start.host.cohorts.clone());
+    let stages = cohorts::stages(&config, cohorts)?;
     if let Some(most) = args.fit {
-        let gives = |model: &ModelConfig, train: &TrainConfig| allocates(&engine, model, train);
+        let gives = |stage: &Stage, train: &TrainConfig| allocates(&engine, stage, train);
         let room = most.map_or(Room::Device(&gives), Room::Bytes);
-        config.train = fit::fit(&config, &room, &Limits::of(&engine.gpu), &engine.choices())?;
+        config.train = fit::fit(&config, &stages, &room, &Limits::of(&engine.gpu), &engine.choices())?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
         tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
-    let products = check_limits(&engine, &config)?;
+    let products = check_limits(&engine, &stages, &config.train)?;
     if config.train.precision == Precision::F16 {
         super::selftest::once_per_adapter(&engine, request, Dtype::F16)?;
     }
@@ -158,9 +162,9 @@ fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
     config.to_toml().map(drop)
 }
 
-/// Whether the device gives the memory that training `model` needs.
-fn allocates(engine: &Engine, model: &ModelConfig, train: &TrainConfig) -> Result<bool> {
-    match Trainer::new(engine, model, train, vec![first_cohort(model)], 1) {
+/// Whether the device gives the memory that training needs.
+fn allocates(engine: &Engine, stage: &Stage, train: &TrainConfig) -> Result<bool> {
+    match Trainer::new(engine, &stage.model, train, stage.cohorts.clone(), 1) {
         Ok(_) => Ok(true),
         Err(Error::Device(text)) if text.contains("memory") => Ok(false),
         Err(other) => Err(other),
@@ -168,11 +172,11 @@ fn allocates(engine: &Engine, model: &ModelConfig, train: &TrainConfig) -> Resul
 }
 
 /// Every model of the run, also after its growths, within what the device allows; their matrix products.
-pub(super) fn check_limits(engine: &Engine, config: &RunConfig) -> Result<Vec<ProductKind>> {
+pub(super) fn check_limits(engine: &Engine, stages: &[Stage], train: &TrainConfig) -> Result<Vec<ProductKind>> {
     let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
     let mut products = Vec::new();
-    for model in config.stages()? {
-        let plans = RunPlans::new(&model, &config.train, &[first_cohort(&model)], 1, &limits, &choices)?;
+    for Stage { model, cohorts } in stages {
+        let plans = RunPlans::new(model, train, cohorts, 1, &limits, &choices)?;
         products.extend(plans.products());
     }
     Ok(products)

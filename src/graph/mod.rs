@@ -9,12 +9,13 @@ pub mod memory;
 pub mod part;
 pub mod plan;
 mod recompute;
+mod trained;
 
 use crate::error::{Error, Result};
 use crate::gpu::choices::{Choices, ProductKind};
 use crate::gpu::kernel::{Access, Dims, Dtype, Kernel, workgroups};
 use part::Part;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 static CAST_BACK: Kernel = Kernel::new("elementwise.wgsl", "convert_back", &[Access::Read, Access::Write]);
@@ -106,6 +107,8 @@ pub struct Call {
     pub bytes: u64,
     /// The layer it belongs to, from 0, forward or backward; `None` before, between and behind them.
     pub layer: Option<usize>,
+    /// What kind of matrix product it is, if it is one, for tuning.
+    pub product: Option<ProductKind>,
 }
 
 type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
@@ -129,7 +132,8 @@ pub struct Graph {
     layers: Vec<usize>,
     /// The layer being recorded.
     layer: Option<usize>,
-    products: Vec<ProductKind>,
+    /// Gradients of the parameters that train, by the parameter's name; `None`: of each as it is met.
+    laid_out: Option<HashMap<String, Tensor>>,
     choices: Choices,
 }
 
@@ -148,7 +152,7 @@ impl Graph {
             weights: HashMap::new(),
             layers: Vec::new(),
             layer: None,
-            products: Vec::new(),
+            laid_out: None,
             choices: choices.clone(),
         }
     }
@@ -161,16 +165,6 @@ impl Graph {
     /// Which kernels to record.
     pub fn choices(&self) -> &Choices {
         &self.choices
-    }
-
-    /// Notes that a matrix product of size (m, n, k) is part of this, for tuning.
-    pub fn note_product(&mut self, product: ProductKind) {
-        self.products.push(product);
-    }
-
-    /// Every matrix product, in order.
-    pub fn products(&self) -> &[ProductKind] {
-        &self.products
     }
 
     /// Whether ops should save what their backward needs.
@@ -336,7 +330,7 @@ impl Graph {
         bound.dedup();
         let bytes = bound.iter().fold(0_u64, |n, t| n.saturating_add(self.tensors[t.0].bytes()));
         let layer = self.layer;
-        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops, bytes, layer });
+        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops, bytes, layer, product: None });
         Ok(())
     }
 
@@ -344,6 +338,13 @@ impl Graph {
     pub fn last_moves(&mut self, bytes: u64) {
         if let Some(call) = self.calls.last_mut() {
             call.bytes = bytes;
+        }
+    }
+
+    /// Says that the last call is a matrix product.
+    pub fn last_is(&mut self, product: ProductKind) {
+        if let Some(call) = self.calls.last_mut() {
+            call.product = Some(product);
         }
     }
 
@@ -379,7 +380,9 @@ impl Graph {
             return Ok((self.unshared(tensor, grad)?, true));
         }
         let (parameter, part) = (self.is_parameter(tensor), self.tensors[tensor.0].part);
-        let grad = if let Some(Part { whole, offset }) = part {
+        let grad = if let Some(grad) = self.laid_out_grad(tensor) {
+            grad
+        } else if let Some(Part { whole, offset }) = part {
             let known = self.whole_grads.get(&whole).copied();
             let whole_grad = known.unwrap_or_else(|| self.new_grad(whole));
             self.whole_grads.insert(whole, whole_grad);
@@ -434,8 +437,10 @@ impl Graph {
             record(self)?;
         }
         self.layer = None;
+        let wholes: HashSet<Tensor> = self.tensors.iter().filter_map(|t| Some(t.part?.whole)).collect();
         for (i, info) in self.tensors.iter().enumerate() {
-            if info.class == Class::Parameter && self.grad(Tensor(i)).is_none() {
+            let learns = info.class == Class::Parameter && !wholes.contains(&Tensor(i));
+            if learns && self.grad(Tensor(i)).is_none() {
                 return Err(Error::usage(format!(
                     "parameter \"{}\" gets no gradient: it takes no part in the loss; this is a defect",
                     info.name

@@ -7,7 +7,7 @@
 
 use super::{COPY, Class, Graph, Tensor, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::kernel::{Dims, workgroups};
+use crate::gpu::kernel::{Dims, Dtype, workgroups};
 
 /// Parts start at multiples of this many elements. Bindings start at multiples of 256 bytes on every device, which
 /// are so many elements of f16.
@@ -117,11 +117,21 @@ impl Graph {
 
     /// `M` activations of one shape, evenly spaced in one whole.
     pub fn even_activations<const M: usize>(&mut self, name: &str, shape: &[usize]) -> Result<[Tensor; M]> {
+        self.even_typed(name, shape, self.precision)
+    }
+
+    /// As [`Graph::even_activations`], of any element type.
+    pub(super) fn even_typed<const M: usize>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        dtype: Dtype,
+    ) -> Result<[Tensor; M]> {
         if M == 1 {
-            return Ok([self.activation(name, shape); M]);
+            return Ok([self.typed(name, shape, dtype, Class::Activation); M]);
         }
         let stride = shape.iter().product::<usize>().next_multiple_of(ALIGN);
-        let whole = self.activation(name, &[M * stride]);
+        let whole = self.typed(name, &[M * stride], dtype, Class::Activation);
         let mut parts = [whole; M];
         for (i, part) in parts.iter_mut().enumerate() {
             *part = self.part(whole, i * stride, name, shape)?;
@@ -161,6 +171,7 @@ impl Graph {
 
     /// As [`Graph::grad_target`] for the gradients of tensors that are [`Even`] themselves.
     pub fn even_grads<const M: usize>(&mut self, tensors: &[Tensor; M]) -> Result<(Even, bool)> {
+        self.lay_out_unread(tensors)?;
         let (mut grads, mut accumulate) = (*tensors, [false; M]);
         for (i, &tensor) in tensors.iter().enumerate() {
             (grads[i], accumulate[i]) = self.grad_target(tensor)?;

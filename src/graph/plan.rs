@@ -102,7 +102,8 @@ impl Plan {
         }
         let lifetimes = lifetimes(graph);
         let (places, slots) = pack(&tensors, &lifetimes, graph.forward_end());
-        Ok(Self { tensors, calls: graph.calls().to_vec(), places, slots, products: graph.products().to_vec() })
+        let products = graph.calls().iter().filter_map(|call| call.product).collect();
+        Ok(Self { tensors, calls: graph.calls().to_vec(), places, slots, products })
     }
 
     /// Floating-point operations of one run.

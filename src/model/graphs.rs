@@ -9,8 +9,8 @@ use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::gpu::choices::Choices;
 use crate::gpu::kernel::Dtype;
-use crate::graph::part::{Even, Part};
-use crate::graph::{Class, Graph, grad_name, moment_names};
+use crate::graph::part::Even;
+use crate::graph::{Class, Graph, Tensor, grad_name, moment_names};
 use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
 use crate::ops::embedding::TokenRows;
@@ -81,7 +81,10 @@ impl BatchShape {
     }
 }
 
-fn rope(g: &mut Graph, config: &ModelConfig) -> crate::graph::Tensor {
+/// Parameters by name.
+pub type Shapes = [(String, Vec<usize>)];
+
+fn rope(g: &mut Graph, config: &ModelConfig) -> Tensor {
     g.state(ROPE, &[config.seq_length, config.rotary_width().max(2)])
 }
 
@@ -98,8 +101,9 @@ fn batch_inputs(g: &mut Graph, config: &ModelConfig, shape: &BatchShape) -> Inpu
     }
 }
 
-/// Forward and backward of one micro-batch: adds to the loss in [`STATS_NAME`] and to the gradients.
-pub fn training(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
+/// Forward and backward of one micro-batch: adds to the loss in [`STATS_NAME`] and to the gradients of what is `trained`:
+/// parameters by name, with the shape of their last rows that are.
+pub fn training(config: &ModelConfig, trained: &Shapes, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
     let mut g = Graph::training(choices);
     g.set_precision(shape.precision);
     let mut inputs = batch_inputs(&mut g, config, shape);
@@ -109,10 +113,12 @@ pub fn training(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> 
         starts: g.state(TOKEN_STARTS, &[config.vocab_size + 1]),
     });
     let stats = g.state(STATS_NAME, &[STATS]);
+    g.lay_out_gradients(trained)?;
     let (h, _) = hidden(&mut g, config, &inputs)?;
     let embed = g.find("word_embeddings.weight")?;
     head_loss(&mut g, h, embed, targets, stats, shape.head(shape.grad_accum))?;
     g.backward()?;
+    g.drop_unread();
     if shape.recompute {
         g.recompute();
     }
@@ -131,34 +137,36 @@ pub fn evaluation(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -
     Ok(g)
 }
 
-/// Gradient norm, clipping and AdamW over all parameters. `segments` gives each parameter's cohorts.
+/// Gradient norm, clipping and AdamW over all that is `trained`, as for [`training`]; `segments` gives its cohorts.
 pub fn update(
     config: &ModelConfig,
     train: &TrainConfig,
+    trained: &Shapes,
     segments: &BTreeMap<String, Vec<Segment>>,
     choices: &Choices,
 ) -> Result<Graph> {
     let mut g = Graph::forward_only(choices);
     let stats = g.state(STATS_NAME, &[STATS]);
     let scalars = g.state(UPDATE, &[UPDATE_WORDS]);
-    let shapes = config.param_shapes();
-    let parameters = g.pack(&shapes, Class::Parameter, str::to_owned)?;
-    let grads = g.pack(&shapes, Class::Gradient, grad_name)?;
-    let m = g.pack(&shapes, Class::Moment, |name| moment_names(name).0)?;
-    let v = g.pack(&shapes, Class::Moment, |name| moment_names(name).1)?;
+    let parameters = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
+    let grads = g.pack(trained, Class::Gradient, grad_name)?;
+    let m = g.pack(trained, Class::Moment, |name| moment_names(name).0)?;
+    let v = g.pack(trained, Class::Moment, |name| moment_names(name).1)?;
     grad_norm(&mut g, &grads.wholes, stats, train.grad_clip)?;
-    for (i, &whole) in parameters.wholes.iter().enumerate() {
-        let trained = Trained { parameter: whole, grad: grads.wholes[i], m: m.wholes[i], v: v.wholes[i] };
-        let inside = parameters.parts.iter().filter_map(|(name, part)| {
-            let Part { whole: owner, offset } = g.part_of(*part)?;
-            Some((name, offset)).filter(|_| owner == whole)
-        });
-        let all = inside.flat_map(|(name, offset)| {
-            let of_parameter = segments.get(name).map_or(&[][..], Vec::as_slice);
-            of_parameter.iter().map(move |s| Segment { first: s.first + offset, ..*s })
-        });
-        let all = joined(all);
-        adamw(&mut g, scalars, stats, trained, &all)?;
+    let parts: BTreeMap<&str, Tensor> = parameters.parts.iter().map(|(name, part)| (name.as_str(), *part)).collect();
+    for ((&grad, &m), &v) in grads.wholes.iter().zip(&m.wholes).zip(&v.wholes) {
+        for &parameter in &parameters.wholes {
+            let inside = grads.parts.iter().filter_map(|(name, part)| {
+                let (of_grad, of_parameter) = (g.part_of(*part)?, g.part_of(*parts.get(name.as_str())?)?);
+                let both = of_grad.whole == grad && of_parameter.whole == parameter;
+                both.then(|| (segments.get(name).map_or(&[][..], Vec::as_slice), of_parameter.offset, of_grad.offset))
+            });
+            let all = inside.flat_map(|(segments, first, state)| {
+                segments.iter().map(move |s| Segment { first: s.first + first, state: s.state + state, ..*s })
+            });
+            let all = joined(all);
+            adamw(&mut g, scalars, stats, Trained { parameter, grad, m, v }, &all)?;
+        }
     }
     Ok(g)
 }
@@ -166,9 +174,12 @@ pub fn update(
 /// Neighbours that are updated alike as one, over the gaps between packed tensors: those hold zeros and keep them.
 fn joined(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
     let mut joined: Vec<Segment> = Vec::new();
-    for next in segments.filter(|segment| segment.n > 0) {
+    for next in segments {
         match joined.last_mut() {
-            Some(last) if (last.cohort, last.decay) == (next.cohort, next.decay) => {
+            Some(last)
+                if (last.cohort, last.decay) == (next.cohort, next.decay)
+                    && next.first - last.first == next.state - last.state =>
+            {
                 last.n = next.first + next.n - last.first
             }
             _ => joined.push(next),

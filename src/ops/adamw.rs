@@ -80,7 +80,7 @@ impl Update {
     }
 }
 
-/// A parameter with its gradient and moments, all of the same shape.
+/// Parameters packed into one, and their gradients and moments, packed alike among each other.
 #[derive(Debug, Clone, Copy)]
 pub struct Trained {
     /// The parameter.
@@ -96,8 +96,10 @@ pub struct Trained {
 /// A range of elements of a parameter, or of many packed into one, that are updated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// First element.
+    /// First element of the parameter.
     pub first: usize,
+    /// First element of its gradient and its moments, of which there are none for what does not train.
+    pub state: usize,
     /// Number of elements.
     pub n: usize,
     /// Index into [`Update::cohorts`].
@@ -115,10 +117,11 @@ pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, seg
         let mut first_chunk = 0;
         for segment in segments {
             dims = dims.u(segment.first).u(segment.n).u(2 * segment.cohort + usize::from(segment.decay)).u(first_chunk);
+            dims = dims.u(segment.state).u(0).u(0).u(0);
             first_chunk += segment.n.div_ceil(CHUNK);
         }
         for _ in segments.len()..MAX_SEGMENTS {
-            dims = dims.u(0).u(0).u(0).u(first_chunk);
+            dims = dims.u(0).u(0).u(0).u(first_chunk).u(0).u(0).u(0).u(0);
         }
         g.call(&ADAMW, &[update, stats, grad, parameter, m, v], dims, workgroups(chunks), 0)?;
     }
@@ -132,13 +135,13 @@ fn reference(update: &Update, segments: &[Segment], x: &[Vec<f64>]) -> Vec<Vec<f
         let cohort = update.cohorts[segment.cohort];
         let lr = update.lr * cohort.lr_scale;
         let corrections = [update.beta1, update.beta2].map(|b| 1.0 - b.powf(cohort.t as f64));
-        let range = segment.first..segment.first + segment.n;
-        for i in range.filter(|_| stats[3] == 1.0 && !cohort.frozen) {
+        for at in (0..segment.n).filter(|_| stats[3] == 1.0 && !cohort.frozen) {
+            let (i, of_p) = (segment.state + at, segment.first + at);
             let g = grad[i] * stats[2];
             m[i] = update.beta1 * m[i] + (1.0 - update.beta1) * g;
             v[i] = update.beta2 * v[i] + (1.0 - update.beta2) * g * g;
-            p[i] *= if segment.decay { 1.0 - lr * update.weight_decay } else { 1.0 };
-            p[i] -= lr * (m[i] / corrections[0]) / ((v[i] / corrections[1]).sqrt() + update.eps);
+            p[of_p] *= if segment.decay { 1.0 - lr * update.weight_decay } else { 1.0 };
+            p[of_p] -= lr * (m[i] / corrections[0]) / ((v[i] / corrections[1]).sqrt() + update.eps);
         }
     }
     vec![p, m, v]
@@ -151,12 +154,19 @@ pub(super) fn cases() -> Vec<Case> {
         CohortStep { t: 9, lr_scale: 1.0, frozen: true },
     ];
     let update = Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, cohorts };
-    // Lengths of the segments, one after the other, of cohorts 0, 1, 2, 0, ...
-    let case = move |name: &str, lengths: &[usize], decay: &'static [bool], finite: f32| {
+    // Lengths of the segments, one after the other, of cohorts 0, 1, 2, 0, ...; before the first lie elements of the
+    // parameter that do not train.
+    let case_after = move |untrained: usize, name: &str, lengths: &[usize], decay: &'static [bool], finite: f32| {
         let mut segments: Vec<Segment> = Vec::new();
         let mut n = 0;
         for (i, &length) in lengths.iter().enumerate() {
-            segments.push(Segment { first: n, n: length, cohort: i % 3, decay: decay[i % decay.len()] });
+            segments.push(Segment {
+                first: untrained + n,
+                state: n,
+                n: length,
+                cohort: i % 3,
+                decay: decay[i % decay.len()],
+            });
             n += length;
         }
         let second = crate::rng::Rng::named(1, crate::rng::Stream::Test, name).normals(n, 0.3);
@@ -168,7 +178,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::floats("update", &[UPDATE_WORDS], update.words().unwrap_or_default()),
                 Input::floats("stats", &[STATS], vec![2.0, 3.0, 0.25, finite, 0.0, 0.0, 0.0, 0.0]),
                 Input::normal("grad", &[n], 1.0).without_gradient(),
-                Input::normal("p", &[n], 1.0).without_gradient(),
+                Input::normal("p", &[untrained + n], 1.0).without_gradient(),
                 Input::normal("m", &[n], 0.3).without_gradient(),
                 Input::floats("v", &[n], second.iter().map(|x| x * x).collect()),
             ],
@@ -182,6 +192,9 @@ pub(super) fn cases() -> Vec<Case> {
             ..Case::default()
         }
     };
+    let case = |name: &str, lengths: &[usize], decay: &'static [bool], finite: f32| {
+        case_after(0, name, lengths, decay, finite)
+    };
     let many: Vec<usize> = (0..300).map(|i| 1 + i * i % 37).collect();
     vec![
         case("1 decayed", &[1], &[true], 1.0),
@@ -189,6 +202,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("three cohorts, one frozen", &[257, 43, 121], &[true], 1.0),
         case("long and short, some decayed", &[1024, 2500, 1, 1025, 3], &[true, false], 1.0),
         case("more segments than a dispatch takes", &many, &[false, true], 1.0),
+        case_after(77, "the last rows of a parameter", &[1030, 40, 9, 300], &[true], 1.0),
         case("flag down: nothing written", &[300], &[true], 0.0),
     ]
 }

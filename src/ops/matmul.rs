@@ -44,12 +44,14 @@ pub struct Product {
     pub accumulate: bool,
     /// How many there are; their operands lie as [`Even`] says.
     pub count: usize,
+    /// Elements from row to row of A as stored, where that is not its width.
+    pub a_width: Option<usize>,
 }
 
 impl Product {
     /// One product that overwrites C.
     pub fn new(layout: Layout, size: [usize; 3]) -> Self {
-        Self { layout, size, accumulate: false, count: 1 }
+        Self { layout, size, accumulate: false, count: 1, a_width: None }
     }
 
     /// The same, added to C where `accumulate` says so.
@@ -62,6 +64,11 @@ impl Product {
         Self { count, ..self }
     }
 
+    /// The same, with an A that is so many neighbouring columns, as stored, of a matrix this wide.
+    pub fn of_columns(self, a_width: usize) -> Self {
+        Self { a_width: Some(a_width), ..self }
+    }
+
     /// Records the dispatches, without a backward. A whole tensor stands for all elements of it from the first.
     pub fn record(self, g: &mut Graph, a: impl Into<Even>, b: impl Into<Even>, c: impl Into<Even>) -> Result<()> {
         let ([m, n, k], [a, b, c]) = (self.size, [a.into(), b.into(), c.into()]);
@@ -69,7 +76,8 @@ impl Product {
             return Err(Error::usage("several products would write one matrix; this is a defect"));
         }
         // From row to row as stored, and from one term of the sum to the next.
-        let (a_stride, a_term) = if self.layout == Layout::TN { (m, m) } else { (k, 1) };
+        let a_stride = self.a_width.unwrap_or(if self.layout == Layout::TN { m } else { k });
+        let a_term = if self.layout == Layout::TN { a_stride } else { 1 };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
         let types = Types { a: g.dtype(a.whole), b: g.dtype(b.whole), c: g.dtype(c.whole) };
         let product = self.kind(g, types);
@@ -77,7 +85,6 @@ impl Product {
         if self.count > 1 && candidate.splits() > 1 {
             return (0..self.count).try_for_each(|i| self.batch(1).record(g, a.at(i), b.at(i), c.at(i)));
         }
-        g.note_product(product);
         let aligned = [a.offset, a_stride, a.stride].iter().all(|n| n.is_multiple_of(4));
 
         let [block_rows, block_columns] = candidate.block();
@@ -94,6 +101,7 @@ impl Product {
                 let dims = dims.u(c.offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
                 let dims = dims.u(self.count).u(a.stride).u(b.stride).u(c.stride);
                 g.call(kernel, &[a.whole, b.whole, c.whole], dims, workgroups(blocks), flops)?;
+                g.last_is(product);
                 g.last_moves(self.bytes(types, [a, b, c], terms, accumulate));
                 continue;
             }
@@ -101,6 +109,7 @@ impl Product {
             let kernel = candidates::kernel(candidate, self.layout, Types { c: Dtype::F32, ..types }, aligned);
             let dims = dims.u(0).u(a_stride).u(b_stride).flag(false).u(part).u(1).u(0).u(0).u(0);
             g.call(kernel, &[a.whole, b.whole, partial], dims, workgroups(blocks * parts), flops)?;
+            g.last_is(product);
             g.last_moves(self.bytes(types, [a, b, c], terms, false) + 4 * (m * n * (parts - 1)) as u64);
             let dims = Dims::new().u(m * n).u(parts).u(c.offset).flag(accumulate);
             g.call(&SUM_PARTS, &[partial, c.whole], dims, workgroups((m * n).div_ceil(64)), 0)?;

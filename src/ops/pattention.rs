@@ -149,10 +149,16 @@ fn batch<const M: usize>(
             g.call(forward, &[scores, weights, norms], dims.clone(), workgroups(M * rows), 0)?;
             g.call(backward, &[scores, stats, dscores], dims, workgroups(M * rows), 0)?;
         }
+        // Of the tokens that train, which are the last.
+        let from = |whole, first| Even { whole, offset: first, stride: rows * n };
+        let first = g.first_trained(tokens[0].values);
         let (dvalues, add) = g.even_grads(&tokens.map(|t| t.values))?;
-        products(Layout::TN, [n, c_out, rows]).adding(add).record(g, stacked(weights), dout, dvalues)?;
+        let of_values = products(Layout::TN, [n - first, c_out, rows]).of_columns(n).adding(add);
+        of_values.record(g, from(weights, first), dout, dvalues)?;
+        let first = g.first_trained(tokens[0].keys);
         let (dkeys, add) = g.even_grads(&tokens.map(|t| t.keys))?;
-        products(Layout::TN, [n, c_in, rows]).adding(add).record(g, stacked(dscores), x, dkeys)?;
+        let of_keys = products(Layout::TN, [n - first, c_in, rows]).of_columns(n).adding(add);
+        of_keys.record(g, from(dscores, first), x, dkeys)?;
         for i in 0..M {
             // A sum over the batch: one after the other.
             let (dx, add) = g.grad_target(x)?;

@@ -5,12 +5,13 @@
 //! row or by element (norms, activations, additions, AdamW), evaluations and growth itself are not. Every adapter is
 //! given the same count.
 
-use crate::config::{ModelConfig, RunConfig, TrainConfig};
+use crate::config::{RunConfig, TrainConfig};
 use crate::error::Result;
 use crate::gpu::choices::{Ability, Choices};
 use crate::gpu::kernel::Dtype;
 use crate::model::graphs::{self, BatchShape};
-use crate::train::trainer::{batch_shape, first_cohort, segments};
+use crate::train::cohorts::{self, Stage};
+use crate::train::trainer::batch_shape;
 
 /// What two runs may have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +47,18 @@ impl Axis {
     }
 }
 
-/// Floating-point operations of one optimizer step of `model`.
+/// Floating-point operations of one optimizer step.
 ///
 /// # Errors
 /// Shapes that cannot be recorded.
-pub fn flops_per_step(model: &ModelConfig, train: &TrainConfig) -> Result<u64> {
+pub fn flops_per_step(Stage { model, cohorts: rows }: &Stage, train: &TrainConfig) -> Result<u64> {
     let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
     // Half precision has the same products.
     let shape = BatchShape { precision: Dtype::F32, ..batch_shape(model, train)? };
-    let micro = graphs::training(model, &shape, &choices)?.flops();
-    let update = graphs::update(model, train, &segments(model, &[first_cohort(model)]), &choices)?.flops();
+    let trained = cohorts::trained(model, rows)?;
+    let micro = graphs::training(model, &trained, &shape, &choices)?.flops();
+    let segments = cohorts::segments(model, rows, &trained);
+    let update = graphs::update(model, train, &trained, &segments, &choices)?.flops();
     Ok(micro * shape.grad_accum as u64 + update)
 }
 
@@ -71,14 +74,14 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// The costs of a run with these `stages` ([`RunConfig::stages`]).
+    /// The costs of a run with these `stages`.
     ///
     /// # Errors
     /// As [`flops_per_step`].
-    pub fn new(config: &RunConfig, stages: &[ModelConfig], growth_steps: Vec<u64>) -> Result<Self> {
+    pub fn new(config: &RunConfig, stages: &[Stage], growth_steps: Vec<u64>) -> Result<Self> {
         let train = &config.train;
         let tokens = (train.grad_accum(&config.model)? * train.batch_size * config.model.seq_length) as u64;
-        let flops = stages.iter().map(|model| flops_per_step(model, train)).collect::<Result<_>>()?;
+        let flops = stages.iter().map(|stage| flops_per_step(stage, train)).collect::<Result<_>>()?;
         Ok(Self { tokens_per_step: tokens, growth_steps, flops_per_step: flops })
     }
 

@@ -8,8 +8,9 @@ use super::comparison::usual_points;
 use super::results::{Arm, Case, Findings, Measured, Run};
 use super::{file::slug, tables, words};
 use crate::checkpoint::GrowthRecord;
-use crate::config::{Arch, ModelConfig, RunConfig};
+use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
 use crate::error::{Error, Result};
+use crate::train::cohorts;
 use std::path::{Path, PathBuf};
 
 /// A run as it was asked for: `NAME=DIRECTORY` or a directory.
@@ -171,7 +172,12 @@ fn read(asked: &Asked) -> Result<Gathered> {
     }
     let records: Vec<&GrowthRecord> = measured.growths.iter().map(|growth| &growth.record).collect();
     let models = models(&config.model, &records);
-    let timeline = Timeline::new(&config, &models, records.iter().map(|record| record.at_step).collect())?;
+    let rules = records.iter().map(|record| serde_json::from_value(record.policy.clone()));
+    let rules: Vec<ResolvedGrowth> = rules.collect::<Result<_, _>>().map_err(|e| {
+        Error::input(format!("a growth in the metrics of {} has damaged rules: {e}", asked.dir.display()))
+    })?;
+    let stages = cohorts::staged(models.clone(), rules, models.first().map(cohorts::first).into_iter().collect());
+    let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;
     Ok(Gathered { asked: asked.clone(), config, models, timeline, measured })
 }
 

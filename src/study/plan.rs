@@ -9,6 +9,7 @@ use super::results::Case;
 use super::words;
 use crate::config::{GrowthConfig, RunConfig};
 use crate::error::{Error, Result};
+use crate::train::cohorts;
 use std::path::{Path, PathBuf};
 
 /// The most steps of a run that are looked for.
@@ -208,6 +209,9 @@ fn arm_costs(arm: &Arm) -> Result<Timeline> {
         model = growth.config.check(&model).map_err(|e| Error::usage(format!("growth {number}: {e}")))?;
         stages.push(model.clone());
     }
+    let rules = arm.growths.iter().map(|growth| growth.config.resolve());
+    let start = stages.first().map(cohorts::first);
+    let stages = cohorts::staged(stages, rules, start.into_iter().collect());
     Timeline::new(&arm.config, &stages, Vec::new())
 }
 

@@ -3,12 +3,13 @@
 //! An estimate for people. Compilation, checkpoints and growth are not in it.
 
 use super::plan::RunPlan;
-use crate::config::{ModelConfig, RunConfig};
+use crate::config::RunConfig;
 use crate::data::{Dataset, train_batch, validation_batches};
 use crate::error::Result;
 use crate::gpu::engine::Engine;
 use crate::model::init;
-use crate::train::trainer::{Trainer, first_cohort};
+use crate::train::cohorts::{self, Stage};
+use crate::train::trainer::Trainer;
 use std::time::{Duration, Instant};
 
 /// Longest timing of one model, after its first step.
@@ -26,19 +27,20 @@ struct Times {
 /// # Errors
 /// Device errors, also where a model does not fit.
 pub fn seconds(engine: &Engine, runs: &[RunPlan], data: &Dataset) -> Result<f64> {
-    let mut known: Vec<(ModelConfig, Times)> = Vec::new();
+    let mut known: Vec<(Stage, Times)> = Vec::new();
     let mut total = 0.0;
     for RunPlan { config, .. } in runs {
         let ends = config.growth.iter().map(|growth| growth.at_step).chain([config.train.max_steps]);
         let starts = std::iter::once(0).chain(config.growth.iter().map(|growth| growth.at_step));
-        for ((start, end), mut model) in starts.zip(ends).zip(config.stages()?) {
+        let stages = cohorts::stages(config, vec![cohorts::first(&config.model)])?;
+        for ((start, end), mut stage) in starts.zip(ends).zip(stages) {
             // Scales change no time.
-            (model.tau_qkv, model.tau_proj, model.tau_ffn) = (None, None, None);
-            let times = match known.iter().find(|(other, _)| *other == model) {
+            (stage.model.tau_qkv, stage.model.tau_proj, stage.model.tau_ffn) = (None, None, None);
+            let times = match known.iter().find(|(other, _)| *other == stage) {
                 Some((_, times)) => *times,
                 None => {
-                    let times = measure(engine, &model, config, data)?;
-                    known.push((model, times));
+                    let times = measure(engine, &stage, config, data)?;
+                    known.push((stage, times));
                     times
                 }
             };
@@ -51,11 +53,11 @@ pub fn seconds(engine: &Engine, runs: &[RunPlan], data: &Dataset) -> Result<f64>
     Ok(total)
 }
 
-fn measure(engine: &Engine, model: &ModelConfig, config: &RunConfig, data: &Dataset) -> Result<Times> {
+fn measure(engine: &Engine, stage: &Stage, config: &RunConfig, data: &Dataset) -> Result<Times> {
     let train = &config.train;
-    let mut model = model.clone();
+    let mut model = stage.model.clone();
     model.freeze_tau();
-    let trainer = Trainer::new(engine, &model, train, vec![first_cohort(&model)], 1)?;
+    let trainer = Trainer::new(engine, &model, train, stage.cohorts.clone(), 1)?;
     trainer.load_parameters(&init::initial(&model, train.seed))?;
     let batches = (0..trainer.grad_accum() as u64)
         .map(|index| train_batch(&data.train, train.seed, index, train.batch_size, model.seq_length))

@@ -151,7 +151,7 @@ fn a_dropped_submission_is_noticed_within_the_step() {
     let batch = crate::data::train_batch(&data.train, 1, 0, 2, model.seq_length).unwrap();
     for i in 0..count(10) {
         // A new trainer and a new mark: a dropped submission spoils what follows.
-        let cohorts = vec![super::trainer::first_cohort(&model)];
+        let cohorts = vec![super::cohorts::first(&model)];
         let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 1).unwrap();
         let step = || trainer.step(std::slice::from_ref(&batch), 0, 1e-3);
         step().unwrap();

@@ -3,7 +3,8 @@
 //! The batch of an update stays what it was. A smaller micro-batch costs no operations, but adds gradients in another
 //! order, so with other last bits; recomputation costs about a quarter more operations and no bit.
 
-use super::trainer::{RunPlans, first_cohort};
+use super::cohorts::Stage;
+use super::trainer::RunPlans;
 use crate::config::{ModelConfig, RunConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::gpu::choices::Choices;
@@ -14,34 +15,39 @@ use crate::graph::plan::Limits;
 pub enum Room<'a> {
     /// So many bytes of device memory.
     Bytes(u64),
-    /// What the device gives: whether it gives enough for a model and settings.
-    Device(&'a dyn Fn(&ModelConfig, &TrainConfig) -> Result<bool>),
+    /// What the device gives: whether it gives enough for a stage and settings.
+    Device(&'a dyn Fn(&Stage, &TrainConfig) -> Result<bool>),
 }
 
 impl Room<'_> {
-    fn fits(&self, model: &ModelConfig, train: &TrainConfig, bytes: u64) -> Result<bool> {
+    fn fits(&self, stage: &Stage, train: &TrainConfig, bytes: u64) -> Result<bool> {
         match self {
             Self::Bytes(most) => Ok(bytes <= *most),
-            Self::Device(gives) => gives(model, train),
+            Self::Device(gives) => gives(stage, train),
         }
     }
 }
 
-/// The settings of `config.train` with the largest micro-batch whose run fits into `room`, also after every growth;
+/// The settings of `config.train` with the largest micro-batch whose run fits into `room` in each of its `stages`;
 /// without recomputation where one fits.
 ///
 /// # Errors
 /// Even the smallest does not fit: what it needs.
-pub fn fit(config: &RunConfig, room: &Room, limits: &Limits, choices: &Choices) -> Result<TrainConfig> {
-    let stages = config.stages()?;
+pub fn fit(
+    config: &RunConfig,
+    stages: &[Stage],
+    room: &Room,
+    limits: &Limits,
+    choices: &Choices,
+) -> Result<TrainConfig> {
     let micro_batches_of_update = config.train.grad_accum(&config.model)?;
     let total_batch_tokens = micro_batches_of_update * config.train.batch_size * config.model.seq_length;
     let mut least = None;
     for recompute in [config.train.recompute, true] {
         for batch_size in micro_batches(&config.train, &config.model)? {
             let train = TrainConfig { batch_size, total_batch_tokens, recompute, ..config.train.clone() };
-            match largest(&stages, &train, limits, choices) {
-                Ok((model, bytes)) if room.fits(model, &train, bytes)? => return Ok(train),
+            match largest(stages, &train, limits, choices) {
+                Ok((stage, bytes)) if room.fits(stage, &train, bytes)? => return Ok(train),
                 Ok((_, bytes)) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
                 // A tensor of a large micro-batch may be over a limit of the device.
                 Err(Error::Device(_)) => {}
@@ -71,16 +77,16 @@ fn micro_batches(train: &TrainConfig, model: &ModelConfig) -> Result<Vec<usize>>
     Ok((1..=train.batch_size).rev().filter(|&size| update.is_multiple_of(size)).collect())
 }
 
-/// The model of the run that needs the most memory, and how much.
+/// The stage of the run that needs the most memory, and how much.
 fn largest<'a>(
-    stages: &'a [ModelConfig],
+    stages: &'a [Stage],
     train: &TrainConfig,
     limits: &Limits,
     choices: &Choices,
-) -> Result<(&'a ModelConfig, u64)> {
-    let of = |model: &'a ModelConfig| {
-        let plans = RunPlans::new(model, train, &[first_cohort(model)], 1, limits, choices)?;
-        Ok((model, plans.bytes()?.total()))
+) -> Result<(&'a Stage, u64)> {
+    let of = |stage: &'a Stage| {
+        let plans = RunPlans::new(&stage.model, train, &stage.cohorts, 1, limits, choices)?;
+        Ok((stage, plans.bytes()?.total()))
     };
     let all: Vec<_> = stages.iter().map(of).collect::<Result<_>>()?;
     let most = all.into_iter().max_by_key(|(_, bytes)| *bytes);
@@ -91,15 +97,16 @@ fn largest<'a>(
 mod tests {
     use super::*;
     use crate::gpu::choices::Ability;
+    use crate::train::cohorts;
 
     #[test]
     fn the_micro_batch_shrinks_first_and_the_update_stays() {
         let mut config = RunConfig::preset("bench-tiny").unwrap();
         config.model.vocab_size = 256;
         let (limits, choices) = (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT));
-        let need =
-            |train: &TrainConfig| largest(std::slice::from_ref(&config.model), train, &limits, &choices).unwrap().1;
-        let fitted = |most| fit(&config, &Room::Bytes(most), &limits, &choices);
+        let stages = cohorts::stages(&config, vec![cohorts::first(&config.model)]).unwrap();
+        let need = |train: &TrainConfig| largest(&stages, train, &limits, &choices).unwrap().1;
+        let fitted = |most| fit(&config, &stages, &Room::Bytes(most), &limits, &choices);
         assert_eq!((config.train.batch_size, config.model.seq_length), (8, 128));
 
         let all = need(&config.train);
@@ -114,10 +121,10 @@ mod tests {
         assert!(error.contains("--fit allows 1.0 MB"), "{error}");
 
         // A device that has room for half of it, and one that has none.
-        let half = |_: &ModelConfig, train: &TrainConfig| Ok(need(train) < all);
-        let fitted = fit(&config, &Room::Device(&half), &limits, &choices).unwrap();
+        let half = |_: &Stage, train: &TrainConfig| Ok(need(train) < all);
+        let fitted = fit(&config, &stages, &Room::Device(&half), &limits, &choices).unwrap();
         assert_eq!((fitted.batch_size, fitted.recompute), (4, false));
-        let error = fit(&config, &Room::Device(&|_, _| Ok(false)), &limits, &choices).unwrap_err().to_string();
+        let error = fit(&config, &stages, &Room::Device(&|_, _| Ok(false)), &limits, &choices).unwrap_err().to_string();
         assert!(error.contains("the device has not that much free"), "{error}");
     }
 }

@@ -1,8 +1,9 @@
 //! Growing a model that is being trained: what changes on the host, and how much it hurt.
 
+use super::cohorts;
 use super::trainer::Trainer;
 use crate::checkpoint::{Cohort, GrowthRecord};
-use crate::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, TrainRule};
+use crate::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
@@ -39,19 +40,7 @@ impl HostModel {
             (false, OptimizerRule::Reset) => grow::moments(&Tensors::new(), &model),
             (false, _) => grow::moments(moments, &model),
         };
-        let mut cohorts = self.cohorts.clone();
-        for cohort in &mut cohorts {
-            cohort.frozen |= rules.train == TrainRule::New;
-            if rules.optimizer == OptimizerRule::Reset {
-                cohort.born_step = step;
-            }
-        }
-        let born_step = match rules.optimizer {
-            OptimizerRule::CarryStep => cohorts.first().map_or(step, |c| c.born_step),
-            OptimizerRule::Carry | OptimizerRule::Reset => step,
-        };
-        let rows = grow::new_rows(&self.model, &model);
-        cohorts.push(Cohort { born_step, lr_scale: rules.lr_scale, frozen: false, rows });
+        let cohorts = cohorts::grown(&self.cohorts, [&self.model, &model], &rules, step);
         Ok(Self { params, moment1: keep(&self.moment1), moment2: keep(&self.moment2), cohorts, model })
     }
 }

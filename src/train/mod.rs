@@ -4,6 +4,7 @@
 //! run that stops and resumes is the same run, bit for bit. What a step does is [`trainer`]'s; what a
 //! growth does is [`growth`]'s; what is written is [`metrics`] and the checkpoint room's.
 
+pub mod cohorts;
 pub mod diagnose;
 pub mod directory;
 #[cfg(test)]

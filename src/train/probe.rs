@@ -16,7 +16,7 @@ pub fn logits(engine: &Engine, model: &ModelConfig, params: &Tensors, tokens: &[
     let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
     let (memory, programs) = Memory::allocate(engine, &[&plan])?;
     upload_rope(engine, &memory, model)?;
-    upload_parameters(engine, &memory, model, params, str::to_string)?;
+    upload_parameters(engine, &memory, model, params)?;
     engine.write(memory.named(&graphs::chunk_tokens(tokens.len()))?, tokens);
     for program in &programs {
         engine.run(program)?;

@@ -1,7 +1,8 @@
 //! Where a run starts and what is kept of it: between checkpoints and a model in training.
 
+use super::cohorts;
 use super::growth::HostModel;
-use super::trainer::{Trainer, first_cohort};
+use super::trainer::Trainer;
 use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, LossScale, LossStatistics, Meta};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{self, Dataset, Tokenizer};
@@ -35,7 +36,7 @@ impl Start {
         let mut model = config.clone();
         model.freeze_tau();
         let params = init::initial(&model, seed);
-        let cohorts = vec![first_cohort(&model)];
+        let cohorts = vec![cohorts::first(&model)];
         let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
         Self {
             host,
@@ -60,7 +61,7 @@ impl Start {
         let taken = checkpoint.meta.step.saturating_mul(config.train.grad_accum(&config.model)? as u64);
         let offset = checkpoint.meta.data.next_batch.saturating_sub(taken);
         let cohorts = match checkpoint.meta.cohorts.is_empty() {
-            true => vec![first_cohort(&config.model)],
+            true => vec![cohorts::first(&config.model)],
             false => checkpoint.meta.cohorts,
         };
         let host = HostModel {

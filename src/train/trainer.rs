@@ -3,7 +3,7 @@
 //! A [`Trainer`] knows how to take one step, evaluate, probe and generate. When to do so is the loop's
 //! business ([`super::run`]).
 
-use super::loss_scale;
+use super::{cohorts, loss_scale};
 use crate::array::HostTensor;
 use crate::checkpoint::{Cohort, LossScale};
 use crate::config::{ModelConfig, Precision, TrainConfig};
@@ -21,14 +21,16 @@ use crate::model::generate::{Generator, GeneratorPlans};
 use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
-use crate::ops::adamw::{CohortStep, Segment, Update};
+use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::cross_entropy::{STATS, fresh_stats};
 use crate::ops::matmul::{MAX_SUM, ProductKind};
 use crate::ops::rotary;
-use std::collections::BTreeMap;
 
 /// Most rows of full logits computed to measure a growth.
 const PROBE_ROWS: usize = 128;
+
+/// Names of a parameter's moments on the device.
+const MOMENT_NAMES: [fn(&str) -> String; 2] = [|name| moment_names(name).0, |name| moment_names(name).1];
 
 /// Every plan of a training run; known, with every byte, before anything is allocated.
 pub struct RunPlans {
@@ -74,10 +76,12 @@ impl RunPlans {
         let shape = batch_shape(model, train)?;
         check_rows(&shape, choices)?;
         check_precision(train, choices)?;
+        let trained = cohorts::trained(model, cohorts)?;
+        let segments = cohorts::segments(model, cohorts, &trained);
         let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);
         Ok(Self {
-            micro: plan(graphs::training(model, &shape, choices))?,
-            update: plan(graphs::update(model, train, &segments(model, cohorts), choices))?,
+            micro: plan(graphs::training(model, &trained, &shape, choices))?,
+            update: plan(graphs::update(model, train, &trained, &segments, choices))?,
             evaluation: plan(graphs::evaluation(model, &shape, choices))?,
             probe: plan(graphs::logits(model, 1, probe_rows(model), false, choices))?,
             generator: GeneratorPlans::new(model, prompt, limits, choices)?,
@@ -139,30 +143,6 @@ pub fn probe_rows(model: &ModelConfig) -> usize {
     model.seq_length.min(PROBE_ROWS)
 }
 
-/// The elements of each parameter by cohort.
-pub fn segments(model: &ModelConfig, cohorts: &[Cohort]) -> BTreeMap<String, Vec<Segment>> {
-    let mut segments: BTreeMap<String, Vec<Segment>> = BTreeMap::new();
-    for (name, shape) in model.param_shapes() {
-        let row: usize = shape.iter().skip(1).product();
-        let of_name = cohorts.iter().enumerate().filter_map(|(i, c)| Some((i, c.rows.get(&name)?)));
-        let list = of_name.map(|(cohort, &[first, end])| Segment {
-            first: first as usize * row,
-            n: (end - first) as usize * row,
-            cohort,
-            decay: ModelConfig::decays(&name),
-        });
-        segments.insert(name.clone(), list.collect());
-    }
-    segments
-}
-
-/// The cohort of a model that has not grown: all rows, counting from step 0.
-pub fn first_cohort(model: &ModelConfig) -> Cohort {
-    let rows = |(name, shape): (String, Vec<usize>)| (name, [0, shape.first().copied().unwrap_or(1) as u64]);
-    let rows = model.param_shapes().into_iter().map(rows).collect();
-    Cohort { born_step: 0, lr_scale: 1.0, frozen: false, rows }
-}
-
 /// What one optimizer step measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepStats {
@@ -188,6 +168,8 @@ pub struct Trainer<'e> {
     memory: Memory,
     programs: Programs,
     shape: BatchShape,
+    /// What trains: see [`cohorts::trained`].
+    trained: Vec<(String, Vec<usize>)>,
     /// Taken in turn: the numbers of one step are read while the next runs.
     staging: [Staging; 2],
 }
@@ -240,7 +222,8 @@ impl<'e> Trainer<'e> {
         let loss_scale = loss_scale::initial(train.precision == Precision::F16);
         let staging = || engine.staging(4 * STATS as u64);
         let (shape, staging) = (plans.shape, [staging()?, staging()?]);
-        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, shape, staging })
+        let trained = cohorts::trained(&model, &cohorts)?;
+        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, shape, trained, staging })
     }
 
     /// Device memory by class.
@@ -405,36 +388,59 @@ impl<'e> Trainer<'e> {
     /// # Errors
     /// A missing parameter or one of another shape is named.
     pub fn load_parameters(&self, params: &Tensors) -> Result<()> {
-        upload_parameters(self.engine, &self.memory, &self.model, params, str::to_string)
+        upload_parameters(self.engine, &self.memory, &self.model, params)
     }
 
-    /// Puts both moments on the device.
+    /// Puts both moments on the device, of the rows that train.
+    ///
+    /// # Errors
+    /// A missing one or one of another shape is named.
     pub fn load_moments(&self, first: &Tensors, second: &Tensors) -> Result<()> {
-        upload_parameters(self.engine, &self.memory, &self.model, first, |n| moment_names(n).0)?;
-        upload_parameters(self.engine, &self.memory, &self.model, second, |n| moment_names(n).1)
+        for (moments, device_name) in [first, second].into_iter().zip(MOMENT_NAMES) {
+            check_shapes(&self.model, moments)?;
+            for (name, shape) in &self.trained {
+                let Some(moment) = moments.get(name) else { continue };
+                let before = moment.data.len().saturating_sub(shape.iter().product());
+                let data = moment.data.get(before..).unwrap_or_default();
+                self.engine.write_all(self.memory.named(&device_name(name))?, data)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the parameters back.
     pub fn parameters(&self) -> Result<Tensors> {
-        self.download(str::to_string)
+        self.download(&self.model.param_shapes(), str::to_string)
     }
 
-    /// Reads both moments back.
+    /// Reads both moments back; those of rows that do not train are zero.
     pub fn moments(&self) -> Result<(Tensors, Tensors)> {
-        Ok((self.download(|n| moment_names(n).0)?, self.download(|n| moment_names(n).1)?))
+        let [first, second] = MOMENT_NAMES.map(|device_name| {
+            let trained = self.download(&self.trained, device_name)?;
+            let padded = |(name, shape): (String, Vec<usize>)| {
+                let mut data = vec![0.0; shape.iter().product()];
+                if let Some(known) = trained.get(&name) {
+                    let last = data.iter_mut().rev().zip(known.data.iter().rev());
+                    last.for_each(|(to, from)| *to = *from);
+                }
+                (name, HostTensor { shape, data })
+            };
+            Ok(self.model.param_shapes().into_iter().map(padded).collect())
+        });
+        Ok((first?, second?))
     }
 
-    /// Reads the gradients of the last step back, before clipping; for tests and diagnosis.
+    /// Reads the gradients of the last step back, before clipping, of the rows that train; for tests and diagnosis.
     pub fn gradients(&self) -> Result<Tensors> {
-        self.download(grad_name)
+        self.download(&self.trained, grad_name)
     }
 
-    fn download(&self, device_name: impl Fn(&str) -> String) -> Result<Tensors> {
-        let read = |(name, shape): (String, Vec<usize>)| {
-            let data = self.engine.read(self.memory.named(&device_name(&name))?)?;
-            Ok((name, HostTensor { shape, data }))
+    fn download(&self, tensors: &graphs::Shapes, device_name: impl Fn(&str) -> String) -> Result<Tensors> {
+        let read = |(name, shape): &(String, Vec<usize>)| {
+            let data = self.engine.read(self.memory.named(&device_name(name))?)?;
+            Ok((name.clone(), HostTensor { shape: shape.clone(), data }))
         };
-        self.model.param_shapes().into_iter().map(read).collect()
+        tensors.iter().map(read).collect()
     }
 }
 
@@ -447,17 +453,17 @@ pub fn upload_rope(engine: &Engine, memory: &Memory, model: &ModelConfig) -> Res
     Ok(())
 }
 
-/// Writes every parameter of `model` (or what belongs to it, under `device_name`) to the device.
+/// Writes every parameter of `model` to the device.
 ///
 /// # Errors
 /// A missing tensor or one of another shape is named.
-pub fn upload_parameters(
-    engine: &Engine,
-    memory: &Memory,
-    model: &ModelConfig,
-    tensors: &Tensors,
-    device_name: impl Fn(&str) -> String,
-) -> Result<()> {
+pub fn upload_parameters(engine: &Engine, memory: &Memory, model: &ModelConfig, tensors: &Tensors) -> Result<()> {
+    check_shapes(model, tensors)?;
+    tensors.iter().try_for_each(|(name, tensor)| engine.write_all(memory.named(name)?, &tensor.data))
+}
+
+/// Refuses tensors that are not one for each parameter of `model`, in its shape.
+fn check_shapes(model: &ModelConfig, tensors: &Tensors) -> Result<()> {
     for (name, shape) in model.param_shapes() {
         let tensor = tensors.get(&name).ok_or_else(|| {
             Error::input(format!("parameter \"{name}\" is missing: the checkpoint is of another model"))
@@ -469,7 +475,6 @@ pub fn upload_parameters(
                 tensor.shape
             )));
         }
-        engine.write_all(memory.named(&device_name(&name))?, &tensor.data)?;
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ use tokenformer::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule
 use tokenformer::data::Batch;
 use tokenformer::model::{graphs, grow};
 use tokenformer::ops::rotary;
-use tokenformer::train::trainer::{Trainer, first_cohort};
+use tokenformer::train::cohorts;
+use tokenformer::train::trainer::Trainer;
 
 type Tensors = BTreeMap<String, HostTensor>;
 
@@ -124,7 +125,7 @@ fn train_config(hyper: &Value, batch_size: usize) -> TrainConfig {
 }
 
 fn trainer(model: &ModelConfig, train: &TrainConfig, params: &Tensors) -> Trainer<'static> {
-    let trainer = Trainer::new(engine(), model, train, vec![first_cohort(model)], 1).unwrap();
+    let trainer = Trainer::new(engine(), model, train, vec![cohorts::first(model)], 1).unwrap();
     trainer.load_parameters(params).unwrap();
     trainer
 }

@@ -1,0 +1,138 @@
+//! Cohorts: rows of parameters by age, and which of them train.
+
+use crate::checkpoint::Cohort;
+use crate::config::{GrowthConfig, ModelConfig, OptimizerRule, ResolvedGrowth, RunConfig, TrainRule};
+use crate::error::{Error, Result};
+use crate::model::grow;
+use crate::ops::adamw::Segment;
+use std::collections::BTreeMap;
+
+/// A model of a run, between two growths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// Its shape.
+    pub model: ModelConfig,
+    /// Its rows by age.
+    pub cohorts: Vec<Cohort>,
+}
+
+/// The cohort of a model that has not grown: all rows, counting from step 0.
+pub fn first(model: &ModelConfig) -> Cohort {
+    let rows = |(name, shape): (String, Vec<usize>)| (name, [0, rows(&shape) as u64]);
+    let rows = model.param_shapes().into_iter().map(rows).collect();
+    Cohort { born_step: 0, lr_scale: 1.0, frozen: false, rows }
+}
+
+/// The cohorts after a growth at `step` from `before` to `after`.
+pub fn grown(cohorts: &[Cohort], [before, after]: [&ModelConfig; 2], rules: &ResolvedGrowth, step: u64) -> Vec<Cohort> {
+    let mut cohorts = cohorts.to_vec();
+    for cohort in &mut cohorts {
+        cohort.frozen |= rules.train == TrainRule::New;
+        if rules.optimizer == OptimizerRule::Reset {
+            cohort.born_step = step;
+        }
+    }
+    let born_step = match rules.optimizer {
+        OptimizerRule::CarryStep => cohorts.first().map_or(step, |c| c.born_step),
+        OptimizerRule::Carry | OptimizerRule::Reset => step,
+    };
+    let rows = grow::new_rows(before, after);
+    cohorts.push(Cohort { born_step, lr_scale: rules.lr_scale, frozen: false, rows });
+    cohorts
+}
+
+/// The models of a run with their cohorts, as far as they decide what trains: the first with those of `start`, each
+/// later one after the growth that made it.
+pub fn staged(
+    models: Vec<ModelConfig>,
+    growths: impl IntoIterator<Item = ResolvedGrowth>,
+    start: Vec<Cohort>,
+) -> Vec<Stage> {
+    let mut growths = growths.into_iter();
+    let mut stages: Vec<Stage> = Vec::with_capacity(models.len());
+    for model in models {
+        let growth = stages.last().and_then(|before| Some((before, growths.next()?)));
+        let cohorts = growth.map_or_else(
+            || start.clone(),
+            |(before, rules)| grown(&before.cohorts, [&before.model, &model], &rules, 0),
+        );
+        stages.push(Stage { model, cohorts });
+    }
+    stages
+}
+
+/// Every model of a run, whose first has the cohorts of `start`.
+///
+/// # Errors
+/// Those of [`RunConfig::stages`].
+pub fn stages(config: &RunConfig, start: Vec<Cohort>) -> Result<Vec<Stage>> {
+    Ok(staged(config.stages()?, config.growth.iter().map(GrowthConfig::resolve), start))
+}
+
+/// What trains: parameter name and the shape of its last rows that do. Rows before them have no gradient and no moments.
+///
+/// Only the tokens of a Pattention train in part, and those of query, key and value from the same row on; any other
+/// parameter with a row that trains is here with all its rows. AdamW leaves frozen rows alone wherever they are.
+///
+/// # Errors
+/// An input error where nothing trains.
+pub fn trained(model: &ModelConfig, cohorts: &[Cohort]) -> Result<Vec<(String, Vec<usize>)>> {
+    let shapes = model.param_shapes();
+    let mut first_rows: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, shape) in &shapes {
+        let of_name = cohorts.iter().filter(|cohort| !cohort.frozen).filter_map(|cohort| cohort.rows.get(name));
+        let first = of_name.filter(|[first, end]| first < end).map(|[first, _]| *first as usize).min();
+        let in_part = name.ends_with("_param_tokens");
+        let first = first.map_or(rows(shape), |first| if in_part { first } else { 0 });
+        let group = first_rows.entry(alike(name)).or_insert(first);
+        *group = first.min(*group);
+    }
+    let last_rows = |(name, mut shape): (String, Vec<usize>)| {
+        let first = first_rows.get(&alike(&name)).copied().unwrap_or(0);
+        let count = rows(&shape).saturating_sub(first);
+        if let Some(rows) = shape.first_mut() {
+            *rows = count;
+        }
+        (count > 0).then_some((name, shape))
+    };
+    let trained: Vec<_> = shapes.into_iter().filter_map(last_rows).collect();
+    if trained.is_empty() {
+        return Err(Error::input(
+            "nothing of the model trains, because every row of it is frozen: grow it, or train it from an earlier checkpoint",
+        ));
+    }
+    Ok(trained)
+}
+
+/// One name for the parameters that one dispatch makes the gradients of: query, key and value.
+fn alike(name: &str) -> String {
+    ["attention.query.", "attention.key."]
+        .into_iter()
+        .fold(name.to_owned(), |name, module| name.replace(module, "attention.value."))
+}
+
+/// The elements that are updated, of each of the parameters that train, by cohort.
+pub fn segments(
+    model: &ModelConfig,
+    cohorts: &[Cohort],
+    trained: &[(String, Vec<usize>)],
+) -> BTreeMap<String, Vec<Segment>> {
+    let shapes: BTreeMap<String, Vec<usize>> = model.param_shapes().into_iter().collect();
+    let of_parameter = |(name, part): &(String, Vec<usize>)| {
+        let row: usize = part.iter().skip(1).product();
+        let before = (shapes.get(name).map_or(0, |shape| rows(shape)) - rows(part)) as u64;
+        let of_name = cohorts.iter().enumerate().filter_map(|(i, c)| Some((i, c.rows.get(name)?)));
+        let segment = |(cohort, &[first, end]): (usize, &[u64; 2])| {
+            let first = first.max(before);
+            let elements = |rows: u64| rows as usize * row;
+            let (first, state, n) = (elements(first), elements(first - before), elements(end.saturating_sub(first)));
+            (n > 0).then_some(Segment { first, state, n, cohort, decay: ModelConfig::decays(name) })
+        };
+        (name.clone(), of_name.filter_map(segment).collect())
+    };
+    trained.iter().map(of_parameter).collect()
+}
+
+fn rows(shape: &[usize]) -> usize {
+    shape.first().copied().unwrap_or(1)
+}
