@@ -245,7 +245,15 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     line("steps", summary.steps.to_string());
     line("parameters", summary.parameters.to_string());
     line("train loss", format!("{:.4} nats/token", summary.loss));
-    line("val loss", format!("{:.4} nats/token", summary.val_loss));
+    match &summary.both {
+        Some([first, last]) => {
+            let change =
+                |before: f64, after: f64| format!("{before:.4} -> {after:.4} nats/token since step {}", first.step);
+            line("val loss", change(first.val_loss, last.val_loss));
+            line("old val loss", change(first.old_val_loss, last.old_val_loss));
+        }
+        None => line("val loss", format!("{:.4} nats/token", summary.val_loss)),
+    }
     if let Some(floor) = summary.entropy_floor {
         let above = 100.0 * (summary.val_loss / floor - 1.0);
         line("entropy floor", format!("{floor:.4} nats/token: val loss is {above:.1} % above it"));

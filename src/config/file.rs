@@ -171,6 +171,7 @@ fn complete() -> Result<Table, String> {
     let data = DataConfig {
         path: Some("train.txt".into()),
         val_path: Some("val.txt".into()),
+        old_path: Some("old.txt".into()),
         corpus_seed: Some(1),
         ..DataConfig::default()
     };

@@ -255,6 +255,8 @@ pub struct DataConfig {
     pub path: Option<PathBuf>,
     /// Validation data; absent splits `val_fraction` off the end of the training data.
     pub val_path: Option<PathBuf>,
+    /// What the model knew before: the loss on its validation part is reported beside. Split as the training data.
+    pub old_path: Option<PathBuf>,
     /// How text becomes tokens; a token shard already is tokens.
     pub tokenizer: TokenizerKind,
     /// Share of the data held back for validation.
@@ -270,6 +272,7 @@ impl Default for DataConfig {
         Self {
             path: None,
             val_path: None,
+            old_path: None,
             tokenizer: TokenizerKind::Char,
             val_fraction: 0.1,
             corpus_sentences: 20_000,
@@ -295,6 +298,11 @@ impl DataConfig {
         let share = self.val_fraction;
         // Also where it goes unused: a NaN would not survive the checkpoint's JSON.
         fraction("val_fraction", share)?;
+        require(self.old_path.is_none() || (share > 0.0 && share < 1.0), || {
+            format!(
+                "val_fraction is {share}, but must be above 0 and below 1 to validate on a part of old_path: use 0.1"
+            )
+        })?;
         require(self.val_path.is_some() || (share > 0.0 && share < 1.0), || {
             format!("val_fraction is {share}, but must be above 0 and below 1: use 0.1, or set val_path")
         })
@@ -356,6 +364,7 @@ mod tests {
             ..DataConfig::default()
         };
         assert!(split.validate().is_ok());
+        assert!(DataConfig { old_path: Some("c".into()), ..split.clone() }.validate().is_err());
         assert!(DataConfig { path: None, ..split }.validate().is_err());
     }
 }

@@ -130,6 +130,7 @@ pub fn builtin_with(tokenizer: Tokenizer, seed: u64, sentences: usize, val_fract
         train: TokenSource::from_text(train, &tokenizer)?,
         val: TokenSource::from_text(val, &tokenizer)?,
         vocab_size: tokenizer.vocab_size(),
+        old_val: None,
         tokenizer: Some(tokenizer),
         // One token is one byte in either tokenizer: the corpus is ASCII.
         entropy_floor: Some(grammar.entropy_per_byte()),

@@ -38,6 +38,8 @@ pub struct Dataset {
     pub train: TokenSource,
     /// Tokens to validate on.
     pub val: TokenSource,
+    /// Tokens of what the model knew before, to validate on as well.
+    pub old_val: Option<TokenSource>,
     /// How tokens become text; `None` for shards, whose tokenizer is not known.
     pub tokenizer: Option<Tokenizer>,
     /// Every token is below it.
@@ -55,12 +57,15 @@ impl Dataset {
     /// The split, its length, what is needed and what to change.
     pub fn check_length(&self, seq_length: usize) -> Result<()> {
         let needed = seq_length.saturating_add(1);
-        for (name, split, remedy) in
-            [("training", &self.train, "val_fraction smaller"), ("validation", &self.val, "val_fraction larger")]
-        {
-            let have = split.len();
+        let splits = [
+            ("training split", Some(&self.train), "val_fraction smaller"),
+            ("validation split", Some(&self.val), "val_fraction larger"),
+            ("validation split of old_path beside", self.old_val.as_ref(), "val_fraction larger"),
+        ];
+        for (name, split, remedy) in splits {
+            let have = split.map_or(needed, TokenSource::len);
             if have < needed {
-                let sentence = format!("the {name} split of the {} has {have} tokens", self.description);
+                let sentence = format!("the {name} of the {} has {have} tokens", self.description);
                 let limit = format!(", but seq_length {seq_length} needs at least {needed}");
                 return Err(Error::input(sentence + &limit + "; use more text, make seq_length smaller or " + remedy));
             }

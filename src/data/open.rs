@@ -99,7 +99,7 @@ fn dataset(
 ) -> Dataset {
     let second = val_path.map(|path| format!(" and {}", path.display())).unwrap_or_default();
     let description = format!("data in {}{second}", path.display());
-    Dataset { train, val, tokenizer, vocab_size, entropy_floor: None, description }
+    Dataset { train, val, old_val: None, tokenizer, vocab_size, entropy_floor: None, description }
 }
 
 fn encoded(path: &Path, text: &str, tokenizer: &Tokenizer) -> Result<TokenSource> {

@@ -7,12 +7,34 @@
 
 use crate::checkpoint::{Sink, Storage, replace};
 use crate::error::{Error, Result, tell};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Name of the metrics in a run's directory.
 pub const FILE: &str = "metrics.jsonl";
+
+/// Losses on the validation data and on those of what the model knew before, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct BothLosses {
+    /// Updates done.
+    pub step: u64,
+    /// On the data it trains on.
+    pub val_loss: f64,
+    /// On the old data.
+    pub old_val_loss: f64,
+}
+
+/// The first evaluation of the run in `dir` on old data as well, if there was one.
+///
+/// # Errors
+/// Metrics that cannot be read.
+pub fn first_of_both(dir: &Path) -> Result<Option<BothLosses>> {
+    let path = dir.join(FILE);
+    let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
+    Ok(String::from_utf8_lossy(&bytes).lines().find_map(|line| serde_json::from_str(line).ok()))
+}
 
 /// Appends to the metrics of one run.
 pub struct Metrics {

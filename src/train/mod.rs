@@ -23,13 +23,13 @@ pub mod trainer;
 
 use crate::checkpoint::{Files, GrowthRecord, Keep, LossStatistics, RunLock, Storage, Store};
 use crate::config::{BadSteps, RunConfig};
-use crate::data::{Batch, Dataset, train_batch, validation_batches};
+use crate::data::{Batch, Dataset, TokenSource, train_batch, validation_batches};
 use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
 use crate::model::sample::Sampling;
 use growth::Probe;
-use metrics::Metrics;
+use metrics::{BothLosses, Metrics};
 use progress::{Numbers, Progress};
 use serde_json::json;
 use state::Start;
@@ -53,6 +53,8 @@ pub struct Summary {
     pub loss: f64,
     /// Validation loss at the end, nats per token.
     pub val_loss: f64,
+    /// Where there are old validation data: the first evaluation of the run, and the last.
+    pub both: Option<[BothLosses; 2]>,
     /// Entropy of the data, where it is known, nats per token.
     pub entropy_floor: Option<f64>,
     /// Growths of the model so far.
@@ -121,6 +123,8 @@ struct Run<'a> {
     progress: Progress,
     prompt: Vec<u32>,
     validation: Vec<Batch>,
+    /// Of the data that the model knew before; empty where none are given.
+    old_validation: Vec<Batch>,
     lineage: Vec<GrowthRecord>,
     step: u64,
     numbers: Numbers,
@@ -148,7 +152,10 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let (train, model) = (&config.train, &start.host.model);
         data.check_length(model.seq_length)?;
-        let validation = validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, model.seq_length)?;
+        let batches =
+            |of: &TokenSource| validation_batches(of, train.eval_batches.max(1), train.batch_size, model.seq_length);
+        let validation = batches(&data.val)?;
+        let old_validation = data.old_val.as_ref().map_or_else(|| Ok(Vec::new()), batches)?;
         let prompt = state::sample_prompt(&train.sample_prompt, data)?;
         let mut trainer = Trainer::new(engine, model, train, start.host.cohorts.clone(), prompt.len())?;
         if let (Some(stored), true) = (start.loss_scale, trainer.is_mixed()) {
@@ -172,6 +179,7 @@ impl<'a> Run<'a> {
             progress: Progress::new(start.step, train.max_steps as u64, train.log_interval as u64, memory),
             prompt,
             validation,
+            old_validation,
             lineage: start.lineage,
             step: start.step,
             numbers: Numbers { step: start.step, ..Numbers::default() },
@@ -194,6 +202,7 @@ impl<'a> Run<'a> {
     fn go(&mut self, stop: &AtomicBool) -> Result<Outcome> {
         let (config, steps) = (self.config, self.config.train.max_steps as u64);
         self.metrics.write(&self.header())?;
+        self.evaluate_before_the_first_step()?;
         while self.step < steps {
             self.grow_if_due()?;
             self.evaluate_if_due()?;
@@ -284,12 +293,25 @@ impl<'a> Run<'a> {
         if is_due(self.step, self.config.train.eval_interval) { self.evaluate() } else { Ok(()) }
     }
 
+    /// Where both old and new data are validated on, so that it can be said what became of both.
+    fn evaluate_before_the_first_step(&mut self) -> Result<()> {
+        let (dir, interval) = (&self.config.out_dir, self.config.train.eval_interval);
+        let later = self.old_validation.is_empty() || is_due(self.step, interval);
+        if later || metrics::first_of_both(dir)?.is_some() { Ok(()) } else { self.evaluate() }
+    }
+
     fn evaluate(&mut self) -> Result<()> {
         self.catch_up()?;
         let val_loss = self.trainer()?.evaluate(&self.validation)?;
         self.numbers.val_loss = Some(val_loss);
         self.best_val_loss = Some(self.best_val_loss.map_or(val_loss, |best| best.min(val_loss)));
-        self.metrics.write(&json!({"kind": "eval", "step": self.step, "val_loss": val_loss}))
+        let mut line = json!({"kind": "eval", "step": self.step, "val_loss": val_loss});
+        if !self.old_validation.is_empty() {
+            let old_val_loss = self.trainer()?.evaluate(&self.old_validation)?;
+            self.numbers.old_val_loss = Some(old_val_loss);
+            line["old_val_loss"] = json!(old_val_loss);
+        }
+        self.metrics.write(&line)
     }
 
     /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
@@ -443,6 +465,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn both_losses(&self) -> Option<BothLosses> {
+        let (val_loss, old_val_loss) = self.numbers.val_loss.zip(self.numbers.old_val_loss)?;
+        Some(BothLosses { step: self.step, val_loss, old_val_loss })
+    }
+
     fn snapshot(&self) -> state::Snapshot {
         state::Snapshot {
             step: self.step,
@@ -455,6 +482,7 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> Result<Summary> {
         self.evaluate()?;
+        let first = metrics::first_of_both(&self.config.out_dir)?;
         self.sample()?;
         self.save()?;
         self.progress.finish();
@@ -463,6 +491,7 @@ impl<'a> Run<'a> {
             parameters: self.trainer()?.model.param_count(),
             loss: self.numbers.loss,
             val_loss: self.numbers.val_loss.unwrap_or(f64::NAN),
+            both: first.zip(self.both_losses()).map(<[BothLosses; 2]>::from),
             entropy_floor: self.data.entropy_floor,
             growths: self.lineage,
             sample: self.last_sample,

@@ -15,6 +15,8 @@ pub struct Numbers {
     pub loss: f64,
     /// Validation loss, once measured.
     pub val_loss: Option<f64>,
+    /// Validation loss on the data that the model knew before.
+    pub old_val_loss: Option<f64>,
     /// Learning rate of the last step.
     pub lr: f64,
     /// Gradient norm before clipping.
@@ -55,8 +57,9 @@ impl Progress {
     /// One step is done.
     pub fn step(&self, n: &Numbers) {
         let val = n.val_loss.map_or_else(|| "-".to_string(), |v| format!("{v:.4}"));
+        let old = n.old_val_loss.map_or_else(String::new, |v| format!(" old {v:.4}"));
         let text = format!(
-            "loss {:.4} val {val} lr {:.2e} norm {:.2} {:.0} tok/s {}",
+            "loss {:.4} val {val}{old} lr {:.2e} norm {:.2} {:.0} tok/s {}",
             n.loss, n.lr, n.grad_norm, n.tokens_per_s, self.memory
         );
         match &self.bar {

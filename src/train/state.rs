@@ -209,14 +209,22 @@ pub fn tokenizer(meta: &Meta) -> Result<Option<Tokenizer>> {
 pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> {
     let d = &config.data;
     let corpus_seed = d.corpus_seed.unwrap_or(config.train.seed);
-    match (&d.path, known) {
+    let mut dataset = match (&d.path, known) {
         (None, Some(tokenizer)) => data::builtin_with(tokenizer, corpus_seed, d.corpus_sentences, d.val_fraction),
         (None, None) => data::builtin(corpus_seed, d.corpus_sentences, d.tokenizer, d.val_fraction),
         (Some(path), Some(tokenizer)) => data::open_with(tokenizer, path, d.val_path.as_deref(), d.val_fraction),
         (Some(path), None) => {
             data::open(path, d.val_path.as_deref(), d.tokenizer, d.val_fraction, Some(config.model.vocab_size))
         }
+    }?;
+    if let Some(old) = &d.old_path {
+        let old = match dataset.tokenizer.clone() {
+            Some(tokenizer) => data::open_with(tokenizer, old, None, d.val_fraction),
+            None => data::open(old, None, d.tokenizer, d.val_fraction, Some(dataset.vocab_size)),
+        };
+        dataset.old_val = Some(old.map_err(|e| Error::input(format!("data.old_path: {e}")))?.val);
     }
+    Ok(dataset)
 }
 
 /// The data a configuration names, for a model that was trained with `tokenizer` (`None`: on token shards).

@@ -1,6 +1,7 @@
 //! Shared by the tests that use a GPU. A machine without an adapter fails them: it does not skip them.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tokenformer::error::Result;
 use tokenformer::gpu::adapter::AdapterRequest;
@@ -56,4 +57,14 @@ pub fn backward(g: &mut Graph, y: tokenformer::graph::Tensor) -> Result<()> {
     let upstream = g.tensor("upstream", &shape, Class::State);
     g.set_grad(y, upstream);
     g.backward()
+}
+
+/// The text of tinyshakespeare; `None`, with a message, where it is absent.
+pub fn tinyshakespeare() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tinyshakespeare.txt");
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return None;
+    }
+    Some(path)
 }
