@@ -32,6 +32,8 @@ enum Command {
     Train(commands::train::TrainArgs),
     /// Make the model of a checkpoint larger, in a new file.
     Grow(commands::grow::GrowArgs),
+    /// Make the model of a checkpoint smaller, in a new file, or say what that would cost.
+    Prune(commands::prune::PruneArgs),
     /// Generate text from a checkpoint.
     Generate(commands::generate::GenerateArgs),
     /// Loss, perplexity and bits per byte of a checkpoint.
@@ -71,6 +73,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => commands::train::run(&request, &args),
             Command::Grow(args) => commands::grow::run(&request, &args),
+            Command::Prune(args) => commands::prune::run(&request, &args),
             Command::Generate(args) => commands::generate::run(&request, &args),
             Command::Eval(args) => commands::eval::run(&request, &args),
             Command::Inspect(args) => commands::inspect::run(&args),

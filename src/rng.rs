@@ -22,6 +22,8 @@ pub enum Stream {
     Test = 6,
     /// Windows of the validation split.
     Validation = 7,
+    /// Parameter tokens that stay where they are picked at random.
+    Prune = 8,
 }
 
 /// A sequence of random numbers; clone it to replay it.

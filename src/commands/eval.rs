@@ -1,16 +1,12 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
-use crate::data::all_windows;
+use crate::data::{EvalBatch, all_windows};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::kernel::Dtype;
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
-use crate::model::graphs::{self, BatchShape};
 use crate::ops::cross_entropy::IGNORED;
 use crate::ops::matmul::tune;
+use crate::train::probe::LossProbe;
 use crate::train::state;
-use crate::train::trainer::{upload_parameters, upload_rope};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -66,37 +62,20 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     let engine = super::open_engine(request)?;
     // No timing for one use; what is known is used.
     tune::recall(&engine);
-    let shape = BatchShape {
-        batch: config.train.batch_size,
-        seq: model.seq_length,
-        grad_accum: 1,
-        chunk_rows: config.train.loss_chunk_rows,
-        recompute: false,
-        precision: Dtype::F32,
-    };
-    let graph = graphs::evaluation(model, &shape, &engine.choices())?;
-    let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
-    let (memory, programs) = Memory::allocate(&engine, &[&plan])?;
-    upload_rope(&engine, &memory, model)?;
-    upload_parameters(&engine, &memory, model, &start.host.params)?;
-    let stats = memory.named(graphs::EVAL_STATS)?;
+    let probe = LossProbe::new(&engine, model, &config.train)?;
+    probe.load(&start.host.params)?;
 
     let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);
-    for window in all_windows(source, shape.batch, shape.seq)? {
-        let window = window?;
-        let target = |(&t, &counted): (&u32, &bool)| if counted { t } else { IGNORED };
-        let targets: Vec<u32> = window.batch.targets.iter().zip(&window.counted).map(target).collect();
-        for &t in targets.iter().filter(|t| **t != IGNORED) {
+    for window in all_windows(source, config.train.batch_size, model.seq_length)? {
+        let EvalBatch { mut batch, counted } = window?;
+        for (target, _) in batch.targets.iter_mut().zip(counted).filter(|(_, counted)| !counted) {
+            *target = IGNORED;
+        }
+        for &t in batch.targets.iter().filter(|t| **t != IGNORED) {
             tokens += 1;
             bytes += data.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.bytes_of(t)) as u64;
         }
-        engine.write(memory.named(graphs::TOKENS)?, &window.batch.tokens);
-        engine.write(memory.named(graphs::TARGETS)?, &targets);
-        engine.write(stats, &[0.0_f32]);
-        for program in &programs {
-            engine.run(program)?;
-        }
-        nats += f64::from(engine.read(stats)?.first().copied().unwrap_or(f32::NAN)) * shape.rows() as f64;
+        nats += probe.loss(&batch)? * batch.tokens.len() as f64;
     }
     let loss = nats / tokens.max(1) as f64;
     let mut text = format!("data            {evaluated}\n");

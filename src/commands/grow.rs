@@ -7,13 +7,12 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::graph::plan::Limits;
 use crate::rng::{Rng, Stream};
 use crate::train::cohorts;
-use crate::train::directory::check_writable;
 use crate::train::growth::{Change, describe, max_change, record};
 use crate::train::probe::{logits, mean_loss};
 use crate::train::state;
 use crate::train::trainer::{RunPlans, probe_rows};
 use clap::{Args, ValueEnum};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `grow`.
 #[derive(Debug, Args)]
@@ -157,7 +156,7 @@ impl GrowArgs {
 /// # Errors
 /// A refused growth, an output that exists, device and file errors. The input is never written.
 pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
-    check_output(&args.output)?;
+    super::check_output("grow", &args.output)?;
     let super::Loaded { mut meta, start, mut config, tokenizer, .. } = super::load(&args.input)?;
     let growth = args.growth();
     let before = start.host;
@@ -183,7 +182,7 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
         loss_before: mean_loss(&logits_before, &tokens, before.model.vocab_size),
         loss_after: mean_loss(&logits_after, &tokens, after.model.vocab_size),
     };
-    let record = record(&growth, start.step, [&before.model, &after.model], change)?;
+    let record = record(&growth.resolve(), start.step, [&before.model, &after.model], change)?;
     let line = describe(&record);
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;
@@ -192,25 +191,6 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
     Checkpoint { meta, params, moment1, moment2 }.write(&args.output)?;
     super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))
-}
-
-/// The output is a new file, in a directory that exists and can be written.
-fn check_output(output: &Path) -> Result<()> {
-    let shown = output.display();
-    if output.exists() {
-        return Err(Error::usage(format!("{shown} exists and grow does not overwrite: choose another output")));
-    }
-    let folder = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        let folder = folder.display();
-        return Err(Error::input(format!(
-            "cannot write {shown}: {folder} is not a directory; create it or choose another output"
-        )));
-    }
-    check_writable(folder)
 }
 
 fn random_tokens(count: usize, vocab: usize) -> Vec<u32> {

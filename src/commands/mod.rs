@@ -9,6 +9,7 @@ pub mod grow;
 pub mod inspect;
 mod interrupt;
 pub mod plan;
+pub mod prune;
 pub mod selftest;
 pub mod settings;
 pub mod study;
@@ -22,6 +23,7 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::gpu::kernel::Dtype;
+use crate::train::directory::check_writable;
 use crate::train::state::{self, Start};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,25 @@ fn read(path: &Path) -> Result<(PathBuf, Checkpoint)> {
 
 fn no_checkpoint(dir: &Path) -> Error {
     Error::input(format!("{} holds no checkpoint; give a run directory or a .safetensors file", dir.display()))
+}
+
+/// The output of `verb` is a new file, in a directory that exists and can be written.
+fn check_output(verb: &str, output: &Path) -> Result<()> {
+    let shown = output.display();
+    if output.exists() {
+        return Err(Error::usage(format!("{shown} exists and {verb} does not overwrite: choose another output")));
+    }
+    let folder = match output.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return Err(Error::input(format!(
+            "cannot write {shown}: {folder} is not a directory; create it or choose another output"
+        )));
+    }
+    check_writable(folder)
 }
 
 /// Writes to stdout; a reader that has gone away (`| head`) ends the program quietly.

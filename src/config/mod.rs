@@ -17,6 +17,7 @@ mod growth_check;
 mod model;
 mod params;
 mod preset;
+mod prune;
 mod size;
 mod train;
 
@@ -24,6 +25,7 @@ pub(crate) use file::{check_keys, read_table};
 pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
 pub use model::{Arch, MAX_HEAD_WIDTH, ModelConfig, Module, NormActivation};
 pub use preset::PRESETS;
+pub use prune::{PruneScore, PruneTo};
 pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].

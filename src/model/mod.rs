@@ -2,12 +2,13 @@
 //!
 //! Read [`tokenformer`] first: it is the paper on one page. [`transformer`] is the baseline of the same
 //! shape. [`graphs`] records the computations a run needs (training, evaluation, the optimizer's update),
-//! [`grow`] makes a model larger, [`generate`] samples. Nothing here knows the GPU.
+//! [`grow`] makes a model larger, [`prune`] smaller, [`generate`] samples. Nothing here knows the GPU.
 
 pub mod generate;
 pub mod graphs;
 pub mod grow;
 pub mod init;
+pub mod prune;
 pub mod sample;
 pub mod tokenformer;
 pub mod transformer;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::model::grow;
 use crate::model::init::Tensors;
+use serde::Serialize;
 
 /// A model on the host: everything growth touches.
 #[derive(Debug, Clone)]
@@ -56,18 +57,18 @@ pub struct Change {
     pub loss_after: f64,
 }
 
-/// The record of a `growth` at `step` that made the model `after` of `before`.
+/// The record of a growth or pruning by `rules` at `step` that made the model `after` of `before`.
 ///
 /// # Errors
 /// Rules that JSON cannot hold: a defect.
 pub fn record(
-    growth: &GrowthConfig,
+    rules: &impl Serialize,
     step: u64,
     [before, after]: [&ModelConfig; 2],
     change: Change,
 ) -> Result<GrowthRecord> {
-    let policy = serde_json::to_value(growth.resolve())
-        .map_err(|e| Error::usage(format!("the growth policy cannot be recorded: {e}; this is a defect")))?;
+    let policy = serde_json::to_value(rules)
+        .map_err(|e| Error::usage(format!("the policy cannot be recorded: {e}; this is a defect")))?;
     let slots = |model: &ModelConfig| match model.arch {
         Arch::Tokenformer => [Module::Query, Module::Proj, Module::Mlp].map(|m| model.slots(m) as u64),
         Arch::Transformer => [0; 3],
@@ -135,30 +136,31 @@ pub fn grow_in_run<'e>(
     trainer.load_moments(&after.moment1, &after.moment2)?;
     let max_logit_change = max_change(&logits_before, &trainer.probe(probe.tokens)?);
     let change = Change { max_logit_change, loss_before, loss_after: trainer.evaluate(probe.batches)? };
-    let record = record(growth, step, [&before.model, &after.model], change)?;
+    let record = record(&growth.resolve(), step, [&before.model, &after.model], change)?;
     Ok((trainer, record))
 }
 
-/// One line about a growth, for people: what there is more of, and what changed.
+/// One line about a growth or pruning, for people: what there is more of or less, and what changed.
 pub fn describe(record: &GrowthRecord) -> String {
-    let mut grown = Vec::new();
+    let what = if record.params_after < record.params_before { "pruned" } else { "grown" };
+    let mut changed = Vec::new();
     if record.slots_before != record.slots_after {
         let [qkv, proj, ffn] = record.slots_before;
         let [qkv_after, proj_after, ffn_after] = record.slots_after;
-        grown.push(format!("slots qkv {qkv} -> {qkv_after}, proj {proj} -> {proj_after}, ffn {ffn} -> {ffn_after}"));
+        changed.push(format!("slots qkv {qkv} -> {qkv_after}, proj {proj} -> {proj_after}, ffn {ffn} -> {ffn_after}"));
     }
     for (what, before, after) in [
         ("layers", record.layers_before, record.layers_after),
         ("intermediate_size", record.intermediate_size_before, record.intermediate_size_after),
     ] {
         if before != after {
-            grown.push(format!("{what} {before} -> {after}"));
+            changed.push(format!("{what} {before} -> {after}"));
         }
     }
     format!(
-        "grown at step {}: {}; parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
+        "{what} at step {}: {}; parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
         record.at_step,
-        grown.join(", "),
+        changed.join(", "),
         record.params_before,
         record.params_after,
         record.max_logit_change,
@@ -176,7 +178,7 @@ mod tests {
     fn what_grew_is_said_and_nothing_else() {
         let change = Change { max_logit_change: 0.0, loss_before: 2.0, loss_after: 2.0 };
         let line = |before: &ModelConfig, growth: GrowthConfig| {
-            describe(&record(&growth, 7, [before, &growth.check(before).unwrap()], change).unwrap())
+            describe(&record(&growth.resolve(), 7, [before, &growth.check(before).unwrap()], change).unwrap())
         };
         let tokenformer = ModelConfig { vocab_size: 9, ..ModelConfig::default() };
         let transformer = ModelConfig { arch: Arch::Transformer, ..tokenformer.clone() };

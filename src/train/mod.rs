@@ -15,6 +15,7 @@ pub mod loss_scale;
 pub mod metrics;
 pub mod probe;
 pub mod progress;
+pub mod prune;
 pub mod recover;
 pub mod schedule;
 pub mod spike;

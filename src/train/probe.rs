@@ -1,9 +1,10 @@
-//! Logits of a model that is not in training: for `grow` on a file, and for comparing checkpoints.
+//! Logits and losses of a model that is not in training: for `grow` and `prune` on a file, and for `eval`.
 
-use super::trainer::{upload_parameters, upload_rope};
-use crate::config::ModelConfig;
+use super::trainer::{batch_shape, upload_parameters, upload_rope};
+use crate::config::{ModelConfig, TrainConfig};
+use crate::data::Batch;
 use crate::error::Result;
-use crate::gpu::engine::Engine;
+use crate::gpu::engine::{Engine, Program};
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::model::graphs;
@@ -22,6 +23,61 @@ pub fn logits(engine: &Engine, model: &ModelConfig, params: &Tensors, tokens: &[
         engine.run(program)?;
     }
     engine.read(memory.named(graphs::LOGITS)?)
+}
+
+/// A model ready to have its loss measured, with any parameters of its shape.
+pub struct LossProbe<'e> {
+    engine: &'e Engine,
+    model: ModelConfig,
+    memory: Memory,
+    programs: Vec<Program>,
+}
+
+impl<'e> LossProbe<'e> {
+    /// Plans and allocates for batches of the shape that `train` says, in f32.
+    ///
+    /// # Errors
+    /// A model that does not fit the device.
+    pub fn new(engine: &'e Engine, model: &ModelConfig, train: &TrainConfig) -> Result<Self> {
+        let graph = graphs::evaluation(model, &batch_shape(model, train)?, &engine.choices())?;
+        let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
+        let (memory, programs) = Memory::allocate(engine, &[&plan])?;
+        upload_rope(engine, &memory, model)?;
+        Ok(Self { engine, model: model.clone(), memory, programs })
+    }
+
+    /// Puts `params` on the device.
+    ///
+    /// # Errors
+    /// A missing parameter or one of another shape is named.
+    pub fn load(&self, params: &Tensors) -> Result<()> {
+        upload_parameters(self.engine, &self.memory, &self.model, params)
+    }
+
+    /// Loss of a batch over its number of tokens, nats; targets that are `IGNORED` add nothing.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn loss(&self, batch: &Batch) -> Result<f64> {
+        let stats = self.memory.named(graphs::EVAL_STATS)?;
+        self.engine.write(self.memory.named(graphs::TOKENS)?, &batch.tokens);
+        self.engine.write(self.memory.named(graphs::TARGETS)?, &batch.targets);
+        self.engine.write(stats, &[0.0_f32]);
+        for program in &self.programs {
+            self.engine.run(program)?;
+        }
+        Ok(f64::from(self.engine.read(stats)?.first().copied().unwrap_or(f32::NAN)))
+    }
+
+    /// Mean loss of `params` over `batches`, nats per token.
+    ///
+    /// # Errors
+    /// As [`Self::load`] and [`Self::loss`].
+    pub fn mean(&self, params: &Tensors, batches: &[Batch]) -> Result<f64> {
+        self.load(params)?;
+        let losses: Vec<f64> = batches.iter().map(|batch| self.loss(batch)).collect::<Result<_>>()?;
+        Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+    }
 }
 
 /// Mean cross-entropy of the next token, nats, from full logits of one sequence.

@@ -76,7 +76,7 @@ impl Part<'_> {
 }
 
 /// Values of a row.
-fn width(shape: &[usize]) -> usize {
+pub(super) fn width(shape: &[usize]) -> usize {
     shape.iter().skip(1).product::<usize>().max(1)
 }
 
