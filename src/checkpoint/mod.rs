@@ -8,6 +8,7 @@
 //! and treats the run's config and tokenizer as opaque JSON.
 
 mod checksum;
+mod digest;
 mod format;
 mod lock;
 mod official;
@@ -16,6 +17,7 @@ mod size;
 mod storage;
 mod store;
 
+pub use digest::FileDigest;
 pub use lock::RunLock;
 pub use official::{OfficialModel, official_name, read_official};
 pub use read::{TensorEntry, Verdict, list_tensors, read_meta, verify};
