@@ -2,12 +2,13 @@
 
 use super::trainer::Trainer;
 use crate::checkpoint::{Cohort, GrowthRecord};
-use crate::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, TrainRule};
+use crate::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, PlateauRule, TrainRule};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::model::grow;
 use crate::model::init::Tensors;
+use serde::Deserialize;
 
 /// A model on the host: everything growth touches.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ pub struct Change {
     pub loss_after: f64,
 }
 
-/// The record of a `growth` at `step` that made the model `after` of `before`.
+/// The record of a `growth` at `step` that made the model `after` of `before`, without the file of the model before.
 ///
 /// # Errors
 /// Rules that JSON cannot hold: a defect.
@@ -102,6 +103,7 @@ pub fn record(
         max_logit_change,
         loss_before,
         loss_after,
+        before: None,
     })
 }
 
@@ -150,7 +152,7 @@ pub fn grow_in_run<'e>(
     Ok((trainer, record))
 }
 
-/// One line about a growth, for people: what there is more of, and what changed.
+/// One line about a growth, for people: when and why, what there is more of, and what changed.
 pub fn describe(record: &GrowthRecord) -> String {
     let mut grown = Vec::new();
     if record.slots_before != record.slots_after {
@@ -166,8 +168,12 @@ pub fn describe(record: &GrowthRecord) -> String {
             grown.push(format!("{what} {before} -> {after}"));
         }
     }
+    let plateau = record.policy.get("plateau").and_then(|rule| PlateauRule::deserialize(rule).ok());
+    let why = plateau.map_or_else(String::new, |PlateauRule { patience, min_delta }| {
+        format!(" on a plateau of {patience} evaluations (min_delta {min_delta})")
+    });
     format!(
-        "grown at step {}: {}; parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
+        "grown at step {}{why}: {}; parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
         record.at_step,
         grown.join(", "),
         record.params_before,
@@ -181,7 +187,7 @@ pub fn describe(record: &GrowthRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::GrowthPolicy;
+    use crate::config::{GrowthPolicy, GrowthWhen};
 
     #[test]
     fn what_grew_is_said_and_nothing_else() {
@@ -195,11 +201,17 @@ mod tests {
         let deeper = GrowthConfig { num_layers: Some(8), policy: GrowthPolicy::Identity, ..GrowthConfig::default() };
         let wider =
             GrowthConfig { intermediate_size: Some(600), policy: GrowthPolicy::Net2net, ..GrowthConfig::default() };
+        let waiting = GrowthConfig { when: GrowthWhen::Plateau, ..tokens.clone() };
         for (model, growth, said) in [
             (&tokenformer, tokens, ": slots qkv 128 -> 128, proj 128 -> 128, ffn 512 -> 640; parameters"),
             (&tokenformer, deeper.clone(), "grown at step 7: layers 4 -> 8; parameters"),
             (&transformer, deeper, "grown at step 7: layers 4 -> 8; parameters"),
             (&transformer, wider, "grown at step 7: intermediate_size 512 -> 600; parameters"),
+            (
+                &tokenformer,
+                waiting,
+                "grown at step 7 on a plateau of 5 evaluations (min_delta 0.01): slots qkv 128 -> 128",
+            ),
         ] {
             let text = line(model, growth);
             assert!(text.contains(said), "{text}");
