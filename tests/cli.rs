@@ -4,6 +4,7 @@
 //! Every case runs the real binary in a fresh directory. A machine without an adapter fails these tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -274,7 +275,46 @@ fn bad_growths_are_refused() {
         ("TRAIN --set growth=[{at_step=1,ffn_slot_num=16}]", 1, &["growth to 16 ffn slots from 32", "more than 32"]),
         ("TRAIN --set growth=[{at_step=1,ffn_slot_num=32}]", 1, &["adds no parameter tokens", "ffn_slot_num above 32"]),
         ("TRAIN --set growth=[{at_step=2,ffn_slot_num=64}]", 1, &["at_step 2", "max_steps 2", "lower at_step"]),
-        ("TRAIN --set growth=[{at_step=0,ffn_slot_num=64}]", 1, &["at_step 0"]),
+        ("TRAIN --set growth=[{at_step=0,ffn_slot_num=64}]", 1, &["at_step 0", "when = \"plateau\""]),
+        (
+            "TRAIN --set growth=[{when=\"plateau\",ffn_slot_num=64}] --set train.eval_interval=0",
+            1,
+            &["growth 1 waits for a plateau", "train.eval_interval is 0", "set eval_interval, or use at_step"],
+        ),
+        (
+            "TRAIN --set growth=[{when=\"plateau\",patience=0,ffn_slot_num=64}]",
+            1,
+            &["patience is 0, but must be between 1 and", "change it"],
+        ),
+        (
+            "TRAIN --set growth=[{when=\"plateau\",patience=-1,ffn_slot_num=64}]",
+            1,
+            &["growth.patience is -1, but must be a whole number of at least 0"],
+        ),
+        (
+            "TRAIN --set growth=[{when=\"plateau\",min_delta=-0.1,ffn_slot_num=64}]",
+            1,
+            &["min_delta is -0.1, but must be a finite number of at least 0", "leave it out"],
+        ),
+        ("TRAIN --set growth=[{when=\"plateau\",min_delta=nan,ffn_slot_num=64}]", 1, &["min_delta is NaN"]),
+        ("TRAIN --set growth=[{when=\"plateau\",min_delta=inf,ffn_slot_num=64}]", 1, &["min_delta is inf"]),
+        (
+            "TRAIN --set growth=[{at_step=1,patience=3,ffn_slot_num=64}]",
+            1,
+            &["growth 1 has patience 3, but happens at a step", "leave patience out", "when = \"plateau\""],
+        ),
+        (
+            "TRAIN --set growth=[{at_step=1,min_delta=0.1,ffn_slot_num=64}]",
+            1,
+            &["growth 1 has min_delta 0.1, but happens at a step", "leave min_delta out"],
+        ),
+        (
+            "TRAIN --set growth=[{when=\"plateau\",at_step=2,ffn_slot_num=64}]",
+            1,
+            &["at_step 2", "max_steps 2", "lower at_step"],
+        ),
+        ("TRAIN --set growth=[{when=\"plateau\",ffn_slot_num=16}]", 1, &["growth to 16 ffn slots from 32"]),
+        ("TRAIN --set growth=[{when=\"flat\",ffn_slot_num=64}]", 1, &["unknown variant `flat`", "`plateau`"]),
         (
             "TRAIN --set growth=[{at_step=1,ffn_slot_num=64,init_values=\"zero\"}]",
             1,
@@ -495,6 +535,67 @@ fn odd_but_legal_runs_work() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("warning: ") && stderr(&output).contains("after step 1"), "{}", stderr(&output));
     assert!(fs::metadata(&newest).unwrap().len() > 1000);
+}
+
+#[test]
+fn a_growth_is_undone_from_the_file_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(inputs(), dir.path());
+    let sum = |path: &str| {
+        let bytes = fs::read(dir.path().join(path)).unwrap();
+        Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let tensors = |run: &str| {
+        let checkpoint = Checkpoint::read(&dir.path().join(run).join("checkpoints/step-00000004.safetensors")).unwrap();
+        (checkpoint.params, checkpoint.moment1, checkpoint.moment2)
+    };
+    let growth = "--set growth=[{at_step=2,ffn_slot_num=64}]";
+    succeed(dir.path(), "TRAIN --steps 4 --out never");
+    succeed(dir.path(), &format!("TRAIN --steps 4 --out grown --set train.keep_last=1 {growth}"));
+    let before = "grown/checkpoints/before-growth-00000002.safetensors";
+    let said = succeed(dir.path(), "inspect grown");
+    assert!(said.contains(&format!("before-growth-00000002.safetensors, sha256 {}\n", sum(before))), "{said}");
+
+    // In place of what came after it: not unasked.
+    let files = snapshot(&dir.path().join("grown"));
+    let output = run(dir.path(), &format!("train --resume {before} --set growth=[]"));
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("--out"), "{}", stderr(&output));
+    assert_eq!(snapshot(&dir.path().join("grown")), files);
+    succeed(dir.path(), &format!("train --resume {before} --out undone --set growth=[]"));
+    assert!(tensors("undone") == tensors("never"));
+    succeed(dir.path(), &format!("train --resume {before} --out again"));
+    assert!(tensors("again") == tensors("grown") && tensors("grown") != tensors("never"));
+
+    // A file that was grown names the one it came from.
+    succeed(dir.path(), "grow run wide.safetensors --ffn-slots 64");
+    let said = succeed(dir.path(), "inspect wide.safetensors");
+    let from = sum("run/checkpoints/step-00000002.safetensors");
+    assert!(said.contains(&format!("step-00000002.safetensors, sha256 {from}\n")), "{said}");
+    // A run that is replaced takes what was before its growths along.
+    succeed(dir.path(), "TRAIN --out grown --overwrite");
+    assert!(!dir.path().join(before).exists());
+}
+
+#[test]
+fn a_plateau_is_told_and_so_is_one_that_did_not_come() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(inputs(), dir.path());
+    let train = |rest: &str| {
+        let args = "TRAIN --steps 6 --set train.eval_interval=1 --set growth=[{when=\"plateau\",ffn_slot_num=64,";
+        let output = run(dir.path(), &format!("{args}{rest}"));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = train("patience=2,min_delta=9}] --out plateau");
+    assert!(said.contains("grown at step 2 on a plateau of 2 evaluations (min_delta 9): slots"), "{said}");
+    let said = train("at_step=1,patience=50}] --out patient");
+    let left = "growth 1 of 1 was not done: there was no plateau of 50 evaluations (min_delta 0.01) from step 1 on\n";
+    assert!(said.contains(left), "{said}");
+    // The memory of a run is planned for the model that it may grow to.
+    for command in ["plan --config tiny.toml --webgpu-limits", "TRAIN --dry-run"] {
+        let said = succeed(dir.path(), &format!("{command} --set growth=[{{when=\"plateau\",ffn_slot_num=64}}]"));
+        assert!(said.contains("after growth 1: ") || said.contains("when = \"plateau\""), "{said}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn the_default_run_comes_within_ten_percent_of_the_entropy_of_its_corpus() {
     let data = dataset(&config, None).unwrap();
     config.model.resolve_vocab(data.vocab_size).unwrap();
     config.validate().unwrap();
-    let start = Start::fresh(&config.model, config.train.seed);
+    let start = Start::fresh(&config);
     let summary = run(common::engine(), &config, &data, start, &AtomicBool::new(false)).unwrap();
 
     let floor = summary.entropy_floor.unwrap();

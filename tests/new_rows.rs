@@ -38,7 +38,8 @@ fn small() -> ModelConfig {
 /// `growth` of a new model, with only what is new in training; what is new has values of its own already.
 fn grown(model: &ModelConfig, growth: GrowthConfig) -> HostModel {
     let growth = GrowthConfig { train: Some(TrainRule::New), ..growth };
-    let host = Start::fresh(model, 3).host.grown(&growth, 5, 7).unwrap();
+    let config = RunConfig { model: model.clone(), ..RunConfig::default() };
+    let host = Start::fresh(&config).host.grown(&growth, 5, 7).unwrap();
     HostModel { params: init::initial(&host.model, 9), ..host }
 }
 
@@ -198,7 +199,7 @@ fn new_tokens_learn_new_text_and_the_old_is_forgotten_less() {
         train::run(engine(), config, &data, start, &AtomicBool::new(false)).unwrap()
     };
     config.model.resolve_vocab(256).unwrap();
-    go(&config, Start::fresh(&config.model, 1));
+    go(&config, Start::fresh(&config));
     let known = Store::new(&config.out_dir).latest().unwrap().found.unwrap().1;
     let known = Start::resumed(known).unwrap().0;
 

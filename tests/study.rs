@@ -258,6 +258,8 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     ("at = 0.5", "at = 1.5", &["arm \"grown\": growth.at is 1.5"]),
     ("at = 0.5", "at = 0.5\nat_step = 3", &["both at and at_step"]),
     ("at = 0.5\nffn", "ffn", &["neither at nor at_step"]),
+    ("at = 0.5\nffn", "when = 'plateau'\nffn", &["when = \"plateau\"", "must be known before it is trained"]),
+    ("at = 0.5\nffn", "at = 0.5\npatience = 3\nffn", &["arm \"grown\": growth 1 has patience 3", "leave patience out"]),
     (
         "at = 0.5\nffn_slot_num = 32",
         "at = 0.5\nffn_slot_num = 8",

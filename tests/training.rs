@@ -57,7 +57,7 @@ fn grow_at(at_step: usize, ffn: usize) -> GrowthConfig {
 }
 
 fn fresh(config: &RunConfig, data: &Dataset) -> Summary {
-    let start = Start::fresh(&config.model, config.train.seed);
+    let start = Start::fresh(&config);
     std::fs::create_dir_all(&config.out_dir).unwrap();
     train::run(engine(), config, data, start, &AtomicBool::new(false)).unwrap()
 }
@@ -226,7 +226,7 @@ fn an_interrupt_saves_after_the_step_and_says_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let (config, data) = tiny(dir.path(), 9);
     std::fs::create_dir_all(dir.path()).unwrap();
-    let start = Start::fresh(&config.model, config.train.seed);
+    let start = Start::fresh(&config);
     let error = train::run(engine(), &config, &data, start, &AtomicBool::new(true)).unwrap_err();
     assert!(matches!(&error, Error::Interrupted(text) if text.contains("--resume")), "{error}");
     assert_eq!(last_checkpoint(dir.path()).meta.step, 1);
@@ -238,7 +238,7 @@ fn an_interrupt_saves_after_the_step_and_says_how_to_go_on() {
 }
 
 fn trainer(config: &RunConfig) -> Trainer<'static> {
-    let model = Start::fresh(&config.model, 1).host.model;
+    let model = Start::fresh(&config).host.model;
     let trainer = Trainer::new(engine(), &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
     trainer
@@ -349,7 +349,7 @@ fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
     use std::time::Duration;
     use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
     let (config, data) = tiny(Path::new("unused"), 3);
-    let model = Start::fresh(&config.model, 1).host.model;
+    let model = Start::fresh(&config).host.model;
     let after = |piece: Duration, verified: bool| {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
         engine.set_piece(piece);
@@ -378,7 +378,7 @@ fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() 
     let before = engine.allocated();
     assert!(before <= 32);
     let (config, data) = tiny(Path::new("unused"), 5);
-    let model = Start::fresh(&config.model, 1).host.model;
+    let model = Start::fresh(&config).host.model;
     let choices = &engine.choices();
     let cohorts = vec![cohorts::first(&model)];
     let plans = RunPlans::new(&model, &config.train, &cohorts, 3, &Limits::of(&engine.gpu), choices).unwrap();
@@ -414,7 +414,7 @@ fn memory_is_what_the_allocator_reports() {
     let (mut config, data) = tiny(Path::new("unused"), 5);
     (config.model.hidden_size, config.model.ffn_slot_num, config.train.batch_size) = (256, 2048, 16);
     config.train.total_batch_tokens = 2 * 16 * config.model.seq_length;
-    let model = Start::fresh(&config.model, 1).host.model;
+    let model = Start::fresh(&config).host.model;
     let trainer = Trainer::new(&engine, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
     trainer.step(&batches(&config, &data, 0), 0, 1e-3).unwrap();
@@ -441,7 +441,7 @@ fn a_step_with_numbers_that_are_not_finite_writes_nothing() {
 fn a_run_that_diverges_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let (config, data) = tiny(dir.path(), 20);
-    let mut start = Start::fresh(&config.model, 1);
+    let mut start = Start::fresh(&config);
     start.host.params.get_mut("norm.bias").unwrap().data[0] = f32::NAN;
     let error = train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap_err();
     let said = error.to_string();

@@ -8,6 +8,7 @@
 //! and treats the run's config and tokenizer as opaque JSON.
 
 mod checksum;
+mod digest;
 mod format;
 mod lock;
 mod official;
@@ -16,6 +17,7 @@ mod size;
 mod storage;
 mod store;
 
+pub use digest::FileDigest;
 pub use lock::RunLock;
 pub use official::{OfficialModel, official_name, read_official};
 pub use read::{TensorEntry, Verdict, list_tensors, read_meta, verify};
@@ -78,6 +80,9 @@ pub struct Meta {
     /// What is usual of the training loss.
     #[serde(default)]
     pub losses: LossStatistics,
+    /// How far the validation loss is on a plateau that a growth waits for.
+    #[serde(default)]
+    pub plateau: Plateau,
     /// The lowest validation loss so far, in nats per token.
     #[serde(with = "optional_number", default)]
     pub best_val_loss: Option<f64>,
@@ -105,6 +110,17 @@ pub struct LossStatistics {
     /// Its square.
     #[serde(with = "number")]
     pub variance: f64,
+}
+
+/// What a growth on a plateau of the validation loss goes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plateau {
+    /// The loss that an improvement is measured from, in nats per token: the lowest since the last growth. `None` before
+    /// the first evaluation.
+    #[serde(with = "optional_number", default)]
+    pub best: Option<f64>,
+    /// Evaluations in a row without an improvement.
+    pub evaluations: u64,
 }
 
 /// A position in the training data.
@@ -167,6 +183,9 @@ pub struct GrowthRecord {
     /// Loss on the probe batch after, in nats per token.
     #[serde(with = "number")]
     pub loss_after: f64,
+    /// The checkpoint of the model before; `None` in a record from when none was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<FileDigest>,
 }
 
 impl Meta {
@@ -311,6 +330,7 @@ mod tests {
             max_logit_change: 5e-324,
             loss_before: f64::NEG_INFINITY,
             loss_after: f64::INFINITY,
+            before: Some(FileDigest { name: "before-growth-00000007.safetensors".into(), sha256: "0f".repeat(32) }),
         };
         let rows = BTreeMap::from([("layers.0.mlp.key_param_tokens".to_owned(), [3, 5])]);
         let meta = Meta {
@@ -326,6 +346,7 @@ mod tests {
             adapter: "llvmpipe".into(),
             loss_scale: Some(LossScale { scale: 1024.0, good_steps: 3 }),
             losses: LossStatistics { count: 9, mean: 0.1 + 0.2, variance: 1.0 / 3.0 },
+            plateau: Plateau { best: Some(f64::INFINITY), evaluations: u64::MAX },
             kernels: BTreeMap::from([("NN 8x8x8".to_owned(), "lanes8-8x8-u1".to_owned())]),
             best_val_loss: Some(2.0_f64.sqrt()),
             created_by: "tokenformer 0.1.0".into(),
@@ -344,13 +365,16 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_layers_is_read() {
-        let mut record = sample(1).meta.lineage.remove(0);
-        let mut json = serde_json::to_value(&record).unwrap();
-        let fields = json.as_object_mut().unwrap();
-        fields.retain(|key, _| !key.starts_with("layers") && !key.starts_with("intermediate"));
+    fn what_older_files_do_not_say_is_left_open() {
+        let mut meta = sample(1).meta;
+        let mut json = serde_json::to_value(&meta).unwrap();
+        json.as_object_mut().unwrap().remove("plateau");
+        let fields = json["lineage"][0].as_object_mut().unwrap();
+        fields.retain(|key, _| !key.starts_with("layers") && !key.starts_with("intermediate") && key != "before");
+        let record = &mut meta.lineage[0];
         (record.layers_before, record.layers_after, record.intermediate_size_after) = (0, 0, 0);
-        assert_eq!(serde_json::from_value::<GrowthRecord>(json).unwrap(), record);
+        (record.before, meta.plateau) = (None, Plateau::default());
+        assert_eq!(serde_json::from_value::<Meta>(json).unwrap(), meta);
     }
 
     #[test]

@@ -9,18 +9,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Checkpoint;
+use super::format::Encoded;
 use super::storage::{Files, Storage, commit, create_dirs, is_unfinished};
+use super::{Checkpoint, FileDigest};
 use crate::error::{Error, Result};
 
 /// Directory of the checkpoints inside a run directory.
 const FOLDER: &str = "checkpoints";
 /// How the name of a checkpoint file starts; its step follows.
 const PREFIX: &str = "step-";
+/// How the name of a checkpoint from before a growth starts; its step follows.
+const BEFORE_GROWTH: &str = "before-growth-";
 /// How the name of a checkpoint file ends.
 const SUFFIX: &str = ".safetensors";
 
-/// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on.
+/// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on, and those from before its growths,
+/// `before-growth-00000100.safetensors`, which are never the newest and stay until the run is replaced.
 #[derive(Debug, Clone)]
 pub struct Store {
     storage: Arc<dyn Storage>,
@@ -71,9 +75,29 @@ impl Store {
     /// An input error if the checkpoint cannot be written whole (the sentence says how many bytes it needs; earlier
     /// ones are as they were), or if an old one cannot be removed (the new one is saved then).
     pub fn save(&self, checkpoint: &Checkpoint, keep: Keep) -> Result<PathBuf> {
-        let folder = self.dir.join(FOLDER);
         let step = checkpoint.meta.step;
-        let path = folder.join(format!("{PREFIX}{step:08}{SUFFIX}"));
+        let path = self.place(PREFIX, step)?;
+        checkpoint.write_to(&*self.storage, &path)?;
+        let pruned = self.prune(step, keep);
+        pruned.map_err(|error| Error::input(format!("the checkpoint of step {step} is saved, but {error}")))?;
+        Ok(path)
+    }
+
+    /// Saves a checkpoint of the model as it is before a growth, in place of an older one of the same step. No other save
+    /// removes it.
+    ///
+    /// # Errors
+    /// An input error if the checkpoint cannot be written whole, as [`Store::save`].
+    pub fn save_before_growth(&self, checkpoint: &Checkpoint) -> Result<FileDigest> {
+        let path = self.place(BEFORE_GROWTH, checkpoint.meta.step)?;
+        let encoded = checkpoint.encode()?;
+        encoded.commit(&*self.storage, &path)?;
+        FileDigest::of(&path, |out| encoded.write_to(out))
+    }
+
+    /// The path of a checkpoint, in a directory that exists and is free of what killed writers left.
+    fn place(&self, prefix: &str, step: u64) -> Result<PathBuf> {
+        let folder = self.dir.join(FOLDER);
         match self.storage.list(&folder) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 create_dirs(&*self.storage, &folder).map_err(|cause| Error::io("create", &folder, &cause))?;
@@ -84,10 +108,7 @@ impl Store {
                 files.iter().filter(|path| is_unfinished(path)).try_for_each(|path| self.remove(path))?;
             }
         }
-        checkpoint.write_to(&*self.storage, &path)?;
-        let pruned = self.prune(step, keep);
-        pruned.map_err(|error| Error::input(format!("the checkpoint of step {step} is saved, but {error}")))?;
-        Ok(path)
+        Ok(folder.join(format!("{prefix}{step:08}{SUFFIX}")))
     }
 
     /// Removes every checkpoint, durably: the run that they are of is to be replaced.
@@ -95,8 +116,9 @@ impl Store {
     /// # Errors
     /// An input error naming what cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        let known = self.list()?;
+        let mut known = self.under(BEFORE_GROWTH)?;
         // The newest last: if this is cut short, what is left is the end of the old run.
+        known.extend(self.list()?);
         known.iter().try_for_each(|(_, path)| self.remove(path))?;
         if known.is_empty() {
             return Ok(());
@@ -111,7 +133,13 @@ impl Store {
     /// # Errors
     /// An input error if the directory exists and cannot be read.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let mut found: Vec<_> = self.files()?.into_iter().filter_map(|path| Some((step_of(&path)?, path))).collect();
+        self.under(PREFIX)
+    }
+
+    /// Every file whose name is `prefix` and a step, by its step.
+    fn under(&self, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
+        let step = |path: PathBuf| Some((step_of(&path, prefix)?, path));
+        let mut found: Vec<_> = self.files()?.into_iter().filter_map(step).collect();
         found.sort();
         Ok(found)
     }
@@ -187,21 +215,27 @@ impl Checkpoint {
 
     /// As [`Checkpoint::write`], to any storage.
     fn write_to(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
-        let encoded = self.encode()?;
-        let done = commit(storage, path, &|out| encoded.write_to(out), &|source| encoded.check_written(source));
+        self.encode()?.commit(storage, path)
+    }
+}
+
+impl Encoded<'_> {
+    /// As [`Checkpoint::write`], to any storage.
+    fn commit(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
+        let done = commit(storage, path, &|out| self.write_to(out), &|source| self.check_written(source));
         done.map_err(|cause| {
             Error::input(format!(
                 "{}; the checkpoint needs {} bytes, earlier ones are intact: free some space or choose another directory",
                 Error::io("write", path, &cause),
-                encoded.len()
+                self.len()
             ))
         })
     }
 }
 
-/// The step in a checkpoint's file name, if it is one that [`Store::save`] would give.
-fn step_of(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+/// The step in a checkpoint's file name, if it is one that a [`Store`] would give after `prefix`.
+fn step_of(path: &Path, prefix: &str) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(prefix)?.strip_suffix(SUFFIX)?;
     let step = digits.parse().ok()?;
     (format!("{step:08}") == digits).then_some(step)
 }
@@ -264,6 +298,27 @@ mod tests {
         assert_eq!(steps, [300, 600, 700]);
         store.clear().unwrap();
         assert!(store.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_before_a_growth_stays_until_the_run_is_replaced_and_is_never_the_newest() {
+        let (_dir, store) = store_with(&[100]);
+        let digest = store.save_before_growth(&sample(150)).unwrap();
+        let path = store.dir.join(FOLDER).join(&digest.name);
+        assert_eq!(digest.name, "before-growth-00000150.safetensors");
+        assert_eq!(FileDigest::read(&path).unwrap(), digest);
+        assert_eq!(Checkpoint::read(&path).unwrap(), sample(150));
+        assert_eq!(store.latest().unwrap().found.unwrap().1, sample(100));
+        // Once more: the same bytes in its place.
+        assert_eq!(store.save_before_growth(&sample(150)).unwrap(), digest);
+        store.save(&sample(200), Keep { last: 1, every: 0 }).unwrap();
+        assert_eq!(names(&store), ["before-growth-00000150.safetensors", "step-00000200.safetensors"]);
+        store.clear().unwrap();
+        assert_eq!(names(&store), [""; 0]);
+        // Also where the run was killed before its first checkpoint.
+        store.save_before_growth(&sample(150)).unwrap();
+        store.clear().unwrap();
+        assert_eq!(names(&store), [""; 0]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, FileDigest, Plateau};
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
@@ -146,7 +146,7 @@ impl GrowArgs {
                 Train::All => TrainRule::All,
                 Train::New => TrainRule::New,
             }),
-            at_step: 0,
+            ..GrowthConfig::default()
         }
     }
 }
@@ -157,7 +157,7 @@ impl GrowArgs {
 /// A refused growth, an output that exists, device and file errors. The input is never written.
 pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     super::check_output("grow", &args.output)?;
-    let super::Loaded { mut meta, start, mut config, tokenizer, .. } = super::load(&args.input)?;
+    let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
     let growth = args.growth();
     let before = start.host;
     let grown = growth.check(&before.model)?;
@@ -182,11 +182,13 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
         loss_before: mean_loss(&logits_before, &tokens, before.model.vocab_size),
         loss_after: mean_loss(&logits_after, &tokens, after.model.vocab_size),
     };
-    let record = record(&growth.resolve(), start.step, [&before.model, &after.model], change)?;
+    let mut record = record(&growth.resolve(), start.step, [&before.model, &after.model], change)?;
+    record.before = Some(FileDigest::read(&path)?);
     let line = describe(&record);
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
+    meta.plateau = Plateau::default();
     meta.lineage.push(record);
     let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
     Checkpoint { meta, params, moment1, moment2 }.write(&args.output)?;

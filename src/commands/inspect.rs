@@ -1,6 +1,6 @@
 //! `tokenformer inspect`: what is in a checkpoint, and whether it is whole. Needs no GPU.
 
-use crate::checkpoint::{Store, Verdict, list_tensors, read_meta, verify};
+use crate::checkpoint::{FileDigest, Store, Verdict, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
 use crate::error::{Result, tell};
 use crate::train::growth::describe;
@@ -46,6 +46,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));
     for record in &meta.lineage {
         line("growth", describe(record));
+        if let Some(FileDigest { name, sha256 }) = &record.before {
+            line("  before it", format!("{name}, sha256 {sha256}"));
+        }
     }
     text.push_str(&format!("\n{}", config.to_toml()?));
     if args.tensors {

@@ -97,7 +97,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
     let another = || Engine::new(Gpu::open(request)?);
     tune::tune(&engine, &another, &products, args.tune, &stored.unwrap_or_default())?;
-    let fresh = || Start::fresh(&config.model, config.train.seed);
+    let fresh = || Start::fresh(&config);
     let start = start.unwrap_or_else(fresh);
     announce(&config, &data, &start);
     let piece = if args.polite { POLITE_PIECE } else { PIECE };
@@ -130,7 +130,7 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
 }
 
 fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
-    let super::Loaded { path, meta, start, config: stored, tokenizer } = super::load(given)?;
+    let super::Loaded { path, meta, mut start, config: stored, tokenizer } = super::load(given)?;
     let mut config = args.settings.over(stored.clone())?;
     same_model(&stored, &config)?;
     if args.settings.out().is_none() && config.out_dir == stored.out_dir {
@@ -138,6 +138,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     }
     config.validate()?;
     still_ahead(&config, &path, &start)?;
+    start.growths_left = config.growth.len();
     let data = state::dataset_of_trained(&config, tokenizer)?;
     check_together(&config, &data)?;
     let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
@@ -213,7 +214,9 @@ fn still_ahead(config: &RunConfig, path: &Path, start: &Start) -> Result<()> {
     }
     // One that is due now may be behind as well: the checkpoint may have been grown as a file.
     let behind = |at: u64| at < step || start.lineage.iter().any(|grown| at == step && grown.at_step == step);
-    match config.growth.iter().find(|growth| behind(growth.at_step as u64)) {
+    // After one on a plateau they wait for that, whatever their step.
+    let mut at_steps = config.growth.iter().take_while(|growth| growth.plateau().is_none());
+    match at_steps.find(|growth| behind(growth.at_step as u64)) {
         Some(growth) => Err(Error::usage(format!(
             "a growth has at_step {}, which {path} has behind it (step {step}, {} growths done): raise at_step or drop the \
              growth (growth = [])",

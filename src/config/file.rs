@@ -12,8 +12,8 @@ use std::sync::LazyLock;
 use toml::{Table, Value};
 
 use super::{
-    DataConfig, GrowthConfig, GrowthPolicy, InitKeys, InitValues, ModelConfig, OptimizerRule, RunConfig, TauRule,
-    TrainRule, size,
+    DataConfig, GrowthConfig, GrowthPolicy, GrowthWhen, InitKeys, InitValues, ModelConfig, OptimizerRule, RunConfig,
+    TauRule, TrainRule, size,
 };
 use crate::error::{Error, Result};
 
@@ -152,7 +152,10 @@ fn template() -> Result<&'static Table, String> {
 
 fn complete() -> Result<Table, String> {
     let growth = GrowthConfig {
+        when: GrowthWhen::Plateau,
         at_step: 1,
+        patience: Some(1),
+        min_delta: Some(0.01),
         qkv_slot_num: Some(1),
         proj_slot_num: Some(1),
         ffn_slot_num: Some(1),

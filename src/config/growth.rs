@@ -3,6 +3,7 @@
 //! A growth is only described here. Whether a model can grow so is in `growth_check`; the model room makes the
 //! new parameters, the training loop puts them in place.
 
+use super::{GrowthWhen, PlateauRule};
 use serde::{Deserialize, Serialize};
 
 /// How a model grows: what gets larger, and where the new parameters come from. A rule given on its own overrides
@@ -109,8 +110,14 @@ pub enum TrainRule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GrowthConfig {
-    /// Updates done before the model grows.
+    /// What makes the model grow.
+    pub when: GrowthWhen,
+    /// Updates done before it grows; on a plateau, the fewest.
     pub at_step: usize,
+    /// Of the plateau: evaluations in a row without an improvement.
+    pub patience: Option<usize>,
+    /// Of the plateau: how much lower an improvement is, in nats per token.
+    pub min_delta: Option<f64>,
     /// New `qkv_slot_num`; absent keeps it. Likewise the two below.
     pub qkv_slot_num: Option<usize>,
     /// New `proj_slot_num`.
@@ -140,7 +147,10 @@ pub struct GrowthConfig {
 impl Default for GrowthConfig {
     fn default() -> Self {
         Self {
+            when: GrowthWhen::Step,
             at_step: 0,
+            patience: None,
+            min_delta: None,
             qkv_slot_num: None,
             proj_slot_num: None,
             ffn_slot_num: None,
@@ -177,6 +187,9 @@ pub struct ResolvedGrowth {
     pub lr_scale: f64,
     /// What trains afterwards.
     pub train: TrainRule,
+    /// The plateau that made it grow; absent where that was a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<PlateauRule>,
 }
 
 impl GrowthConfig {
@@ -199,6 +212,7 @@ impl GrowthConfig {
             optimizer: self.optimizer.unwrap_or(optimizer),
             lr_scale: self.lr_scale.unwrap_or(1.0),
             train: self.train.unwrap_or(TrainRule::All),
+            plateau: self.plateau(),
         }
     }
 }
@@ -219,6 +233,7 @@ mod tests {
             optimizer: OptimizerRule::Reset,
             lr_scale: 1.0,
             train: TrainRule::All,
+            plateau: None,
         };
         assert_eq!(official.resolve(), expected);
         let preserving = GrowthConfig::default().resolve();
@@ -236,6 +251,9 @@ mod tests {
             words(GrowthPolicy::Net2net),
             r#"{"policy":"net2net","optimizer":"carry","lr_scale":1.0,"train":"all"}"#
         );
+        let plateau = GrowthConfig { when: GrowthWhen::Plateau, patience: Some(3), ..GrowthConfig::default() };
+        let said = serde_json::to_string(&plateau.resolve()).unwrap();
+        assert!(said.ends_with(r#","plateau":{"patience":3,"min_delta":0.01}}"#), "{said}");
         assert!(words(GrowthPolicy::Preserving).contains(r#""init_keys":"zero","init_values":"random","tau":"keep""#));
     }
 }

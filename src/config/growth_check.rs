@@ -47,7 +47,7 @@ fn word(choice: impl Serialize) -> String {
 }
 
 impl GrowthConfig {
-    /// The model that `before` becomes, every scale a stored number. Does not look at `at_step`.
+    /// The model that `before` becomes, every scale a stored number. Does not look at when it grows.
     ///
     /// # Errors
     /// A usage error when the policy does not fit the architecture, when nothing would grow, or something would shrink

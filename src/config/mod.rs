@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 mod file;
 mod growth;
 mod growth_check;
+mod growth_when;
 mod model;
 mod params;
 mod preset;
@@ -23,6 +24,7 @@ mod train;
 
 pub(crate) use file::{check_keys, read_table};
 pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
+pub use growth_when::{GrowthWhen, PlateauRule};
 pub use model::{Arch, MAX_HEAD_WIDTH, ModelConfig, Module, NormActivation};
 pub use preset::PRESETS;
 pub use prune::{PruneScore, PruneTo};
@@ -40,7 +42,7 @@ pub struct RunConfig {
     pub train: TrainConfig,
     /// What it is trained on.
     pub data: DataConfig,
-    /// Growths during the run, in order of `at_step`.
+    /// Growths during the run, in the order in which they are done: each waits for those before it.
     pub growth: Vec<GrowthConfig>,
 }
 
@@ -76,33 +78,17 @@ impl RunConfig {
     /// The model of each stage of the run: as it starts, then after each growth.
     ///
     /// # Errors
-    /// A usage error when growths are out of order, past the end of the run, or refused by
-    /// [`GrowthConfig::check`].
+    /// A usage error when growths are out of order, past the end of the run, wait for a plateau that is never looked for,
+    /// or are refused by [`GrowthConfig::check`].
     pub fn stages(&self) -> Result<Vec<ModelConfig>> {
         let mut stages = vec![self.model.clone()];
         let mut model = self.model.clone();
-        let mut previous = 0;
-        for (index, growth) in self.growth.iter().enumerate() {
-            let (number, at) = (index + 1, growth.at_step);
-            require(at > previous, || match index {
-                0 => "growth 1 has at_step 0, but a model cannot grow before its first step: set the slot \
-                      numbers in [model], or a later at_step"
-                    .to_owned(),
-                _ => format!(
-                    "growth {number} has at_step {at}, which is not after growth {index} at step {previous}: \
-                     list growths by ascending at_step"
-                ),
-            })?;
-            require(at < self.train.max_steps, || {
-                format!(
-                    "growth {number} has at_step {at}, but the run ends at max_steps {}: lower at_step, raise \
-                     max_steps, or drop the growth (growth = [])",
-                    self.train.max_steps
-                )
-            })?;
+        let mut previous = None;
+        for (number, growth) in (1..).zip(&self.growth) {
+            growth.check_when(number, previous, &self.train)?;
             model = growth.check(&model)?;
             stages.push(model.clone());
-            previous = at;
+            previous = growth.plateau().map_or(Some((number, growth.at_step)), |_| previous);
         }
         Ok(stages)
     }
@@ -189,5 +175,11 @@ mod tests {
         assert!(refusal(&growing(&[(20, 640), (20, 768)])).contains("not after growth 1 at step 20"));
         let end = RunConfig::default().train.max_steps;
         assert!(refusal(&growing(&[(end, 640)])).contains("max_steps"));
+        // One on a plateau in between has no part in the order of steps, but in that of sizes.
+        let mut mixed = growing(&[(20, 640), (0, 768), (30, 896)]);
+        mixed.growth[1].when = GrowthWhen::Plateau;
+        assert_eq!(mixed.stages().unwrap().len(), 4);
+        mixed.growth[2].at_step = 20;
+        assert!(refusal(&mixed).contains("growth 3 has at_step 20, which is not after growth 1 at step 20"));
     }
 }

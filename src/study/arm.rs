@@ -141,6 +141,12 @@ fn growths(value: Value, base: &RunConfig) -> Result<Vec<Growth>, String> {
     let mut whens = Vec::new();
     for entry in &mut entries {
         let Value::Table(table) = entry else { continue };
+        if let Some(when) = table.get("when").filter(|when| when.as_str() != Some("step")) {
+            return Err(format!(
+                "a growth has when = {when}, but what an arm costs must be known before it is trained: leave when out and give \
+                 at or at_step"
+            ));
+        }
         let share = table.remove("at");
         whens.push(match (share, table.get("at_step")) {
             (Some(_), Some(_)) => return Err("a growth has both at and at_step: give one of them".to_owned()),

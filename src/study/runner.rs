@@ -217,7 +217,7 @@ impl Runner<'_> {
     fn train(&self, config: &RunConfig, state: State, device: &mut Device) -> Result<State> {
         let dir = &config.out_dir;
         let mut lock = RunLock::take(dir)?;
-        let fresh = || Ok(Start::fresh(&config.model, config.train.seed));
+        let fresh = || Ok(Start::fresh(config));
         let go_on = "the same command, or on another adapter with another --out".to_owned();
         let job = Job { config, data: self.data, origin: &fresh, stop: self.stop, go_on };
         if state == State::New {

@@ -3,8 +3,8 @@
 use super::recover::{Device, Job, MAX_LOSSES, MAX_ROLLBACKS};
 use super::state::{self, Start};
 use super::trainer::Trainer;
-use crate::checkpoint::{RunLock, Store};
-use crate::config::{BadSteps, RunConfig};
+use crate::checkpoint::{Checkpoint, RunLock, Store};
+use crate::config::{BadSteps, GrowthConfig, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
@@ -87,16 +87,28 @@ fn config(dir: &Path, steps: usize) -> RunConfig {
 
 /// Trains with the planned faults; what the run ended in, and the bytes of its last checkpoint.
 fn train(config: &mut RunConfig, planned: &[(u64, Fault)]) -> (Result<()>, Vec<u8>) {
-    PLANNED.set(planned.to_vec());
-    let data: Dataset = state::dataset(config, None).unwrap();
+    resolve(config);
+    let ended = train_from(config, Start::fresh(config), planned);
+    let last = Store::new(&config.out_dir).list().unwrap().pop();
+    (ended, last.map_or(Vec::new(), |(_, path)| std::fs::read(path).unwrap()))
+}
+
+fn resolve(config: &mut RunConfig) -> Dataset {
+    let data = state::dataset(config, None).unwrap();
     config.model.resolve_vocab(data.vocab_size).unwrap();
-    let origin = || Ok(Start::fresh(&config.model, config.train.seed));
+    data
+}
+
+/// Goes on from `start` over the planned faults.
+fn train_from(config: &RunConfig, start: Start, planned: &[(u64, Fault)]) -> Result<()> {
+    PLANNED.set(planned.to_vec());
+    let data = state::dataset(config, None).unwrap();
+    // The file that a run starts from may have other growths to come than were then asked for.
+    let origin = || Ok(Start { growths_left: 99, ..start.clone() });
     let go_on = super::recover::resuming(config);
     let job = Job { config, data: &data, origin: &origin, stop: &AtomicBool::new(false), go_on };
     let mut lock = RunLock::take(&config.out_dir).unwrap();
-    let ended = job.run(&mut Device::new(open().unwrap(), &open), origin().unwrap(), &mut lock).map(drop);
-    let last = Store::new(&config.out_dir).list().unwrap().pop();
-    (ended, last.map_or(Vec::new(), |(_, path)| std::fs::read(path).unwrap()))
+    job.run(&mut Device::new(open().unwrap(), &open), start.clone(), &mut lock).map(drop)
 }
 
 /// The training lines of a run, without times.
@@ -109,6 +121,37 @@ fn curve(dir: &Path) -> Vec<String> {
 /// How many of each fault: as many as the environment says, for the full form, or `few`.
 fn count(few: usize) -> usize {
     std::env::var("TOKENFORMER_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+}
+
+#[test]
+fn growths_are_done_once_and_as_last_told_where_the_gpu_is_lost() {
+    let growth = |at_step, ffn| GrowthConfig { at_step, ffn_slot_num: Some(ffn), ..GrowthConfig::default() };
+    let settings = |dir: &Path, growths: &[GrowthConfig]| {
+        let mut config = RunConfig { growth: growths.to_vec(), ..config(dir, 14) };
+        resolve(&mut config);
+        config
+    };
+    let last = |config: &RunConfig| Store::new(&config.out_dir).latest().unwrap().found.unwrap().1;
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let plain = settings(dirs[0].path(), &[growth(6, 24), growth(10, 28)]);
+    train_from(&plain, Start::fresh(&plain), &[]).unwrap();
+    // Back to before the first growth, to between the two, and to after both.
+    let lossy = settings(dirs[1].path(), &plain.growth);
+    let losses = [(7, Fault::Lose), (11, Fault::Lose), (13, Fault::Lose)];
+    train_from(&lossy, Start::fresh(&lossy), &losses).unwrap();
+    let (wanted, found) = (last(&plain), last(&lossy));
+    assert_eq!(found.meta.lineage.iter().map(|record| record.at_step).collect::<Vec<_>>(), [6, 10]);
+    assert!((found.params, found.moment1, found.moment2) == (wanted.params, wanted.moment1, wanted.moment2));
+    // From a file whose own settings have two growths to come.
+    let file = dirs[0].path().join("checkpoints/before-growth-00000006.safetensors");
+    for (dir, growths) in dirs[2..].iter().zip([vec![], vec![growth(9, 28)]]) {
+        let (start, stored) = Start::resumed(Checkpoint::read(&file).unwrap()).unwrap();
+        assert_eq!((start.growths_left, stored.growth.len()), (2, 2));
+        let config = RunConfig { growth: growths, out_dir: dir.path().to_path_buf(), ..stored };
+        let start = Start { growths_left: config.growth.len(), ..start };
+        train_from(&config, start, &[(7, Fault::Lose), (11, Fault::Lose)]).unwrap();
+        assert_eq!(last(&config).meta.lineage.len(), config.growth.len());
+    }
 }
 
 #[test]
@@ -193,7 +236,7 @@ fn numbers_that_are_not_finite_are_never_stored() {
         };
         let (ended, _) = train(&mut config, &[(step, fault)]);
         for (_, path) in Store::new(dir.path()).list().unwrap() {
-            let stored = crate::checkpoint::Checkpoint::read(&path).unwrap();
+            let stored = Checkpoint::read(&path).unwrap();
             let finite = stored.params.values().all(|tensor| tensor.data.iter().all(|x| x.is_finite()));
             assert!(finite, "{name}[{at}] = {value} before step {step} was stored in {}", path.display());
         }
@@ -215,7 +258,7 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((&line["from_step"], &line["to_step"], &line["skipped_batches"]), (&7.into(), &4.into(), &4.into()));
     let (_, path) = Store::new(dir.path()).list().unwrap().pop().unwrap();
-    let stored = crate::checkpoint::Checkpoint::read(&path).unwrap();
+    let stored = Checkpoint::read(&path).unwrap();
     assert_eq!(stored.meta.data.next_batch, 12 + 4, "a resumed run steps over them as well");
     assert_eq!(Start::resumed(stored).unwrap().0.data_offset, 4);
 

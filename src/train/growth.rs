@@ -3,13 +3,13 @@
 use super::cohorts;
 use super::trainer::Trainer;
 use crate::checkpoint::{Cohort, GrowthRecord};
-use crate::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule};
+use crate::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, PlateauRule};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::model::grow;
 use crate::model::init::Tensors;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A model on the host: everything growth touches.
 #[derive(Debug, Clone)]
@@ -57,7 +57,8 @@ pub struct Change {
     pub loss_after: f64,
 }
 
-/// The record of a growth or pruning by `rules` at `step` that made the model `after` of `before`.
+/// The record of a growth or pruning by `rules` at `step` that made the model `after` of `before`, without the file of the
+/// model before.
 ///
 /// # Errors
 /// Rules that JSON cannot hold: a defect.
@@ -92,6 +93,7 @@ pub fn record(
         max_logit_change,
         loss_before,
         loss_after,
+        before: None,
     })
 }
 
@@ -140,7 +142,7 @@ pub fn grow_in_run<'e>(
     Ok((trainer, record))
 }
 
-/// One line about a growth or pruning, for people: what there is more of or less, and what changed.
+/// One line about a growth or pruning, for people: when and why, what there is more of or less, and what changed.
 pub fn describe(record: &GrowthRecord) -> String {
     let what = if record.params_after < record.params_before { "pruned" } else { "grown" };
     let mut changed = Vec::new();
@@ -157,8 +159,12 @@ pub fn describe(record: &GrowthRecord) -> String {
             changed.push(format!("{what} {before} -> {after}"));
         }
     }
+    let plateau = record.policy.get("plateau").and_then(|rule| PlateauRule::deserialize(rule).ok());
+    let why = plateau.map_or_else(String::new, |PlateauRule { patience, min_delta }| {
+        format!(" on a plateau of {patience} evaluations (min_delta {min_delta})")
+    });
     format!(
-        "{what} at step {}: {}; parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
+        "{what} at step {}{why}: {}; parameters {} -> {}; max |logit change| {:.1e}; val loss {:.4} -> {:.4}",
         record.at_step,
         changed.join(", "),
         record.params_before,
@@ -172,7 +178,7 @@ pub fn describe(record: &GrowthRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::GrowthPolicy;
+    use crate::config::{GrowthPolicy, GrowthWhen};
 
     #[test]
     fn what_grew_is_said_and_nothing_else() {
@@ -186,11 +192,17 @@ mod tests {
         let deeper = GrowthConfig { num_layers: Some(8), policy: GrowthPolicy::Identity, ..GrowthConfig::default() };
         let wider =
             GrowthConfig { intermediate_size: Some(600), policy: GrowthPolicy::Net2net, ..GrowthConfig::default() };
+        let waiting = GrowthConfig { when: GrowthWhen::Plateau, ..tokens.clone() };
         for (model, growth, said) in [
             (&tokenformer, tokens, ": slots qkv 128 -> 128, proj 128 -> 128, ffn 512 -> 640; parameters"),
             (&tokenformer, deeper.clone(), "grown at step 7: layers 4 -> 8; parameters"),
             (&transformer, deeper, "grown at step 7: layers 4 -> 8; parameters"),
             (&transformer, wider, "grown at step 7: intermediate_size 512 -> 600; parameters"),
+            (
+                &tokenformer,
+                waiting,
+                "grown at step 7 on a plateau of 5 evaluations (min_delta 0.01): slots qkv 128 -> 128",
+            ),
         ] {
             let text = line(model, growth);
             assert!(text.contains(said), "{text}");

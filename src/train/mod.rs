@@ -2,7 +2,7 @@
 //!
 //! Everything a step needs is a pure function of the configuration, the seed and the step number, so a
 //! run that stops and resumes is the same run, bit for bit. What a step does is [`trainer`]'s; what a
-//! growth does is [`growth`]'s; what is written is [`metrics`] and the checkpoint room's.
+//! growth does is [`growth`]'s and when one is due `growing`'s; what is written is [`metrics`] and the checkpoint room's.
 
 pub mod cohorts;
 pub mod diagnose;
@@ -10,9 +10,11 @@ pub mod directory;
 #[cfg(test)]
 mod faults;
 pub mod fit;
+mod growing;
 pub mod growth;
 pub mod loss_scale;
 pub mod metrics;
+pub mod plateau;
 pub mod probe;
 pub mod progress;
 pub mod prune;
@@ -22,23 +24,22 @@ pub mod spike;
 pub mod state;
 pub mod trainer;
 
-use crate::checkpoint::{Files, GrowthRecord, Keep, LossStatistics, RunLock, Storage, Store};
+use crate::checkpoint::{Checkpoint, Files, GrowthRecord, Keep, LossStatistics, Plateau, RunLock, Storage, Store};
 use crate::config::{BadSteps, RunConfig};
 use crate::data::{Batch, Dataset, TokenSource, train_batch, validation_batches};
 use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
 use crate::model::sample::Sampling;
-use growth::Probe;
 use metrics::{BothLosses, Metrics};
 use progress::{Numbers, Progress};
 use serde_json::json;
-use state::Start;
+use state::{Snapshot, Start};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use trainer::{PendingStep, Trainer, probe_rows};
+use trainer::{PendingStep, Trainer};
 
 /// Steps with non-finite numbers in a row before a run is given up.
 const MAX_BAD_STEPS: u32 = 3;
@@ -127,6 +128,10 @@ struct Run<'a> {
     /// Of the data that the model knew before; empty where none are given.
     old_validation: Vec<Batch>,
     lineage: Vec<GrowthRecord>,
+    /// Growths of the configuration that are still to come, its last ones.
+    growths_left: usize,
+    /// Of the next growth, where that waits for one.
+    plateau: Plateau,
     step: u64,
     numbers: Numbers,
     bad_steps: u32,
@@ -171,6 +176,8 @@ impl<'a> Run<'a> {
         lock.keep()?;
         let metrics = directory::claim(&files, config, start.step)?;
         let now = Instant::now();
+        let growths_left = start.growths_left.min(config.growth.len());
+        let waits = growing::next(&config.growth, growths_left).is_some_and(|growth| growth.plateau().is_some());
         Ok(Self {
             engine,
             config,
@@ -182,6 +189,8 @@ impl<'a> Run<'a> {
             validation,
             old_validation,
             lineage: start.lineage,
+            growths_left,
+            plateau: if waits { start.plateau } else { Plateau::default() },
             step: start.step,
             numbers: Numbers { step: start.step, ..Numbers::default() },
             bad_steps: 0,
@@ -220,12 +229,10 @@ impl<'a> Run<'a> {
             let amid_bad_steps = self.bad_steps > 0 && config.train.on_bad_steps == BadSteps::Rollback;
             let due = is_due(self.step, config.train.checkpoint_interval) && self.step < steps && !amid_bad_steps;
             if interrupted || due {
-                match self.save() {
-                    // Found on the way out: the update before made it so.
-                    Err(Error::Diverged(_)) if config.train.on_bad_steps == BadSteps::Rollback => {
-                        return Ok(Outcome::Bad(Bad::not_finite(self.step - 1)));
-                    }
-                    other => other?,
+                let saved = self.save();
+                self.unless_gone_bad(saved)?;
+                if let Some(bad) = self.gone_bad.take() {
+                    return Ok(Outcome::Bad(bad));
                 }
             }
             if interrupted && self.step < steps {
@@ -239,6 +246,18 @@ impl<'a> Run<'a> {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// What was read of the run to save it; `None` where that shows that the run is to go back: the update before made
+    /// something not finite.
+    fn unless_gone_bad<T>(&mut self, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Err(Error::Diverged(_)) if self.config.train.on_bad_steps == BadSteps::Rollback => {
+                self.gone_bad.get_or_insert(Bad::not_finite(self.step.saturating_sub(1)));
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     /// What was the first to be not finite in a step that went bad.
@@ -269,39 +288,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Grows where the configuration says so. A growth that the lineage already has was done before.
-    fn grow_if_due(&mut self) -> Result<()> {
-        let done = self.lineage.iter().any(|r| r.at_step == self.step);
-        let due = self.config.growth.iter().find(|g| g.at_step as u64 == self.step);
-        let (Some(growth), false) = (due, done) else { return Ok(()) };
-        self.catch_up()?;
-        let Some(trainer) = self.trainer.take() else { return Ok(()) };
-        let tokens = self.data.val.window(0, probe_rows(&trainer.model))?;
-        let probe = Probe { tokens: &tokens, batches: &self.validation };
-        let (trainer, record) =
-            growth::grow_in_run(self.engine, trainer, growth, self.step, &probe, self.prompt.len())?;
-        self.progress.set_memory(human_bytes(trainer.bytes().total()));
-        self.progress.say(&growth::describe(&record));
-        self.metrics.write(&json!({"kind": "growth", "step": self.step, "record": record}))?;
-        self.lineage.push(record);
-        // What was usual of the smaller model says little of this one.
-        self.losses = LossStatistics::default();
-        self.trainer = Some(trainer);
-        Ok(())
-    }
-
-    fn evaluate_if_due(&mut self) -> Result<()> {
-        if is_due(self.step, self.config.train.eval_interval) { self.evaluate() } else { Ok(()) }
-    }
-
     /// Where both old and new data are validated on, so that it can be said what became of both.
     fn evaluate_before_the_first_step(&mut self) -> Result<()> {
         let (dir, interval) = (&self.config.out_dir, self.config.train.eval_interval);
         let later = self.old_validation.is_empty() || is_due(self.step, interval);
-        if later || metrics::first_of_both(dir)?.is_some() { Ok(()) } else { self.evaluate() }
+        if later || metrics::first_of_both(dir)?.is_some() { Ok(()) } else { self.evaluate().map(drop) }
     }
 
-    fn evaluate(&mut self) -> Result<()> {
+    /// The validation loss, nats per token.
+    fn evaluate(&mut self) -> Result<f64> {
         self.catch_up()?;
         let val_loss = self.trainer()?.evaluate(&self.validation)?;
         self.numbers.val_loss = Some(val_loss);
@@ -312,7 +307,8 @@ impl<'a> Run<'a> {
             self.numbers.old_val_loss = Some(old_val_loss);
             line["old_val_loss"] = json!(old_val_loss);
         }
-        self.metrics.write(&line)
+        self.metrics.write(&line)?;
+        Ok(val_loss)
     }
 
     /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
@@ -456,10 +452,7 @@ impl<'a> Run<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.catch_up()?;
-        self.trainer()?.engine().check_pulse()?;
-        // First: a run that resumes from the checkpoint counts on the lines of all steps before it.
-        self.metrics.sync()?;
-        let checkpoint = state::checkpoint(self.engine, self.config, self.data, self.trainer()?, self.snapshot())?;
+        let checkpoint = self.checkpoint(self.snapshot())?;
         let train = &self.config.train;
         let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
         self.saved = self.store.save(&checkpoint, keep)?;
@@ -471,10 +464,20 @@ impl<'a> Run<'a> {
         Some(BothLosses { step: self.step, val_loss, old_val_loss })
     }
 
-    fn snapshot(&self) -> state::Snapshot {
-        state::Snapshot {
+    /// The run as it is, but for the counters, which are those of `at`.
+    fn checkpoint(&mut self, at: Snapshot) -> Result<Checkpoint> {
+        self.trainer()?.engine().check_pulse()?;
+        // First: a run that resumes from the checkpoint counts on the lines of all steps before it.
+        self.metrics.sync()?;
+        state::checkpoint(self.engine, self.config, self.data, self.trainer()?, at)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
             step: self.step,
             lineage: self.lineage.clone(),
+            growths_left: self.growths_left,
+            plateau: self.plateau,
             best_val_loss: self.best_val_loss,
             losses: self.losses,
             data_offset: self.data_offset,
@@ -486,6 +489,7 @@ impl<'a> Run<'a> {
         let first = metrics::first_of_both(&self.config.out_dir)?;
         self.sample()?;
         self.save()?;
+        self.tell_of_growths_left();
         self.progress.finish();
         Ok(Summary {
             steps: self.step,

@@ -94,12 +94,13 @@ impl Job<'_> {
     pub fn run(&self, device: &mut Device, mut start: Start, lock: &mut RunLock) -> Result<Summary> {
         let mut rollbacks = Returns::default();
         let mut losses = Returns { count: 0, past: start.step };
+        let growths = start.growths();
         loop {
             let why = match self.attempt(device.engine()?, start, lock, &mut rollbacks) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
-            start = self.last_good()?;
+            start = self.last_good(growths)?;
             let count = losses.again(start.step, start.step);
             if count >= MAX_LOSSES {
                 return Err(Error::device(format!(
@@ -136,6 +137,7 @@ impl Job<'_> {
         rollbacks: &mut Returns,
     ) -> Result<Summary> {
         let mut note = None;
+        let growths = start.growths();
         loop {
             let mut run = Run::new(engine, self.config, self.data, start, lock)?;
             if let Some(note) = note.take() {
@@ -145,7 +147,7 @@ impl Job<'_> {
                 Outcome::Done => return run.finish(),
                 Outcome::Bad(bad) => bad,
             };
-            start = self.last_good()?;
+            start = self.last_good(growths)?;
             if rollbacks.again(run.last_good.unwrap_or(0), bad) >= MAX_ROLLBACKS {
                 let found = if finite { String::new() } else { format!("{}; ", describe(run.diagnose(bad)?.as_ref())) };
                 return Err(Error::Diverged(format!(
@@ -170,12 +172,14 @@ impl Job<'_> {
         }
     }
 
-    /// The newest valid checkpoint of this run, or where it started.
-    fn last_good(&self) -> Result<Start> {
+    /// The newest valid checkpoint of this run, or where it started. `growths`, done or still to come, are as many as
+    /// ever: the settings in that checkpoint, which may be older than this run's, have no say in them.
+    fn last_good(&self, growths: usize) -> Result<Start> {
         let latest = Store::new(&self.config.out_dir).latest()?;
-        match latest.found {
-            Some((_, checkpoint)) => Ok(Start::resumed(checkpoint)?.0),
-            None => (self.origin)(),
-        }
+        let start = match latest.found {
+            Some((_, checkpoint)) => Start::resumed(checkpoint)?.0,
+            None => (self.origin)()?,
+        };
+        Ok(Start { growths_left: growths.saturating_sub(start.lineage.len()), ..start })
     }
 }

@@ -3,7 +3,7 @@
 use super::cohorts;
 use super::growth::HostModel;
 use super::trainer::Trainer;
-use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, LossScale, LossStatistics, Meta};
+use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, LossScale, LossStatistics, Meta, Plateau};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{self, Dataset, Tokenizer};
 use crate::error::{Error, Result};
@@ -20,6 +20,10 @@ pub struct Start {
     pub step: u64,
     /// Growths already done.
     pub lineage: Vec<GrowthRecord>,
+    /// How many growths of the run's configuration are still to come: its last ones.
+    pub growths_left: usize,
+    /// How far the validation loss is on the plateau that the next growth waits for.
+    pub plateau: Plateau,
     /// Best validation loss so far.
     pub best_val_loss: Option<f64>,
     /// Where dynamic loss scaling stood.
@@ -32,16 +36,18 @@ pub struct Start {
 
 impl Start {
     /// A new model of `config`, with every scale tau fixed to its initial value.
-    pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
-        let mut model = config.clone();
+    pub fn fresh(config: &RunConfig) -> Self {
+        let mut model = config.model.clone();
         model.freeze_tau();
-        let params = init::initial(&model, seed);
+        let params = init::initial(&model, config.train.seed);
         let cohorts = vec![cohorts::first(&model)];
         let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
         Self {
             host,
             step: 0,
             lineage: Vec::new(),
+            growths_left: config.growth.len(),
+            plateau: Plateau::default(),
             best_val_loss: None,
             loss_scale: None,
             losses: LossStatistics::default(),
@@ -49,7 +55,7 @@ impl Start {
         }
     }
 
-    /// The state in a checkpoint, and the configuration of its run.
+    /// The state in a checkpoint, and the configuration of its run, whose growths are those still to come.
     ///
     /// # Errors
     /// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
@@ -75,12 +81,19 @@ impl Start {
             host,
             step: checkpoint.meta.step,
             lineage: checkpoint.meta.lineage,
+            growths_left: config.growth.len(),
+            plateau: checkpoint.meta.plateau,
             best_val_loss: checkpoint.meta.best_val_loss,
             loss_scale: checkpoint.meta.loss_scale,
             losses: checkpoint.meta.losses,
             data_offset: offset,
         };
         Ok((start, config))
+    }
+
+    /// Growths done and still to come.
+    pub(super) fn growths(&self) -> usize {
+        self.lineage.len().saturating_add(self.growths_left)
     }
 }
 
@@ -130,6 +143,10 @@ pub struct Snapshot {
     pub step: u64,
     /// Growths done.
     pub lineage: Vec<GrowthRecord>,
+    /// Growths still to come, the last ones of the configuration.
+    pub growths_left: usize,
+    /// How far the validation loss is on the plateau that the next one waits for.
+    pub plateau: Plateau,
     /// Best validation loss so far.
     pub best_val_loss: Option<f64>,
     /// What is usual of the training loss.
@@ -152,7 +169,7 @@ pub fn checkpoint(
     // The configuration of what is left: the model as it is now, and the growths still to come.
     let mut rest = config.clone();
     rest.model = trainer.model.clone();
-    rest.growth.retain(|g| g.at_step as u64 > at.step || !at.lineage.iter().any(|r| r.at_step == g.at_step as u64));
+    rest.growth.drain(..rest.growth.len().saturating_sub(at.growths_left));
     let params = trainer.parameters()?;
     let (moment1, moment2) = trainer.moments()?;
     for (what, tensors) in [("parameter", &params), ("first moment of", &moment1), ("second moment of", &moment2)] {
@@ -179,6 +196,7 @@ pub fn checkpoint(
         kernels: engine.choices().names(),
         loss_scale: Some(trainer.loss_scale).filter(|_| trainer.is_mixed()),
         losses: at.losses,
+        plateau: at.plateau,
         best_val_loss: at.best_val_loss,
         created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_string(),
     };

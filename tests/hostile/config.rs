@@ -45,12 +45,13 @@ static LINES: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
     };
     let growth = "[[growth]]\nat_step = 7\nffn_slot_num = 640\npolicy = \"official\"\ninit_keys = \"zero\"\n\
                   init_values = \"random\"\ntau = \"keep\"\noptimizer = \"carry_step\"\nlr_scale = 0.5\ntrain = \"new\"";
+    let waiting = "[[growth]]\nwhen = \"plateau\"\nat_step = 7\npatience = 3\nmin_delta = 0.5\nffn_slot_num = 640";
     let deeper = "[[growth]]\nat_step = 9\nnum_layers = 8\nintermediate_size = 1024\npolicy = \"stack\"";
     let lines = |text: String| text.lines().map(str::to_owned).collect();
     PRESETS
         .iter()
         .map(|(name, _)| lines(text(name)))
-        .chain([growth, deeper].map(|text| lines(text.to_owned())))
+        .chain([growth, waiting, deeper].map(|text| lines(text.to_owned())))
         .collect()
 });
 

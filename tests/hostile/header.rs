@@ -98,13 +98,15 @@ fn metadata(format: u32, config: &Value, rows: &Value) -> Value {
     let growth = json!({
         "at_step": 7, "policy": {"init_keys": "zero"}, "slots_before": [1, 1, 1], "slots_after": [1, 1, 2],
         "params_before": 12, "params_after": 18, "max_logit_change": 0.0, "loss_before": "inf", "loss_after": 1.5,
+        "before": {"name": "before-growth-00000007.safetensors", "sha256": "00"},
     });
     let cohort = json!({"born_step": 7, "lr_scale": 1.0, "frozen": false, "rows": rows});
     let meta = json!({
         "format": format, "step": 9, "tokens_seen": 99, "seed": 1, "config": config, "tokenizer": {"char": "ab"},
         "data": {"description": "corpus", "next_batch": 9}, "cohorts": [cohort], "lineage": [growth],
         "adapter": "llvmpipe", "kernels": {"NN 8x8x8": "lanes8-8x8-u1"},
-        "loss_scale": {"scale": 1024.0, "good_steps": 3}, "best_val_loss": "NaN", "created_by": "tokenformer 0.1.0",
+        "loss_scale": {"scale": 1024.0, "good_steps": 3}, "plateau": {"best": "inf", "evaluations": 3},
+        "best_val_loss": "NaN", "created_by": "tokenformer 0.1.0",
     });
     let version = format.to_string();
     let mut map = json!({"format": "pt", "step": "9", "tokenformer": meta.to_string(), "tokenformer_format": version});

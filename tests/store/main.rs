@@ -43,6 +43,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         kernels: BTreeMap::new(),
         loss_scale: None,
         losses: Default::default(),
+        plateau: Default::default(),
         best_val_loss: Some(1.25),
         created_by: "tokenformer tests".into(),
     };

@@ -2,10 +2,10 @@
 
 use crate::disk::Disk;
 use crate::plan::Plan;
-use crate::run::{ROOT, STEPS, check_complete, resume, store, train};
+use crate::run::{ROOT, RUN, STEPS, check_complete, resume, store, train};
 use crate::{checkpoint, damages};
 use std::path::Path;
-use tokenformer::checkpoint::{Keep, Storage};
+use tokenformer::checkpoint::{Checkpoint, Keep, Storage};
 use tokenformer::rng::{Rng, Stream};
 
 /// Runs `work` on copies of `start`, with a loss of power at each of its operations and after the last, and `check`s
@@ -54,6 +54,32 @@ fn a_save_leaves_the_old_checkpoint_or_the_new_one() {
     let [old, new] = seen.get();
     println!("{operations} operations, {draws} losses of power: {old} times the old checkpoint, {new} times the new");
     assert!(old > 0 && new > 0 && operations > 10);
+}
+
+/// A checkpoint whose lineage names a file from before a growth is never there without it.
+#[test]
+fn what_was_before_a_growth_is_whole_or_not_named_yet() {
+    let start = Disk::new(Path::new(ROOT));
+    train(&start, 0, &mut None).unwrap();
+    let grow = |disk: &Disk| {
+        store(disk).save_before_growth(&checkpoint(10)).ok()?;
+        store(disk).save(&checkpoint(12), Keep { last: 1, every: 0 }).ok().map(|_| 12)
+    };
+    let path = Path::new(RUN).join("checkpoints/before-growth-00000010.safetensors");
+    let seen = std::cell::Cell::new([0; 2]);
+    let (operations, draws) = at_every_operation(&start, grow, |disk, saved| {
+        let newest = store(disk).latest().unwrap().found.expect("never neither").1.meta.step;
+        let before = disk.open(&path).ok().map(|source| Checkpoint::read_source(source, &path).unwrap());
+        assert!(before.as_ref().is_none_or(|before| *before == checkpoint(10)));
+        assert!(newest == 12 && before.is_some() || newest == STEPS && saved.is_none());
+        let [without, with] = seen.get();
+        seen.set(if before.is_some() { [without, with + 1] } else { [without + 1, with] });
+        // What is left of a first attempt is no part of the second.
+        store(disk).save_before_growth(&checkpoint(10)).unwrap();
+        assert_eq!(Checkpoint::read_source(disk.open(&path).unwrap(), &path).unwrap(), checkpoint(10));
+    });
+    println!("{operations} operations, {draws} losses of power: {:?} without and with the file", seen.get());
+    assert!(seen.get().iter().all(|times| *times > 0));
 }
 
 #[test]
