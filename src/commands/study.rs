@@ -151,15 +151,17 @@ fn stored_kernels(engine: &Engine, pending: &[RunPlan]) -> BTreeMap<String, Stri
     pending.iter().find_map(kernels).unwrap_or_default()
 }
 
-/// Writes `report.html`, `report.md` and `results.jsonl` into `out`, and the findings in words to standard output.
+/// Writes `report.html`, `report.md` with its pictures and `results.jsonl` into `out`, and the findings in words to standard output.
 pub(super) fn write_report(findings: &Findings, out: &Path) -> Result<()> {
     let all = comparison::compare(findings);
     crate::checkpoint::create_dirs(&Files, out).map_err(|cause| Error::io("create", out, &cause))?;
-    for (name, text) in [
+    let pictures = markdown::pictures(findings, &all).into_iter().map(|(_, name, picture)| (name, picture));
+    let texts = [
         ("results.jsonl", jsonl::render(findings, &all)),
         ("report.md", markdown::render(findings, &all)),
         ("report.html", html::render(findings, &all)),
-    ] {
+    ];
+    for (name, text) in pictures.chain(texts.map(|(name, text)| (name.to_owned(), text))) {
         let path = out.join(name);
         replace(&Files, &path, &text).map_err(|cause| Error::io("write", &path, &cause))?;
     }

@@ -1,6 +1,7 @@
-//! `report.md`: the report without pictures.
+//! `report.md`: the report in Markdown, with the pictures of intervals in files beside it.
 
 use super::comparison::Comparisons;
+use super::plot;
 use super::results::Findings;
 use super::tables::{self, Table};
 use super::verdict;
@@ -26,8 +27,13 @@ pub fn render(findings: &Findings, all: &Comparisons) -> String {
     text += &table(&tables::spent(findings));
     text += "\n## Validation loss at the end of each run, nats/token\n\n";
     text += &table(&tables::ends(findings));
-    for compared in &all.tables {
-        text += &format!("\n## {}\n\n", verdict::heading(compared));
+    let pictures = pictures(findings, all);
+    for (index, compared) in all.tables.iter().enumerate() {
+        let heading = verdict::heading(compared);
+        text += &format!("\n## {heading}\n\n");
+        if let Some((_, name, _)) = pictures.iter().find(|(of, ..)| *of == index) {
+            text += &format!("![{heading}: difference from the reference]({name})\n\n");
+        }
         text += &table(&tables::compared(findings, compared));
     }
     let growths = tables::growths(findings);
@@ -45,6 +51,15 @@ pub fn render(findings: &Findings, all: &Comparisons) -> String {
     }
     text += &format!("\nData: {}. Adapters: {}.\n", escaped(&findings.data), escaped(&findings.adapters().join("; ")));
     text
+}
+
+/// The pictures: index of the comparison, name of the file, and what is in it.
+pub fn pictures(findings: &Findings, all: &Comparisons) -> Vec<(usize, String, String)> {
+    let picture = |(index, compared)| {
+        let picture = plot::intervals(findings, compared);
+        (!picture.is_empty()).then(|| (index, format!("intervals-{}.svg", index + 1), plot::standalone(&picture)))
+    };
+    all.tables.iter().enumerate().filter_map(picture).collect()
 }
 
 /// A table of Markdown.

@@ -330,6 +330,13 @@ fn difference(findings: &Findings, row: &Row, x: Scale, top: f64) -> String {
     )
 }
 
+/// A picture as a file of its own, with the letters and the background that it has in the page.
+pub fn standalone(picture: &str) -> String {
+    let style = "<style>svg { font-family: system-ui, sans-serif; fill: #1a1a1a; } .halo { paint-order: stroke; stroke: #fff; \
+                 stroke-width: 4px; stroke-linejoin: round; }</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>";
+    picture.replacen(">\n", &format!(">\n{style}\n"), 1)
+}
+
 fn clipped(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
@@ -373,6 +380,7 @@ mod tests {
         pictures.extend(compare(&found).tables.iter().map(|table| intervals(&found, table)));
         for picture in pictures {
             super::super::html::tests::assert_well_formed(&picture);
+            super::super::html::tests::assert_well_formed(&standalone(&picture));
             assert!(picture.starts_with("<svg") && !picture.contains("NaN") && !picture.contains("inf"), "{picture}");
         }
     }
