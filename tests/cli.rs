@@ -591,6 +591,12 @@ fn a_plateau_is_told_and_so_is_one_that_did_not_come() {
     let said = train("at_step=1,patience=50}] --out patient");
     let left = "growth 1 of 1 was not done: there was no plateau of 50 evaluations (min_delta 0.01) from step 1 on\n";
     assert!(said.contains(left), "{said}");
+    // One that waits for it is done after it, also where the run goes on from later than its own step.
+    let said = train("patience=2,min_delta=9},{at_step=1,policy=\"identity\",num_layers=2}] --out both");
+    assert!(said.contains("grown at step 2 on a plateau") && said.contains("grown at step 3: layers 1 -> 2"), "{said}");
+    let output = run(dir.path(), "train --resume both/checkpoints/step-00000002.safetensors --out rest");
+    let said = stderr(&output);
+    assert!(said.contains("grown at step 2 on a plateau") && said.contains("grown at step 3: layers 1 -> 2"), "{said}");
     // The memory of a run is planned for the model that it may grow to.
     for command in ["plan --config tiny.toml --webgpu-limits", "TRAIN --dry-run"] {
         let said = succeed(dir.path(), &format!("{command} --set growth=[{{when=\"plateau\",ffn_slot_num=64}}]"));

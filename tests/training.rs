@@ -57,7 +57,7 @@ fn grow_at(at_step: usize, ffn: usize) -> GrowthConfig {
 }
 
 fn fresh(config: &RunConfig, data: &Dataset) -> Summary {
-    let start = Start::fresh(&config);
+    let start = Start::fresh(config);
     std::fs::create_dir_all(&config.out_dir).unwrap();
     train::run(engine(), config, data, start, &AtomicBool::new(false)).unwrap()
 }
@@ -71,12 +71,14 @@ fn resume(dir: &Path, step: u64, data: &Dataset, steps: usize) -> Summary {
     train::run(engine(), &config, data, start, &AtomicBool::new(false)).unwrap()
 }
 
-/// The metrics without what depends on the clock and on where the run stopped.
+/// The metrics without what depends on the clock, on where the run stopped and on its directory, which is part of every
+/// checkpoint and so of its digest.
 fn curve(dir: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
     let clean = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
         value.as_object_mut().unwrap().remove("seconds");
+        value.get_mut("record").map(|record| record["before"]["sha256"].take());
         (value["kind"] != "run").then(|| value.to_string())
     };
     text.lines().filter_map(clean).collect()
@@ -238,7 +240,7 @@ fn an_interrupt_saves_after_the_step_and_says_how_to_go_on() {
 }
 
 fn trainer(config: &RunConfig) -> Trainer<'static> {
-    let model = Start::fresh(&config).host.model;
+    let model = Start::fresh(config).host.model;
     let trainer = Trainer::new(engine(), &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
     trainer
