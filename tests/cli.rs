@@ -380,6 +380,32 @@ fn bad_growths_are_refused() {
 }
 
 #[test]
+fn bad_prunings_are_refused() {
+    let cases: &[Case] = &[
+        ("prune run new.safetensors", 1, &["nothing would be dropped", "--keep below 1", "--ffn-slots below 32"]),
+        ("prune run --keep 1", 1, &["keep is 1", "nothing would be dropped of 16 qkv", "smaller share"]),
+        ("prune run --keep 0", 1, &["keep is 0", "above 0 and below 1"]),
+        ("prune run --keep -0.5", 1, &["keep is -0.5", "above 0"]),
+        ("prune run --keep 1.5", 1, &["keep is 1.5", "below 1"]),
+        ("prune run --keep nan", 1, &["keep is NaN"]),
+        ("prune run new.safetensors --ffn-slots 0", 1, &["pruning to 0 ffn slots", "between 1 and 32"]),
+        ("prune run new.safetensors --ffn-slots 33", 1, &["pruning to 33 ffn slots, but there are 32", "grow"]),
+        ("prune run --qkv-slots 16 --proj-slots 16 --ffn-slots 32", 1, &["nothing would be dropped"]),
+        ("prune transformer new.safetensors --keep 0.5", 1, &["a transformer has no parameter tokens", "tokenformer"]),
+        ("prune run text.txt --keep 0.5", 1, &["text.txt exists", "prune does not overwrite", "another output"]),
+        ("prune run folder --keep 0.5", 1, &["folder exists"]),
+        ("prune run gone/new.safetensors --keep 0.5", 2, &["gone is not a directory", "create it"]),
+        ("prune folder --keep 0.5", 2, &["folder holds no checkpoint"]),
+        ("prune cut-tensors.safetensors --keep 0.5", 2, &["truncated"]),
+        ("prune run --keep 0.5 --data nosuch.txt", 2, &["cannot read nosuch.txt"]),
+        ("prune run --keep 0.5 --data foreign.txt", 2, &["foreign.txt: character 'ë'"]),
+        ("prune run --keep 0.5 --data short.txt", 2, &["short.txt has 2 tokens", "needs at least 9"]),
+        ("prune shards --keep 0.5 --data text.txt", 2, &["text.txt is text", "token shards"]),
+    ];
+    refuse(cases, true);
+}
+
+#[test]
 fn bad_checkpoints_are_refused() {
     const NO_RUN: &[&str] = &["folder holds no checkpoint", "give a run directory"];
     let cases: &[Case] = &[
@@ -483,6 +509,9 @@ fn usage_is_exit_code_1_and_help_is_0() {
         ("train --resume x --overwrite", "cannot be used with"),
         ("generate", "<RUN|FILE>"),
         ("grow run", "<OUT>"),
+        ("prune run --keep 0.5 --ffn-slots 4", "cannot be used with"),
+        ("prune run --keep 0.5 --score best", "weight, contribution, random"),
+        ("prune run --keep 0.5 --batches 0", "1..=100000"),
         ("eval run --split test", "train, val"),
     ] {
         let output = run(dir.path(), args);
@@ -602,6 +631,66 @@ fn a_plateau_is_told_and_so_is_one_that_did_not_come() {
         let said = succeed(dir.path(), &format!("{command} --set growth=[{{when=\"plateau\",ffn_slot_num=64}}]"));
         assert!(said.contains("after growth 1: ") || said.contains("when = \"plateau\""), "{said}");
     }
+}
+
+#[test]
+fn a_pruned_file_is_a_checkpoint_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(inputs(), dir.path());
+    let before = snapshot(dir.path());
+    // Only the report.
+    let said = succeed(dir.path(), "prune run --keep 0.5 --batches 2");
+    for words in
+        ["| 100 % | 16 | 16 | 32 |", "| 50 % | 8 | 8 | 16 |", "| weight | contribution | random |", "2 batches"]
+    {
+        assert!(said.contains(words), "{words:?} is not in {said}");
+    }
+    assert!(said.contains("nothing was written") && snapshot(dir.path()) == before, "{said}");
+    // What a growth without effect added is taken away again, and nothing else.
+    succeed(dir.path(), "grow run grown.safetensors --ffn-slots 64 --qkv-slots 20");
+    let back =
+        succeed(dir.path(), "prune grown.safetensors back.safetensors --score weight --ffn-slots 32 --qkv-slots 16");
+    assert!(back.contains("max |logit change| 0.0e0") && back.contains("pruned at step 2"), "{back}");
+    let [old, new] = ["run/checkpoints/step-00000002.safetensors", "back.safetensors"]
+        .map(|name| Checkpoint::read(&dir.path().join(name)).unwrap());
+    assert_eq!((&old.params, &old.moment1, &old.moment2), (&new.params, &new.moment1, &new.moment2));
+    assert_eq!(old.meta.cohorts, new.meta.cohorts);
+    assert_eq!(new.meta.lineage[1].policy["policy"], "prune");
+    // Softmax, shards, another text; then every use of a checkpoint.
+    succeed(dir.path(), "prune softmax soft.safetensors --keep 0.25 --score random --seed 3");
+    succeed(dir.path(), "prune shards --keep 0.5");
+    succeed(dir.path(), "prune run small.safetensors --ffn-slots 5 --data text.txt");
+    assert!(succeed(dir.path(), "inspect small.safetensors").contains("qkv 16 -> 16, proj 16 -> 16, ffn 32 -> 5"));
+    assert!(succeed(dir.path(), "generate small.safetensors --tokens 3").len() > 3);
+    assert!(succeed(dir.path(), "eval small.safetensors").contains("bits per byte"));
+    let output = run(dir.path(), "train --resume small.safetensors --steps 4");
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("--out"), "{}", stderr(&output));
+    succeed(dir.path(), "train --resume small.safetensors --steps 4 --out small");
+    succeed(dir.path(), "grow small again.safetensors --ffn-slots 12 --policy preserving");
+    succeed(dir.path(), "train --resume again.safetensors --steps 6 --out again");
+    let said = succeed(dir.path(), "inspect again");
+    assert!(said.contains("ffn 32 -> 5") && said.contains("ffn 5 -> 12"), "{said}");
+}
+
+#[test]
+fn growths_still_ahead_of_a_pruned_model_are_made_or_left_out_with_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(inputs(), dir.path());
+    succeed(
+        dir.path(),
+        "TRAIN --steps 4 --set growth=[{at_step=2,ffn_slot_num=40},{at_step=3,policy=\"copy\",ffn_slot_num=80}]",
+    );
+    // At step 1 both are ahead, and a model of 20 can grow to 40; at step 2 the first is due, so to 80 is not twice as many.
+    let first = run(dir.path(), "prune new/checkpoints/step-00000001.safetensors one.safetensors --ffn-slots 20");
+    assert!(first.status.success() && !stderr(&first).contains("growth at step"), "{}", stderr(&first));
+    let second = run(dir.path(), "prune new/checkpoints/step-00000002.safetensors two.safetensors --ffn-slots 20");
+    let said = stderr(&second);
+    assert!(said.contains("growth at step 2 is not in two.safetensors: the pruning is at step 2"), "{said}");
+    assert!(said.contains("growth at step 3 is not in two.safetensors: ffn_slot_num is 80"), "{said}");
+    succeed(dir.path(), "train --resume one.safetensors --out one");
+    succeed(dir.path(), "train --resume two.safetensors --out two");
+    assert!(succeed(dir.path(), "inspect one").contains("ffn 40 -> 80"));
+    assert!(succeed(dir.path(), "inspect two").contains("ffn_slot_num = 20"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::engine;
+use common::{engine, tinyshakespeare};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,11 +31,7 @@ struct Place {
 impl Place {
     /// `None`, with a word about it, where the text is not there.
     fn new() -> Option<Self> {
-        let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tinyshakespeare.txt");
-        if !text.exists() {
-            println!("{} is not there: nothing to check", text.display());
-            return None;
-        }
+        let text = tinyshakespeare()?;
         let dir = tempfile::tempdir().unwrap();
         let mut config = RunConfig { out_dir: dir.path().join("run"), ..RunConfig::default() };
         config.data.path = Some(text);
