@@ -12,6 +12,7 @@ mod faults;
 pub mod fit;
 mod growing;
 pub mod growth;
+mod looks;
 pub mod loss_scale;
 pub mod metrics;
 pub mod plateau;
@@ -30,7 +31,6 @@ use crate::data::{Batch, Dataset, TokenSource, train_batch, validation_batches};
 use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
-use crate::model::sample::Sampling;
 use metrics::{BothLosses, Metrics};
 use progress::{Numbers, Progress};
 use serde_json::json;
@@ -288,29 +288,6 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Where both old and new data are validated on, so that it can be said what became of both.
-    fn evaluate_before_the_first_step(&mut self) -> Result<()> {
-        let (dir, interval) = (&self.config.out_dir, self.config.train.eval_interval);
-        let later = self.old_validation.is_empty() || is_due(self.step, interval);
-        if later || metrics::first_of_both(dir)?.is_some() { Ok(()) } else { self.evaluate().map(drop) }
-    }
-
-    /// The validation loss, nats per token.
-    fn evaluate(&mut self) -> Result<f64> {
-        self.catch_up()?;
-        let val_loss = self.trainer()?.evaluate(&self.validation)?;
-        self.numbers.val_loss = Some(val_loss);
-        self.best_val_loss = Some(self.best_val_loss.map_or(val_loss, |best| best.min(val_loss)));
-        let mut line = json!({"kind": "eval", "step": self.step, "val_loss": val_loss});
-        if !self.old_validation.is_empty() {
-            let old_val_loss = self.trainer()?.evaluate(&self.old_validation)?;
-            self.numbers.old_val_loss = Some(old_val_loss);
-            line["old_val_loss"] = json!(old_val_loss);
-        }
-        self.metrics.write(&line)?;
-        Ok(val_loss)
-    }
-
     /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
     fn train_step(&mut self) -> Result<()> {
         let train = &self.config.train;
@@ -428,28 +405,6 @@ impl<'a> Run<'a> {
         self.progress.step(&self.numbers);
     }
 
-    fn sample_if_due(&mut self) -> Result<()> {
-        let due = is_due(self.step, self.config.train.sample_interval);
-        if due && self.step < self.config.train.max_steps as u64 { self.sample() } else { Ok(()) }
-    }
-
-    fn sample(&mut self) -> Result<()> {
-        let train = &self.config.train;
-        let Some(tokenizer) = &self.data.tokenizer else { return Ok(()) };
-        if train.sample_tokens == 0 {
-            return Ok(());
-        }
-        self.catch_up()?;
-        let temperature = train.sample_temperature;
-        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(self.step) };
-        let drawn = self.trainer()?.sample(&self.prompt, train.sample_tokens, &sampling)?;
-        let text = tokenizer.decode(&self.prompt) + &tokenizer.decode(&drawn);
-        self.progress.say(&format!("--- sample after step {} ---\n{}\n---", self.step, text.trim()));
-        self.metrics.write(&json!({"kind": "sample", "step": self.step - 1, "text": text}))?;
-        self.last_sample = text;
-        Ok(())
-    }
-
     fn save(&mut self) -> Result<()> {
         self.catch_up()?;
         let checkpoint = self.checkpoint(self.snapshot())?;
@@ -457,11 +412,6 @@ impl<'a> Run<'a> {
         let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
         self.saved = self.store.save(&checkpoint, keep)?;
         Ok(())
-    }
-
-    fn both_losses(&self) -> Option<BothLosses> {
-        let (val_loss, old_val_loss) = self.numbers.val_loss.zip(self.numbers.old_val_loss)?;
-        Some(BothLosses { step: self.step, val_loss, old_val_loss })
     }
 
     /// The run as it is, but for the counters, which are those of `at`.
