@@ -116,9 +116,10 @@ impl Store {
     /// # Errors
     /// An input error naming what cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        let mut known = self.under(BEFORE_GROWTH)?;
+        let files = self.files()?;
+        let mut known = under(&files, BEFORE_GROWTH);
         // The newest last: if this is cut short, what is left is the end of the old run.
-        known.extend(self.list()?);
+        known.extend(under(&files, PREFIX));
         known.iter().try_for_each(|(_, path)| self.remove(path))?;
         if known.is_empty() {
             return Ok(());
@@ -133,15 +134,7 @@ impl Store {
     /// # Errors
     /// An input error if the directory exists and cannot be read.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
-        self.under(PREFIX)
-    }
-
-    /// Every file whose name is `prefix` and a step, by its step.
-    fn under(&self, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
-        let step = |path: PathBuf| Some((step_of(&path, prefix)?, path));
-        let mut found: Vec<_> = self.files()?.into_iter().filter_map(step).collect();
-        found.sort();
-        Ok(found)
+        Ok(under(&self.files()?, PREFIX))
     }
 
     /// The newest checkpoint that can be read, and a warning for each newer one that cannot.
@@ -231,6 +224,13 @@ impl Encoded<'_> {
             ))
         })
     }
+}
+
+/// Those of `files` whose name is `prefix` and a step, by their step.
+fn under(files: &[PathBuf], prefix: &str) -> Vec<(u64, PathBuf)> {
+    let mut found: Vec<_> = files.iter().filter_map(|path| Some((step_of(path, prefix)?, path.clone()))).collect();
+    found.sort();
+    found
 }
 
 /// The step in a checkpoint's file name, if it is one that a [`Store`] would give after `prefix`.
