@@ -8,6 +8,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::storage::{Files, Storage, parent};
 use crate::error::{Error, Result, tell};
@@ -128,15 +129,28 @@ fn create_missing(dir: &Path, created: &mut Vec<PathBuf>) -> io::Result<()> {
 
 /// What the process that came second is told.
 fn held(dir: &Path, mut file: File) -> Error {
-    let mut owner = String::new();
-    // Windows does not let a locked file be read.
-    let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut owner);
-    let owner = owner.trim().parse().map_or_else(|_| String::new(), |pid: u32| format!(" (process {pid})"));
+    let owner = owner(&mut file).map_or_else(String::new, |pid| format!(" (process {pid})"));
     Error::input(format!(
         "another tokenformer{owner} is writing to {}: wait until it is done, stop it, or choose another directory with \
          --out",
         dir.display()
     ))
+}
+
+/// The number of the process that holds a lock. It is written a moment after the lock is taken, and on a busy machine
+/// that may be some time.
+fn owner(file: &mut File) -> Option<u32> {
+    for _ in 0..50 {
+        let mut text = String::new();
+        file.rewind().ok()?;
+        // Windows does not let a locked file be read.
+        Read::by_ref(file).take(32).read_to_string(&mut text).ok()?;
+        if let Some(number) = text.strip_suffix('\n') {
+            return number.parse().ok();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 /// Writes the number of this process, for [`held`].
