@@ -91,7 +91,8 @@ impl Measured {
         let later = self.losses.iter().filter(|(step, _)| *step > record.at_step);
         let after = std::iter::once((0.0, record.loss_after)).chain(later.map(|(step, loss)| (tokens(*step), *loss)));
         let recovery_tokens = curve::first_at_or_below(&after.collect::<Vec<_>>(), record.loss_before);
-        Growth { record, recovery_tokens }
+        // That file names its directory, so its digest would tell two studies of one file apart.
+        Growth { record: GrowthRecord { before: None, ..record }, recovery_tokens }
     }
 
     /// The validation curve on an axis, from the last growth on where that is what the axis counts.
