@@ -566,14 +566,16 @@ fn odd_but_legal_runs_work() {
     assert!(fs::metadata(&newest).unwrap().len() > 1000);
 }
 
+/// As `sha256sum` prints it.
+fn sha256(path: &Path) -> String {
+    Sha256::digest(fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[test]
 fn a_growth_is_undone_from_the_file_it_names() {
     let dir = tempfile::tempdir().unwrap();
     copy(inputs(), dir.path());
-    let sum = |path: &str| {
-        let bytes = fs::read(dir.path().join(path)).unwrap();
-        Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
+    let sum = |path: &str| sha256(&dir.path().join(path));
     let tensors = |run: &str| {
         let checkpoint = Checkpoint::read(&dir.path().join(run).join("checkpoints/step-00000004.safetensors")).unwrap();
         (checkpoint.params, checkpoint.moment1, checkpoint.moment2)
@@ -656,6 +658,9 @@ fn a_pruned_file_is_a_checkpoint_like_any_other() {
     assert_eq!((&old.params, &old.moment1, &old.moment2), (&new.params, &new.moment1, &new.moment2));
     assert_eq!(old.meta.cohorts, new.meta.cohorts);
     assert_eq!(new.meta.lineage[1].policy["policy"], "prune");
+    let from = new.meta.lineage[1].before.clone().unwrap();
+    let grown = sha256(&dir.path().join("grown.safetensors"));
+    assert_eq!((from.name.as_str(), from.sha256), ("grown.safetensors", grown));
     // Softmax, shards, another text; then every use of a checkpoint.
     succeed(dir.path(), "prune softmax soft.safetensors --keep 0.25 --score random --seed 3");
     succeed(dir.path(), "prune shards --keep 0.5");

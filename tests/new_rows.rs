@@ -215,7 +215,7 @@ fn new_tokens_learn_new_text_and_both_losses_are_told() {
         let before = start.host.clone();
         let summary = go(&config, start);
         let after = Store::new(&config.out_dir).latest().unwrap().found.unwrap().1;
-        (summary.both.unwrap(), before, after)
+        (summary.both_losses.unwrap(), before, after)
     };
     let ([_, all], _, _) = adapted(TrainRule::All, "all");
     let ([first, new], before, after) = adapted(TrainRule::New, "new");

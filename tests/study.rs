@@ -328,7 +328,7 @@ fn a_study_is_complete_and_the_same_twice() {
     let grown = runs.iter().find(|run| run["arm"] == "grown").unwrap();
     assert_eq!(grown["growths"][0]["record"]["max_logit_change"], 0.0);
     // A digest of a file that names its directory would differ from study to study.
-    assert_eq!(grown["growths"][0]["record"]["before"], serde_json::Value::Null);
+    assert_eq!(grown["growths"][0]["record"]["before"], Value::Null);
     assert_eq!(
         (&grown["growths"][0]["spike"], &grown["growths"][0]["recovery_tokens"]),
         (&Value::from(0.0), &Value::from(0.0))

@@ -189,6 +189,11 @@ pub struct GrowthRecord {
 }
 
 impl Meta {
+    /// Forgets how training went so far, where the model becomes a larger or smaller one, of which that says little.
+    pub fn forget_course(&mut self) {
+        (self.losses, self.plateau) = (LossStatistics::default(), Plateau::default());
+    }
+
     /// The run's config as the caller's own type.
     ///
     /// # Errors

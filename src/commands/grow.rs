@@ -1,6 +1,6 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
-use crate::checkpoint::{Checkpoint, FileDigest, Plateau};
+use crate::checkpoint::{Checkpoint, FileDigest};
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
@@ -188,7 +188,7 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
-    meta.plateau = Plateau::default();
+    meta.forget_course();
     meta.lineage.push(record);
     let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
     Checkpoint { meta, params, moment1, moment2 }.write(&args.output)?;

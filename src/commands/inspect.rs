@@ -45,7 +45,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     line("parameters", config.model.param_count().to_string());
     line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));
     for record in &meta.lineage {
-        line("growth", describe(record));
+        line("lineage", describe(record));
         if let Some(FileDigest { name, sha256 }) = &record.before {
             line("  before it", format!("{name}, sha256 {sha256}"));
         }

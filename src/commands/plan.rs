@@ -34,7 +34,7 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
         config.model.resolve_vocab(BYTE_VOCABULARY)?;
     }
     config.validate()?;
-    let stages = cohorts::stages(&config, vec![cohorts::first(&config.model)])?;
+    let stages = cohorts::stages(&config, None)?;
     for (i, Stage { model, .. }) in stages.iter().enumerate() {
         super::print(&format!(
             "{}: {:?}, {} layers x {}, vocabulary {}, {} parameters\n",

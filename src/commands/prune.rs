@@ -1,7 +1,7 @@
 //! `tokenformer prune`: a smaller model of a checkpoint, in a new file, and what each way to pick its tokens costs. The
 //! input is only read.
 
-use crate::checkpoint::{Checkpoint, LossStatistics};
+use crate::checkpoint::{Checkpoint, FileDigest};
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
 use crate::error::{Error, Result, tell};
@@ -78,7 +78,7 @@ type AllScores = Vec<(PruneScore, Scores)>;
 /// written.
 pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     args.output.as_ref().map_or(Ok(()), |output| super::check_output("prune", output))?;
-    let super::Loaded { mut meta, start, mut config, tokenizer, .. } = super::load(&args.input)?;
+    let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
     let before = start.host;
     let smaller = args.to().check(&before.model)?;
     let material = args.material(&config, tokenizer)?;
@@ -97,23 +97,25 @@ pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
         loss_before: losses.0,
         loss_after: losses.1.iter().find(|(score, _)| *score == args.score).map_or(f64::NAN, |(_, loss)| *loss),
     };
-    let record = record(&Rules::by(args.score), start.step, [&before.model, &smaller], change)?;
+    let mut record = record(&Rules::by(args.score), start.step, [&before.model, &smaller], change)?;
     let mut text = format!("{}\n{}\n", markdown::table(&table), args.said(&material));
     text.push_str(&format!("by {}, {}\n", args.score.name(), describe(&record)));
     let Some(output) = &args.output else {
         return super::print(&(text + "nothing was written: name a file after the input to have this model\n"));
     };
     let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.step);
-    for (at, reason) in dropped {
-        tell(format_args!("the run's growth at step {at} is not in {}: {reason}", output.display()));
+    for (when, reason) in dropped {
+        tell(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
     (config.model, config.growth) = (after.model, ahead);
     let stored = |e| Error::usage(format!("the pruned model cannot be stored: {e}; this is a defect"));
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
+    record.before = Some(FileDigest::read(&path)?);
     meta.lineage.push(record);
-    // What the larger model reached, and what was usual of it, says little of this one.
-    (meta.best_val_loss, meta.losses) = (None, LossStatistics::default());
+    meta.forget_course();
+    // The larger model's, which this one may never reach.
+    meta.best_val_loss = None;
     let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
     Checkpoint { meta, params, moment1, moment2 }.write(output)?;
     super::print(&format!("{text}written to {}\n", output.display()))

@@ -127,7 +127,7 @@ fn prepare(
     let mut products = Vec::new();
     let mut known: Vec<Vec<Stage>> = Vec::new();
     for config in configs {
-        let stages = cohorts::stages(config, vec![cohorts::first(&config.model)])?;
+        let stages = cohorts::stages(config, None)?;
         if !known.contains(&stages) {
             products.extend(train::check_limits(engine, &stages, &config.train)?);
             known.push(stages);

@@ -79,9 +79,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         return super::print(&config.to_toml()?);
     };
     let engine = super::open_engine(request)?;
-    let cohorts =
-        start.as_ref().map_or_else(|| vec![cohorts::first(&config.model)], |start| start.host.cohorts.clone());
-    let stages = cohorts::stages(&config, cohorts)?;
+    let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
     if let Some(most) = args.fit {
         let gives = |stage: &Stage, train: &TrainConfig| allocates(&engine, stage, train);
         let room = most.map_or(Room::Device(&gives), Room::Bytes);
@@ -248,7 +246,7 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     line("steps", summary.steps.to_string());
     line("parameters", summary.parameters.to_string());
     line("train loss", format!("{:.4} nats/token", summary.loss));
-    match &summary.both {
+    match &summary.both_losses {
         Some([first, last]) => {
             let change =
                 |before: f64, after: f64| format!("{before:.4} -> {after:.4} nats/token since step {}", first.step);

@@ -176,7 +176,7 @@ fn read(asked: &Asked) -> Result<Gathered> {
     let rules: Vec<ResolvedGrowth> = rules.collect::<Result<_, _>>().map_err(|e| {
         Error::input(format!("a growth in the metrics of {} has damaged rules: {e}", asked.dir.display()))
     })?;
-    let stages = cohorts::staged(models.clone(), rules, models.first().map(cohorts::first).into_iter().collect());
+    let stages = cohorts::staged(models.clone(), rules, None);
     let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;
     Ok(Gathered { asked: asked.clone(), config, models, timeline, measured })
 }

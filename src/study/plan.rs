@@ -210,9 +210,7 @@ fn arm_costs(arm: &Arm) -> Result<Timeline> {
         stages.push(model.clone());
     }
     let rules = arm.growths.iter().map(|growth| growth.config.resolve());
-    let start = stages.first().map(cohorts::first);
-    let stages = cohorts::staged(stages, rules, start.into_iter().collect());
-    Timeline::new(&arm.config, &stages, Vec::new())
+    Timeline::new(&arm.config, &cohorts::staged(stages, rules, None), Vec::new())
 }
 
 fn of_arm(arm: &Arm, error: Error) -> Error {

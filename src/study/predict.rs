@@ -32,7 +32,7 @@ pub fn seconds(engine: &Engine, runs: &[RunPlan], data: &Dataset) -> Result<f64>
     for RunPlan { config, .. } in runs {
         let ends = config.growth.iter().map(|growth| growth.at_step).chain([config.train.max_steps]);
         let starts = std::iter::once(0).chain(config.growth.iter().map(|growth| growth.at_step));
-        let stages = cohorts::stages(config, vec![cohorts::first(&config.model)])?;
+        let stages = cohorts::stages(config, None)?;
         for ((start, end), mut stage) in starts.zip(ends).zip(stages) {
             // Scales change no time.
             (stage.model.tau_qkv, stage.model.tau_proj, stage.model.tau_ffn) = (None, None, None);

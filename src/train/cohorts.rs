@@ -41,31 +41,32 @@ pub fn grown(cohorts: &[Cohort], [before, after]: [&ModelConfig; 2], rules: &Res
     cohorts
 }
 
-/// The models of a run with their cohorts, as far as they decide what trains: the first with those of `start`, each
-/// later one after the growth that made it.
+/// The models of a run with their cohorts, as far as they decide what trains: the first with those of `start`, or as one
+/// that has not grown, each later one after the growth that made it.
 pub fn staged(
     models: Vec<ModelConfig>,
     growths: impl IntoIterator<Item = ResolvedGrowth>,
-    start: Vec<Cohort>,
+    start: Option<Vec<Cohort>>,
 ) -> Vec<Stage> {
     let mut growths = growths.into_iter();
     let mut stages: Vec<Stage> = Vec::with_capacity(models.len());
+    let mut start = start;
     for model in models {
         let growth = stages.last().and_then(|before| Some((before, growths.next()?)));
-        let cohorts = growth.map_or_else(
-            || start.clone(),
-            |(before, rules)| grown(&before.cohorts, [&before.model, &model], &rules, 0),
-        );
+        let cohorts = match growth {
+            Some((before, rules)) => grown(&before.cohorts, [&before.model, &model], &rules, 0),
+            None => start.take().unwrap_or_else(|| vec![first(&model)]),
+        };
         stages.push(Stage { model, cohorts });
     }
     stages
 }
 
-/// Every model of a run, whose first has the cohorts of `start`.
+/// [`staged`] for the models and growths of `config`.
 ///
 /// # Errors
 /// Those of [`RunConfig::stages`].
-pub fn stages(config: &RunConfig, start: Vec<Cohort>) -> Result<Vec<Stage>> {
+pub fn stages(config: &RunConfig, start: Option<Vec<Cohort>>) -> Result<Vec<Stage>> {
     Ok(staged(config.stages()?, config.growth.iter().map(GrowthConfig::resolve), start))
 }
 

@@ -104,7 +104,7 @@ mod tests {
         let mut config = RunConfig::preset("bench-tiny").unwrap();
         config.model.vocab_size = 256;
         let (limits, choices) = (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT));
-        let stages = cohorts::stages(&config, vec![cohorts::first(&config.model)]).unwrap();
+        let stages = cohorts::stages(&config, None).unwrap();
         let need = |train: &TrainConfig| largest(&stages, train, &limits, &choices).unwrap().1;
         let fitted = |most| fit(&config, &stages, &Room::Bytes(most), &limits, &choices);
         assert_eq!((config.train.batch_size, config.model.seq_length), (8, 128));

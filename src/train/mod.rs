@@ -12,9 +12,9 @@ mod faults;
 pub mod fit;
 mod growing;
 pub mod growth;
-mod looks;
 pub mod loss_scale;
 pub mod metrics;
+mod observe;
 pub mod plateau;
 pub mod probe;
 pub mod progress;
@@ -56,7 +56,7 @@ pub struct Summary {
     /// Validation loss at the end, nats per token.
     pub val_loss: f64,
     /// Where there are old validation data: the first evaluation of the run, and the last.
-    pub both: Option<[BothLosses; 2]>,
+    pub both_losses: Option<[BothLosses; 2]>,
     /// Entropy of the data, where it is known, nats per token.
     pub entropy_floor: Option<f64>,
     /// Growths of the model so far.
@@ -446,7 +446,7 @@ impl<'a> Run<'a> {
             parameters: self.trainer()?.model.param_count(),
             loss: self.numbers.loss,
             val_loss: self.numbers.val_loss.unwrap_or(f64::NAN),
-            both: first.zip(self.both_losses()).map(<[BothLosses; 2]>::from),
+            both_losses: first.zip(self.both_losses()).map(<[BothLosses; 2]>::from),
             entropy_floor: self.data.entropy_floor,
             growths: self.lineage,
             sample: self.last_sample,

@@ -78,23 +78,25 @@ pub fn contributions(engine: &Engine, host: &HostModel, train: &TrainConfig, bat
     }
 }
 
-/// The growths of `all` that `model`, pruned at `step`, can still make, and the others with the reason.
+/// The growths of `all` that `model`, pruned at `step`, can still make, and when the others were due, with the reason.
 pub fn growths_ahead(
     all: &[GrowthConfig],
     model: &ModelConfig,
     step: u64,
-) -> (Vec<GrowthConfig>, Vec<(usize, String)>) {
+) -> (Vec<GrowthConfig>, Vec<(String, String)>) {
     let (mut model, mut ahead, mut dropped) = (model.clone(), Vec::new(), Vec::new());
     for growth in all {
+        let waits = growth.plateau().is_some();
+        let when = if waits { "on a plateau".to_owned() } else { format!("at step {}", growth.at_step) };
         match growth.check(&model) {
-            Ok(_) if growth.at_step as u64 <= step => {
-                dropped.push((growth.at_step, format!("the pruning is at step {step}")));
+            Ok(_) if !waits && growth.at_step as u64 <= step => {
+                dropped.push((when, format!("the pruning is at step {step}")));
             }
             Ok(after) => {
                 model = after;
                 ahead.push(growth.clone());
             }
-            Err(reason) => dropped.push((growth.at_step, reason.to_string())),
+            Err(reason) => dropped.push((when, reason.to_string())),
         }
     }
     (ahead, dropped)
@@ -103,7 +105,7 @@ pub fn growths_ahead(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{GrowthPolicy, PruneTo};
+    use crate::config::{GrowthPolicy, GrowthWhen, PruneTo};
     use crate::model::init;
 
     fn host() -> HostModel {
@@ -171,10 +173,13 @@ mod tests {
     fn growths_that_a_pruned_model_cannot_make_are_named() {
         let to = |at_step, ffn| GrowthConfig { at_step, ffn_slot_num: Some(ffn), ..GrowthConfig::default() };
         let copy = GrowthConfig { policy: GrowthPolicy::Copy, ..to(30, 28) };
-        let (ahead, dropped) = growths_ahead(&[to(10, 14), to(20, 14), copy, to(40, 3), to(50, 20)], &host().model, 10);
-        assert_eq!(ahead.iter().map(|growth| growth.at_step).collect::<Vec<_>>(), [20, 30]);
-        assert_eq!(dropped[0], (10, "the pruning is at step 10".to_owned()));
-        assert!(dropped[1].0 == 40 && dropped[1].1.contains("3 ffn slots from 28"), "{dropped:?}");
-        assert!(dropped[2].0 == 50 && dropped[2].1.contains("20 ffn slots from 28"), "{dropped:?}");
+        let waiting = |ffn| GrowthConfig { when: GrowthWhen::Plateau, ..to(0, ffn) };
+        let all = [to(10, 14), to(20, 14), copy, to(40, 3), waiting(20), waiting(32)];
+        let (ahead, dropped) = growths_ahead(&all, &host().model, 10);
+        // One that waits for a plateau has no step to have been passed.
+        assert_eq!(ahead.iter().map(|growth| growth.at_step).collect::<Vec<_>>(), [20, 30, 0]);
+        assert_eq!(dropped[0], ("at step 10".to_owned(), "the pruning is at step 10".to_owned()));
+        assert!(dropped[1].0 == "at step 40" && dropped[1].1.contains("3 ffn slots from 28"), "{dropped:?}");
+        assert!(dropped[2].0 == "on a plateau" && dropped[2].1.contains("20 ffn slots from 28"), "{dropped:?}");
     }
 }

@@ -46,6 +46,8 @@ pub struct RunPlans {
     pub generator: GeneratorPlans,
     /// Shape of a micro-batch.
     pub shape: BatchShape,
+    /// What trains: see [`cohorts::trained`].
+    pub trained: Vec<(String, Vec<usize>)>,
 }
 
 /// The shape of a micro-batch of `model` trained as `train` says.
@@ -86,6 +88,7 @@ impl RunPlans {
             probe: plan(graphs::logits(model, 1, probe_rows(model), false, choices))?,
             generator: GeneratorPlans::new(model, prompt, limits, choices)?,
             shape,
+            trained,
         })
     }
 
@@ -221,8 +224,7 @@ impl<'e> Trainer<'e> {
         let (model, train) = (model.clone(), train.clone());
         let loss_scale = loss_scale::initial(train.precision == Precision::F16);
         let staging = || engine.staging(4 * STATS as u64);
-        let (shape, staging) = (plans.shape, [staging()?, staging()?]);
-        let trained = cohorts::trained(&model, &cohorts)?;
+        let (shape, trained, staging) = (plans.shape, plans.trained, [staging()?, staging()?]);
         Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, shape, trained, staging })
     }
 
