@@ -260,7 +260,7 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
         line("entropy floor", format!("{floor:.4} nats/token: val loss is {above:.1} % above it"));
     }
     for record in &summary.growths {
-        line("growth", growth::describe(record));
+        line("lineage", growth::describe(record));
     }
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
