@@ -1,21 +1,22 @@
 // What the device can do at most: multiply-adds, copying, reading, and starting dispatches.
 //
-// multiply_add: every invocation keeps ACCUMULATORS numbers, each its own chain of 8 * dims.rounds fma.
+// multiply_add: every invocation keeps ACCUMULATORS numbers, each its own chain of UNROLLED * dims.rounds fma.
 //   Multiplier and addend come from the uniform block, so nothing can be folded. With both 1 an accumulator
 //   counts its own fma exactly (below 2^11 in f16), so a loop that was cut short shows in the sum.
 // copy_all, read_all: contiguous vec4, grid-strided. Sums are stored only where dims.store is 1.
 // tick: one word, one more at each dispatch.
 // Order of summation: written out. Writes: overwrite, but tick adds.
-// Limits: 250 rounds; loops count against llvmpipe's 65535 iterations of an invocation.
+// Limits: 248 rounds; loops count against llvmpipe's 65535 iterations of an invocation.
 #import "real.wgsl"
 
 override ACCUMULATORS: u32 = 32u; // 8, 16, 24 or 32
+override UNROLLED: u32 = 8u; // fma on each accumulator in a turn of the loop: 8 or 32
 override WORKGROUP: u32 = 64u;
 
 alias Lanes = vec4<Real>;
 
 struct Dims {
-    rounds: u32, // of 8 fma on every accumulator
+    rounds: u32, // of UNROLLED fma on every accumulator
     count: u32, // vec4 to copy or read
     store: u32,
     multiplier: f32,
@@ -58,6 +59,18 @@ fn step(old: Accumulators, multiplier: Lanes, addend: Lanes) -> Accumulators {
     return x;
 }
 
+fn eight_steps(old: Accumulators, multiplier: Lanes, addend: Lanes) -> Accumulators {
+    var x = step(old, multiplier, addend);
+    x = step(x, multiplier, addend);
+    x = step(x, multiplier, addend);
+    x = step(x, multiplier, addend);
+    x = step(x, multiplier, addend);
+    x = step(x, multiplier, addend);
+    x = step(x, multiplier, addend);
+    x = step(x, multiplier, addend);
+    return x;
+}
+
 fn total(x: Lanes) -> f32 {
     return f32(x.x) + f32(x.y) + f32(x.z) + f32(x.w);
 }
@@ -86,14 +99,12 @@ fn multiply_add(@builtin(global_invocation_id) id: vec3<u32>) {
         first + Lanes(28),
     );
     for (var round = 0u; round < dims.rounds; round++) {
-        x = step(x, multiplier, addend);
-        x = step(x, multiplier, addend);
-        x = step(x, multiplier, addend);
-        x = step(x, multiplier, addend);
-        x = step(x, multiplier, addend);
-        x = step(x, multiplier, addend);
-        x = step(x, multiplier, addend);
-        x = step(x, multiplier, addend);
+        x = eight_steps(x, multiplier, addend);
+        if (UNROLLED > 8u) {
+            x = eight_steps(x, multiplier, addend);
+            x = eight_steps(x, multiplier, addend);
+            x = eight_steps(x, multiplier, addend);
+        }
     }
     var sum = total(x.a) + total(x.b);
     if (ACCUMULATORS > 8u) {
