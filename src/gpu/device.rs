@@ -94,7 +94,10 @@ impl Gpu {
         let Candidate { info, adapter, .. } = candidate;
         let limits = limits(usable(adapter.limits()));
         let mut features = adapter.features() & wanted;
-        let fragment = fragment(&adapter).filter(|_| features.contains(Features::SHADER_F16 | Features::SUBGROUP));
+        // lavapipe with vectors of 512 bits (Mesa 26.1.6) crashes when it compiles matrices of 8 x 8.
+        let crashes = software && info.subgroup_max_size > 8;
+        let fragment =
+            fragment(&adapter).filter(|_| features.contains(Features::SHADER_F16 | Features::SUBGROUP) && !crashes);
         if fragment.is_some() {
             features |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         }
