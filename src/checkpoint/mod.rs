@@ -189,9 +189,11 @@ pub struct GrowthRecord {
 }
 
 impl Meta {
-    /// Forgets how training went so far, where the model becomes a larger or smaller one, of which that says little.
+    /// Forgets how training went so far, and with which kernels, where the model becomes a larger or smaller one, of which
+    /// that says little.
     pub fn forget_course(&mut self) {
         (self.losses, self.plateau) = (LossStatistics::default(), Plateau::default());
+        self.kernels.clear();
     }
 
     /// The run's config as the caller's own type.

@@ -96,6 +96,11 @@ impl Candidate {
         }
     }
 
+    /// Whether each output is one sum in ascending order of products in f32: all such candidates give the same bits.
+    pub fn keeps_order(self) -> bool {
+        self.splits() == 1 && !matches!(self, Self::Cooperative { .. })
+    }
+
     /// Invocations of a workgroup.
     pub fn invocations(self) -> u32 {
         match self {

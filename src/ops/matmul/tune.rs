@@ -57,26 +57,47 @@ impl Known {
         cache::write(file, &serde_json::to_string_pretty(self).unwrap_or_default());
     }
 
-    /// Makes `engine` use what was the fastest.
-    fn choose(&self, engine: &Engine) {
-        let usual = engine.choices();
-        let parsed =
-            self.fastest.iter().filter_map(|(class, r)| Some((class.parse().ok()?, r.candidate.parse().ok()?)));
-        let table: BTreeMap<ShapeClass, Candidate> = parsed.filter(|&(_, c)| usual.ability().fits(c)).collect();
-        engine.choose(usual.with_table(table));
+    /// The fastest of a class.
+    fn of(&self, class: ShapeClass, ability: &Ability) -> Option<Candidate> {
+        usable(ability, &self.fastest.get(&name_of(class))?.candidate)
     }
+
+    /// As if these classes had never been met: also what was refused is tried again.
+    fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
+        for (class, _) in classes {
+            self.fastest.remove(&name_of(*class));
+        }
+        self.refused.clear();
+    }
+}
+
+/// A class as files name it.
+fn name_of(class: ShapeClass) -> String {
+    class.to_string()
+}
+
+/// The candidate that a file names, where this device can run it.
+fn usable(ability: &Ability, name: &str) -> Option<Candidate> {
+    name.parse().ok().filter(|&candidate| ability.fits(candidate))
 }
 
 /// Makes `engine` use the kernels that earlier runs found to be the fastest; measures nothing.
 pub fn recall(engine: &Engine) {
-    if !engine.choices().is_forced() {
-        Known::load(&file_name(engine)).choose(engine);
+    let usual = engine.choices();
+    if usual.is_forced() {
+        return;
     }
+    let known = Known::load(&file_name(engine));
+    let parsed = known.fastest.keys().filter_map(|name| name.parse().ok());
+    let table = parsed.filter_map(|class| Some((class, known.of(class, usual.ability())?)));
+    engine.choose(usual.with_table(table.collect()));
 }
 
 /// Makes `engine` use the fastest kernels for `products`; a progress line is printed where that takes time. What is tried
-/// runs on the device that `another` opens, of the same adapter. `stored` are the choices of a checkpoint that goes on,
-/// by class; they come before anything measured.
+/// runs on the device that `another` opens, of the same adapter.
+///
+/// `stored` are the choices of a checkpoint that goes on, by class. They come before anything measured, and where they are
+/// silent, the run so far used the usual kernel: only kernels that give the same bits replace it.
 ///
 /// # Errors
 /// A device error, or a device that computes the usual product wrongly.
@@ -91,15 +112,18 @@ pub fn tune(
     if effort == Effort::Off || usual.is_forced() {
         return Ok(());
     }
+    let classes = classes(products);
     let file = file_name(engine);
-    let mut known = if effort == Effort::Full { Known::default() } else { Known::load(&file) };
-    for (class, name) in stored {
-        if name.parse::<Candidate>().is_ok_and(|candidate| usual.ability().fits(candidate)) {
-            known.fastest.insert(class.clone(), Record { candidate: name.clone(), gflops: 0.0 });
-        }
+    let mut known = Known::load(&file);
+    if effort == Effort::Full {
+        known.forget(&classes);
     }
-    let todo: Vec<_> =
-        classes(products).into_iter().filter(|(class, _)| !known.fastest.contains_key(&class.to_string())).collect();
+    let begun = |class| usable(usual.ability(), stored.get(&name_of(class))?);
+    let todo: Vec<_> = classes
+        .iter()
+        .copied()
+        .filter(|&(class, _)| begun(class).is_none() && !known.fastest.contains_key(&name_of(class)))
+        .collect();
     if !todo.is_empty() {
         tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
         let (before, start) = (known.fastest.len(), Instant::now());
@@ -108,8 +132,21 @@ pub fn tune(
         tell(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
         known.keep(&file);
     }
-    known.choose(engine);
+    let classes = classes.into_iter().map(|(class, _)| class);
+    engine.choose(usual.with_table(chosen(usual.ability(), classes, &known, stored)));
     Ok(())
+}
+
+/// The candidates of `classes`, stored or measured; nothing for a class that is to have the usual one.
+fn chosen(
+    ability: &Ability,
+    classes: impl Iterator<Item = ShapeClass>,
+    known: &Known,
+    stored: &BTreeMap<String, String>,
+) -> BTreeMap<ShapeClass, Candidate> {
+    let begun = |class| usable(ability, stored.get(&name_of(class))?);
+    let measured = |class| known.of(class, ability).filter(|c| stored.is_empty() || c.keeps_order());
+    classes.filter_map(|class| Some((class, begun(class).or_else(|| measured(class))?))).collect()
 }
 
 /// Finds the fastest candidate of each class, until the time is up. A device that a candidate has cost is opened again.
@@ -138,7 +175,7 @@ fn measure(
             }
         };
         if let Some((candidate, gflops)) = best {
-            known.fastest.insert(class.to_string(), Record { candidate: candidate.to_string(), gflops });
+            known.fastest.insert(name_of(*class), Record { candidate: candidate.to_string(), gflops });
         }
     }
     Ok(())
@@ -228,6 +265,28 @@ mod tests {
         println!("{refused} planted kernels refused in {tunings} tunings");
         // Nothing of it reached the device that trains.
         engine.gpu.check().unwrap();
+    }
+
+    /// A run has the kernels of its own shapes, and one that goes on none that would change its bits.
+    #[test]
+    fn choices_are_the_runs_own() {
+        let ability = Ability::WEBGPU_DEFAULT;
+        let [a, b, c] = [64, 128, 256]
+            .map(|m| ShapeClass::of(ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false }));
+        let [whole, split, other] = ["tiles-32x32x16-4x4", "tiles-64x64x16-4x4-split4", "tiles-64x64x8-4x4"];
+        let record = |name: &str| Record { candidate: name.to_owned(), gflops: 1.0 };
+        let fastest = [(a, whole), (b, split), (c, whole)].map(|(class, name)| (name_of(class), record(name)));
+        let known = Known { fastest: fastest.into(), refused: BTreeSet::new() };
+        let named = |stored: &[(ShapeClass, &str)]| {
+            let stored = stored.iter().map(|&(class, name)| (name_of(class), name.to_owned())).collect();
+            let table = chosen(&ability, [a, b].into_iter(), &known, &stored);
+            table.into_iter().map(|(class, candidate)| (class, candidate.to_string())).collect::<Vec<_>>()
+        };
+        let owned = |name: &str| name.to_owned();
+        assert_eq!(named(&[]), [(a, owned(whole)), (b, owned(split))]);
+        // b is not among what was stored: it had the usual kernel.
+        assert_eq!(named(&[(a, other)]), [(a, owned(other))]);
+        assert_eq!(named(&[(b, split)]), [(a, owned(whole)), (b, owned(split))]);
     }
 
     #[test]
