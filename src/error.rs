@@ -74,7 +74,9 @@ impl Error {
 /// Tells the person at the terminal a line, on standard error. Where nobody reads it (a closed pipe), nobody is
 /// told: unlike with `eprintln!`, the program goes on.
 pub fn tell(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    for line in line.to_string().lines() {
+        let _ = writeln!(std::io::stderr(), "{}", legible(line));
+    }
 }
 
 /// What a file says, or its name, may hold line breaks, commands to the terminal and any length; a message is one line
@@ -106,8 +108,14 @@ fn one_line(sentence: impl Into<String>) -> String {
     head
 }
 
+/// One character as a terminal may have it.
 fn visible(c: char) -> String {
     if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }
+}
+
+/// What a file says, fit for one line of a terminal: line breaks and commands to the terminal are written out.
+pub fn legible(text: &str) -> String {
+    text.chars().map(visible).collect()
 }
 
 /// The operating system's own words, without Rust's "(os error 2)".

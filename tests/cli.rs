@@ -533,6 +533,15 @@ fn odd_but_legal_runs_work() {
     let text = succeed(dir.path(), "generate run --prompt tom --tokens 30 --seed 4");
     assert!(text.starts_with("tom") && text.chars().count() >= 33, "{text}");
     assert_eq!(succeed(dir.path(), "generate run --prompt tom --tokens 30 --seed 4"), text);
+    // Colours in a name stay what they are: characters.
+    #[cfg(unix)]
+    {
+        fs::copy(dir.path().join("text.txt"), dir.path().join("\u{1b}[31m.txt")).unwrap();
+        let output = run(dir.path(), "TRAIN --data \u{1b}[31m.txt --out red");
+        assert!(output.status.success() && !stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
+        let said = succeed(dir.path(), "inspect red");
+        assert!(said.contains("data in \\u{1b}[31m.txt, next batch") && !said.contains('\u{1b}'), "{said}");
+    }
     // A grown file continues, but not over the run it came from.
     let before = snapshot(&dir.path().join("run"));
     assert!(succeed(dir.path(), "grow run grown.safetensors --ffn-slots 64").contains("max |logit change| 0.0e0"));

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{FileDigest, Store, Verdict, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
-use crate::error::{Result, tell};
+use crate::error::{Result, legible, tell};
 use crate::train::growth::describe;
 use clap::Args;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let config: RunConfig = meta.config()?;
     let moments = tensors.iter().filter(|t| t.name.starts_with("optimizer.")).count();
     let mut text = format!("{}\n", path.display());
-    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<16}{value}\n"));
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<16}{}\n", legible(&value)));
     line("written by", format!("{} on {}", meta.created_by, meta.adapter));
     line("step", format!("{} ({} tokens)", meta.step, meta.tokens_seen));
     line("data", format!("{}, next batch {}", meta.data.description, meta.data.next_batch));
@@ -54,7 +54,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     if args.tensors {
         text.push('\n');
         for t in &tensors {
-            text.push_str(&format!("{:<60} {:<5} {:?}\n", t.name, t.dtype, t.shape));
+            text.push_str(&format!("{:<60} {:<5} {:?}\n", legible(&t.name), t.dtype, t.shape));
         }
     }
     super::print(&text)?;
