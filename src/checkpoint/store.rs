@@ -24,7 +24,8 @@ const BEFORE_GROWTH: &str = "before-growth-";
 const SUFFIX: &str = ".safetensors";
 
 /// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on, and those from before its growths,
-/// `before-growth-00000100.safetensors`, which are never the newest and stay until the run is replaced.
+/// `before-growth-00000100.safetensors`, which stay until the run is replaced and count as checkpoints of the run only as long
+/// as it has no others.
 #[derive(Debug, Clone)]
 pub struct Store {
     storage: Arc<dyn Storage>,
@@ -129,12 +130,15 @@ impl Store {
         self.storage.sync_dir(&folder).map_err(|cause| Error::io("sync", &folder, &cause))
     }
 
-    /// Every checkpoint by its step, oldest first. Files under other names are not looked at.
+    /// Every checkpoint by its step, oldest first; of a run that grew before it had any, those from before its growths.
+    /// Files under other names are not looked at.
     ///
     /// # Errors
     /// An input error if the directory exists and cannot be read.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
-        Ok(under(&self.files()?, PREFIX))
+        let files = self.files()?;
+        let checkpoints = under(&files, PREFIX);
+        Ok(if checkpoints.is_empty() { under(&files, BEFORE_GROWTH) } else { checkpoints })
     }
 
     /// The newest checkpoint that can be read, and a warning for each newer one that cannot.
@@ -301,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_a_growth_stays_until_the_run_is_replaced_and_is_never_the_newest() {
+    fn what_was_before_a_growth_stays_until_the_run_is_replaced_and_counts_where_nothing_else_is() {
         let (_dir, store) = store_with(&[100]);
         let digest = store.save_before_growth(&sample(150)).unwrap();
         let path = store.dir.join(FOLDER).join(&digest.name);
@@ -315,8 +319,9 @@ mod tests {
         assert_eq!(names(&store), ["before-growth-00000150.safetensors", "step-00000200.safetensors"]);
         store.clear().unwrap();
         assert_eq!(names(&store), [""; 0]);
-        // Also where the run was killed before its first checkpoint.
+        // A run that was killed before its first checkpoint goes on from there.
         store.save_before_growth(&sample(150)).unwrap();
+        assert_eq!(store.latest().unwrap().found.unwrap().1, sample(150));
         store.clear().unwrap();
         assert_eq!(names(&store), [""; 0]);
     }
