@@ -156,6 +156,22 @@ fn memory_and_work_are_those_of_what_trains() {
 }
 
 /// Real text of another kind: the sources of this crate.
+/// Parameters and gradients are packed each by themselves, so a whole may end inside a layer's query, key and value.
+#[test]
+fn wherever_a_whole_of_gradients_ends_the_model_can_be_planned() {
+    let model = small();
+    let growths = [tokens(GrowthPolicy::Preserving, 21, 24, 61), layers(GrowthPolicy::Identity, 5)];
+    let transformer = ModelConfig { arch: Arch::Transformer, ..model.clone() };
+    for (model, growth) in [(&model, &growths[0]), (&model, &growths[1]), (&transformer, &growths[1])] {
+        let HostModel { model, cohorts, .. } = grown(model, growth.clone());
+        let train = TrainConfig { batch_size: 1, ..TrainConfig::default() };
+        for binding_bytes in (12 << 10..120 << 10).step_by(1 << 10) {
+            let choices = Choices::usual(Ability { binding_bytes, ..Ability::WEBGPU_DEFAULT });
+            RunPlans::new(&model, &train, &cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap();
+        }
+    }
+}
+
 fn sources(dir: &Path) -> PathBuf {
     fn collect(folder: &Path, text: &mut String) {
         let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -27,6 +27,15 @@ impl Graph {
         laid_out.map_or(0, |&grad| rows(parameter) - rows(grad))
     }
 
+    /// Whether the gradients of parameters lie at even distances, where they are laid out: packed by themselves, they may
+    /// be in two wholes where the parameters are in one.
+    pub fn even_laid_out(&self, parameters: &[Tensor]) -> bool {
+        let Some(known) = &self.laid_out else { return true };
+        let grads: Vec<Tensor> =
+            parameters.iter().filter_map(|t| known.get(&self.tensors[t.0].name)).copied().collect();
+        grads.is_empty() || (grads.len() == parameters.len() && self.even(&grads).is_some())
+    }
+
     /// Where a parameter's gradient is to go, if that was laid out: a tensor that nothing reads, where it is of no use.
     pub(super) fn laid_out_grad(&mut self, parameter: Tensor) -> Option<Tensor> {
         let known = self.laid_out.as_ref().filter(|_| self.is_parameter(parameter))?;

@@ -30,7 +30,8 @@ pub fn linear(g: &mut Graph, x: Tensor, affine: Affine) -> Result<Tensor> {
 /// Several layers of one x and one shape, such as query, key and value: one product does the work of all, where their
 /// weights lie at even distances in memory.
 pub fn several<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Result<[Tensor; M]> {
-    if g.even(&layers.map(|l| l.weight)).is_some() {
+    let weights = layers.map(|l| l.weight);
+    if g.even(&weights).is_some() && g.even_laid_out(&weights) {
         return batch(g, x, layers);
     }
     let mut outs = [x; M];

@@ -86,8 +86,8 @@ pub fn several<const M: usize>(
     tokens: [Tokens; M],
     settings: Settings,
 ) -> Result<[Tensor; M]> {
-    let even = g.even(&tokens.map(|t| t.keys)).is_some() && g.even(&tokens.map(|t| t.values)).is_some();
-    if even {
+    let even = |of: [Tensor; M]| g.even(&of).is_some() && g.even_laid_out(&of);
+    if even(tokens.map(|t| t.keys)) && even(tokens.map(|t| t.values)) {
         return Ok(batch(g, x, tokens, settings)?.0);
     }
     let mut outs = [x; M];
