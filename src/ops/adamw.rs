@@ -61,9 +61,8 @@ impl Update {
     pub fn words(&self) -> Result<Vec<f32>> {
         if self.cohorts.len() > MAX_COHORTS {
             return Err(Error::usage(format!(
-                "a model can be grown {} times in one run, this is growth {}; save it and start a new run from it",
-                MAX_COHORTS - 1,
-                self.cohorts.len() - 1
+                "an update of {} cohorts, {MAX_COHORTS} are possible; this is a defect",
+                self.cohorts.len()
             )));
         }
         let scalars =

@@ -4,7 +4,7 @@ use crate::checkpoint::Cohort;
 use crate::config::{GrowthConfig, ModelConfig, OptimizerRule, ResolvedGrowth, RunConfig, TrainRule};
 use crate::error::{Error, Result};
 use crate::model::grow;
-use crate::ops::adamw::Segment;
+use crate::ops::adamw::{MAX_COHORTS, Segment};
 use std::collections::BTreeMap;
 
 /// A model of a run, between two growths.
@@ -27,8 +27,10 @@ pub fn first(model: &ModelConfig) -> Cohort {
 pub fn grown(cohorts: &[Cohort], [before, after]: [&ModelConfig; 2], rules: &ResolvedGrowth, step: u64) -> Vec<Cohort> {
     let mut cohorts = cohorts.to_vec();
     for cohort in &mut cohorts {
-        cohort.frozen |= rules.train == TrainRule::New;
-        if rules.optimizer == OptimizerRule::Reset {
+        let thawed = cohort.frozen && rules.train == TrainRule::All;
+        cohort.frozen = rules.train == TrainRule::New;
+        // Frozen rows kept no moments: theirs begin again.
+        if thawed || rules.optimizer == OptimizerRule::Reset {
             cohort.born_step = step;
         }
     }
@@ -65,9 +67,26 @@ pub fn staged(
 /// [`staged`] for the models and growths of `config`.
 ///
 /// # Errors
-/// Those of [`RunConfig::stages`].
+/// Those of [`RunConfig::stages`], and of [`check_count`].
 pub fn stages(config: &RunConfig, start: Option<Vec<Cohort>>) -> Result<Vec<Stage>> {
-    Ok(staged(config.stages()?, config.growth.iter().map(GrowthConfig::resolve), start))
+    let stages = staged(config.stages()?, config.growth.iter().map(GrowthConfig::resolve), start);
+    stages.last().map_or(Ok(()), |last| check_count(&last.cohorts))?;
+    Ok(stages)
+}
+
+/// Whether an update can tell so many cohorts apart.
+///
+/// # Errors
+/// A usage error for a model that has grown, or is to grow, too often.
+pub fn check_count(cohorts: &[Cohort]) -> Result<()> {
+    if cohorts.len() <= MAX_COHORTS {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "a model can grow {} times in all, and with this it would be {}: add more at a time",
+        MAX_COHORTS - 1,
+        cohorts.len() - 1
+    )))
 }
 
 /// What trains: parameter name and the shape of its last rows that do. Rows before them have no gradient and no moments.
