@@ -420,6 +420,39 @@ fn compare_the_runs(dir: &Path) {
     assert!(inside.contains("is the directory of a run"), "{inside}");
 }
 
+/// A growth costs the same whether the run made it or `grow`, in a file that another run goes on with; and a pruned run is
+/// not compared, as nothing tells what it cost before.
+#[test]
+fn a_growth_in_a_file_costs_what_one_in_a_run_does() {
+    let model = concat!(
+        include_str!("common/tiny-model.toml"),
+        "[train]\nbatch_size = 2\nmax_steps = 12\neval_interval = 3\neval_batches = 2\n[data]\ncorpus_sentences = 200\n"
+    );
+    let dir = folder("");
+    let dir = dir.path();
+    fs::write(dir.join("run.toml"), model).unwrap();
+    let train = ["train", "--config", "run.toml", "--tune", "off", "--out"];
+    let also = |more: &[&'static str]| [&train[..], more].concat();
+    succeed(dir, &also(&["inside", "--set", "growth=[{at_step=6,ffn_slot_num=64}]"]));
+    succeed(dir, &also(&["start", "--steps", "6"]));
+    succeed(dir, &["grow", "start", "grown.safetensors", "--ffn-slots", "64"]);
+    succeed(dir, &["train", "--resume", "grown.safetensors", "--steps", "12", "--out", "file", "--tune", "off"]);
+    succeed(dir, &["compare", "inside=inside", "file=file"]);
+    let text = fs::read_to_string(dir.join("comparison/results.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |arm: &str, key: &str| {
+        let budget = of_kind(&lines, "budget").into_iter().find(|line| line["arm"] == arm).unwrap();
+        budget[key].clone()
+    };
+    for key in ["growth_steps", "flops", "tokens", "flops_after_growth", "tokens_after_growth", "flops_per_step"] {
+        assert_eq!(of("file", key), of("inside", key), "{key}");
+    }
+    succeed(dir, &["prune", "inside", "small.safetensors", "--ffn-slots", "32"]);
+    succeed(dir, &["train", "--resume", "small.safetensors", "--steps", "15", "--out", "pruned", "--tune", "off"]);
+    let refused = refusal(dir, &["compare", "inside=inside", "pruned=pruned"]);
+    assert!(refused.starts_with("pruned was pruned at step 12"), "{refused}");
+}
+
 /// A study that changed is refused, one with more seeds goes on.
 fn changes_are_refused_or_added(dir: &Path) {
     let before = results(dir);

@@ -53,8 +53,8 @@ impl Axis {
 /// Shapes that cannot be recorded.
 pub fn flops_per_step(Stage { model, cohorts: rows }: &Stage, train: &TrainConfig) -> Result<u64> {
     let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
-    // Half precision has the same products.
-    let shape = BatchShape { precision: Dtype::F32, ..batch_shape(model, train)? };
+    // Half precision has the same products; what is computed twice to save memory counts once.
+    let shape = BatchShape { precision: Dtype::F32, recompute: false, ..batch_shape(model, train)? };
     let trained = cohorts::trained(model, rows)?;
     let micro = graphs::training(model, &trained, &shape, &choices)?.flops();
     let segments = cohorts::segments(model, rows, &trained);

@@ -156,23 +156,37 @@ fn differences(arm: Option<&Reading>, reference: Option<&Reading>) -> Vec<f64> {
     arm.losses.iter().filter_map(|(seed, loss)| Some(loss - partner(*seed)?)).collect()
 }
 
-/// What an arm has at a point.
+/// What an arm has at a point: of each seed the run that ends there, or else one that went on, read on its way. Seeds
+/// that grew at different steps, as plateaus have it, are in different cases.
 fn reading(findings: &Findings, arm: usize, axis: Axis, point: f64) -> Option<Reading> {
     let cases = findings.cases_of(arm);
     // An end is never before the point by a whole step, or one more step would have been taken.
     let distance = |case: &Case| (case.end(axis) - point).abs();
-    let ends = cases.iter().filter(|case| distance(case) < case.timeline.last_step(axis));
-    if let Some(case) = ends.min_by(|a, b| distance(a).total_cmp(&distance(b))) {
-        let short = (1.0 - case.end(axis) / point).max(0.0);
-        return some(Reading { place: Place::End(short), losses: case.final_losses() });
+    let (mut ends, others): (Vec<&Case>, Vec<&Case>) =
+        cases.into_iter().partition(|case| distance(case) < case.timeline.last_step(axis));
+    ends.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+    let (mut losses, mut taken): (Vec<(u64, f64)>, Vec<u64>) = (Vec::new(), Vec::new());
+    let (mut short, mut middle) = (0.0_f64, None);
+    for case in ends {
+        let before = losses.len();
+        losses.extend(case.final_losses().into_iter().filter(|(seed, _)| !taken.contains(seed)));
+        if losses.len() > before {
+            short = short.max(1.0 - case.end(axis) / point);
+        }
+        taken.extend(case.runs.iter().map(|run| run.seed));
     }
-    let case = cases.into_iter().find(|case| case.end(axis) > point)?;
-    let read = |(seed, run): (u64, &super::results::Measured)| {
-        let loss = curve::at(&run.curve(&case.timeline, axis), point)?;
-        Some((seed, loss)).filter(|_| loss.is_finite())
-    };
-    let done = share_done(case, axis, point);
-    some(Reading { place: Place::Middle(done), losses: case.measured().filter_map(read).collect() })
+    for case in others.into_iter().filter(|case| case.end(axis) > point) {
+        for (seed, run) in case.measured().filter(|(seed, _)| !taken.contains(seed)) {
+            if let Some(loss) = curve::at(&run.curve(&case.timeline, axis), point).filter(|loss| loss.is_finite()) {
+                losses.push((seed, loss));
+                let done = share_done(case, axis, point);
+                middle = Some(middle.map_or(done, |least: f64| least.min(done)));
+            }
+        }
+        taken.extend(case.runs.iter().map(|run| run.seed));
+    }
+    losses.sort_by_key(|(seed, _)| *seed);
+    some(Reading { place: middle.map_or(Place::End(short), Place::Middle), losses })
 }
 
 fn some(reading: Reading) -> Option<Reading> {
@@ -256,5 +270,25 @@ pub(super) mod tests {
         found.cases[0].runs[1].measured = None;
         let row = compare(&found).tables[0].rows[1].clone();
         assert_eq!((row.difference.unwrap().n, row.difference.unwrap().ends, row.survives), (1, None, false));
+    }
+
+    /// As `compare` has runs that grew on plateaus: one case a seed, of one length and several costs.
+    #[test]
+    fn seeds_that_grew_at_different_steps_are_read_together() {
+        let mut found = findings();
+        let grown = found.cases.iter().position(|case| case.arm == 1).unwrap();
+        let whole = found.cases.remove(grown);
+        found.cases.retain(|case| case.arm != 1);
+        for (run, at) in whole.runs.into_iter().zip([3, 4, 6]) {
+            let timeline = Timeline { growth_steps: vec![at], ..whole.timeline.clone() };
+            found.cases.push(Case { runs: vec![run], timeline, length: whole.length.clone(), ..whole });
+        }
+        let seeds = |axis, point| {
+            let reading = reading(&found, 1, axis, point).unwrap();
+            (reading.place, reading.losses.iter().map(|(seed, _)| *seed).collect::<Vec<_>>())
+        };
+        assert_eq!(seeds(Axis::Tokens, 1000.0), (Place::End(0.0), vec![1, 2, 3]));
+        // After 3, 4 and 6 of 10 steps of 5 FLOPs, the rest of 10: ends at 85, 80 and 70.
+        assert_eq!(seeds(Axis::Flops, 70.0), (Place::Middle(0.8), vec![1, 2, 3]));
     }
 }

@@ -7,7 +7,7 @@ use super::budget::{Axis, Timeline};
 use super::comparison::usual_points;
 use super::results::{Arm, Case, Findings, Measured, Run};
 use super::{file::slug, tables, words};
-use crate::checkpoint::GrowthRecord;
+use crate::checkpoint::{GrowthRecord, Store, read_meta};
 use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
 use crate::error::{Error, Result};
 use crate::train::cohorts;
@@ -40,6 +40,8 @@ struct Gathered {
     asked: Asked,
     config: RunConfig,
     models: Vec<ModelConfig>,
+    /// The rules of each growth.
+    policies: Vec<String>,
     timeline: Timeline,
     measured: Measured,
 }
@@ -170,19 +172,38 @@ fn read(asked: &Asked) -> Result<Gathered> {
             asked.dir.display()
         )));
     }
-    let records: Vec<&GrowthRecord> = measured.growths.iter().map(|growth| &growth.record).collect();
+    let records = lineage(&asked.dir)?;
     let models = models(&config.model, &records);
-    let rules = records.iter().map(|record| serde_json::from_value(record.policy.clone()));
-    let rules: Vec<ResolvedGrowth> = rules.collect::<Result<_, _>>().map_err(|e| {
-        Error::input(format!("a growth in the metrics of {} has damaged rules: {e}", asked.dir.display()))
-    })?;
-    let stages = cohorts::staged(models.clone(), rules, None);
+    let rules = records.iter().map(|record| {
+        serde_json::from_value::<ResolvedGrowth>(record.policy.clone()).map_err(|_| {
+            Error::usage(format!(
+                "{} was pruned at step {}, and what a run cost before that is not counted: leave it out, or compare runs that \
+                 only grew",
+                asked.dir.display(),
+                record.at_step
+            ))
+        })
+    });
+    let stages = cohorts::staged(models.clone(), rules.collect::<Result<Vec<_>>>()?, None);
     let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;
-    Ok(Gathered { asked: asked.clone(), config, models, timeline, measured })
+    let policies = records.into_iter().map(|record| record.policy.to_string()).collect();
+    Ok(Gathered { asked: asked.clone(), config, models, policies, timeline, measured })
+}
+
+/// Every growth of a model, also those that were made in a file, of which the metrics of the run know nothing.
+fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
+    let latest = Store::new(dir).newest(&read_meta)?;
+    let (_, meta) = latest.found.ok_or_else(|| {
+        Error::input(format!(
+            "{} holds no checkpoint, which tells how its model grew: give the directory of a run",
+            dir.display()
+        ))
+    })?;
+    Ok(meta.lineage)
 }
 
 /// The model at the start and after each growth. `known` is any of them: a resumed run has a later one in its settings.
-fn models(known: &ModelConfig, records: &[&GrowthRecord]) -> Vec<ModelConfig> {
+fn models(known: &ModelConfig, records: &[GrowthRecord]) -> Vec<ModelConfig> {
     let size = |value: u64, fallback: usize| if value == 0 { fallback } else { value as usize };
     let model = |[qkv, proj, ffn]: [u64; 3], layers: u64, units: u64| ModelConfig {
         qkv_slot_num: size(qkv, known.qkv_slot_num),
@@ -212,8 +233,7 @@ fn settings(run: &Gathered) -> (Vec<ModelConfig>, Vec<u64>, RunConfig) {
             (model.qkv_slot_num, model.proj_slot_num, model.ffn_slot_num) = (1, 1, 1);
         }
     }
-    let policies = run.measured.growths.iter().map(|growth| growth.record.policy.to_string());
-    config.train.sample_prompt = policies.collect::<Vec<_>>().join(" ");
+    config.train.sample_prompt = run.policies.join(" ");
     (models, run.timeline.growth_steps.clone(), config)
 }
 

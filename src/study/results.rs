@@ -13,8 +13,8 @@ use std::path::Path;
 pub struct Growth {
     /// What was measured at the moment of growth.
     pub record: GrowthRecord,
-    /// Tokens until validation is back at its loss right before the growth, 0 where it never rose, between evaluations
-    /// by linear interpolation; `None` where it did not come back.
+    /// Tokens until validation is back at its loss right before the growth, 0 where the growth raised it by [`RISE`] at
+    /// most, between evaluations by linear interpolation; `None` where it did not come back.
     pub recovery_tokens: Option<f64>,
 }
 
@@ -24,6 +24,9 @@ impl Growth {
         self.record.loss_after - self.record.loss_before
     }
 }
+
+/// A growth that raises the loss by less, in nats per token, has nothing to recover from: the next evaluations differ by more.
+pub const RISE: f64 = 1e-3;
 
 /// What one run measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -90,7 +93,9 @@ impl Measured {
         let tokens = |step: u64| (step - record.at_step) as f64 * tokens_per_step as f64;
         let later = self.losses.iter().filter(|(step, _)| *step > record.at_step);
         let after = std::iter::once((0.0, record.loss_after)).chain(later.map(|(step, loss)| (tokens(*step), *loss)));
-        let recovery_tokens = curve::first_at_or_below(&after.collect::<Vec<_>>(), record.loss_before);
+        let rose = record.loss_after - record.loss_before > RISE;
+        let after: Vec<(f64, f64)> = after.collect();
+        let recovery_tokens = if rose { curve::first_at_or_below(&after, record.loss_before) } else { Some(0.0) };
         // That file names its directory, so its digest would tell two studies of one file apart.
         Growth { record: GrowthRecord { before: None, ..record }, recovery_tokens }
     }

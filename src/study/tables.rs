@@ -2,7 +2,7 @@
 
 use super::budget::{Axis, Timeline};
 use super::comparison::{Comparisons, Row, Table as Compared, interval};
-use super::results::{Case, Findings, Growth, Trial};
+use super::results::{Case, Findings, Growth, Measured, Trial};
 use super::statistics::{deviation, mean};
 use super::{arm, plan, words};
 use crate::config::{Arch, ModelConfig, Module};
@@ -208,8 +208,10 @@ pub fn count(comparisons: &Comparisons, kind: &str) -> usize {
 pub fn growths(findings: &Findings) -> Table {
     let mut table = Table::new(["arm", "growth", "policy", "max |logit change|", "spike", "recovery, tokens", "runs"]);
     for case in &findings.cases {
-        for (number, at) in case.timeline.growth_steps.iter().enumerate() {
-            let all: Vec<&Growth> = case.measured().filter_map(|(_, run)| run.growths.get(number)).collect();
+        for at in &case.timeline.growth_steps {
+            // One that was made in a file is not among those that a run measured.
+            let own = |run: &Measured| run.growths.iter().position(|growth| growth.record.at_step == *at);
+            let all: Vec<&Growth> = case.measured().filter_map(|(_, run)| run.growths.get(own(run)?)).collect();
             let Some(first) = all.first() else { continue };
             let values = |value: fn(&Growth) -> f64| all.iter().map(|growth| value(growth)).collect::<Vec<f64>>();
             let recovered: Vec<f64> = all.iter().filter_map(|growth| growth.recovery_tokens).collect();

@@ -1,5 +1,6 @@
 //! The findings in plain words: what the intervals allow to say, and nothing more.
 
+use super::budget::Axis;
 use super::comparison::{Comparisons, Place, Row, Table, interval};
 use super::results::Findings;
 use super::statistics::LEVEL;
@@ -37,6 +38,14 @@ pub fn summary(findings: &Findings, all: &Comparisons) -> Vec<String> {
         better + worse,
         if survive == 1 { "does" } else { "do" }
     ));
+    let uncharged = all.tables.iter().filter(|table| table.axis == Axis::MarginalFlops);
+    let uncharged = uncharged.flat_map(|table| &table.rows).filter(|row| finding(row) == "better").count();
+    if uncharged > 0 {
+        said.push(format!(
+            "{uncharged} of those {better} are at equal FLOPs after the last growth, where nothing is charged of what an arm \
+             spent before it."
+        ));
+    }
     said.push(
         "An interval that includes 0 does not show that two arms are equal, only that these seeds do not tell them apart."
             .to_owned(),
