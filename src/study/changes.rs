@@ -23,7 +23,8 @@ pub fn fingerprint(study: &Study, data: &Dataset) -> Result<String> {
     Ok(format!("{:016x}", cache::fingerprint([sizes.as_str(), &text])))
 }
 
-/// The first setting in which two runs differ, in words. Where the data lie does not count: they have a fingerprint.
+/// The first setting in which two runs differ, in words. Where the data lie does not count: they have a fingerprint. Nor
+/// does whether a tau is written down, as a run that was resumed by hand has it.
 ///
 /// # Errors
 /// Settings that TOML cannot hold.
@@ -31,6 +32,7 @@ pub fn difference(stored: &RunConfig, wanted: &RunConfig) -> Result<Option<Strin
     let table = |config: &RunConfig| -> Result<Table> {
         let mut config = config.clone();
         (config.data.path, config.data.val_path) = (None, None);
+        config.model.freeze_tau();
         Table::try_from(&config).map_err(|e| Error::usage(format!("the settings cannot be compared: {e}")))
     };
     Ok(first_difference("", &Value::Table(table(stored)?), &Value::Table(table(wanted)?)))
@@ -68,6 +70,8 @@ mod tests {
         let mut is = was.clone();
         assert_eq!(difference(&was, &is), Ok(None));
         is.data.path = Some("elsewhere".into());
+        assert_eq!(difference(&was, &is), Ok(None));
+        is.model.freeze_tau();
         assert_eq!(difference(&was, &is), Ok(None));
         is.model.num_layers = 9;
         assert_eq!(difference(&was, &is), Ok(Some("model.num_layers was 4 and is 9".into())));
