@@ -26,6 +26,8 @@ enum Fault {
     Spoil { name: String, at: usize, value: f32, late: bool },
     /// A value of what a dispatch of the step's first program wrote, right after it ran: activations and their gradients.
     SpoilOutput { dispatch: usize, at: usize, value: f32 },
+    /// Nothing, this time.
+    Pass,
 }
 
 thread_local! {
@@ -56,7 +58,7 @@ pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
             trainer.engine().write(&word, &[value]);
             Spoil { dispatch, at: at as u64, word }.next();
         }
-        None => {}
+        Some(Fault::Pass) | None => {}
     }
     Ok(())
 }
@@ -268,6 +270,37 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
     assert_eq!(error.exit_code(), 4);
     let said = error.to_string();
     assert!(said.contains(&format!("the first tensor that is not finite is \"{name}\" of layer 1")), "{said}");
+}
+
+#[test]
+fn every_return_steps_over_the_data_of_those_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "layers.1.mlp.key_param_tokens".to_owned();
+    let fault = Fault::Spoil { name, at: 3, value: f32::NAN, late: false };
+    // Twice back to step 4: over 4 batches, and then over as many after them.
+    train(&mut config(dir.path(), 12), &[(5, fault.clone()), (5, fault)]).0.unwrap();
+    let stored = Store::new(dir.path()).latest().unwrap().found.unwrap().1;
+    assert_eq!(stored.meta.data.next_batch, 12 + 4 + 4);
+}
+
+#[test]
+fn a_run_that_never_gets_past_its_bad_steps_ends() {
+    let spoil = |step, value| (step, Fault::Spoil { name: "norm.weight".to_owned(), at: 3, value, late: false });
+    let spike = |step| spoil(step, 1e4);
+    let cases = [
+        // By turns at two steps, and so not once past the later one.
+        (50, vec![(62, Fault::Pass), spike(64), spike(62), (62, Fault::Pass), spike(64)], 64),
+        // The step after it is a good one and read with it, for the checkpoint.
+        (4, vec![[spike(62), spoil(63, 1.0)]; 3].concat(), 62),
+    ];
+    for (interval, planned, last) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path(), 70);
+        (config.train.spike_zscore, config.train.lr, config.train.checkpoint_interval) = (8.0, 1e-4, interval);
+        let error = train(&mut config, &planned).0.unwrap_err();
+        let said = error.to_string();
+        assert!(error.exit_code() == 4 && said.contains(&format!("the loss of step {last} is")), "{said}");
+    }
 }
 
 #[test]

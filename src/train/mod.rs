@@ -368,7 +368,10 @@ impl<'a> Run<'a> {
     fn follow_loss(&mut self, loss: f64, step: u64) -> Result<()> {
         let limit = self.config.train.spike_zscore;
         let Some(spike) = spike::follow(&mut self.losses, loss, limit) else {
-            self.last_good = Some(step);
+            // A step that was submitted before it was known that one went bad is not past that one.
+            if self.gone_bad.is_none() {
+                self.last_good = Some(step);
+            }
             return Ok(());
         };
         let spike::Spike { zscore, mean } = spike;

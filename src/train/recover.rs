@@ -23,7 +23,7 @@ pub const MAX_ROLLBACKS: u32 = 3;
 #[derive(Default)]
 struct Returns {
     count: u32,
-    /// The step that the run had to get past.
+    /// The step that the run has to get past: the furthest that sent it back.
     past: u64,
 }
 
@@ -31,7 +31,7 @@ impl Returns {
     /// Counts one more, of a run that had got to `reached` and must now get past `step`.
     fn again(&mut self, reached: u64, step: u64) -> u32 {
         self.count = if reached > self.past { 1 } else { self.count + 1 };
-        self.past = step;
+        self.past = self.past.max(step);
         self.count
     }
 }
@@ -158,10 +158,11 @@ impl Job<'_> {
                 )));
             }
             let accum = run.trainer()?.grad_accum() as u64;
+            // The data of the steps that are taken again, up to the bad ones, are stepped over, and so is what this run
+            // had stepped over itself: the checkpoint may be older than that.
+            let skipped = (bad + 1).saturating_sub(start.step) * accum;
+            start.data_offset = run.data_offset + skipped;
             drop(run);
-            // The data of the steps that are taken again, up to the bad ones, are stepped over.
-            let skipped = (bad + 1 - start.step) * accum;
-            start.data_offset += skipped;
             tell(format_args!(
                 "warning: {why}; going back to step {} and over the {skipped} batches of the steps since",
                 start.step
