@@ -28,6 +28,8 @@ enum Fault {
     SpoilOutput { dispatch: usize, at: usize, value: f32 },
     /// Nothing, this time.
     Pass,
+    /// The device goes away while a run is set up.
+    LoseBefore,
 }
 
 thread_local! {
@@ -49,6 +51,10 @@ fn spoil(trainer: &Trainer, name: &str, at: usize, value: f32) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn before_claim(step: u64) -> Result<()> {
+    due(step, |fault| *fault == Fault::LoseBefore).map_or(Ok(()), |_| Err(Error::lost("a test closed it")))
+}
+
 pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
     match due(step, |fault| !matches!(fault, Fault::Spoil { late: true, .. })) {
         Some(Fault::Lose) => trainer.engine().gpu.device.destroy(),
@@ -58,7 +64,7 @@ pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
             trainer.engine().write(&word, &[value]);
             Spoil { dispatch, at: at as u64, word }.next();
         }
-        Some(Fault::Pass) | None => {}
+        Some(Fault::Pass | Fault::LoseBefore) | None => {}
     }
     Ok(())
 }
@@ -173,6 +179,18 @@ fn a_run_that_loses_its_gpu_is_the_same_run() {
         bytes[8 + header..].to_vec()
     };
     assert!(tensors(&plain.1) == tensors(&bytes), "parameters and moments are the same bits");
+}
+
+#[test]
+fn a_run_whose_gpu_is_lost_before_it_begins_replaces_the_old_one_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = config(dir.path(), 8);
+    train(&mut old, &[]).0.unwrap();
+    let mut new = config(dir.path(), 4);
+    new.train.seed = 7;
+    train(&mut new, &[(0, Fault::LoseBefore)]).0.unwrap();
+    let kept = Store::new(dir.path()).latest().unwrap().found.unwrap().1;
+    assert_eq!((kept.meta.step, kept.meta.seed, curve(dir.path()).len()), (4, 7, 4));
 }
 
 #[test]

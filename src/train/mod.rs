@@ -173,6 +173,8 @@ impl<'a> Run<'a> {
         }
         let memory = human_bytes(trainer.bytes().total());
         let files: Arc<dyn Storage> = Arc::new(Files);
+        #[cfg(test)]
+        faults::before_claim(start.step)?;
         lock.keep()?;
         let metrics = directory::claim(&files, config, start.step)?;
         let now = Instant::now();

@@ -36,6 +36,15 @@ impl Returns {
     }
 }
 
+/// What came of the attempts at a run so far.
+#[derive(Default)]
+struct Attempts {
+    rollbacks: Returns,
+    /// Whether one got as far as to claim the run's directory. Before that, a checkpoint in it may be of the run that this
+    /// one is to replace.
+    claimed: bool,
+}
+
 /// A run and where it may start again.
 pub struct Job<'a> {
     /// Every setting.
@@ -92,15 +101,15 @@ impl Job<'_> {
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors, also after
     /// [`MAX_LOSSES`].
     pub fn run(&self, device: &mut Device, mut start: Start, lock: &mut RunLock) -> Result<Summary> {
-        let mut rollbacks = Returns::default();
+        let mut attempts = Attempts::default();
         let mut losses = Returns { count: 0, past: start.step };
         let growths = start.growths();
         loop {
-            let why = match self.attempt(device.engine()?, start, lock, &mut rollbacks) {
+            let why = match self.attempt(device.engine()?, start, lock, &mut attempts) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
-            start = self.last_good(growths)?;
+            start = self.last_good(growths, &attempts)?;
             let count = losses.again(start.step, start.step);
             if count >= MAX_LOSSES {
                 return Err(Error::device(format!(
@@ -125,7 +134,7 @@ impl Job<'_> {
     /// # Errors
     /// As there, and [`Error::Lost`].
     pub fn run_on(&self, engine: &Engine, start: Start, lock: &mut RunLock) -> Result<Summary> {
-        self.attempt(engine, start, lock, &mut Returns::default())
+        self.attempt(engine, start, lock, &mut Attempts::default())
     }
 
     /// Until the end or a lost GPU; goes back to a checkpoint where steps went bad.
@@ -134,12 +143,13 @@ impl Job<'_> {
         engine: &Engine,
         mut start: Start,
         lock: &mut RunLock,
-        rollbacks: &mut Returns,
+        attempts: &mut Attempts,
     ) -> Result<Summary> {
         let mut note = None;
         let growths = start.growths();
         loop {
             let mut run = Run::new(engine, self.config, self.data, start, lock)?;
+            attempts.claimed = true;
             if let Some(note) = note.take() {
                 run.metrics.write(&note)?;
             }
@@ -147,8 +157,8 @@ impl Job<'_> {
                 Outcome::Done => return run.finish(),
                 Outcome::Bad(bad) => bad,
             };
-            start = self.last_good(growths)?;
-            if rollbacks.again(run.last_good.unwrap_or(0), bad) >= MAX_ROLLBACKS {
+            start = self.last_good(growths, attempts)?;
+            if attempts.rollbacks.again(run.last_good.unwrap_or(0), bad) >= MAX_ROLLBACKS {
                 let found = if finite { String::new() } else { format!("{}; ", describe(run.diagnose(bad)?.as_ref())) };
                 return Err(Error::Diverged(format!(
                     "{why}, after {} returns to the checkpoint before it; {found}no such step was stored; lower train.lr (it \
@@ -175,9 +185,9 @@ impl Job<'_> {
 
     /// The newest valid checkpoint of this run, or where it started. `growths`, done or still to come, are as many as
     /// ever: the settings in that checkpoint, which may be older than this run's, have no say in them.
-    fn last_good(&self, growths: usize) -> Result<Start> {
-        let latest = Store::new(&self.config.out_dir).latest()?;
-        let start = match latest.found {
+    fn last_good(&self, growths: usize, attempts: &Attempts) -> Result<Start> {
+        let latest = || Store::new(&self.config.out_dir).latest();
+        let start = match attempts.claimed.then(latest).transpose()?.and_then(|latest| latest.found) {
             Some((_, checkpoint)) => Start::resumed(checkpoint)?.0,
             None => (self.origin)()?,
         };
