@@ -735,6 +735,15 @@ fn divergence_is_exit_code_4_and_stores_nothing_broken() {
         let checkpoint = Checkpoint::read(&path).unwrap();
         assert!(checkpoint.params.values().flat_map(|tensor| &tensor.data).all(|x| x.is_finite()), "step {step}");
     }
+    // Too late for three bad steps in a row, and for any at all: the model has no validation loss.
+    for (steps, rule) in [(2, "rollback"), (2, "skip"), (1, "stop")] {
+        let set = format!("--set train.warmup_fraction=0.0 --set train.on_bad_steps={rule} --out late-{rule}");
+        let output = run(dir.path(), &format!("TRAIN --steps {steps} --lr 1e30 {set}"));
+        let text = stderr(&output);
+        assert!(output.status.code() == Some(4) && text.contains("validation loss after the last step, "), "{text}");
+        let saved = Store::new(dir.path().join(format!("late-{rule}"))).list().unwrap();
+        assert!(saved.iter().all(|(step, _)| *step < steps), "{saved:?}");
+    }
 }
 
 #[cfg(unix)]

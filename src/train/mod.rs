@@ -229,8 +229,9 @@ impl<'a> Run<'a> {
             }
             // Not amid bad steps, which may be about to send the run back: it would go back to here.
             let amid_bad_steps = self.bad_steps > 0 && config.train.on_bad_steps == BadSteps::Rollback;
-            let due = is_due(self.step, config.train.checkpoint_interval) && self.step < steps && !amid_bad_steps;
-            if interrupted || due {
+            let due = is_due(self.step, config.train.checkpoint_interval) && !amid_bad_steps;
+            // After the last step it is evaluated first.
+            if self.step < steps && (interrupted || due) {
                 let saved = self.save();
                 self.unless_gone_bad(saved)?;
                 if let Some(bad) = self.gone_bad.take() {
@@ -247,7 +248,24 @@ impl<'a> Run<'a> {
                 )));
             }
         }
-        Ok(Outcome::Done)
+        self.evaluate_at_the_end()
+    }
+
+    /// A model without a validation loss is not stored: of what the last steps did to it, only this may tell.
+    fn evaluate_at_the_end(&mut self) -> Result<Outcome> {
+        let (val_loss, train) = (self.evaluate()?, &self.config.train);
+        if val_loss.is_finite() {
+            return Ok(Outcome::Done);
+        }
+        let why = format!("the validation loss after the last step, {}, is {val_loss}", self.step);
+        if train.on_bad_steps == BadSteps::Rollback {
+            return Ok(Outcome::Bad(Bad { step: self.step.saturating_sub(1), why, finite: false }));
+        }
+        Err(Error::Diverged(format!(
+            "{why}, so that step is not saved; lower train.lr (it is {}) or raise train.warmup_fraction, and resume from the \
+             last checkpoint or start again",
+            train.lr
+        )))
     }
 
     /// What was read of the run to save it; `None` where that shows that the run is to go back: the update before made
@@ -439,8 +457,8 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// After the last evaluation.
     fn finish(mut self) -> Result<Summary> {
-        self.evaluate()?;
         let first = metrics::first_of_both(&self.config.out_dir)?;
         self.sample()?;
         self.save()?;
