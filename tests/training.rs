@@ -145,6 +145,29 @@ fn a_resumed_run_is_the_same_run_at_every_step_and_across_growths() {
     assert!(summary.growths.iter().all(|g| g.max_logit_change == 0.0 && g.loss_before == g.loss_after));
 }
 
+#[test]
+fn a_run_that_goes_on_with_another_batch_keeps_its_place_in_the_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data) = tiny(dir.path(), 3);
+    fresh(&config, &data);
+    // Rows of 24 tokens: 12 in batches of 2, then 3 of 1, then 6 in batches of 3 and 4 in batches of 2.
+    let go_on = |batch_size, total_batch_tokens, steps| {
+        let (start, mut config) = Start::resumed(last_checkpoint(dir.path())).unwrap();
+        config.train = TrainConfig { batch_size, total_batch_tokens, max_steps: steps, ..config.train };
+        train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap();
+        let meta = last_checkpoint(dir.path()).meta;
+        (meta.tokens_seen, meta.data.next_batch)
+    };
+    let meta = last_checkpoint(dir.path()).meta;
+    assert_eq!((meta.tokens_seen, meta.data.next_batch), (12 * 24, 6));
+    assert_eq!(go_on(1, 0, 6), (15 * 24, 15));
+    assert_eq!(go_on(3, 0, 8), (21 * 24, 7));
+    assert_eq!(go_on(2, 96, 9), (25 * 24, 13), "the 22nd row is passed over for a whole batch");
+    let lines = curve(dir.path()).into_iter().map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap());
+    let rows: Vec<u64> = lines.filter_map(|line| Some(line["tokens"].as_u64()? / 24)).collect();
+    assert_eq!(rows, [4, 8, 12, 13, 14, 15, 18, 21, 25]);
+}
+
 fn by(policy: GrowthPolicy, at_step: usize) -> GrowthConfig {
     GrowthConfig { policy, at_step, ..GrowthConfig::default() }
 }

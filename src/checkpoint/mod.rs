@@ -128,7 +128,7 @@ pub struct Plateau {
 pub struct DataPosition {
     /// The data set in words, compared on resume.
     pub description: String,
-    /// Index of the next batch; the order of batches is a pure function of the seed and this number.
+    /// Index of the next batch, of `batch_size` rows; the order of rows is a pure function of the seed and their number.
     pub next_batch: u64,
 }
 

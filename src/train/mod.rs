@@ -16,6 +16,7 @@ pub mod loss_scale;
 pub mod metrics;
 mod observe;
 pub mod plateau;
+pub mod position;
 pub mod probe;
 pub mod progress;
 pub mod prune;
@@ -32,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
 use metrics::{BothLosses, Metrics};
+use position::Position;
 use progress::{Numbers, Progress};
 use serde_json::json;
 use state::{Snapshot, Start};
@@ -144,8 +146,8 @@ struct Run<'a> {
     /// The last step whose numbers were as they should be.
     last_good: Option<u64>,
     gone_bad: Option<Bad>,
-    /// Batches of the data that were stepped over.
-    data_offset: u64,
+    /// The step it started from, and how far in its data it was.
+    from: (u64, Position),
 }
 
 impl<'a> Run<'a> {
@@ -206,7 +208,7 @@ impl<'a> Run<'a> {
             losses: start.losses,
             last_good: None,
             gone_bad: None,
-            data_offset: start.data_offset,
+            from: (start.step, start.position),
         })
     }
 
@@ -287,12 +289,17 @@ impl<'a> Run<'a> {
 
     /// The micro-batches of a step.
     fn batches(&self, step: u64) -> Result<Vec<Batch>> {
-        let (train, trainer) = (&self.config.train, self.trainer()?);
-        let (accum, seq) = (trainer.grad_accum() as u64, trainer.model.seq_length);
-        let first = step * accum + self.data_offset;
-        (0..accum)
-            .map(|micro| train_batch(&self.data.train, train.seed, first + micro, train.batch_size, seq))
+        let (seed, shape) = (self.config.train.seed, self.trainer()?.shape());
+        let first = self.position(step)?.next_batch(shape.batch);
+        (0..shape.grad_accum as u64)
+            .map(|micro| train_batch(&self.data.train, seed, first.wrapping_add(micro), shape.batch, shape.seq))
             .collect()
+    }
+
+    /// How far in its data the run is before a step.
+    fn position(&self, step: u64) -> Result<Position> {
+        let (first, position) = self.from;
+        Ok(position.after(step.saturating_sub(first), self.trainer()?.shape()))
     }
 
     fn trainer(&self) -> Result<&Trainer<'a>> {
@@ -340,10 +347,10 @@ impl<'a> Run<'a> {
         let Some((pending, step, lr)) = step else { return Ok(()) };
         let stats = pending.finish(self.engine)?;
         let trainer = self.trainer()?;
-        let tokens_per_step = (trainer.grad_accum() * self.config.train.batch_size * trainer.model.seq_length) as u64;
+        let tokens_per_step = Position::default().after(1, trainer.shape()).tokens;
         let mut line = json!({
             "kind": "train", "step": step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
-            "tokens": (step + 1) * tokens_per_step, "seconds": self.started.elapsed().as_secs_f64(),
+            "tokens": self.position(step + 1)?.tokens, "seconds": self.started.elapsed().as_secs_f64(),
         });
         if trainer.is_mixed() {
             line["loss_scale"] = json!(trainer.loss_scale.scale);
@@ -430,7 +437,7 @@ impl<'a> Run<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.catch_up()?;
-        let checkpoint = self.checkpoint(self.snapshot())?;
+        let checkpoint = self.checkpoint(self.snapshot()?)?;
         let train = &self.config.train;
         let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
         self.saved = self.store.save(&checkpoint, keep)?;
@@ -445,16 +452,16 @@ impl<'a> Run<'a> {
         state::checkpoint(self.engine, self.config, self.data, self.trainer()?, at)
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot {
             step: self.step,
             lineage: self.lineage.clone(),
             growths_left: self.growths_left,
             plateau: self.plateau,
             best_val_loss: self.best_val_loss,
             losses: self.losses,
-            data_offset: self.data_offset,
-        }
+            position: self.position(self.step)?,
+        })
     }
 
     /// After the last evaluation.

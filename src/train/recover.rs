@@ -167,11 +167,10 @@ impl Job<'_> {
                     self.config.train.lr
                 )));
             }
-            let accum = run.trainer()?.grad_accum() as u64;
-            // The data of the steps that are taken again, up to the bad ones, are stepped over, and so is what this run
-            // had stepped over itself: the checkpoint may be older than that.
-            let skipped = (bad + 1).saturating_sub(start.step) * accum;
-            start.data_offset = run.data_offset + skipped;
+            // The data up to the bad steps are stepped over, and so are those that this run had stepped over itself: the
+            // checkpoint may be older than that.
+            let skipped = (bad + 1).saturating_sub(start.step) * run.trainer()?.shape().grad_accum as u64;
+            start.position.rows = run.position(bad + 1)?.rows;
             drop(run);
             tell(format_args!(
                 "warning: {why}; going back to step {} and over the {skipped} batches of the steps since",
