@@ -358,6 +358,14 @@ fn a_spike_of_the_loss_goes_back_or_ends_the_run() {
     let error = train(&mut stopped, &[fault(61)]).0.unwrap_err();
     assert!(error.exit_code() == 4 && error.to_string().contains("the loss of step 61 is"), "{error}");
 
+    // What the run goes on with becomes usual.
+    let dir = tempfile::tempdir().unwrap();
+    let mut skipping = spiky(dir.path());
+    skipping.train.on_bad_steps = BadSteps::Skip;
+    train(&mut skipping, &[fault(61)]).0.unwrap();
+    let losses = Store::new(dir.path()).latest().unwrap().found.unwrap().1.meta.losses;
+    assert!(losses.count == 70 && losses.mean > 10.0, "{losses:?}");
+
     let dir = tempfile::tempdir().unwrap();
     let again: Vec<_> = (0..MAX_ROLLBACKS).map(|_| fault(61)).collect();
     let error = train(&mut spiky(dir.path()), &again).0.unwrap_err();

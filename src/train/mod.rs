@@ -410,7 +410,11 @@ impl<'a> Run<'a> {
             BadSteps::Rollback => {
                 self.gone_bad.get_or_insert(Bad { step, why, finite: true });
             }
-            BadSteps::Skip => self.progress.say(&format!("warning: {why}")),
+            BadSteps::Skip => {
+                // What the run goes on with is usual in the end: else it would be told at every step.
+                spike::take_in(&mut self.losses, loss);
+                self.progress.say(&format!("warning: {why}"));
+            }
             BadSteps::Stop => {
                 let lr = self.config.train.lr;
                 return Err(Error::Diverged(format!(
