@@ -158,6 +158,7 @@ impl<'a> Run<'a> {
         start: Start,
         lock: &mut RunLock,
     ) -> Result<Self> {
+        let start = start.on(config, data);
         let (train, model) = (&config.train, &start.host.model);
         data.check_length(model.seq_length)?;
         let batches =

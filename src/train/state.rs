@@ -33,6 +33,27 @@ pub struct Start {
     pub losses: LossStatistics,
     /// How far in its data it was.
     pub position: Position,
+    /// What its losses are of; `None` where there are none.
+    pub measured: Option<Measured>,
+}
+
+/// What the losses of a run are of. Those of other data say little of this run's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The data set in words.
+    data: String,
+    /// What share of it is validated on, where that is no file of its own.
+    val_fraction: f64,
+    /// And on how many rows.
+    rows: usize,
+}
+
+impl Measured {
+    fn by(config: &RunConfig, data: &str) -> Self {
+        let RunConfig { train, data: of, .. } = config;
+        let rows = train.eval_batches.max(1).saturating_mul(train.batch_size);
+        Self { data: data.to_owned(), val_fraction: of.val_fraction, rows }
+    }
 }
 
 impl Start {
@@ -53,6 +74,7 @@ impl Start {
             loss_scale: None,
             losses: LossStatistics::default(),
             position: Position::default(),
+            measured: None,
         }
     }
 
@@ -67,6 +89,7 @@ impl Start {
         check_tokenizer(&config.model, tokenizer(&checkpoint.meta)?)?;
         let (next, tokens) = (checkpoint.meta.data.next_batch, checkpoint.meta.tokens_seen);
         let position = Position::at_batch(next, config.train.batch_size, tokens);
+        let measured = Some(Measured::by(&config, &checkpoint.meta.data.description));
         let cohorts = match checkpoint.meta.cohorts.is_empty() {
             true => vec![cohorts::first(&config.model)],
             false => checkpoint.meta.cohorts,
@@ -88,8 +111,22 @@ impl Start {
             loss_scale: checkpoint.meta.loss_scale,
             losses: checkpoint.meta.losses,
             position,
+            measured,
         };
         Ok((start, config))
+    }
+
+    /// As it goes on with `config` on `data`: without the losses that are of something else.
+    pub(super) fn on(mut self, config: &RunConfig, data: &Dataset) -> Self {
+        let now = Measured::by(config, &data.description);
+        let before = self.measured.replace(now.clone()).unwrap_or_else(|| now.clone());
+        if before.data != now.data {
+            self.losses = LossStatistics::default();
+        }
+        if before != now {
+            (self.plateau, self.best_val_loss) = (Plateau::default(), None);
+        }
+        self
     }
 
     /// Growths done and still to come.
