@@ -637,6 +637,12 @@ fn a_plateau_is_told_and_so_is_one_that_did_not_come() {
     let output = run(dir.path(), "train --resume both/checkpoints/step-00000002.safetensors --out rest");
     let said = stderr(&output);
     assert!(said.contains("grown at step 2 on a plateau") && said.contains("grown at step 3: layers 1 -> 2"), "{said}");
+    // Also from where it is the next to be done, and only as that run has it.
+    let late = "train --resume both/checkpoints/step-00000003.safetensors --out late";
+    let output = run(dir.path(), &format!("{late} --set growth=[{{at_step=1,ffn_slot_num=99}}]"));
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("at_step 1, which"), "{}", stderr(&output));
+    let said = stderr(&run(dir.path(), late));
+    assert!(said.contains("grown at step 3: layers 1 -> 2"), "{said}");
     // The memory of a run is planned for the model that it may grow to.
     for command in ["plan --config tiny.toml --webgpu-limits", "TRAIN --dry-run"] {
         let said = succeed(dir.path(), &format!("{command} --set growth=[{{when=\"plateau\",ffn_slot_num=64}}]"));
