@@ -458,6 +458,7 @@ fn a_run_is_never_overwritten_unasked() {
         ("TRAIN --out run --overwrite --set model.num_attention_heads=3", 1, &["does not divide"]),
         ("TRAIN --out run --overwrite --data nosuch.txt", 2, &["nosuch.txt"]),
         ("train --resume run", 1, &["has done 2 of its 2 steps", "--steps"]),
+        ("train --resume run --steps 4 --out project", 1, &["config.toml that is not a run's", "move it away"]),
         ("train --resume run --steps 4 --out shards", 1, &["shards already holds a run at step 2", "another --out"]),
         (
             "train --resume run/checkpoints/step-00000001.safetensors --steps 4",
@@ -599,7 +600,9 @@ fn a_growth_is_undone_from_the_file_it_names() {
     // In place of what came after it: not unasked.
     let files = snapshot(&dir.path().join("grown"));
     let output = run(dir.path(), &format!("train --resume {before} --set growth=[]"));
-    assert!(output.status.code() == Some(1) && stderr(&output).contains("--out"), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(output.status.code() == Some(1) && said.contains("grown already holds step 4 of this run"), "{said}");
+    assert!(said.contains("choose another --out"), "{said}");
     assert_eq!(snapshot(&dir.path().join("grown")), files);
     succeed(dir.path(), &format!("train --resume {before} --out undone --set growth=[]"));
     assert!(tensors("undone") == tensors("never"));
