@@ -458,6 +458,7 @@ fn a_run_is_never_overwritten_unasked() {
         ("TRAIN --out run --overwrite --set model.num_attention_heads=3", 1, &["does not divide"]),
         ("TRAIN --out run --overwrite --data nosuch.txt", 2, &["nosuch.txt"]),
         ("train --resume run", 1, &["has done 2 of its 2 steps", "--steps"]),
+        ("train --resume run --steps 4 --out project", 1, &["config.toml that is not a run's", "move it away"]),
         ("train --resume run --steps 4 --out shards", 1, &["shards already holds a run at step 2", "another --out"]),
         (
             "train --resume run/checkpoints/step-00000001.safetensors --steps 4",
@@ -599,7 +600,9 @@ fn a_growth_is_undone_from_the_file_it_names() {
     // In place of what came after it: not unasked.
     let files = snapshot(&dir.path().join("grown"));
     let output = run(dir.path(), &format!("train --resume {before} --set growth=[]"));
-    assert!(output.status.code() == Some(1) && stderr(&output).contains("--out"), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(output.status.code() == Some(1) && said.contains("grown already holds step 4 of this run"), "{said}");
+    assert!(said.contains("choose another --out"), "{said}");
     assert_eq!(snapshot(&dir.path().join("grown")), files);
     succeed(dir.path(), &format!("train --resume {before} --out undone --set growth=[]"));
     assert!(tensors("undone") == tensors("never"));
@@ -637,6 +640,12 @@ fn a_plateau_is_told_and_so_is_one_that_did_not_come() {
     let output = run(dir.path(), "train --resume both/checkpoints/step-00000002.safetensors --out rest");
     let said = stderr(&output);
     assert!(said.contains("grown at step 2 on a plateau") && said.contains("grown at step 3: layers 1 -> 2"), "{said}");
+    // Also from where it is the next to be done, and only as that run has it.
+    let late = "train --resume both/checkpoints/step-00000003.safetensors --out late";
+    let output = run(dir.path(), &format!("{late} --set growth=[{{at_step=1,ffn_slot_num=99}}]"));
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("at_step 1, which"), "{}", stderr(&output));
+    let said = stderr(&run(dir.path(), late));
+    assert!(said.contains("grown at step 3: layers 1 -> 2"), "{said}");
     // The memory of a run is planned for the model that it may grow to.
     for command in ["plan --config tiny.toml --webgpu-limits", "TRAIN --dry-run"] {
         let said = succeed(dir.path(), &format!("{command} --set growth=[{{when=\"plateau\",ffn_slot_num=64}}]"));
@@ -734,6 +743,15 @@ fn divergence_is_exit_code_4_and_stores_nothing_broken() {
     for (step, path) in saved {
         let checkpoint = Checkpoint::read(&path).unwrap();
         assert!(checkpoint.params.values().flat_map(|tensor| &tensor.data).all(|x| x.is_finite()), "step {step}");
+    }
+    // Too late for three bad steps in a row, and for any at all: the model has no validation loss.
+    for (steps, rule) in [(2, "rollback"), (2, "skip"), (1, "stop")] {
+        let set = format!("--set train.warmup_fraction=0.0 --set train.on_bad_steps={rule} --out late-{rule}");
+        let output = run(dir.path(), &format!("TRAIN --steps {steps} --lr 1e30 {set}"));
+        let text = stderr(&output);
+        assert!(output.status.code() == Some(4) && text.contains("validation loss after the last step, "), "{text}");
+        let saved = Store::new(dir.path().join(format!("late-{rule}"))).list().unwrap();
+        assert!(saved.iter().all(|(step, _)| *step < steps), "{saved:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tokenformer::checkpoint::{Checkpoint, LossScale, Store};
 use tokenformer::config::{
-    Arch, GrowthConfig, GrowthPolicy, ModelConfig, Precision, RunConfig, TrainConfig, TrainRule,
+    Arch, GrowthConfig, GrowthPolicy, GrowthWhen, ModelConfig, Precision, RunConfig, TrainConfig, TrainRule,
 };
 use tokenformer::data::{Batch, Dataset, train_batch};
 use tokenformer::error::Error;
@@ -143,6 +143,53 @@ fn a_resumed_run_is_the_same_run_at_every_step_and_across_growths() {
     // 3: before any growth; 4 and 8: just before one; 5: after the first; 11: after both.
     let summary = resumes_to_the_same_bits(tiny(Path::new("unused"), 12), &growths, &[3, 4, 5, 8, 11]);
     assert!(summary.growths.iter().all(|g| g.max_logit_change == 0.0 && g.loss_before == g.loss_after));
+}
+
+#[test]
+fn a_run_that_goes_on_with_another_batch_keeps_its_place_in_the_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data) = tiny(dir.path(), 3);
+    fresh(&config, &data);
+    // Rows of 24 tokens: 12 in batches of 2, then 3 of 1, then 6 in batches of 3 and 4 in batches of 2.
+    let go_on = |batch_size, total_batch_tokens, steps| {
+        let (start, mut config) = Start::resumed(last_checkpoint(dir.path())).unwrap();
+        config.train = TrainConfig { batch_size, total_batch_tokens, max_steps: steps, ..config.train };
+        train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap();
+        let meta = last_checkpoint(dir.path()).meta;
+        (meta.tokens_seen, meta.data.next_batch)
+    };
+    let meta = last_checkpoint(dir.path()).meta;
+    assert_eq!((meta.tokens_seen, meta.data.next_batch), (12 * 24, 6));
+    assert_eq!(go_on(1, 0, 6), (15 * 24, 15));
+    assert_eq!(go_on(3, 0, 8), (21 * 24, 7));
+    assert_eq!(go_on(2, 96, 9), (25 * 24, 13), "the 22nd row is passed over for a whole batch");
+    let lines = curve(dir.path()).into_iter().map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap());
+    let rows: Vec<u64> = lines.filter_map(|line| Some(line["tokens"].as_u64()? / 24)).collect();
+    assert_eq!(rows, [4, 8, 12, 13, 14, 15, 18, 21, 25]);
+}
+
+#[test]
+fn losses_on_other_data_are_forgotten_where_a_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut config, data) = tiny(dir.path(), 5);
+    // No evaluation is an improvement but the first: at step 0, and anew where that is forgotten, at step 6.
+    let rule = GrowthConfig { patience: Some(2), min_delta: Some(9.0), ..grow_at(0, 48) };
+    config.growth = vec![GrowthConfig { when: GrowthWhen::Plateau, ..rule }];
+    fresh(&config, &data);
+    let file = Store::new(dir.path()).list().unwrap().pop().unwrap().1;
+    let go_on = |change: &dyn Fn(&mut RunConfig)| {
+        let dir = tempfile::tempdir().unwrap();
+        let (start, mut config) = Start::resumed(Checkpoint::read(&file).unwrap()).unwrap();
+        (config.train.max_steps, config.out_dir) = (8, dir.path().to_path_buf());
+        change(&mut config);
+        let data = dataset(&config, data.tokenizer.clone()).unwrap();
+        let growths = train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap().growths;
+        (growths.len(), last_checkpoint(dir.path()).meta.losses.count)
+    };
+    assert_eq!(go_on(&|_| {}), (1, 2), "after the growth at step 6");
+    assert_eq!(go_on(&|config| config.data.corpus_seed = Some(5)), (0, 3), "no loss before step 5 counts");
+    assert_eq!(go_on(&|config| config.train.eval_batches = 1), (0, 8));
+    assert_eq!(go_on(&|config| config.data.val_fraction = 0.2), (0, 8));
 }
 
 fn by(policy: GrowthPolicy, at_step: usize) -> GrowthConfig {

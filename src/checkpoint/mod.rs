@@ -126,9 +126,9 @@ pub struct Plateau {
 /// A position in the training data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataPosition {
-    /// The data set in words, compared on resume.
+    /// The data set in words, compared on resume: losses on another one say little of this one's.
     pub description: String,
-    /// Index of the next batch; the order of batches is a pure function of the seed and this number.
+    /// Index of the next batch, of `batch_size` rows; the order of rows is a pure function of the seed and their number.
     pub next_batch: u64,
 }
 

@@ -117,10 +117,8 @@ impl Store {
     /// # Errors
     /// An input error naming what cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        let files = self.files()?;
-        let mut known = under(&files, BEFORE_GROWTH);
+        let known = self.all()?;
         // The newest last: if this is cut short, what is left is the end of the old run.
-        known.extend(under(&files, PREFIX));
         known.iter().try_for_each(|(_, path)| self.remove(path))?;
         if known.is_empty() {
             return Ok(());
@@ -128,6 +126,17 @@ impl Store {
         // An old checkpoint that came back after a loss of power would pass for one of the new run.
         let folder = self.dir.join(FOLDER);
         self.storage.sync_dir(&folder).map_err(|cause| Error::io("sync", &folder, &cause))
+    }
+
+    /// Those from before growths, then all others, oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn all(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let files = self.files()?;
+        let mut known = under(&files, BEFORE_GROWTH);
+        known.extend(under(&files, PREFIX));
+        Ok(known)
     }
 
     /// Every checkpoint by its step, oldest first; of a run that grew before it had any, those from before its growths.

@@ -3,7 +3,7 @@
 use super::interrupt;
 use super::settings::Settings;
 use crate::checkpoint::RunLock;
-use crate::config::{Precision, RunConfig, TrainConfig};
+use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
@@ -21,6 +21,7 @@ use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, Trainer};
 use crate::train::{Summary, directory, growth};
 use clap::Args;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -135,7 +136,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
         config.out_dir = directory::of_resumed(given, &path, &stored.out_dir);
     }
     config.validate()?;
-    still_ahead(&config, &path, &start)?;
+    still_ahead(&config, &stored, &path, &start)?;
     start.growths_left = config.growth.len();
     let data = state::dataset_of_trained(&config, tokenizer)?;
     check_together(&config, &data)?;
@@ -202,7 +203,7 @@ fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
 }
 
 /// There are steps left, and no growth that they have passed.
-fn still_ahead(config: &RunConfig, path: &Path, start: &Start) -> Result<()> {
+fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Start) -> Result<()> {
     let (step, steps, path) = (start.step, config.train.max_steps as u64, path.display());
     if step >= steps {
         return Err(Error::usage(format!(
@@ -210,11 +211,16 @@ fn still_ahead(config: &RunConfig, path: &Path, start: &Start) -> Result<()> {
              as it is"
         )));
     }
-    // One that is due now may be behind as well: the checkpoint may have been grown as a file.
-    let behind = |at: u64| at < step || start.lineage.iter().any(|grown| at == step && grown.at_step == step);
+    // One that is due now may be behind as well: the checkpoint may have been grown as a file. One of an earlier step is
+    // not where the checkpoint has it still to come: one on a plateau was late.
+    let behind = |growth: &&GrowthConfig| match (growth.at_step as u64).cmp(&step) {
+        Ordering::Less => !stored.growth.contains(growth),
+        Ordering::Equal => start.lineage.iter().any(|grown| grown.at_step == step),
+        Ordering::Greater => false,
+    };
     // After one on a plateau they wait for that, whatever their step.
     let mut at_steps = config.growth.iter().take_while(|growth| growth.plateau().is_none());
-    match at_steps.find(|growth| behind(growth.at_step as u64)) {
+    match at_steps.find(behind) {
         Some(growth) => Err(Error::usage(format!(
             "a growth has at_step {}, which {path} has behind it (step {step}, {} growths done): raise at_step or drop the \
              growth (growth = [])",

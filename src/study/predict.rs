@@ -59,7 +59,7 @@ fn measure(engine: &Engine, stage: &Stage, config: &RunConfig, data: &Dataset) -
     model.freeze_tau();
     let trainer = Trainer::new(engine, &model, train, stage.cohorts.clone(), 1)?;
     trainer.load_parameters(&init::initial(&model, train.seed))?;
-    let batches = (0..trainer.grad_accum() as u64)
+    let batches = (0..trainer.shape().grad_accum as u64)
         .map(|index| train_batch(&data.train, train.seed, index, train.batch_size, model.seq_length))
         .collect::<Result<Vec<_>>>()?;
     let validation = validation_batches(&data.val, 1, train.batch_size, model.seq_length)?;

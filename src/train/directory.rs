@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The resolved settings of a run, in its directory.
 const SETTINGS: &str = "config.toml";
 
-/// Refuses `dir` for a new run where it holds one already, or a `config.toml` of someone's own, or cannot be written.
+/// Refuses `dir` for a new run where it holds one already, or files of someone's own, or cannot be written.
 ///
 /// # Errors
 /// A usage error with the ways out; an input error where the directory cannot be used.
@@ -27,13 +27,22 @@ pub fn check_new(dir: &Path) -> Result<()> {
              replace it with --overwrite"
         )));
     }
-    if dir.join(SETTINGS).exists() && !dir.join(metrics::FILE).exists() {
-        return Err(Error::usage(format!(
-            "{shown} holds a {SETTINGS} that is not a run's, and a run would replace it: choose another --out, or \
-             replace it with --overwrite"
-        )));
-    }
-    Ok(())
+    check_own(dir, "replace it with --overwrite")
+}
+
+/// Refuses `dir`, which holds no checkpoints, where a run would write over a file that none has written; `remedy` is a way
+/// out.
+fn check_own(dir: &Path, remedy: &str) -> Result<()> {
+    let foreign = match (dir.join(SETTINGS).exists(), dir.join(metrics::FILE).metadata()) {
+        (true, Err(_)) => SETTINGS,
+        // Empty ones are the first that a run writes.
+        (false, Ok(stat)) if stat.len() > 0 => metrics::FILE,
+        _ => return Ok(()),
+    };
+    Err(Error::usage(format!(
+        "{} holds a {foreign} that is not a run's, and a run would replace it: choose another --out, or {remedy}",
+        dir.display()
+    )))
 }
 
 /// Where a run continues that is resumed from `file`, which was found as `given`: in the directory it is in, or else,
@@ -52,7 +61,8 @@ pub fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
 /// As [`check_new`].
 pub fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result<()> {
     check_writable(dir)?;
-    let known = Store::new(dir).list()?;
+    let store = Store::new(dir);
+    let known = store.list()?;
     let shown = dir.display();
     if same(dir, given) {
         // Then `file` was the newest that could be read: later ones are damaged, and may be replaced.
@@ -65,8 +75,8 @@ pub fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result
             ))),
         };
     }
-    let Some((latest, _)) = known.last() else { return Ok(()) };
-    if !known.iter().any(|(_, path)| same(path, file)) {
+    let Some((latest, _)) = known.last() else { return check_own(dir, "move it away") };
+    if !store.all()?.iter().any(|(_, path)| same(path, file)) {
         return Err(Error::usage(format!(
             "{shown} already holds a run at step {latest}, and {} is not one of its checkpoints: choose another --out",
             file.display()
@@ -163,7 +173,19 @@ mod tests {
         claim(&files, &config, 0).unwrap();
         assert!(!old.exists());
         check_new(&run).unwrap();
+        let refused = |said: &str| {
+            let resumed = check_resumed(&run, Path::new("x.safetensors"), Path::new("x.safetensors"), 3);
+            for (checked, remedy) in [(check_new(&run), "--overwrite"), (resumed, "move it away")] {
+                let error = checked.unwrap_err().to_string();
+                assert!(error.contains(said) && error.ends_with(remedy), "{error}");
+            }
+        };
         std::fs::remove_file(run.join(metrics::FILE)).unwrap();
-        assert!(check_new(&run).unwrap_err().to_string().contains("config.toml that is not a run's"));
+        refused("config.toml that is not a run's");
+        std::fs::remove_file(run.join(SETTINGS)).unwrap();
+        std::fs::write(run.join(metrics::FILE), "").unwrap();
+        check_new(&run).unwrap();
+        std::fs::write(run.join(metrics::FILE), "{}\n").unwrap();
+        refused("metrics.jsonl that is not a run's");
     }
 }

@@ -26,6 +26,10 @@ enum Fault {
     Spoil { name: String, at: usize, value: f32, late: bool },
     /// A value of what a dispatch of the step's first program wrote, right after it ran: activations and their gradients.
     SpoilOutput { dispatch: usize, at: usize, value: f32 },
+    /// Nothing, this time.
+    Pass,
+    /// The device goes away while a run is set up.
+    LoseBefore,
 }
 
 thread_local! {
@@ -47,6 +51,10 @@ fn spoil(trainer: &Trainer, name: &str, at: usize, value: f32) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn before_claim(step: u64) -> Result<()> {
+    due(step, |fault| *fault == Fault::LoseBefore).map_or(Ok(()), |_| Err(Error::lost("a test closed it")))
+}
+
 pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
     match due(step, |fault| !matches!(fault, Fault::Spoil { late: true, .. })) {
         Some(Fault::Lose) => trainer.engine().gpu.device.destroy(),
@@ -56,7 +64,7 @@ pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
             trainer.engine().write(&word, &[value]);
             Spoil { dispatch, at: at as u64, word }.next();
         }
-        None => {}
+        Some(Fault::Pass | Fault::LoseBefore) | None => {}
     }
     Ok(())
 }
@@ -174,6 +182,18 @@ fn a_run_that_loses_its_gpu_is_the_same_run() {
 }
 
 #[test]
+fn a_run_whose_gpu_is_lost_before_it_begins_replaces_the_old_one_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = config(dir.path(), 8);
+    train(&mut old, &[]).0.unwrap();
+    let mut new = config(dir.path(), 4);
+    new.train.seed = 7;
+    train(&mut new, &[(0, Fault::LoseBefore)]).0.unwrap();
+    let kept = Store::new(dir.path()).latest().unwrap().found.unwrap().1;
+    assert_eq!((kept.meta.step, kept.meta.seed, curve(dir.path()).len()), (4, 7, 4));
+}
+
+#[test]
 fn a_gpu_that_keeps_failing_ends_the_run_with_exit_code_3() {
     let dir = tempfile::tempdir().unwrap();
     let again: Vec<_> = (0..MAX_LOSSES).map(|i| (5 + u64::from(i), Fault::Lose)).collect();
@@ -260,7 +280,7 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
     let (_, path) = Store::new(dir.path()).list().unwrap().pop().unwrap();
     let stored = Checkpoint::read(&path).unwrap();
     assert_eq!(stored.meta.data.next_batch, 12 + 4, "a resumed run steps over them as well");
-    assert_eq!(Start::resumed(stored).unwrap().0.data_offset, 4);
+    assert_eq!(Start::resumed(stored).unwrap().0.position.rows, (12 + 4) * 2);
 
     let dir = tempfile::tempdir().unwrap();
     let again: Vec<_> = (0..MAX_ROLLBACKS).map(|_| (5, fault.clone())).collect();
@@ -268,6 +288,37 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
     assert_eq!(error.exit_code(), 4);
     let said = error.to_string();
     assert!(said.contains(&format!("the first tensor that is not finite is \"{name}\" of layer 1")), "{said}");
+}
+
+#[test]
+fn every_return_steps_over_the_data_of_those_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "layers.1.mlp.key_param_tokens".to_owned();
+    let fault = Fault::Spoil { name, at: 3, value: f32::NAN, late: false };
+    // Twice back to step 4: over 4 batches, and then over as many after them.
+    train(&mut config(dir.path(), 12), &[(5, fault.clone()), (5, fault)]).0.unwrap();
+    let stored = Store::new(dir.path()).latest().unwrap().found.unwrap().1;
+    assert_eq!(stored.meta.data.next_batch, 12 + 4 + 4);
+}
+
+#[test]
+fn a_run_that_never_gets_past_its_bad_steps_ends() {
+    let spoil = |step, value| (step, Fault::Spoil { name: "norm.weight".to_owned(), at: 3, value, late: false });
+    let spike = |step| spoil(step, 1e4);
+    let cases = [
+        // By turns at two steps, and so not once past the later one.
+        (50, vec![(62, Fault::Pass), spike(64), spike(62), (62, Fault::Pass), spike(64)], 64),
+        // The step after it is a good one and read with it, for the checkpoint.
+        (4, vec![[spike(62), spoil(63, 1.0)]; 3].concat(), 62),
+    ];
+    for (interval, planned, last) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path(), 70);
+        (config.train.spike_zscore, config.train.lr, config.train.checkpoint_interval) = (8.0, 1e-4, interval);
+        let error = train(&mut config, &planned).0.unwrap_err();
+        let said = error.to_string();
+        assert!(error.exit_code() == 4 && said.contains(&format!("the loss of step {last} is")), "{said}");
+    }
 }
 
 #[test]
@@ -306,6 +357,14 @@ fn a_spike_of_the_loss_goes_back_or_ends_the_run() {
     stopped.train.on_bad_steps = BadSteps::Stop;
     let error = train(&mut stopped, &[fault(61)]).0.unwrap_err();
     assert!(error.exit_code() == 4 && error.to_string().contains("the loss of step 61 is"), "{error}");
+
+    // What the run goes on with becomes usual.
+    let dir = tempfile::tempdir().unwrap();
+    let mut skipping = spiky(dir.path());
+    skipping.train.on_bad_steps = BadSteps::Skip;
+    train(&mut skipping, &[fault(61)]).0.unwrap();
+    let losses = Store::new(dir.path()).latest().unwrap().found.unwrap().1.meta.losses;
+    assert!(losses.count == 70 && losses.mean > 10.0, "{losses:?}");
 
     let dir = tempfile::tempdir().unwrap();
     let again: Vec<_> = (0..MAX_ROLLBACKS).map(|_| fault(61)).collect();

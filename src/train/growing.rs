@@ -20,7 +20,7 @@ impl<'a> Run<'a> {
         let at_step = |growth: &&GrowthConfig| growth.plateau().is_none() && growth.at_step as u64 <= self.step;
         let Some(growth) = next(&self.config.growth, self.growths_left).filter(at_step) else { return Ok(()) };
         self.catch_up()?;
-        let before = self.snapshot();
+        let before = self.snapshot()?;
         self.grow(growth, before)
     }
 
@@ -30,7 +30,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.catch_up()?;
-        let before = self.snapshot();
+        let before = self.snapshot()?;
         let val_loss = self.evaluate()?;
         let Some(growth) = next(&self.config.growth, self.growths_left) else { return Ok(()) };
         let Some(rule) = growth.plateau() else { return Ok(()) };

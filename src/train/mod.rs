@@ -16,6 +16,7 @@ pub mod loss_scale;
 pub mod metrics;
 mod observe;
 pub mod plateau;
+pub mod position;
 pub mod probe;
 pub mod progress;
 pub mod prune;
@@ -32,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
 use metrics::{BothLosses, Metrics};
+use position::Position;
 use progress::{Numbers, Progress};
 use serde_json::json;
 use state::{Snapshot, Start};
@@ -144,8 +146,8 @@ struct Run<'a> {
     /// The last step whose numbers were as they should be.
     last_good: Option<u64>,
     gone_bad: Option<Bad>,
-    /// Batches of the data that were stepped over.
-    data_offset: u64,
+    /// The step it started from, and how far in its data it was.
+    from: (u64, Position),
 }
 
 impl<'a> Run<'a> {
@@ -156,6 +158,7 @@ impl<'a> Run<'a> {
         start: Start,
         lock: &mut RunLock,
     ) -> Result<Self> {
+        let start = start.on(config, data);
         let (train, model) = (&config.train, &start.host.model);
         data.check_length(model.seq_length)?;
         let batches =
@@ -173,6 +176,8 @@ impl<'a> Run<'a> {
         }
         let memory = human_bytes(trainer.bytes().total());
         let files: Arc<dyn Storage> = Arc::new(Files);
+        #[cfg(test)]
+        faults::before_claim(start.step)?;
         lock.keep()?;
         let metrics = directory::claim(&files, config, start.step)?;
         let now = Instant::now();
@@ -204,7 +209,7 @@ impl<'a> Run<'a> {
             losses: start.losses,
             last_good: None,
             gone_bad: None,
-            data_offset: start.data_offset,
+            from: (start.step, start.position),
         })
     }
 
@@ -227,8 +232,9 @@ impl<'a> Run<'a> {
             }
             // Not amid bad steps, which may be about to send the run back: it would go back to here.
             let amid_bad_steps = self.bad_steps > 0 && config.train.on_bad_steps == BadSteps::Rollback;
-            let due = is_due(self.step, config.train.checkpoint_interval) && self.step < steps && !amid_bad_steps;
-            if interrupted || due {
+            let due = is_due(self.step, config.train.checkpoint_interval) && !amid_bad_steps;
+            // After the last step it is evaluated first.
+            if self.step < steps && (interrupted || due) {
                 let saved = self.save();
                 self.unless_gone_bad(saved)?;
                 if let Some(bad) = self.gone_bad.take() {
@@ -245,7 +251,24 @@ impl<'a> Run<'a> {
                 )));
             }
         }
-        Ok(Outcome::Done)
+        self.evaluate_at_the_end()
+    }
+
+    /// A model without a validation loss is not stored: of what the last steps did to it, only this may tell.
+    fn evaluate_at_the_end(&mut self) -> Result<Outcome> {
+        let (val_loss, train) = (self.evaluate()?, &self.config.train);
+        if val_loss.is_finite() {
+            return Ok(Outcome::Done);
+        }
+        let why = format!("the validation loss after the last step, {}, is {val_loss}", self.step);
+        if train.on_bad_steps == BadSteps::Rollback {
+            return Ok(Outcome::Bad(Bad { step: self.step.saturating_sub(1), why, finite: false }));
+        }
+        Err(Error::Diverged(format!(
+            "{why}, so that step is not saved; lower train.lr (it is {}) or raise train.warmup_fraction, and resume from the \
+             last checkpoint or start again",
+            train.lr
+        )))
     }
 
     /// What was read of the run to save it; `None` where that shows that the run is to go back: the update before made
@@ -267,12 +290,17 @@ impl<'a> Run<'a> {
 
     /// The micro-batches of a step.
     fn batches(&self, step: u64) -> Result<Vec<Batch>> {
-        let (train, trainer) = (&self.config.train, self.trainer()?);
-        let (accum, seq) = (trainer.grad_accum() as u64, trainer.model.seq_length);
-        let first = step * accum + self.data_offset;
-        (0..accum)
-            .map(|micro| train_batch(&self.data.train, train.seed, first + micro, train.batch_size, seq))
+        let (seed, shape) = (self.config.train.seed, self.trainer()?.shape());
+        let first = self.position(step)?.next_batch(shape.batch);
+        (0..shape.grad_accum as u64)
+            .map(|micro| train_batch(&self.data.train, seed, first.wrapping_add(micro), shape.batch, shape.seq))
             .collect()
+    }
+
+    /// How far in its data the run is before a step.
+    fn position(&self, step: u64) -> Result<Position> {
+        let (first, position) = self.from;
+        Ok(position.after(step.saturating_sub(first), self.trainer()?.shape()))
     }
 
     fn trainer(&self) -> Result<&Trainer<'a>> {
@@ -320,10 +348,10 @@ impl<'a> Run<'a> {
         let Some((pending, step, lr)) = step else { return Ok(()) };
         let stats = pending.finish(self.engine)?;
         let trainer = self.trainer()?;
-        let tokens_per_step = (trainer.grad_accum() * self.config.train.batch_size * trainer.model.seq_length) as u64;
+        let tokens_per_step = Position::default().after(1, trainer.shape()).tokens;
         let mut line = json!({
             "kind": "train", "step": step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
-            "tokens": (step + 1) * tokens_per_step, "seconds": self.started.elapsed().as_secs_f64(),
+            "tokens": self.position(step + 1)?.tokens, "seconds": self.started.elapsed().as_secs_f64(),
         });
         if trainer.is_mixed() {
             line["loss_scale"] = json!(trainer.loss_scale.scale);
@@ -368,7 +396,10 @@ impl<'a> Run<'a> {
     fn follow_loss(&mut self, loss: f64, step: u64) -> Result<()> {
         let limit = self.config.train.spike_zscore;
         let Some(spike) = spike::follow(&mut self.losses, loss, limit) else {
-            self.last_good = Some(step);
+            // A step that was submitted before it was known that one went bad is not past that one.
+            if self.gone_bad.is_none() {
+                self.last_good = Some(step);
+            }
             return Ok(());
         };
         let spike::Spike { zscore, mean } = spike;
@@ -380,7 +411,11 @@ impl<'a> Run<'a> {
             BadSteps::Rollback => {
                 self.gone_bad.get_or_insert(Bad { step, why, finite: true });
             }
-            BadSteps::Skip => self.progress.say(&format!("warning: {why}")),
+            BadSteps::Skip => {
+                // What the run goes on with is usual in the end: else it would be told at every step.
+                spike::take_in(&mut self.losses, loss);
+                self.progress.say(&format!("warning: {why}"));
+            }
             BadSteps::Stop => {
                 let lr = self.config.train.lr;
                 return Err(Error::Diverged(format!(
@@ -407,7 +442,7 @@ impl<'a> Run<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.catch_up()?;
-        let checkpoint = self.checkpoint(self.snapshot())?;
+        let checkpoint = self.checkpoint(self.snapshot()?)?;
         let train = &self.config.train;
         let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
         self.saved = self.store.save(&checkpoint, keep)?;
@@ -422,20 +457,20 @@ impl<'a> Run<'a> {
         state::checkpoint(self.engine, self.config, self.data, self.trainer()?, at)
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot {
             step: self.step,
             lineage: self.lineage.clone(),
             growths_left: self.growths_left,
             plateau: self.plateau,
             best_val_loss: self.best_val_loss,
             losses: self.losses,
-            data_offset: self.data_offset,
-        }
+            position: self.position(self.step)?,
+        })
     }
 
+    /// After the last evaluation.
     fn finish(mut self) -> Result<Summary> {
-        self.evaluate()?;
         let first = metrics::first_of_both(&self.config.out_dir)?;
         self.sample()?;
         self.save()?;

@@ -84,12 +84,14 @@ pub fn growths_ahead(
     model: &ModelConfig,
     step: u64,
 ) -> (Vec<GrowthConfig>, Vec<(String, String)>) {
-    let (mut model, mut ahead, mut dropped) = (model.clone(), Vec::new(), Vec::new());
+    let (mut model, mut ahead, mut dropped) = (model.clone(), Vec::<GrowthConfig>::new(), Vec::new());
     for growth in all {
         let waits = growth.plateau().is_some();
         let when = if waits { "on a plateau".to_owned() } else { format!("at step {}", growth.at_step) };
+        // One after one on a plateau waits for that, whatever its step.
+        let after_a_plateau = ahead.iter().any(|growth| growth.plateau().is_some());
         match growth.check(&model) {
-            Ok(_) if !waits && growth.at_step as u64 <= step => {
+            Ok(_) if !waits && !after_a_plateau && growth.at_step as u64 <= step => {
                 dropped.push((when, format!("the pruning is at step {step}")));
             }
             Ok(after) => {
@@ -181,5 +183,8 @@ mod tests {
         assert_eq!(dropped[0], ("at step 10".to_owned(), "the pruning is at step 10".to_owned()));
         assert!(dropped[1].0 == "at step 40" && dropped[1].1.contains("3 ffn slots from 28"), "{dropped:?}");
         assert!(dropped[2].0 == "on a plateau" && dropped[2].1.contains("20 ffn slots from 28"), "{dropped:?}");
+        // Nor has one that is done after it.
+        let (ahead, dropped) = growths_ahead(&[waiting(14), to(9, 20)], &host().model, 10);
+        assert!(ahead.len() == 2 && dropped.is_empty(), "{dropped:?}");
     }
 }

@@ -23,7 +23,7 @@ pub const MAX_ROLLBACKS: u32 = 3;
 #[derive(Default)]
 struct Returns {
     count: u32,
-    /// The step that the run had to get past.
+    /// The step that the run has to get past: the furthest that sent it back.
     past: u64,
 }
 
@@ -31,9 +31,18 @@ impl Returns {
     /// Counts one more, of a run that had got to `reached` and must now get past `step`.
     fn again(&mut self, reached: u64, step: u64) -> u32 {
         self.count = if reached > self.past { 1 } else { self.count + 1 };
-        self.past = step;
+        self.past = self.past.max(step);
         self.count
     }
+}
+
+/// What came of the attempts at a run so far.
+#[derive(Default)]
+struct Attempts {
+    rollbacks: Returns,
+    /// Whether one got as far as to claim the run's directory. Before that, a checkpoint in it may be of the run that this
+    /// one is to replace.
+    claimed: bool,
 }
 
 /// A run and where it may start again.
@@ -92,15 +101,15 @@ impl Job<'_> {
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors, also after
     /// [`MAX_LOSSES`].
     pub fn run(&self, device: &mut Device, mut start: Start, lock: &mut RunLock) -> Result<Summary> {
-        let mut rollbacks = Returns::default();
+        let mut attempts = Attempts::default();
         let mut losses = Returns { count: 0, past: start.step };
         let growths = start.growths();
         loop {
-            let why = match self.attempt(device.engine()?, start, lock, &mut rollbacks) {
+            let why = match self.attempt(device.engine()?, start, lock, &mut attempts) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
-            start = self.last_good(growths)?;
+            start = self.last_good(growths, &attempts)?;
             let count = losses.again(start.step, start.step);
             if count >= MAX_LOSSES {
                 return Err(Error::device(format!(
@@ -125,7 +134,7 @@ impl Job<'_> {
     /// # Errors
     /// As there, and [`Error::Lost`].
     pub fn run_on(&self, engine: &Engine, start: Start, lock: &mut RunLock) -> Result<Summary> {
-        self.attempt(engine, start, lock, &mut Returns::default())
+        self.attempt(engine, start, lock, &mut Attempts::default())
     }
 
     /// Until the end or a lost GPU; goes back to a checkpoint where steps went bad.
@@ -134,12 +143,13 @@ impl Job<'_> {
         engine: &Engine,
         mut start: Start,
         lock: &mut RunLock,
-        rollbacks: &mut Returns,
+        attempts: &mut Attempts,
     ) -> Result<Summary> {
         let mut note = None;
         let growths = start.growths();
         loop {
             let mut run = Run::new(engine, self.config, self.data, start, lock)?;
+            attempts.claimed = true;
             if let Some(note) = note.take() {
                 run.metrics.write(&note)?;
             }
@@ -147,8 +157,8 @@ impl Job<'_> {
                 Outcome::Done => return run.finish(),
                 Outcome::Bad(bad) => bad,
             };
-            start = self.last_good(growths)?;
-            if rollbacks.again(run.last_good.unwrap_or(0), bad) >= MAX_ROLLBACKS {
+            start = self.last_good(growths, attempts)?;
+            if attempts.rollbacks.again(run.last_good.unwrap_or(0), bad) >= MAX_ROLLBACKS {
                 let found = if finite { String::new() } else { format!("{}; ", describe(run.diagnose(bad)?.as_ref())) };
                 return Err(Error::Diverged(format!(
                     "{why}, after {} returns to the checkpoint before it; {found}no such step was stored; lower train.lr (it \
@@ -157,11 +167,11 @@ impl Job<'_> {
                     self.config.train.lr
                 )));
             }
-            let accum = run.trainer()?.grad_accum() as u64;
+            // The data up to the bad steps are stepped over, and so are those that this run had stepped over itself: the
+            // checkpoint may be older than that.
+            let skipped = (bad + 1).saturating_sub(start.step) * run.trainer()?.shape().grad_accum as u64;
+            start.position.rows = run.position(bad + 1)?.rows;
             drop(run);
-            // The data of the steps that are taken again, up to the bad ones, are stepped over.
-            let skipped = (bad + 1 - start.step) * accum;
-            start.data_offset += skipped;
             tell(format_args!(
                 "warning: {why}; going back to step {} and over the {skipped} batches of the steps since",
                 start.step
@@ -174,9 +184,9 @@ impl Job<'_> {
 
     /// The newest valid checkpoint of this run, or where it started. `growths`, done or still to come, are as many as
     /// ever: the settings in that checkpoint, which may be older than this run's, have no say in them.
-    fn last_good(&self, growths: usize) -> Result<Start> {
-        let latest = Store::new(&self.config.out_dir).latest()?;
-        let start = match latest.found {
+    fn last_good(&self, growths: usize, attempts: &Attempts) -> Result<Start> {
+        let latest = || Store::new(&self.config.out_dir).latest();
+        let start = match attempts.claimed.then(latest).transpose()?.and_then(|latest| latest.found) {
             Some((_, checkpoint)) => Start::resumed(checkpoint)?.0,
             None => (self.origin)()?,
         };

@@ -27,12 +27,18 @@ pub fn follow(losses: &mut LossStatistics, loss: f64, limit: f64) -> Option<Spik
     if limit > 0.0 && count >= FEWEST && zscore > limit {
         return Some(Spike { mean, zscore });
     }
+    take_in(losses, loss);
+    None
+}
+
+/// Makes `loss` one of those that are usual.
+pub fn take_in(losses: &mut LossStatistics, loss: f64) {
+    let LossStatistics { count, mean, variance } = *losses;
     let weight = 1.0 / (count + 1).min(WINDOW) as f64;
     let away = loss - mean;
     losses.count = count + 1;
     losses.mean = mean + weight * away;
     losses.variance = (1.0 - weight) * (variance + weight * away * away);
-    None
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::cohorts;
 use super::growth::HostModel;
+use super::position::Position;
 use super::trainer::Trainer;
 use crate::checkpoint::{Checkpoint, DataPosition, FORMAT, GrowthRecord, LossScale, LossStatistics, Meta, Plateau};
 use crate::config::{ModelConfig, RunConfig};
@@ -30,8 +31,29 @@ pub struct Start {
     pub loss_scale: Option<LossScale>,
     /// What is usual of the training loss.
     pub losses: LossStatistics,
-    /// Batches of the data that were stepped over.
-    pub data_offset: u64,
+    /// How far in its data it was.
+    pub position: Position,
+    /// What its losses are of; `None` where there are none.
+    pub measured: Option<Measured>,
+}
+
+/// What the losses of a run are of. Those of other data say little of this run's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The data set in words.
+    data: String,
+    /// What share of it is validated on, where that is no file of its own.
+    val_fraction: f64,
+    /// And on how many rows.
+    rows: usize,
+}
+
+impl Measured {
+    fn by(config: &RunConfig, data: &str) -> Self {
+        let RunConfig { train, data: of, .. } = config;
+        let rows = train.eval_batches.max(1).saturating_mul(train.batch_size);
+        Self { data: data.to_owned(), val_fraction: of.val_fraction, rows }
+    }
 }
 
 impl Start {
@@ -51,7 +73,8 @@ impl Start {
             best_val_loss: None,
             loss_scale: None,
             losses: LossStatistics::default(),
-            data_offset: 0,
+            position: Position::default(),
+            measured: None,
         }
     }
 
@@ -64,8 +87,9 @@ impl Start {
         check_settings(&config)?;
         check_parameters(&config.model, &checkpoint.params)?;
         check_tokenizer(&config.model, tokenizer(&checkpoint.meta)?)?;
-        let taken = checkpoint.meta.step.saturating_mul(config.train.grad_accum(&config.model)? as u64);
-        let offset = checkpoint.meta.data.next_batch.saturating_sub(taken);
+        let (next, tokens) = (checkpoint.meta.data.next_batch, checkpoint.meta.tokens_seen);
+        let position = Position::at_batch(next, config.train.batch_size, tokens);
+        let measured = Some(Measured::by(&config, &checkpoint.meta.data.description));
         let cohorts = match checkpoint.meta.cohorts.is_empty() {
             true => vec![cohorts::first(&config.model)],
             false => checkpoint.meta.cohorts,
@@ -86,9 +110,23 @@ impl Start {
             best_val_loss: checkpoint.meta.best_val_loss,
             loss_scale: checkpoint.meta.loss_scale,
             losses: checkpoint.meta.losses,
-            data_offset: offset,
+            position,
+            measured,
         };
         Ok((start, config))
+    }
+
+    /// As it goes on with `config` on `data`: without the losses that are of something else.
+    pub(super) fn on(mut self, config: &RunConfig, data: &Dataset) -> Self {
+        let now = Measured::by(config, &data.description);
+        let before = self.measured.replace(now.clone()).unwrap_or_else(|| now.clone());
+        if before.data != now.data {
+            self.losses = LossStatistics::default();
+        }
+        if before != now {
+            (self.plateau, self.best_val_loss) = (Plateau::default(), None);
+        }
+        self
     }
 
     /// Growths done and still to come.
@@ -151,8 +189,8 @@ pub struct Snapshot {
     pub best_val_loss: Option<f64>,
     /// What is usual of the training loss.
     pub losses: LossStatistics,
-    /// Batches stepped over.
-    pub data_offset: u64,
+    /// How far in its data it is.
+    pub position: Position,
 }
 
 /// Everything a run needs to go on, read from the device.
@@ -181,15 +219,15 @@ pub fn checkpoint(
             )));
         }
     }
-    let accum = trainer.grad_accum() as u64;
+    let next_batch = at.position.next_batch(trainer.shape().batch);
     let meta = Meta {
         format: FORMAT,
         step: at.step,
-        tokens_seen: at.step * accum * (config.train.batch_size * trainer.model.seq_length) as u64,
+        tokens_seen: at.position.tokens,
         seed: config.train.seed,
         config: to_json("the configuration", &rest)?,
         tokenizer: data.tokenizer.as_ref().map(|t| to_json("the tokenizer", t)).transpose()?,
-        data: DataPosition { description: data.description.clone(), next_batch: at.step * accum + at.data_offset },
+        data: DataPosition { description: data.description.clone(), next_batch },
         cohorts: trainer.cohorts.clone(),
         lineage: at.lineage,
         adapter: engine.gpu.describe(),

@@ -244,9 +244,9 @@ impl<'e> Trainer<'e> {
         self.train.precision == Precision::F16
     }
 
-    /// Micro-batches of one step.
-    pub fn grad_accum(&self) -> usize {
-        self.shape.grad_accum
+    /// The shape of a micro-batch, and how many make a step.
+    pub fn shape(&self) -> &BatchShape {
+        &self.shape
     }
 
     /// One optimizer step on `batches`, one per micro-batch. `step` counts from 0.
