@@ -47,6 +47,8 @@ fn forward(
             losses[dims.first_row + row] = select(0.0, log(sum) + largest - picked, counted);
         }
         if (dims.gradient == 1u) {
+            // All lanes read the target's logit above, and one of them writes over it now.
+            storageBarrier();
             let weight = select(0.0, dims.weight * stats[4], counted);
             for (var i = lane; i < dims.vocab; i += LANES) {
                 let p = exp(f32(logits[base + i]) - largest) / sum;

@@ -2,7 +2,8 @@
 //!
 //! Steps are taken by the same [`Trainer`] as in training, on random tokens. Then the dispatches of a step are grouped
 //! by kernel, and each group is run by itself, on memory that holds what a real step left there: what a kernel costs
-//! depends on its data in few places (the gradient of the embedding), but there it does.
+//! depends on its data in few places (the gradient of the embedding, an update that gradients which are not finite
+//! forbid), but there it does. Runs of a group change that memory, so it is restored before each.
 
 use super::record::{Record, Report};
 use super::roofline::fma_peak;
@@ -15,9 +16,10 @@ use crate::gpu::kernel::Dtype;
 use crate::gpu::timing::Stopwatch;
 use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
+use crate::model::init::Tensors;
 use crate::model::{graphs, init};
 use crate::ops::adamw::{CohortStep, Update};
-use crate::ops::cross_entropy::fresh_stats;
+use crate::ops::cross_entropy::{FINITE, fresh_stats};
 use crate::ops::matmul::tune::{self, Effort};
 use crate::rng::{Rng, Stream};
 use crate::train::cohorts;
@@ -63,7 +65,12 @@ pub fn run(
     let tokens_per_second = record.tokens_per_second.unwrap_or(0.0);
     report.add(record);
     report.fact("tokens", tokens_per_second, "1/s");
-    report.fact("model FLOP utilisation", 100.0 * gflops / peak_gflops, "% of the f32 multiply-add peak of this run");
+    // Of all operations that ran, what is computed again for the backward among them.
+    report.fact(
+        "hardware FLOP utilisation",
+        100.0 * gflops / peak_gflops,
+        "% of the f32 multiply-add peak of this run",
+    );
     report.fact("host between steps", 100.0 * host_ms / step_ms, "% of a step: making batches");
     report.summary.push(chosen(engine));
     Parts { stopwatch, config, plans: &plans, case: &case, seconds }.add(&source, step_ms, report)
@@ -196,11 +203,20 @@ struct Parts<'a> {
     seconds: f64,
 }
 
+/// What a step begins with.
+struct Start<'a> {
+    memory: Memory,
+    micro: &'a Program,
+    update: &'a Program,
+    initial: Tensors,
+}
+
 impl Parts<'_> {
     /// Adds a record for each kernel, with times, calls and operations of a whole step.
     fn add(&self, source: &TokenSource, step_ms: f64, report: &mut Report) -> Result<()> {
         let (engine, plans) = (self.stopwatch.engine, self.plans);
         let mut groups: Vec<Group> = groups(&plans.micro, plans.shape.grad_accum);
+        let of_micro = groups.len();
         groups.extend(self::groups(&plans.update, 1));
         let all: Vec<&Plan> =
             [&plans.micro, &plans.update].into_iter().chain(groups.iter().map(|group| &group.plan)).collect();
@@ -208,13 +224,20 @@ impl Parts<'_> {
         let [micro, update, parts @ ..] = programs.as_slice() else {
             return Err(Error::usage("plans and programs differ in number; this is a defect"));
         };
-        self.fill(&memory, source)?;
-        engine.run(micro)?;
-        engine.run(update)?;
+        let start = Start { memory, micro, update, initial: init::initial(&self.config.model, self.config.train.seed) };
+        self.restore(&start, source)?;
         let micro_ms = time(self.stopwatch, micro, self.seconds)?.median_ms() * plans.shape.grad_accum as f64;
+        self.restore(&start, source)?;
         let whole_ms = micro_ms + time(self.stopwatch, update, self.seconds)?.median_ms();
-        let mut records: Vec<Record> =
-            groups.iter().zip(parts).map(|(group, program)| self.part(group, program)).collect::<Result<_>>()?;
+        self.updated(&start)?;
+        let mut records: Vec<Record> = Vec::new();
+        for (i, (group, program)) in groups.iter().zip(parts).enumerate() {
+            self.restore(&start, source)?;
+            records.push(self.part(group, program)?);
+            if i >= of_micro {
+                self.updated(&start)?;
+            }
+        }
         let sum: f64 = records.iter().map(|record| record.median_ms).sum();
         let products: f64 =
             records.iter().filter(|record| is_matrix_product(&record.op)).map(|record| record.median_ms).sum();
@@ -240,10 +263,35 @@ impl Parts<'_> {
         Ok(())
     }
 
+    /// Memory as the first step leaves it.
+    fn restore(&self, start: &Start, source: &TokenSource) -> Result<()> {
+        let engine = self.stopwatch.engine;
+        self.fill(start, source)?;
+        let mut encoder = engine.encoder();
+        engine.clear(&mut encoder, start.memory.gradients());
+        engine.land(engine.start(encoder, start.micro)?)?;
+        engine.run(start.update)?;
+        self.updated(start)
+    }
+
+    /// Refuses times of an update that was none: AdamW does nothing where a gradient is not finite.
+    fn updated(&self, start: &Start) -> Result<()> {
+        let engine = self.stopwatch.engine;
+        let stats = engine.read(start.memory.named(graphs::STATS_NAME)?)?;
+        if stats.get(FINITE) == Some(&1.0) {
+            return Ok(());
+        }
+        Err(Error::device(format!(
+            "the gradients of a step are not finite on {}, so the time of its update would be that of nothing; run \
+             `tokenformer selftest`",
+            engine.gpu.describe()
+        )))
+    }
+
     /// Parameters, tokens and scalars as at the first step.
-    fn fill(&self, memory: &Memory, source: &TokenSource) -> Result<()> {
+    fn fill(&self, Start { memory, initial, .. }: &Start, source: &TokenSource) -> Result<()> {
         let (engine, model, train) = (self.stopwatch.engine, &self.config.model, &self.config.train);
-        upload_parameters(engine, memory, model, &init::initial(model, train.seed))?;
+        upload_parameters(engine, memory, model, initial)?;
         upload_rope(engine, memory, model)?;
         let batch = train_batch(source, 1, 0, self.plans.shape.batch, self.plans.shape.seq)?;
         let index = token_index(&batch.tokens, model.vocab_size)?;
@@ -287,7 +335,9 @@ impl Parts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::adapter::AdapterRequest;
     use crate::gpu::choices::{Ability, Choices};
+    use crate::gpu::device::Gpu;
 
     #[test]
     fn groups_hold_every_call_once() {
@@ -303,5 +353,28 @@ mod tests {
         for group in &groups {
             assert!(group.plan.calls.iter().all(|call| call.kernel.name() == group.kernel));
         }
+    }
+    #[test]
+    fn an_update_that_does_nothing_is_not_timed() {
+        let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+        let mut config = RunConfig::preset("bench-tiny").unwrap();
+        config.model = ModelConfig { num_layers: 1, seq_length: 16, ..config.model };
+        config.train.batch_size = 2;
+        let cohorts = [cohorts::first(&config.model)];
+        let limits = Limits::of(&engine.gpu);
+        let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices()).unwrap();
+        let (memory, programs) = Memory::allocate(&engine, &[&plans.micro, &plans.update]).unwrap();
+        let initial = init::initial(&config.model, config.train.seed);
+        let start = Start { memory, micro: &programs[0], update: &programs[1], initial };
+        let stopwatch = Stopwatch::new(&engine).unwrap();
+        let parts = Parts { stopwatch: &stopwatch, config: &config, plans: &plans, case: "", seconds: 0.0 };
+        let source = tokens(&config.model, &plans);
+        parts.restore(&start, &source).unwrap();
+        // What kernels that work in place come to after some hundred runs.
+        start.memory.gradients().iter().for_each(|block| engine.write(block, &[f32::NAN]));
+        engine.run(start.update).unwrap();
+        let said = parts.updated(&start).unwrap_err().to_string();
+        assert!(said.contains("the time of its update would be that of nothing"), "{said}");
+        parts.restore(&start, &source).unwrap();
     }
 }

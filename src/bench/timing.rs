@@ -1,7 +1,8 @@
 //! From chains of dispatches to a median: how often a program is repeated, which clock is believed.
 //!
 //! A sample is one submission that runs the program `repeats` times, long enough for the submission itself to be
-//! lost in it; its time is divided by `repeats`. A warm-up comes first. All samples of a case are kept.
+//! lost in it; its time is divided by `repeats`. A warm-up comes first. All samples of a case are kept. A program that
+//! takes longer than systems let one submission run is cut into several, as in training.
 
 use crate::error::Result;
 use crate::gpu::engine::Program;
@@ -73,15 +74,40 @@ impl Timed {
     }
 }
 
+/// How a sample of a program is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// So many runs in one submission.
+    Repeats(u32),
+    /// One run in several submissions.
+    Pieces,
+}
+
+impl Way {
+    fn sample(self, stopwatch: &Stopwatch, program: &Program) -> Result<Sample> {
+        match self {
+            Self::Repeats(repeats) => stopwatch.sample(program, repeats),
+            Self::Pieces => stopwatch.sample_in_pieces(program),
+        }
+    }
+
+    fn runs(self) -> u32 {
+        match self {
+            Self::Repeats(repeats) => repeats,
+            Self::Pieces => 1,
+        }
+    }
+}
+
 /// Times `program` for about `seconds`: repeats are raised until a sample is long enough, then samples are taken.
 ///
 /// # Errors
 /// Those of the device.
 pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
-    let repeats = warm_up(stopwatch, program, seconds)?;
+    let way = warm_up(stopwatch, program, seconds)?;
     let (mut samples, mut spent) = (Vec::new(), 0.0);
     loop {
-        let sample = stopwatch.sample(program, repeats)?;
+        let sample = way.sample(stopwatch, program)?;
         let wall = sample.wall.as_secs_f64();
         spent += wall;
         samples.push(sample);
@@ -89,7 +115,7 @@ pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Ti
             break;
         }
     }
-    Ok(from_samples(&samples, repeats))
+    Ok(from_samples(&samples, way.runs()))
 }
 
 /// Times `program` and `other` in turn, for about `seconds` each: the first sample of one belongs to the first of the
@@ -99,35 +125,37 @@ pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Ti
 /// Those of the device.
 pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, seconds: f64) -> Result<[Timed; 2]> {
     let programs = [program, other];
-    let mut repeats = [1; 2];
-    for (repeats, program) in repeats.iter_mut().zip(programs) {
-        *repeats = warm_up(stopwatch, program, seconds)?;
-    }
+    let ways = [warm_up(stopwatch, program, seconds)?, warm_up(stopwatch, other, seconds)?];
     let (mut samples, mut spent) = ([Vec::new(), Vec::new()], 0.0);
     while spent < 2.0 * seconds || samples[0].len() < FEWEST {
-        for ((samples, program), repeats) in samples.iter_mut().zip(programs).zip(repeats) {
-            let sample = stopwatch.sample(program, repeats)?;
+        for ((samples, program), way) in samples.iter_mut().zip(programs).zip(ways) {
+            let sample = way.sample(stopwatch, program)?;
             spent += sample.wall.as_secs_f64();
             samples.push(sample);
         }
     }
     let [of_program, of_other] = samples;
-    Ok([from_samples(&of_program, repeats[0]), from_samples(&of_other, repeats[1])])
+    Ok([from_samples(&of_program, ways[0].runs()), from_samples(&of_other, ways[1].runs())])
 }
 
 /// Runs of `program` that make a sample long enough.
-fn warm_up(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<u32> {
+fn warm_up(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Way> {
     let wanted = SAMPLE_SECONDS.min(seconds / SAMPLES);
     let most = (MOST_DISPATCHES / program.dispatches().max(1)).clamp(1, MOST_DISPATCHES) as u32;
     let mut repeats = 1;
-    // The first run may compile, page in and wake up: its time counts for nothing.
+    // The first run may compile, page in and wake up: its time counts for nothing, and where it is long the second one
+    // tells. A single dispatch cannot be cut.
+    let slow = || Ok(stopwatch.sample_in_pieces(program)?.wall > stopwatch.engine.piece());
+    if program.dispatches() > 1 && slow()? && slow()? {
+        return Ok(Way::Pieces);
+    }
     stopwatch.sample(program, repeats)?;
     let mut spent = 0.0;
     loop {
         let wall = stopwatch.sample(program, repeats)?.wall.as_secs_f64();
         spent += wall;
         if wall >= 0.7 * wanted || repeats == most || spent > seconds {
-            return Ok(repeats);
+            return Ok(Way::Repeats(repeats));
         }
         let factor = (wanted / wall).clamp(1.5, 16.0);
         repeats = most.min((f64::from(repeats) * factor).ceil() as u32);
@@ -180,7 +208,13 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::adapter::AdapterRequest;
+    use crate::gpu::device::Gpu;
+    use crate::gpu::engine::{Dispatch, Engine};
+    use crate::gpu::kernel::{Access, Kernel};
     use std::time::Duration;
+
+    static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
     fn sample(wall_ms: u64, ticks: Option<[u64; 2]>) -> Sample {
         Sample { wall: Duration::from_millis(wall_ms), ticks, tick_ns: 1.0 }
@@ -222,5 +256,22 @@ mod tests {
         assert_eq!(from_samples(&[sample(2, Some([1, 300_001]))], 1).clock, Clock::Timestamps);
         let without = from_samples(&[sample(50, None)], 1);
         assert_eq!((without.clock, without.note), (Clock::Wall, None));
+    }
+    /// As if no submission might take any time.
+    #[test]
+    fn a_long_program_is_timed_in_pieces() {
+        let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+        let blocks: Vec<_> = ["from", "to"].map(|name| engine.allocate(name, 16).unwrap()).into();
+        let dispatch = || Dispatch { kernel: &COPY, dims: vec![0; 8], blocks: blocks.clone(), groups: 1, cost: 1.0 };
+        let stopwatch = Stopwatch::new(&engine).unwrap();
+        let program =
+            |dispatches| engine.prepare(&std::iter::repeat_with(dispatch).take(dispatches).collect::<Vec<_>>());
+        let ways = || [1, 2].map(|n| warm_up(&stopwatch, &program(n).unwrap(), 1e-3).unwrap());
+        assert!(!ways().contains(&Way::Pieces));
+        engine.set_piece(Duration::ZERO);
+        let [one, two] = ways();
+        assert!(one != Way::Pieces && two == Way::Pieces);
+        let timed = time(&stopwatch, &program(2).unwrap(), 1e-3).unwrap();
+        assert_eq!((timed.clock, timed.repeats, timed.note), (Clock::Wall, 1, None));
     }
 }

@@ -17,6 +17,9 @@ pub struct AdapterRequest {
     pub backend: Option<String>,
 }
 
+/// Where macOS says which one it is.
+const SYSTEM_VERSION: &str = "/System/Library/CoreServices/SystemVersion.plist";
+
 /// One adapter of this machine.
 #[derive(Debug)]
 pub struct Candidate {
@@ -78,8 +81,26 @@ fn list(backends: Backends) -> Vec<Candidate> {
     descriptor.backends = backends;
     let instance = wgpu::Instance::new(descriptor);
     let adapters = pollster::block_on(instance.enumerate_adapters(backends));
-    let candidate = |(index, adapter): (usize, wgpu::Adapter)| Candidate { index, info: adapter.get_info(), adapter };
+    let candidate = |(index, adapter): (usize, wgpu::Adapter)| Candidate { index, info: info(&adapter), adapter };
     adapters.into_iter().enumerate().map(candidate).collect()
+}
+
+/// What wgpu says of an adapter. It names no driver on Metal, where drivers are part of the system, so the build of the
+/// system stands for it: what is noted of an adapter holds for one driver.
+fn info(adapter: &wgpu::Adapter) -> AdapterInfo {
+    let mut info = adapter.get_info();
+    if info.backend == Backend::Metal && info.driver_info.is_empty() {
+        let plist = std::fs::read_to_string(SYSTEM_VERSION).unwrap_or_default();
+        info.driver_info = system_build(&plist).map_or_else(String::new, |build| format!("macOS build {build}"));
+    }
+    info
+}
+
+/// "23F79" of a [`SYSTEM_VERSION`].
+fn system_build(plist: &str) -> Option<&str> {
+    let (_, rest) = plist.split_once("<key>ProductBuildVersion</key>")?;
+    let (build, _) = rest.split_once("<string>")?.1.split_once("</string>")?;
+    Some(build.trim())
 }
 
 /// [`choose`] among adapters already listed.
@@ -360,5 +381,13 @@ mod tests {
         assert_eq!(at(&named("radeon")), Err(Refusal::NoMatch("--adapter radeon".into())));
         let error = requested_backend(&AdapterRequest { adapter: None, backend: Some("cuda".into()) });
         assert_eq!(error.unwrap_err().exit_code(), 1);
+    }
+    #[test]
+    fn the_build_of_a_system_is_read() {
+        let plist = "<plist version=\"1.0\">\n<dict>\n\t<key>ProductBuildVersion</key>\n\t<string>23F79</string>\n\
+                     \t<key>ProductName</key>\n\t<string>macOS</string>\n</dict>\n</plist>\n";
+        assert_eq!(system_build(plist), Some("23F79"));
+        assert_eq!(system_build(""), None);
+        assert_eq!(system_build("<key>ProductBuildVersion</key>"), None);
     }
 }

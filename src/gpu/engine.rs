@@ -210,10 +210,21 @@ impl Engine {
     /// As [`Engine::submit`], with commands behind the mark. Also says how many marks there are then.
     pub(super) fn submit_with(
         &self,
-        mut encoder: wgpu::CommandEncoder,
+        encoder: wgpu::CommandEncoder,
         behind: impl FnOnce(&mut wgpu::CommandEncoder, Option<&Block>),
     ) -> Result<(wgpu::SubmissionIndex, u32)> {
         let mut order = self.order();
+        let encoder = self.marked(&mut order, encoder, behind);
+        Ok((self.gpu.submit(encoder)?, order.submitted))
+    }
+
+    /// The commands of the next submission with its mark; what holds `order` must submit them.
+    pub(super) fn marked(
+        &self,
+        order: &mut Order,
+        mut encoder: wgpu::CommandEncoder,
+        behind: impl FnOnce(&mut wgpu::CommandEncoder, Option<&Block>),
+    ) -> wgpu::CommandEncoder {
         let pulse = self.pulse.get();
         if let Some(pulse) = pulse {
             pulse.beat(&mut encoder);
@@ -229,7 +240,7 @@ impl Engine {
             Some(more) => *more -= 1,
             None => {}
         }
-        Ok((self.gpu.submit(encoder)?, order.submitted))
+        encoder
     }
 
     /// Loses the submission after so many more, as a driver might.

@@ -184,6 +184,11 @@ impl Engine {
         self.pace().piece = piece;
     }
 
+    /// What a piece is planned to take.
+    pub fn piece(&self) -> Duration {
+        self.pace().piece
+    }
+
     /// Waits for all work and compares the pulse with the submissions made.
     ///
     /// # Errors

@@ -66,10 +66,23 @@ impl<'e> Stopwatch<'e> {
         Ok(Self { engine, queries })
     }
 
-    /// Runs `program` `repeats` times in one submission and waits for it. Each run sees what the one before it left.
+    /// Runs `program` once, in as many submissions as training would make of it, by the wall clock.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Those of the device; work that it reports as done and did not do.
+    pub fn sample_in_pieces(&self, program: &Program) -> Result<Sample> {
+        let start = Instant::now();
+        self.engine.run(program)?;
+        let wall = start.elapsed();
+        self.engine.check_pulse()?;
+        Ok(Sample { wall, ticks: None, tick_ns: 1.0 })
+    }
+
+    /// Runs `program` `repeats` times in one submission and waits for it. Each run sees what the one before it left.
+    /// Systems end submissions that take long: [`Stopwatch::sample_in_pieces`] is for those.
+    ///
+    /// # Errors
+    /// Those of the device; work that it reports as done and did not do.
     pub fn sample(&self, program: &Program, repeats: u32) -> Result<Sample> {
         let gpu = &self.engine.gpu;
         let mut encoder = self.engine.encoder();
@@ -86,16 +99,46 @@ impl<'e> Stopwatch<'e> {
             encoder.resolve_query_set(&queries.set, 0..2, &queries.resolved, 0);
         }
         // Encoding is the host's work and happens here, before the clock starts.
-        let commands = encoder.finish();
+        let mut order = self.engine.order();
+        let commands = self.engine.marked(&mut order, encoder, |_, _| ()).finish();
         gpu.check()?;
         let start = Instant::now();
         let submission = gpu.queue.submit([commands]);
+        drop(order);
         gpu.wait(submission)?;
         let wall = start.elapsed();
+        self.engine.check_pulse()?;
         let ticks = match &self.queries {
             Some(queries) => gpu.read::<u64>(&queries.resolved, 0, 2, None)?.first_chunk().copied(),
             None => None,
         };
         Ok(Sample { wall, ticks, tick_ns: f64::from(gpu.queue.get_timestamp_period()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::adapter::AdapterRequest;
+    use super::super::engine::Dispatch;
+    use super::super::kernel::{Access, Kernel};
+    use super::*;
+
+    static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+
+    #[test]
+    fn work_that_was_dropped_is_not_timed() {
+        let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+        let blocks: Vec<_> = ["from", "to"].map(|name| engine.allocate(name, 16).unwrap()).into();
+        let dispatch = Dispatch { kernel: &COPY, dims: vec![0; 8], blocks, groups: 1, cost: 1.0 };
+        let program = engine.prepare(&[dispatch]).unwrap();
+        let stopwatch = Stopwatch::new(&engine).unwrap();
+        for sample in [|s: &Stopwatch, p: &Program| s.sample(p, 3), |s: &Stopwatch, p: &Program| s.sample_in_pieces(p)]
+        {
+            sample(&stopwatch, &program).unwrap();
+            engine.drop_after(0);
+            let said = sample(&stopwatch, &program).unwrap_err().to_string();
+            assert!(said.contains("left no mark"), "{said}");
+            engine.forgive();
+        }
     }
 }

@@ -19,6 +19,8 @@ static SUM_LOSSES: Kernel = Kernel::new("reduce.wgsl", "sum_losses", &[Read, Wri
 pub const IGNORED: u32 = u32::MAX;
 /// Length of the statistics tensor: loss, gradient norm, clip factor, finite flag, loss scale, three spare.
 pub const STATS: usize = 8;
+/// Where in the statistics tensor the finite flag is: 1 where the update was made.
+pub const FINITE: usize = 3;
 /// Where in the statistics tensor the loss scale is: all gradients are this many times too large until the update, so
 /// that f16 holds small ones. 1 without mixed precision.
 pub const LOSS_SCALE: usize = 4;

@@ -71,20 +71,38 @@ impl Product {
 
     /// Records the dispatches, without a backward. A whole tensor stands for all elements of it from the first.
     pub fn record(self, g: &mut Graph, a: impl Into<Even>, b: impl Into<Even>, c: impl Into<Even>) -> Result<()> {
-        let ([m, n, k], [a, b, c]) = (self.size, [a.into(), b.into(), c.into()]);
-        if self.count > 1 && c.stride == 0 {
+        let operands = [a.into(), b.into(), c.into()];
+        if self.count > 1 && operands[2].stride == 0 {
             return Err(Error::usage("several products would write one matrix; this is a defect"));
         }
+        let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
+        let product = self.kind(g, types);
+        let picked = g.choices().pick(product);
+        // Parts are added up in f32; where C is f16 it is no sum over the tokens of a batch, and not worth cutting. And
+        // they must fit one binding, which they may in one product of a class and not in another.
+        let parts_fit = self.part_bytes(picked) <= g.choices().ability().binding_bytes;
+        let candidate = if types.c == Dtype::F32 && parts_fit { picked } else { picked.unsplit() };
+        if self.count > 1 && candidate.splits() > 1 {
+            let one = |i| self.batch(1).dispatch(g, candidate, product, operands.map(|operand| operand.at(i)));
+            return (0..self.count).try_for_each(one);
+        }
+        self.dispatch(g, candidate, product, operands)
+    }
+
+    /// Bytes of the parts of a C whose sums a candidate cuts.
+    fn part_bytes(&self, candidate: Candidate) -> u64 {
+        let [m, n, _] = self.size;
+        4 * (candidate.splits() * m * n) as u64
+    }
+
+    /// Records the dispatches of `candidate`, which was picked for `product`.
+    fn dispatch(self, g: &mut Graph, candidate: Candidate, product: ProductKind, operands: [Even; 3]) -> Result<()> {
+        let ([m, n, k], [a, b, c]) = (self.size, operands);
         // From row to row as stored, and from one term of the sum to the next.
         let a_stride = self.a_width.unwrap_or(if self.layout == Layout::TN { m } else { k });
         let a_term = if self.layout == Layout::TN { a_stride } else { 1 };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
-        let types = Types { a: g.dtype(a.whole), b: g.dtype(b.whole), c: g.dtype(c.whole) };
-        let product = self.kind(g, types);
-        let candidate = g.choices().pick(product);
-        if self.count > 1 && candidate.splits() > 1 {
-            return (0..self.count).try_for_each(|i| self.batch(1).record(g, a.at(i), b.at(i), c.at(i)));
-        }
+        let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
         let aligned = [a.offset, a_stride, a.stride].iter().all(|n| n.is_multiple_of(4));
 
         let [block_rows, block_columns] = candidate.block();
@@ -94,8 +112,7 @@ impl Product {
             let accumulate = self.accumulate || first > 0;
             let dims = Dims::new().u(m).u(n).u(terms).u(a.offset + first * a_term).u(b.offset + first * b_term);
             let flops = 2 * (m * n * self.count) as u64 * terms as u64;
-            // Parts are added up in f32; where C is f16 it is no sum over the tokens of a batch, and not worth cutting.
-            let (part, parts) = if types.c == Dtype::F16 { (terms, 1) } else { split(candidate, terms) };
+            let (part, parts) = split(candidate, terms);
             if parts == 1 {
                 let kernel = candidates::kernel(candidate, self.layout, types, aligned);
                 let dims = dims.u(c.offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
@@ -214,4 +231,47 @@ pub(super) fn cases() -> Vec<Case> {
 pub(super) fn large_cases() -> Vec<Case> {
     let tall = |layout| Case { gradient: false, ..case(layout, [32 * 65_535 + 5, 1, 3]) };
     Layout::ALL.into_iter().map(tall).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::choices::{Ability, Choices, ShapeClass};
+    use crate::graph::plan::{Limits, Plan};
+    use crate::graph::{Class, Graph};
+
+    const SPLIT: Candidate = Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], splits: 8 };
+
+    fn kernels(plan: &Plan) -> Vec<String> {
+        plan.calls.iter().map(|call| call.kernel.name()).collect()
+    }
+
+    /// Eight parts of C need 210 MB, and every device is only sure to bind 134 MB.
+    #[test]
+    fn a_sum_is_not_cut_where_its_parts_fit_no_binding() {
+        for (m, fits) in [(5120, false), (1280, true)] {
+            let mut g = Graph::forward_only(&Choices::forced(Ability::WEBGPU_DEFAULT, SPLIT));
+            let [a, b, c] = [("a", 4096 * m), ("b", 4096 * 1280), ("c", m * 1280)]
+                .map(|(name, len)| g.typed(name, &[len], Dtype::F32, Class::State));
+            Product::new(Layout::TN, [m, 1280, 4096]).record(&mut g, a, b, c).unwrap();
+            let plan = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap();
+            assert_eq!(kernels(&plan).len(), if fits { 2 } else { 1 });
+        }
+    }
+
+    /// Products that are one batch, but too many for one dispatch of the chosen kernel, still get that kernel.
+    #[test]
+    fn a_batch_is_computed_by_the_kernel_that_was_chosen_for_it() {
+        let product = ProductKind { layout: Layout::TN, size: [3 * 64, 64, 4096], half: false };
+        let choices = Choices::usual(Ability::WEBGPU_DEFAULT).with_table([(ShapeClass::of(product), SPLIT)].into());
+        let mut g = Graph::forward_only(&choices);
+        let [a, b, c] = [("a", 3 * 4096 * 64), ("b", 4096 * 64), ("c", 3 * 64 * 64)]
+            .map(|(name, len)| g.typed(name, &[len], Dtype::F32, Class::State));
+        let every = |whole, stride| Even { whole, offset: 0, stride };
+        let batch = Product::new(Layout::TN, [64, 64, 4096]).batch(3);
+        batch.record(&mut g, every(a, 4096 * 64), b, every(c, 64 * 64)).unwrap();
+        let plan = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap();
+        let sums = kernels(&plan).iter().filter(|name| name.contains("sum_parts")).count();
+        assert_eq!((sums, plan.products), (3, vec![product; 3]));
+    }
 }

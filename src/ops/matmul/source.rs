@@ -61,6 +61,11 @@ pub struct Types {
 }
 
 impl Types {
+    /// Of A, B and C.
+    pub fn of([a, b, c]: [Dtype; 3]) -> Self {
+        Self { a, b, c }
+    }
+
     /// Whether anything is f16.
     pub fn any_half(self) -> bool {
         [self.a, self.b, self.c].contains(&Dtype::F16)

@@ -1,11 +1,12 @@
 //! Which candidate is the fastest on this device: measured, kept on disk, and never before it was verified.
 //!
 //! Products are tuned by [`ShapeClass`], the ones with the most work first. How one is measured is [`super::trial`]'s.
-//! Quick tuning ends after [`QUICK_BUDGET`], and goes on in the next run where it stopped; what was not reached uses
-//! the usual candidate. Trials run on a device of their own, which is closed before anything else is done: a kernel that
+//! Quick tuning begins no class after [`QUICK_BUDGET`], and goes on in the next run where it stopped; what was not reached
+//! uses the usual candidate. Trials run on a device of their own, which is closed before anything else is done: a kernel that
 //! a driver cannot compile may cost the whole device.
 
 use super::ProductKind;
+use super::candidates::{candidates, kernel};
 use super::source::Types;
 use super::trial::fastest;
 use crate::cache;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Longest quick tuning of one run.
+/// Quick tuning begins no more classes after it.
 pub const QUICK_BUDGET: Duration = Duration::from_millis(4700);
 
 /// How much to measure.
@@ -44,7 +45,7 @@ struct Record {
 struct Known {
     /// The fastest, by class.
     fastest: BTreeMap<String, Record>,
-    /// Wrong on this adapter, or not taken by its driver: never tried again.
+    /// Wrong on this adapter, or not taken by its driver: never tried again. By layout and type of the operands.
     refused: BTreeSet<String>,
 }
 
@@ -127,10 +128,12 @@ pub fn tune(
     if !todo.is_empty() {
         tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
         let (before, start) = (known.fastest.len(), Instant::now());
-        measure(another, &todo, effort, &mut known)?;
+        let measured = measure(another, &todo, effort, QUICK_BUDGET, &mut known);
+        // Also what was found before an error.
+        known.keep(&file);
+        measured?;
         let done = known.fastest.len() - before;
         tell(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
-        known.keep(&file);
     }
     let classes = classes.into_iter().map(|(class, _)| class);
     engine.choose(usual.with_table(chosen(usual.ability(), classes, &known, stored)));
@@ -149,22 +152,21 @@ fn chosen(
     classes.filter_map(|class| Some((class, begun(class).or_else(|| measured(class))?))).collect()
 }
 
-/// Finds the fastest candidate of each class, until the time is up. A device that a candidate has cost is opened again.
+/// Finds the fastest candidate of each class; a quick one ends after the first class at which `budget` was spent, so that
+/// each run gets further. A device that a candidate has cost is opened again.
 fn measure(
     another: &dyn Fn() -> Result<Engine>,
     todo: &[(ShapeClass, ProductKind)],
     effort: Effort,
+    budget: Duration,
     known: &mut Known,
 ) -> Result<()> {
-    let deadline = (effort == Effort::Quick).then(|| Instant::now() + QUICK_BUDGET);
+    let start = Instant::now();
     let mut engine = another()?;
     for (class, product) in todo {
         let best = loop {
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                return Ok(());
-            }
             let refused = known.refused.len();
-            match fastest(&engine, *product, effort, deadline, &mut known.refused) {
+            match fastest(&engine, *product, effort, &mut known.refused) {
                 Ok(best) => break best,
                 // Once for each candidate at most.
                 Err(_) if known.refused.len() > refused => {
@@ -176,6 +178,9 @@ fn measure(
         };
         if let Some((candidate, gflops)) = best {
             known.fastest.insert(name_of(*class), Record { candidate: candidate.to_string(), gflops });
+        }
+        if effort == Effort::Quick && start.elapsed() >= budget {
+            break;
         }
     }
     Ok(())
@@ -197,9 +202,10 @@ fn classes(products: &[ProductKind]) -> Vec<(ShapeClass, ProductKind)> {
 pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
     let half = ability.half;
     let of_layout = |layout| {
-        let list = super::candidates::candidates(ability, ProductKind { layout, size: [256; 3], half }, true);
-        list.into_iter()
-            .filter_map(move |candidate| super::candidates::kernel(candidate, layout, timed_types(half), true).text)
+        let list = candidates(ability, ProductKind { layout, size: [256; 3], half }, true);
+        let kernels =
+            move |candidate| trial_types(half).into_iter().map(move |types| kernel(candidate, layout, types, true));
+        list.into_iter().flat_map(kernels).filter_map(|kernel| kernel.text)
     };
     Layout::ALL.into_iter().flat_map(of_layout).collect()
 }
@@ -210,15 +216,17 @@ fn file_name(engine: &Engine) -> String {
     format!("matmul-{}-{}-{hash:016x}.json", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"))
 }
 
-/// What is timed: operands of one type, a result that is f32.
-pub(super) fn timed_types(half: bool) -> Types {
+/// What is tried: operands of one type, a result that is f32, which is timed, and for f16 one that is f16.
+pub(super) fn trial_types(half: bool) -> Vec<Types> {
     let operand = if half { Dtype::F16 } else { Dtype::F32 };
-    Types { a: operand, b: operand, c: Dtype::F32 }
+    let results: &[Dtype] = if half { &[Dtype::F32, Dtype::F16] } else { &[Dtype::F32] };
+    results.iter().map(|&c| Types::of([operand, operand, c])).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::planted::{Fault, plant};
+    use super::super::trial::refusal;
     use super::*;
     use crate::gpu::adapter::AdapterRequest;
     use crate::gpu::device::Gpu;
@@ -238,7 +246,7 @@ mod tests {
         let (mut tunings, mut refused) = (0, 0);
         for layout in Layout::ALL {
             let product = ProductKind { layout, size: [96, 64, 80], half: false };
-            let rivals = super::super::candidates::candidates(&ability, product, true);
+            let rivals = candidates(&ability, product, true);
             let faults = Fault::ALL.len().min(rivals.len() - 1);
             assert!(faults > 2, "{rivals:?}");
             // Each candidate but the usual one in turn, with each fault in turn; a few of them in the short form.
@@ -250,12 +258,12 @@ mod tests {
                 let guard = plant(planted.clone());
                 let (mut known, before) = (Known::default(), opened.get());
                 let class = ShapeClass::of(product);
-                measure(&open, &[(class, product)], Effort::Full, &mut known).unwrap();
+                measure(&open, &[(class, product)], Effort::Full, Duration::ZERO, &mut known).unwrap();
                 drop(guard);
-                let expected: BTreeSet<String> = planted.keys().map(ToString::to_string).collect();
+                let expected: BTreeSet<String> = planted.keys().map(|rival| refusal(product, *rival)).collect();
                 assert_eq!(known.refused, expected, "{layout:?}");
-                let chosen = &known.fastest[&class.to_string()].candidate;
-                assert!(!expected.contains(chosen), "{layout:?}: {chosen} was chosen");
+                let chosen = known.fastest[&class.to_string()].candidate.parse().unwrap();
+                assert!(!planted.contains_key(&chosen), "{layout:?}: {chosen} was chosen");
                 // The first device, and one more after each that was lost.
                 let lost = planted.values().filter(|fault| **fault == Fault::CostsDevice).count();
                 assert_eq!(opened.get() - before, 1 + lost);
@@ -293,10 +301,33 @@ mod tests {
     fn what_was_refused_is_not_tried_again() {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
         let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false };
-        let rivals = super::super::candidates::candidates(engine.choices().ability(), product, true);
-        let mut refused: BTreeSet<String> = rivals[1..].iter().map(ToString::to_string).collect();
-        let (best, _) = fastest(&engine, product, Effort::Full, None, &mut refused).unwrap().unwrap();
+        let rivals = candidates(engine.choices().ability(), product, true);
+        let mut refused: BTreeSet<String> = rivals[1..].iter().map(|rival| refusal(product, *rival)).collect();
+        let (best, _) = fastest(&engine, product, Effort::Full, &mut refused).unwrap().unwrap();
         assert_eq!(best, rivals[0]);
+    }
+
+    /// With no time at all, each run finds the kernel of one more class.
+    #[test]
+    fn quick_tuning_goes_on_where_it_stopped() {
+        let open = || Engine::new(Gpu::open(&AdapterRequest::default())?);
+        let products = [64, 128, 256].map(|m| ProductKind { layout: Layout::NN, size: [m, 64, 64], half: false });
+        let (classes, mut known) = (classes(&products), Known::default());
+        for done in 1..=products.len() {
+            let new = |(class, _): &(ShapeClass, ProductKind)| !known.fastest.contains_key(&name_of(*class));
+            let todo: Vec<_> = classes.iter().copied().filter(new).collect();
+            measure(&open, &todo, Effort::Quick, Duration::ZERO, &mut known).unwrap();
+            assert_eq!(known.fastest.len(), done);
+        }
+    }
+
+    /// What is wrong in one layout or type may be right in the others.
+    #[test]
+    fn refusals_are_of_one_layout_and_type() {
+        let of = |layout, half| ProductKind { layout, size: [64; 3], half };
+        let candidate = Ability::WEBGPU_DEFAULT.usual([64; 3]);
+        let names = Layout::ALL.map(|layout| [true, false].map(|half| refusal(of(layout, half), candidate)));
+        assert_eq!(names.as_flattened().iter().collect::<BTreeSet<_>>().len(), 6);
     }
 
     #[test]
@@ -305,7 +336,7 @@ mod tests {
         let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false };
         let usual = engine.choices().ability().usual(product.size);
         let _guard = plant([(usual, Fault::LastTile)].into());
-        let error = fastest(&engine, product, Effort::Quick, None, &mut BTreeSet::new()).unwrap_err();
+        let error = fastest(&engine, product, Effort::Quick, &mut BTreeSet::new()).unwrap_err();
         assert!(error.to_string().contains("computes a NT product of [64, 64, 64] wrongly"), "{error}");
     }
 }
