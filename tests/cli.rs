@@ -213,6 +213,22 @@ fn bad_data_are_refused() {
         ("TRAIN --data empty.bin --set model.vocab_size=50", 2, &["empty.bin is empty"]),
         ("TRAIN --data nosuch.bin --set model.vocab_size=50", 2, &["cannot open nosuch.bin", "--data"]),
         ("TRAIN --data text.txt --set data.val_path=short.txt", 2, &["validation split", "short.txt has 3 tokens"]),
+        (
+            "TRAIN --data text.txt --set data.val_path=good.bin",
+            1,
+            &["val_path good.bin is a token shard", "drop val_path"],
+        ),
+        (
+            "TRAIN --data good.bin --set data.val_path=text.txt --set model.vocab_size=50",
+            1,
+            &["val_path text.txt is text", "path good.bin is a token shard"],
+        ),
+        (
+            "TRAIN --data good.bin --set data.old_path=text.txt --set model.vocab_size=50",
+            2,
+            &["data.old_path: text.txt is text", "name a token shard"],
+        ),
+        ("TRAIN --data nosuch.bin", 2, &["cannot open nosuch.bin: no such file"]),
         ("TRAIN --set data.val_path=text.txt", 1, &["val_path is set but path is not", "drop val_path"]),
         ("TRAIN --set data.corpus_sentences=1", 2, &["validation split", "needs at least 9"]),
         ("TRAIN --set data.val_fraction=0", 1, &["val_fraction is 0", "use 0.1"]),
