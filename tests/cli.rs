@@ -558,6 +558,14 @@ fn odd_but_legal_runs_work() {
         let said = succeed(dir.path(), "inspect red");
         assert!(said.contains("data in \\u{1b}[31m.txt, next batch") && !said.contains('\u{1b}'), "{said}");
     }
+    // A text without line breaks, and a directory whose name is two words to a shell: what is said to be next works.
+    fs::write(dir.path().join("unbroken.txt"), "tom fed his cat. ".repeat(50)).unwrap();
+    let mut spaced = program(dir.path(), "TRAIN --data unbroken.txt --out");
+    let said = String::from_utf8(spaced.arg("two words").output().unwrap().stdout).unwrap();
+    let quoted = if cfg!(windows) { "\"two words\"" } else { "'two words'" };
+    assert!(said.contains(&format!("next            tokenformer generate {quoted}\n")), "{said}");
+    let output = program(dir.path(), "generate --tokens 3").arg("two words").output().unwrap();
+    assert!(output.status.success() && output.stdout.starts_with(b" "), "{}", stderr(&output));
     // A grown file continues, but not over the run it came from.
     let before = snapshot(&dir.path().join("run"));
     assert!(succeed(dir.path(), "grow run grown.safetensors --ffn-slots 64").contains("max |logit change| 0.0e0"));

@@ -18,9 +18,9 @@ pub struct GenerateArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
-    /// Text to continue.
-    #[arg(long, default_value = "\n")]
-    prompt: String,
+    /// Text to continue; by default a line break, or the first token of a tokenizer that knows none.
+    #[arg(long)]
+    prompt: Option<String>,
     /// Tokens to generate.
     #[arg(long, default_value_t = 300)]
     tokens: usize,
@@ -52,7 +52,10 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
             path.display()
         ))
     })?;
-    let prompt = tokenizer.encode(&args.prompt).map_err(|e| Error::input(format!("--prompt: {e}")))?;
+    let prompt = match &args.prompt {
+        Some(text) => tokenizer.encode(text).map_err(|e| Error::input(format!("--prompt: {e}")))?,
+        None => tokenizer.usual_prompt(),
+    };
     if prompt.is_empty() {
         return Err(Error::usage("--prompt is empty: give at least one character, such as a line break"));
     }
@@ -68,7 +71,7 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     upload_rope(&engine, &memory, model)?;
     upload_parameters(&engine, &memory, model, &start.host.params)?;
 
-    super::print(&args.prompt)?;
+    super::print(&tokenizer.decode(&prompt))?;
     let mut decoder = StreamDecoder::new(&tokenizer);
     generator.generate(&engine, &memory, &prompt, args.tokens, &sampling, |token| {
         super::print(&decoder.push(token))?;

@@ -264,8 +264,19 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     }
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
-    line("next", format!("tokenformer generate {}", out_dir.display()));
+    line("next", format!("tokenformer generate {}", for_shell(out_dir)));
     text
+}
+
+/// A path as a word of a command: in quotes where a shell would not take it for one.
+fn for_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "_-./\\:+,=@%".contains(c) && (cfg!(windows) || c != '\\');
+    match text.chars().all(plain) {
+        true => text,
+        false if cfg!(windows) => format!("\"{text}\""),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// "6GB", "800 MB" or "4GiB" as bytes.

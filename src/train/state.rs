@@ -268,7 +268,7 @@ pub fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer>) -> R
     Ok(data)
 }
 
-/// The prompt of samples: as configured, or a line break, or the first token of the data.
+/// The prompt of samples: as configured, or the tokenizer's usual one, or the first token of the data.
 ///
 /// # Errors
 /// A prompt with characters the tokenizer does not know.
@@ -277,7 +277,7 @@ pub fn sample_prompt(text: &str, data: &Dataset) -> Result<Vec<u32>> {
         Some(tokenizer) if !text.is_empty() => {
             tokenizer.encode(text).map_err(|e| Error::input(format!("sample_prompt: {e}")))?
         }
-        Some(tokenizer) => tokenizer.encode("\n").unwrap_or_default(),
+        Some(tokenizer) => tokenizer.usual_prompt(),
         None => Vec::new(),
     };
     if tokens.is_empty() { data.train.window(0, 1) } else { Ok(tokens) }
