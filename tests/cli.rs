@@ -229,6 +229,7 @@ fn bad_data_are_refused() {
             &["data.old_path: text.txt is text", "name a token shard"],
         ),
         ("TRAIN --data nosuch.bin", 2, &["cannot open nosuch.bin: no such file"]),
+        ("plan --config tiny.toml --data nosuch.txt", 2, &["cannot read nosuch.txt: no such file"]),
         ("TRAIN --set data.val_path=text.txt", 1, &["val_path is set but path is not", "drop val_path"]),
         ("TRAIN --set data.corpus_sentences=1", 2, &["validation split", "needs at least 9"]),
         ("TRAIN --set data.val_fraction=0", 1, &["val_fraction is 0", "use 0.1"]),
@@ -566,6 +567,14 @@ fn odd_but_legal_runs_work() {
     assert!(said.contains(&format!("next            tokenformer generate {quoted}\n")), "{said}");
     let output = program(dir.path(), "generate --tokens 3").arg("two words").output().unwrap();
     assert!(output.status.success() && output.stdout.starts_with(b" "), "{}", stderr(&output));
+    // A plan is for the vocabulary of the data, as the run.
+    let chars: String = (0..3000_u32).filter_map(|i| char::from_u32(0x4e00 + i)).collect();
+    fs::write(dir.path().join("zh.txt"), chars).unwrap();
+    let said = succeed(dir.path(), "plan --config tiny.toml --data zh.txt --webgpu-limits");
+    assert!(said.contains("vocabulary 3000, "), "{said}");
+    assert!(succeed(dir.path(), "plan --config tiny.toml --webgpu-limits").contains("vocabulary 38, "));
+    let output = run(dir.path(), "plan --preset shakespeare-char --webgpu-limits");
+    assert!(output.status.success() && stderr(&output).contains("vocabulary 256 is assumed"), "{}", stderr(&output));
     // A grown file continues, but not over the run it came from.
     let before = snapshot(&dir.path().join("run"));
     assert!(succeed(dir.path(), "grow run grown.safetensors --ffn-slots 64").contains("max |logit change| 0.0e0"));

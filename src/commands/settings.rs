@@ -99,6 +99,11 @@ impl Settings {
         Ok(config)
     }
 
+    /// The file given by `--data`.
+    pub fn data(&self) -> Option<&Path> {
+        self.data.as_deref()
+    }
+
     /// The directory given by `--out`.
     pub fn out(&self) -> Option<&Path> {
         self.out.as_deref()
