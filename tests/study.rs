@@ -341,6 +341,23 @@ fn a_study_is_complete_and_the_same_twice() {
 }
 
 #[test]
+fn a_report_replaces_no_other_file() {
+    let dir = folder(TINY);
+    for name in ["report.md", "report.html", "results.jsonl"] {
+        let (mine, path) = ("{\"kind\": \"mine\"}\n", dir.path().join("out").join(name));
+        fs::create_dir_all(dir.path().join("out")).unwrap();
+        fs::write(&path, mine).unwrap();
+        for args in [&STUDY[..], &["compare", "a", "b", "--out", "out"]] {
+            let said = refusal(dir.path(), args);
+            assert!(said.contains(name) && said.contains("choose another --out"), "{said}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), mine);
+        fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_killed_study_goes_on_to_the_same_results() {
     let whole = whole();
     let dir = folder(TINY);
@@ -418,6 +435,9 @@ fn compare_the_runs(dir: &Path) {
     assert!(refusal(dir, &["compare", "out"]).contains("config.toml"));
     let inside = refusal(dir, &["compare", &whole[0], "--out", &whole[0]]);
     assert!(inside.contains("is the directory of a run"), "{inside}");
+    let inside = refusal(dir, &["compare", &whole[0], "--out", "out"]);
+    assert!(inside.contains("is the directory of a study"), "{inside}");
+    succeed(dir, &args);
 }
 
 /// A study that changed is refused, one with more seeds goes on.
