@@ -40,7 +40,7 @@ pub struct TrainArgs {
     tune: Effort,
     /// Choose micro-batch and recomputation for so much device memory, such as 6GB, or without SIZE for what the device
     /// gives: the batch of an update stays.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, num_args = 0..=1)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, num_args = 0..=1, conflicts_with = "dry_run")]
     fit: Option<Option<u64>>,
     /// Compute the gradients of every N-th step twice and compare them: for a GPU that is not trusted.
     #[arg(long, value_name = "N")]
