@@ -290,7 +290,11 @@ fn bad_settings_are_refused() {
 fn bad_growths_are_refused() {
     let cases: &[Case] = &[
         ("TRAIN --set growth=[{at_step=1,ffn_slot_num=16}]", 1, &["growth to 16 ffn slots from 32", "more than 32"]),
-        ("TRAIN --set growth=[{at_step=1,ffn_slot_num=32}]", 1, &["adds no parameter tokens", "ffn_slot_num above 32"]),
+        (
+            "TRAIN --set growth=[{at_step=1,ffn_slot_num=32}]",
+            1,
+            &["adds no parameter tokens", "ffn_slot_num (--ffn-slots) above 32"],
+        ),
         ("TRAIN --set growth=[{at_step=2,ffn_slot_num=64}]", 1, &["at_step 2", "max_steps 2", "lower at_step"]),
         ("TRAIN --set growth=[{at_step=0,ffn_slot_num=64}]", 1, &["at_step 0", "when = \"plateau\""]),
         (
@@ -359,7 +363,7 @@ fn bad_growths_are_refused() {
         ),
         ("grow run new.safetensors --policy copy --ffn-slots 48", 1, &["ffn_slot_num is 48", "doubles", "use 64"]),
         ("grow run new.safetensors --policy copy --ffn-slots 64 --tau keep", 1, &["tau is \"keep\"", "no such rule"]),
-        ("grow run new.safetensors --policy stack --layers 1", 1, &["adds no layers", "num_layers above 1"]),
+        ("grow run new.safetensors --policy stack --layers 1", 1, &["adds no layers", "num_layers (--layers) above 1"]),
         (
             "grow run new.safetensors --policy identity --layers 0",
             1,
@@ -378,8 +382,14 @@ fn bad_growths_are_refused() {
             &["train is \"new\"", "columns"],
         ),
         ("grow run new.safetensors --ffn-slots 64 --lr-scale 0", 1, &["lr_scale is 0"]),
-        ("grow run new.safetensors --ffn-slots 16", 1, &["growth to 16 ffn slots from 32", "more than 32"]),
-        ("grow run new.safetensors", 1, &["adds no parameter tokens"]),
+        ("grow run new.safetensors --ffn-slots 16", 1, &["growth to 16 ffn slots from 32", "tokenformer prune"]),
+        ("grow run new.safetensors --ffn-slots 64 --lr-scale -1", 1, &["lr_scale is -1"]),
+        ("grow run new.safetensors", 1, &["adds no parameter tokens", "--qkv-slots", "--proj-slots", "--ffn-slots"]),
+        (
+            "grow run new.safetensors --layers 2",
+            1,
+            &["num_layers is 2", "(--layers) out", "policy (--policy) \"identity\""],
+        ),
         ("grow run new.safetensors --ffn-slots 18446744073709551615", 1, &["ffn_slot_num is 18446744073709551615"]),
         ("grow run new.safetensors --ffn-slots 64 --init-values zero", 1, &["dead start"]),
         ("grow softmax new.safetensors --ffn-slots 64", 1, &["exp(0) = 1"]),
@@ -522,6 +532,13 @@ fn usage_is_exit_code_1_and_help_is_0() {
         ("train --stpes 3", "--steps"),
         ("train --steps many", "many"),
         ("train --seed 18446744073709551615", "18446744073709551615"),
+        ("train --steps -1", "'-1' for '--steps <STEPS>': give a whole number from 0 to"),
+        ("train --seed -1", "'-1' for '--seed <SEED>': give a whole number from 0 to 9223372036854775807"),
+        ("train --verify-every 18446744073709551615", "9223372036854775807"),
+        ("generate x --tokens -5", "'-5' for '--tokens <TOKENS>': give a whole number"),
+        ("generate x --seed -5", "'-5' for '--seed <SEED>': give a whole number"),
+        ("grow x y --ffn-slots -5", "'-5' for '--ffn-slots <FFN_SLOTS>': give a whole number"),
+        ("train --fit 1MB --dry-run", "cannot be used with"),
         ("train --preset quickstart --config x.toml", "cannot be used with"),
         ("train --resume x --overwrite", "cannot be used with"),
         ("generate", "<RUN|FILE>"),
@@ -593,6 +610,8 @@ fn odd_but_legal_runs_work() {
     assert!(said.contains("layers 1 -> 2") && said.contains("qkv 16 -> 32, proj 16 -> 16, ffn 32 -> 64"), "{said}");
     let wide = succeed(dir.path(), "grow transformer wide.safetensors --policy net2net --intermediate-size 100");
     assert!(wide.contains("grown at step 2: intermediate_size 64 -> 100;"), "{wide}");
+    // Names of policies as configurations and messages write them.
+    succeed(dir.path(), "grow transformer units.safetensors --policy zero_units --intermediate-size 100");
     succeed(dir.path(), "grow wide.safetensors tall.safetensors --policy stack --layers 3");
     succeed(dir.path(), "train --resume tall.safetensors --steps 4 --out tall");
     // Another run in its place, once that is asked for.

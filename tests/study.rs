@@ -267,7 +267,11 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
     ("at = 0.5\nffn_slot_num = 32", "at = 0.5\nffn_slots = 32", &["arm \"grown\"", "nearest key is \"ffn_slot_num\""]),
     ("policy = 'stack'", "policy = 'copy'", &["arm \"transformer, stacked\": growth 1", "no parameter tokens"]),
-    ("num_layers = 2", "num_layers = 1", &["growth 1: the growth adds no layers: ask for num_layers above 1"]),
+    (
+        "num_layers = 2",
+        "num_layers = 1",
+        &["growth 1: the growth adds no layers: ask for num_layers (--layers) above 1"],
+    ),
     ("model = { ffn_slot_num = 16 }", "train = { batch_size = 4 }", &["arm \"grown\": train.batch_size is set"]),
     ("model = { ffn_slot_num = 16 }", "train = { lr = 4 }", &["arm \"grown\": train.lr is set", "[lr]"]),
     ("model = { ffn_slot_num = 16 }", "train = { lr_schedule = 'constant' }", &["never decays"]),
@@ -291,6 +295,9 @@ fn the_impossible_is_refused_before_anything_runs() {
     let dir = folder(TINY);
     assert!(refusal(dir.path(), &["study", "nowhere.toml"]).contains("cannot read nowhere.toml"));
     assert!(refusal(dir.path(), &["study", "study.toml", "--data", "no.txt"]).contains("no.txt"));
+    fs::write(dir.path().join("latin1.toml"), b"caf\xe9").unwrap();
+    let said = refusal(dir.path(), &["study", "latin1.toml"]);
+    assert!(said.contains("latin1.toml is not UTF-8") && said.ends_with("give another file"), "{said}");
 }
 
 #[test]

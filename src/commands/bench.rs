@@ -71,8 +71,8 @@ enum What {
         #[arg(long, value_enum, default_value_t)]
         tune: Effort,
         /// Steps that are timed, after two that are not.
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-        steps: u64,
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        steps: u32,
         #[command(flatten)]
         output: OutputArgs,
     },

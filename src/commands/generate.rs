@@ -22,19 +22,19 @@ pub struct GenerateArgs {
     #[arg(long)]
     prompt: Option<String>,
     /// Tokens to generate.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, value_parser = super::whole::<usize>)]
     tokens: usize,
     /// Divides the logits; 0 takes the most likely token.
-    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.8)]
     temperature: f64,
     /// Keep only the k most likely tokens; 0 keeps all.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::whole::<usize>)]
     top_k: usize,
     /// Keep only the most likely tokens that reach this probability together.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1.0)]
     top_p: f64,
     /// Seed of the draws.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
 }
 

@@ -107,3 +107,18 @@ fn print(text: &str) -> Result<()> {
         Ok(()) => Ok(()),
     }
 }
+
+/// A whole number of the command line: the standard library would not name the limit.
+fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    up_to(text, u64::MAX)
+}
+
+/// One that a run keeps in its settings: TOML has signed integers only.
+fn kept<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    up_to(text, i64::MAX as u64)
+}
+
+fn up_to<T: TryFrom<u64>>(text: &str, most: u64) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| *number <= most).and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("give a whole number from 0 to {most}"))
+}

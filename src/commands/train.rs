@@ -43,7 +43,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, num_args = 0..=1, conflicts_with = "dry_run")]
     fit: Option<Option<u64>>,
     /// Compute the gradients of every N-th step twice and compare them: for a GPU that is not trusted.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::kept::<usize>)]
     verify_every: Option<usize>,
     /// Leave the GPU to the display between short pieces of work: for the GPU of the screen you work at.
     #[arg(long)]
