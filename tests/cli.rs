@@ -573,6 +573,8 @@ fn odd_but_legal_runs_work() {
         fs::copy(dir.path().join("text.txt"), dir.path().join("\u{1b}[31m.txt")).unwrap();
         let output = run(dir.path(), "TRAIN --data \u{1b}[31m.txt --out red");
         assert!(output.status.success() && !stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
+        let said = succeed(dir.path(), "eval red");
+        assert!(said.contains("data in \\u{1b}[31m.txt\n") && !said.contains('\u{1b}'), "{said}");
         let said = succeed(dir.path(), "inspect red");
         assert!(said.contains("data in \\u{1b}[31m.txt, next batch") && !said.contains('\u{1b}'), "{said}");
     }

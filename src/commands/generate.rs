@@ -71,11 +71,11 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     upload_rope(&engine, &memory, model)?;
     upload_parameters(&engine, &memory, model, &start.host.params)?;
 
-    super::print(&tokenizer.decode(&prompt))?;
+    super::print_text(&tokenizer.decode(&prompt))?;
     let mut decoder = StreamDecoder::new(&tokenizer);
     generator.generate(&engine, &memory, &prompt, args.tokens, &sampling, |token| {
-        super::print(&decoder.push(token))?;
+        super::print_text(&decoder.push(token))?;
         Ok(true)
     })?;
-    super::print(&format!("{}\n", decoder.finish()))
+    super::print_text(&format!("{}\n", decoder.finish()))
 }

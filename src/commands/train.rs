@@ -76,7 +76,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     };
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
-        return super::print(&config.to_toml()?);
+        return super::print_text(&config.to_toml()?);
     };
     let engine = super::open_engine(request)?;
     let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
