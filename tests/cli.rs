@@ -280,6 +280,7 @@ fn bad_settings_are_refused() {
         ("TRAIN --set out_dir=", 1, &["out_dir is empty", "such as runs/default"]),
         ("plan --set model.hidden_size=9223372036854775807", 1, &["hidden_size is 9223372036854775807"]),
         ("plan --webgpu-limits --preset 1-5b --set model.ffn_slot_num=16777216", 3, &["needs", "this device allows"]),
+        ("TRAIN --adapter \"\"", 1, &["--adapter is empty", "leave it out"]),
         ("TRAIN --backend cuda", 1, &["--backend \"cuda\" is not one of vulkan, metal, dx12, gl"]),
         ("devices --backend cuda", 1, &["--backend \"cuda\""]),
     ];
@@ -594,6 +595,13 @@ fn odd_but_legal_runs_work() {
     assert!(succeed(dir.path(), "plan --config tiny.toml --webgpu-limits").contains("vocabulary 38, "));
     let output = run(dir.path(), "plan --preset shakespeare-char --webgpu-limits");
     assert!(output.status.success() && stderr(&output).contains("vocabulary 256 is assumed"), "{}", stderr(&output));
+    // A variable that is set to nothing is not set.
+    let mut unset = program(dir.path(), "eval run");
+    unset.env("TOKENFORMER_MATMUL", "").env("TOKENFORMER_DEVICE", "");
+    if std::env::var_os("WGPU_BACKEND").is_none() {
+        unset.env("WGPU_BACKEND", "");
+    }
+    assert!(unset.output().unwrap().status.success());
     // A grown file continues, but not over the run it came from.
     let before = snapshot(&dir.path().join("run"));
     assert!(succeed(dir.path(), "grow run grown.safetensors --ffn-slots 64").contains("max |logit change| 0.0e0"));
