@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 fn path(name: &str) -> Option<PathBuf> {
-    let dir = match std::env::var_os("TOKENFORMER_CACHE_DIR") {
+    let dir = match std::env::var_os("TOKENFORMER_CACHE_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir),
         None => directories::ProjectDirs::from("", "", "tokenformer")?.cache_dir().to_path_buf(),
     };

@@ -3,7 +3,7 @@
 use crate::commands;
 use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Train and grow TokenFormer language models on any Vulkan, Metal or DX12 GPU.
 #[derive(Debug, Parser)]
@@ -56,11 +56,18 @@ enum Command {
 
 /// Parses the process arguments. On failure (or `--help`) the message is printed and the exit code returned.
 pub fn parse() -> std::result::Result<Cli, u8> {
-    Cli::try_parse().map_err(|error| {
+    let matches = with_negative_numbers(Cli::command()).try_get_matches();
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         // A closed pipe is the only way this fails, and there is nobody left to tell.
         let _ = error.print();
         u8::from(error.use_stderr())
     })
+}
+
+/// -1 is a value and not an option, so that what refuses it can name the option and its limit.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let valued = |arg: clap::Arg| if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
+    command.mut_args(valued).mut_subcommands(with_negative_numbers)
 }
 
 impl Cli {
@@ -89,10 +96,10 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        with_negative_numbers(Cli::command()).debug_assert();
     }
 }

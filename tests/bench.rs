@@ -182,4 +182,16 @@ fn bad_input_is_one_sentence_and_a_code() {
     for (args, code, words) in cases {
         fail(&dir, args, code, words);
     }
+    if cfg!(target_os = "linux") {
+        let out = "roofline --seconds 3600 --out /proc/a.json";
+        fail(&dir, out, 2, &["cannot write /proc/a.json", "can be written"]);
+        // What turns out full at the end takes no results along.
+        let output = bench(&dir, "matmul --sizes 32 --layout nn --seconds 0.02 --out /dev/full");
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.code() == Some(2) && table.contains("NN 32x32x32"), "{table}");
+    }
+    assert!(!dir.join("a.json").exists());
+    fail(&dir, "matmul --sizes 0 --out a.json", 1, &["MxNxK"]);
+    fail(&dir, "matmul --sizes 32 --candidate nope --out a.json", 1, &["\"nope\""]);
+    assert!(!dir.join("a.json").exists(), "a file that is left of a check");
 }

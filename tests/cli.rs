@@ -213,6 +213,23 @@ fn bad_data_are_refused() {
         ("TRAIN --data empty.bin --set model.vocab_size=50", 2, &["empty.bin is empty"]),
         ("TRAIN --data nosuch.bin --set model.vocab_size=50", 2, &["cannot open nosuch.bin", "--data"]),
         ("TRAIN --data text.txt --set data.val_path=short.txt", 2, &["validation split", "short.txt has 3 tokens"]),
+        (
+            "TRAIN --data text.txt --set data.val_path=good.bin",
+            1,
+            &["val_path good.bin is a token shard", "drop val_path"],
+        ),
+        (
+            "TRAIN --data good.bin --set data.val_path=text.txt --set model.vocab_size=50",
+            1,
+            &["val_path text.txt is text", "path good.bin is a token shard"],
+        ),
+        (
+            "TRAIN --data good.bin --set data.old_path=text.txt --set model.vocab_size=50",
+            2,
+            &["data.old_path: text.txt is text", "name a token shard"],
+        ),
+        ("TRAIN --data nosuch.bin", 2, &["cannot open nosuch.bin: no such file"]),
+        ("plan --config tiny.toml --data nosuch.txt", 2, &["cannot read nosuch.txt: no such file"]),
         ("TRAIN --set data.val_path=text.txt", 1, &["val_path is set but path is not", "drop val_path"]),
         ("TRAIN --set data.corpus_sentences=1", 2, &["validation split", "needs at least 9"]),
         ("TRAIN --set data.val_fraction=0", 1, &["val_fraction is 0", "use 0.1"]),
@@ -263,6 +280,7 @@ fn bad_settings_are_refused() {
         ("TRAIN --set out_dir=", 1, &["out_dir is empty", "such as runs/default"]),
         ("plan --set model.hidden_size=9223372036854775807", 1, &["hidden_size is 9223372036854775807"]),
         ("plan --webgpu-limits --preset 1-5b --set model.ffn_slot_num=16777216", 3, &["needs", "this device allows"]),
+        ("TRAIN --adapter \"\"", 1, &["--adapter is empty", "leave it out"]),
         ("TRAIN --backend cuda", 1, &["--backend \"cuda\" is not one of vulkan, metal, dx12, gl"]),
         ("devices --backend cuda", 1, &["--backend \"cuda\""]),
     ];
@@ -273,7 +291,11 @@ fn bad_settings_are_refused() {
 fn bad_growths_are_refused() {
     let cases: &[Case] = &[
         ("TRAIN --set growth=[{at_step=1,ffn_slot_num=16}]", 1, &["growth to 16 ffn slots from 32", "more than 32"]),
-        ("TRAIN --set growth=[{at_step=1,ffn_slot_num=32}]", 1, &["adds no parameter tokens", "ffn_slot_num above 32"]),
+        (
+            "TRAIN --set growth=[{at_step=1,ffn_slot_num=32}]",
+            1,
+            &["adds no parameter tokens", "ffn_slot_num (--ffn-slots) above 32"],
+        ),
         ("TRAIN --set growth=[{at_step=2,ffn_slot_num=64}]", 1, &["at_step 2", "max_steps 2", "lower at_step"]),
         ("TRAIN --set growth=[{at_step=0,ffn_slot_num=64}]", 1, &["at_step 0", "when = \"plateau\""]),
         (
@@ -342,7 +364,7 @@ fn bad_growths_are_refused() {
         ),
         ("grow run new.safetensors --policy copy --ffn-slots 48", 1, &["ffn_slot_num is 48", "doubles", "use 64"]),
         ("grow run new.safetensors --policy copy --ffn-slots 64 --tau keep", 1, &["tau is \"keep\"", "no such rule"]),
-        ("grow run new.safetensors --policy stack --layers 1", 1, &["adds no layers", "num_layers above 1"]),
+        ("grow run new.safetensors --policy stack --layers 1", 1, &["adds no layers", "num_layers (--layers) above 1"]),
         (
             "grow run new.safetensors --policy identity --layers 0",
             1,
@@ -361,8 +383,14 @@ fn bad_growths_are_refused() {
             &["train is \"new\"", "columns"],
         ),
         ("grow run new.safetensors --ffn-slots 64 --lr-scale 0", 1, &["lr_scale is 0"]),
-        ("grow run new.safetensors --ffn-slots 16", 1, &["growth to 16 ffn slots from 32", "more than 32"]),
-        ("grow run new.safetensors", 1, &["adds no parameter tokens"]),
+        ("grow run new.safetensors --ffn-slots 16", 1, &["growth to 16 ffn slots from 32", "tokenformer prune"]),
+        ("grow run new.safetensors --ffn-slots 64 --lr-scale -1", 1, &["lr_scale is -1"]),
+        ("grow run new.safetensors", 1, &["adds no parameter tokens", "--qkv-slots", "--proj-slots", "--ffn-slots"]),
+        (
+            "grow run new.safetensors --layers 2",
+            1,
+            &["num_layers is 2", "(--layers) out", "policy (--policy) \"identity\""],
+        ),
         ("grow run new.safetensors --ffn-slots 18446744073709551615", 1, &["ffn_slot_num is 18446744073709551615"]),
         ("grow run new.safetensors --ffn-slots 64 --init-values zero", 1, &["dead start"]),
         ("grow softmax new.safetensors --ffn-slots 64", 1, &["exp(0) = 1"]),
@@ -506,6 +534,13 @@ fn usage_is_exit_code_1_and_help_is_0() {
         ("train --stpes 3", "--steps"),
         ("train --steps many", "many"),
         ("train --seed 18446744073709551615", "18446744073709551615"),
+        ("train --steps -1", "'-1' for '--steps <STEPS>': give a whole number from 0 to"),
+        ("train --seed -1", "'-1' for '--seed <SEED>': give a whole number from 0 to 9223372036854775807"),
+        ("train --verify-every 18446744073709551615", "9223372036854775807"),
+        ("generate x --tokens -5", "'-5' for '--tokens <TOKENS>': give a whole number"),
+        ("generate x --seed -5", "'-5' for '--seed <SEED>': give a whole number"),
+        ("grow x y --ffn-slots -5", "'-5' for '--ffn-slots <FFN_SLOTS>': give a whole number"),
+        ("train --fit 1MB --dry-run", "cannot be used with"),
         ("train --preset quickstart --config x.toml", "cannot be used with"),
         ("train --resume x --overwrite", "cannot be used with"),
         ("generate", "<RUN|FILE>"),
@@ -540,9 +575,34 @@ fn odd_but_legal_runs_work() {
         fs::copy(dir.path().join("text.txt"), dir.path().join("\u{1b}[31m.txt")).unwrap();
         let output = run(dir.path(), "TRAIN --data \u{1b}[31m.txt --out red");
         assert!(output.status.success() && !stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
+        let said = succeed(dir.path(), "eval red");
+        assert!(said.contains("data in \\u{1b}[31m.txt\n") && !said.contains('\u{1b}'), "{said}");
         let said = succeed(dir.path(), "inspect red");
         assert!(said.contains("data in \\u{1b}[31m.txt, next batch") && !said.contains('\u{1b}'), "{said}");
     }
+    // A text without line breaks, and a directory whose name is two words to a shell: what is said to be next works.
+    fs::write(dir.path().join("unbroken.txt"), "tom fed his cat. ".repeat(50)).unwrap();
+    let mut spaced = program(dir.path(), "TRAIN --data unbroken.txt --out");
+    let said = String::from_utf8(spaced.arg("two words").output().unwrap().stdout).unwrap();
+    let quoted = if cfg!(windows) { "\"two words\"" } else { "'two words'" };
+    assert!(said.contains(&format!("next            tokenformer generate {quoted}\n")), "{said}");
+    let output = program(dir.path(), "generate --tokens 3").arg("two words").output().unwrap();
+    assert!(output.status.success() && output.stdout.starts_with(b" "), "{}", stderr(&output));
+    // A plan is for the vocabulary of the data, as the run.
+    let chars: String = (0..3000_u32).filter_map(|i| char::from_u32(0x4e00 + i)).collect();
+    fs::write(dir.path().join("zh.txt"), chars).unwrap();
+    let said = succeed(dir.path(), "plan --config tiny.toml --data zh.txt --webgpu-limits");
+    assert!(said.contains("vocabulary 3000, "), "{said}");
+    assert!(succeed(dir.path(), "plan --config tiny.toml --webgpu-limits").contains("vocabulary 38, "));
+    let output = run(dir.path(), "plan --preset shakespeare-char --webgpu-limits");
+    assert!(output.status.success() && stderr(&output).contains("vocabulary 256 is assumed"), "{}", stderr(&output));
+    // A variable that is set to nothing is not set.
+    let mut unset = program(dir.path(), "eval run");
+    unset.env("TOKENFORMER_MATMUL", "").env("TOKENFORMER_DEVICE", "");
+    if std::env::var_os("WGPU_BACKEND").is_none() {
+        unset.env("WGPU_BACKEND", "");
+    }
+    assert!(unset.output().unwrap().status.success());
     // A grown file continues, but not over the run it came from.
     let before = snapshot(&dir.path().join("run"));
     assert!(succeed(dir.path(), "grow run grown.safetensors --ffn-slots 64").contains("max |logit change| 0.0e0"));
@@ -561,6 +621,8 @@ fn odd_but_legal_runs_work() {
     assert!(said.contains("layers 1 -> 2") && said.contains("qkv 16 -> 32, proj 16 -> 16, ffn 32 -> 64"), "{said}");
     let wide = succeed(dir.path(), "grow transformer wide.safetensors --policy net2net --intermediate-size 100");
     assert!(wide.contains("grown at step 2: intermediate_size 64 -> 100;"), "{wide}");
+    // Names of policies as configurations and messages write them.
+    succeed(dir.path(), "grow transformer units.safetensors --policy zero_units --intermediate-size 100");
     succeed(dir.path(), "grow wide.safetensors tall.safetensors --policy stack --layers 3");
     succeed(dir.path(), "train --resume tall.safetensors --steps 4 --out tall");
     // Another run in its place, once that is asked for.

@@ -267,10 +267,17 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     ),
     ("at = 0.5\nffn_slot_num = 32", "at = 0.5\nffn_slots = 32", &["arm \"grown\"", "nearest key is \"ffn_slot_num\""]),
     ("policy = 'stack'", "policy = 'copy'", &["arm \"transformer, stacked\": growth 1", "no parameter tokens"]),
-    ("num_layers = 2", "num_layers = 1", &["growth 1: the growth adds no layers: ask for num_layers above 1"]),
+    (
+        "num_layers = 2",
+        "num_layers = 1",
+        &["growth 1: the growth adds no layers: ask for num_layers (--layers) above 1"],
+    ),
     ("model = { ffn_slot_num = 16 }", "train = { batch_size = 4 }", &["arm \"grown\": train.batch_size is set"]),
     ("model = { ffn_slot_num = 16 }", "train = { lr = 4 }", &["arm \"grown\": train.lr is set", "[lr]"]),
     ("model = { ffn_slot_num = 16 }", "train = { lr_schedule = 'constant' }", &["never decays"]),
+    ("batch_size = 2", "batch_size = 2\nseed = 4", &["train.seed is set", "see [lr] and seeds", "data.corpus_seed"]),
+    ("batch_size = 2", "batch_size = 2\nmax_steps = 4", &["train.max_steps is set, but follows from the lengths"]),
+    ("batch_size = 2", "batch_size = 2\nlr = 4.0", &["train.lr is set", "see [lr]", "beside train.min_lr"]),
     ("[model]", "[modle]", &["unknown key \"modle\"", "nearest key"]),
     ("share = 0.5", "share = 'half'", &["lr.share is the string \"half\", but must be a number"]),
     ("name = 'grown'", "nam = 'grown'", &["unknown key \"nam\" in [arm]: the nearest key is \"name\""]),
@@ -288,6 +295,9 @@ fn the_impossible_is_refused_before_anything_runs() {
     let dir = folder(TINY);
     assert!(refusal(dir.path(), &["study", "nowhere.toml"]).contains("cannot read nowhere.toml"));
     assert!(refusal(dir.path(), &["study", "study.toml", "--data", "no.txt"]).contains("no.txt"));
+    fs::write(dir.path().join("latin1.toml"), b"caf\xe9").unwrap();
+    let said = refusal(dir.path(), &["study", "latin1.toml"]);
+    assert!(said.contains("latin1.toml is not UTF-8") && said.ends_with("give another file"), "{said}");
 }
 
 #[test]
@@ -338,6 +348,23 @@ fn a_study_is_complete_and_the_same_twice() {
     let dir = folder(TINY);
     succeed(dir.path(), &STUDY);
     assert_eq!(results(dir.path()), first);
+}
+
+#[test]
+fn a_report_replaces_no_other_file() {
+    let dir = folder(TINY);
+    for name in ["report.md", "report.html", "results.jsonl"] {
+        let (mine, path) = ("{\"kind\": \"mine\"}\n", dir.path().join("out").join(name));
+        fs::create_dir_all(dir.path().join("out")).unwrap();
+        fs::write(&path, mine).unwrap();
+        for args in [&STUDY[..], &["compare", "a", "b", "--out", "out"]] {
+            let said = refusal(dir.path(), args);
+            assert!(said.contains(name) && said.contains("choose another --out"), "{said}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), mine);
+        fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
 }
 
 #[test]
@@ -418,6 +445,9 @@ fn compare_the_runs(dir: &Path) {
     assert!(refusal(dir, &["compare", "out"]).contains("config.toml"));
     let inside = refusal(dir, &["compare", &whole[0], "--out", &whole[0]]);
     assert!(inside.contains("is the directory of a run"), "{inside}");
+    let inside = refusal(dir, &["compare", &whole[0], "--out", "out"]);
+    assert!(inside.contains("is the directory of a study"), "{inside}");
+    succeed(dir, &args);
 }
 
 /// A growth costs the same whether the run made it or `grow`, in a file that another run goes on with; and a pruned run is

@@ -15,7 +15,8 @@ use crate::gpu::kernel::Dtype;
 use crate::gpu::timing::Stopwatch;
 use crate::ops::matmul::tune::Effort;
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
 
 /// Vocabulary assumed where it depends on data, which is not read.
 const BYTE_VOCABULARY: usize = 256;
@@ -70,8 +71,8 @@ enum What {
         #[arg(long, value_enum, default_value_t)]
         tune: Effort,
         /// Steps that are timed, after two that are not.
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-        steps: u64,
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        steps: u32,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -185,12 +186,7 @@ fn measure(
 ) -> Result<()> {
     // All that can be wrong about files is found before the measuring.
     let baseline = output.baseline.as_deref().map(Report::read).transpose()?;
-    for path in [&output.out, &output.svg].into_iter().flatten() {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err(Error::input(format!("cannot write {}: give a file in a folder that exists", path.display())));
-        }
-    }
+    [&output.out, &output.svg].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     let engine = open()?;
     let mut report = Report::new(&engine.gpu);
     let stopwatch = Stopwatch::new(&engine)?;
@@ -202,15 +198,30 @@ fn measure(
     {
         report.add(roofline::fma_peak(&stopwatch, Dtype::F32, output.seconds)?);
     }
+    // First, so that a disk that is full by now does not take the results along.
+    super::print(&render(&report, output.format)?)?;
     if let Some(path) = &output.out {
         report.write(path)?;
     }
     if let Some(path) = &output.svg {
         std::fs::write(path, svg::roofline(&report)).map_err(|cause| Error::io("write", path, &cause))?;
     }
-    super::print(&render(&report, output.format)?)?;
     match (output.regress, &baseline) {
         (Some(percent), Some(baseline)) => regress(&report, baseline, percent),
         _ => Ok(()),
     }
+}
+
+/// Whether a file can be written, or made; what is in it stays, and none is left behind.
+fn check_writable(path: &Path) -> Result<()> {
+    let known = path.symlink_metadata().is_ok();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|cause| {
+        let refused = Error::io("write", path, &cause);
+        Error::input(format!("{refused}; give a file in a folder that exists and can be written"))
+    })?;
+    if !known {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
 }

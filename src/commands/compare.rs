@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::study::gather::{Asked, gather};
+use crate::study::runner::DATA;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -24,12 +25,15 @@ pub struct CompareArgs {
 /// # Errors
 /// A run that is not finished or not comparable; files that cannot be read or written.
 pub fn run(args: &CompareArgs) -> Result<()> {
-    if args.out.join("config.toml").exists() {
-        return Err(Error::usage(format!(
-            "--out {} is the directory of a run, but a report gets a directory of its own: choose another one",
-            args.out.display()
-        )));
+    for (file, whose) in [("config.toml", "a run"), (DATA, "a study")] {
+        if args.out.join(file).exists() {
+            return Err(Error::usage(format!(
+                "--out {} is the directory of {whose}, but a report gets a directory of its own: choose another one",
+                args.out.display()
+            )));
+        }
     }
+    super::study::check_report(&args.out)?;
     let asked: Vec<Asked> = args.runs.iter().map(|text| Asked::parse(text)).collect();
     super::study::write_report(&gather(&asked, args.reference.as_deref())?, &args.out)
 }

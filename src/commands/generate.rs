@@ -18,23 +18,23 @@ pub struct GenerateArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
-    /// Text to continue.
-    #[arg(long, default_value = "\n")]
-    prompt: String,
+    /// Text to continue; by default a line break, or the first token of a tokenizer that knows none.
+    #[arg(long)]
+    prompt: Option<String>,
     /// Tokens to generate.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, value_parser = super::whole::<usize>)]
     tokens: usize,
     /// Divides the logits; 0 takes the most likely token.
-    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.8)]
     temperature: f64,
     /// Keep only the k most likely tokens; 0 keeps all.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::whole::<usize>)]
     top_k: usize,
     /// Keep only the most likely tokens that reach this probability together.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1.0)]
     top_p: f64,
     /// Seed of the draws.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
 }
 
@@ -52,7 +52,10 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
             path.display()
         ))
     })?;
-    let prompt = tokenizer.encode(&args.prompt).map_err(|e| Error::input(format!("--prompt: {e}")))?;
+    let prompt = match &args.prompt {
+        Some(text) => tokenizer.encode(text).map_err(|e| Error::input(format!("--prompt: {e}")))?,
+        None => tokenizer.usual_prompt(),
+    };
     if prompt.is_empty() {
         return Err(Error::usage("--prompt is empty: give at least one character, such as a line break"));
     }
@@ -68,11 +71,11 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     upload_rope(&engine, &memory, model)?;
     upload_parameters(&engine, &memory, model, &start.host.params)?;
 
-    super::print(&args.prompt)?;
+    super::print_text(&tokenizer.decode(&prompt))?;
     let mut decoder = StreamDecoder::new(&tokenizer);
     generator.generate(&engine, &memory, &prompt, args.tokens, &sampling, |token| {
-        super::print(&decoder.push(token))?;
+        super::print_text(&decoder.push(token))?;
         Ok(true)
     })?;
-    super::print(&format!("{}\n", decoder.finish()))
+    super::print_text(&format!("{}\n", decoder.finish()))
 }

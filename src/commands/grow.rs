@@ -24,19 +24,19 @@ pub struct GrowArgs {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Parameter tokens of each query, key and value projection, in all.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     qkv_slots: Option<usize>,
     /// Parameter tokens of each output projection, in all.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     proj_slots: Option<usize>,
     /// Parameter tokens of each feed-forward layer, in all.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     ffn_slots: Option<usize>,
     /// Layers, in all.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     layers: Option<usize>,
     /// Units of each MLP of a Transformer, in all.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     intermediate_size: Option<usize>,
     /// What grows and how.
     #[arg(long, value_enum, default_value_t = Policy::Preserving)]
@@ -60,7 +60,7 @@ pub struct GrowArgs {
     #[arg(long, value_enum)]
     train: Option<Train>,
     /// Seed of what is random.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
 }
 
@@ -79,6 +79,7 @@ enum Policy {
     /// New MLP units that are copies of old ones; changes nothing but roundings.
     Net2net,
     /// New MLP units that change nothing.
+    #[value(alias = "zero_units")]
     ZeroUnits,
 }
 
@@ -91,12 +92,14 @@ enum Init {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Tau {
     Keep,
+    #[value(alias = "sqrt_n")]
     SqrtN,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Optimizer {
     Carry,
+    #[value(alias = "carry_step")]
     CarryStep,
     Reset,
 }

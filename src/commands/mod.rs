@@ -18,14 +18,14 @@ pub mod train;
 use crate::checkpoint::{Checkpoint, Meta, Store};
 use crate::config::RunConfig;
 use crate::data::Tokenizer;
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result, legible, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::gpu::kernel::Dtype;
 use crate::train::directory::check_writable;
 use crate::train::state::{self, Start};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 /// Opens the adapter, says which it is, and makes sure that its numbers were checked once.
@@ -98,12 +98,53 @@ fn check_output(verb: &str, output: &Path) -> Result<()> {
     check_writable(folder)
 }
 
-/// Writes to stdout; a reader that has gone away (`| head`) ends the program quietly.
+/// Writes lines to stdout. Names of files and arms may hold commands to a terminal, which are written out.
 fn print(text: &str) -> Result<()> {
+    write(&legible_lines(text))
+}
+
+/// Writes text that is wanted as it is to stdout: to a terminal as [`print`] does, elsewhere byte for byte.
+fn print_text(text: &str) -> Result<()> {
+    if std::io::stdout().is_terminal() { print(text) } else { write(text) }
+}
+
+/// [`legible`], with line breaks and tabs.
+fn legible_lines(text: &str) -> String {
+    let kept = |c: char| if matches!(c, '\n' | '\t') { c.to_string() } else { legible(c.encode_utf8(&mut [0; 4])) };
+    text.chars().map(kept).collect()
+}
+
+/// A reader that has gone away (`| head`) ends the program quietly.
+fn write(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => Err(Error::io("write to", Path::new("stdout"), &e)),
         Ok(()) => Ok(()),
+    }
+}
+
+/// A whole number of the command line: the standard library would not name the limit.
+fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    up_to(text, u64::MAX)
+}
+
+/// One that a run keeps in its settings: TOML has signed integers only.
+fn kept<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    up_to(text, i64::MAX as u64)
+}
+
+fn up_to<T: TryFrom<u64>>(text: &str, most: u64) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| *number <= most).and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("give a whole number from 0 to {most}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_to_a_terminal_are_written_out_and_lines_are_kept() {
+        assert_eq!(legible_lines("a\tb\n\u{1b}[31m\r\n\n\u{9b}c"), "a\tb\n\\u{1b}[31m\\r\n\n\\u{9b}c");
     }
 }

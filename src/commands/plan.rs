@@ -2,16 +2,18 @@
 
 use super::settings::Settings;
 use super::train::memory_line;
-use crate::error::Result;
+use crate::config::RunConfig;
+use crate::error::{Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::choices::{Ability, Choices};
 use crate::gpu::device::Gpu;
 use crate::graph::plan::Limits;
 use crate::train::cohorts::{self, Stage};
+use crate::train::state;
 use crate::train::trainer::RunPlans;
 use clap::Args;
 
-/// Vocabulary assumed where it depends on data that `plan` does not read.
+/// Vocabulary assumed where it depends on data that are not here.
 const BYTE_VOCABULARY: usize = 256;
 
 /// Arguments of `plan`.
@@ -27,12 +29,11 @@ pub struct PlanArgs {
 /// Prints bytes by class for every stage of the run.
 ///
 /// # Errors
-/// A tensor over a limit: its name, bytes, the limit and the remedy.
+/// A tensor over a limit: its name, bytes, the limit and the remedy; data that cannot be read.
 pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
     let mut config = args.settings.resolve()?;
-    if config.model.vocab_size == 0 {
-        config.model.resolve_vocab(BYTE_VOCABULARY)?;
-    }
+    config.validate()?;
+    config.model.resolve_vocab(vocabulary(&config, args.settings.data().is_some())?)?;
     config.validate()?;
     let stages = cohorts::stages(&config, None)?;
     for (i, Stage { model, .. }) in stages.iter().enumerate() {
@@ -74,6 +75,23 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
         }
     }
     super::print(&text)
+}
+
+/// The vocabulary of the data, as `train` finds it. Data that were not `asked` for, such as a preset's, need not be there.
+fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
+    if let Some(path) = config.data.path.as_ref().filter(|path| !asked && !path.exists()) {
+        if config.model.vocab_size > 0 {
+            return Ok(config.model.vocab_size);
+        }
+        let missing = path.display();
+        tell(format_args!(
+            "{missing} is not here, vocabulary {BYTE_VOCABULARY} is assumed: name your data with --data"
+        ));
+        return Ok(BYTE_VOCABULARY);
+    }
+    let data = state::dataset(config, None)?;
+    tell(format_args!("data: {}", data.description));
+    Ok(data.vocab_size)
 }
 
 fn stage(i: usize) -> String {

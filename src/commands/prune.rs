@@ -33,17 +33,16 @@ pub struct PruneArgs {
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
     /// Share of the parameter tokens of every projection that stays.
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    #[arg(conflicts_with_all = ["qkv_slots", "proj_slots", "ffn_slots"])]
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["qkv_slots", "proj_slots", "ffn_slots"])]
     keep: Option<f64>,
     /// Parameter tokens of each query, key and value projection that stay.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     qkv_slots: Option<usize>,
     /// Parameter tokens of each output projection that stay.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     proj_slots: Option<usize>,
     /// Parameter tokens of each feed-forward layer that stay.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     ffn_slots: Option<usize>,
     /// What decides which tokens stay.
     #[arg(long, value_enum, default_value_t = PruneScore::Contribution)]
@@ -55,7 +54,7 @@ pub struct PruneArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batches: Option<u32>,
     /// Seed of the random score.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
 }
 

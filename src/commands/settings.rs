@@ -21,17 +21,16 @@ pub struct Settings {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Optimizer steps.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     steps: Option<usize>,
     /// Sequences per micro-batch.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     batch_size: Option<usize>,
     /// Peak learning rate.
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     lr: Option<f64>,
     /// Seed of everything random.
-    // TOML, in which a run keeps its settings, has signed integers only.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(long, value_parser = super::kept::<u64>)]
     seed: Option<u64>,
     /// Type of activations: f32, or f16 in mixed precision with dynamic loss scaling.
     #[arg(long, value_enum)]
@@ -54,7 +53,7 @@ pub struct ModelSettings {
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
     config: Option<PathBuf>,
     /// Sequences per micro-batch.
-    #[arg(long)]
+    #[arg(long, value_parser = super::whole::<usize>)]
     batch_size: Option<usize>,
     /// Type of activations: f32, or f16 in mixed precision with dynamic loss scaling.
     #[arg(long, value_enum)]
@@ -97,6 +96,11 @@ impl Settings {
         };
         self.apply(&mut config)?;
         Ok(config)
+    }
+
+    /// The file given by `--data`.
+    pub fn data(&self) -> Option<&Path> {
+        self.data.as_deref()
     }
 
     /// The directory given by `--out`.

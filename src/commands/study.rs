@@ -21,6 +21,9 @@ use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// The file of a report for programs.
+const RESULTS: &str = "results.jsonl";
+
 /// Arguments of `study`.
 #[derive(Debug, Args)]
 pub struct StudyArgs {
@@ -60,6 +63,7 @@ pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
+    check_report(&study.out_dir)?;
     let stop = interrupt::flag()?;
     let reopen = || super::open_engine(request);
     let runner = Runner { plan: &plan, data: &data, stop: &stop, reopen: &reopen, overwrite: args.overwrite };
@@ -151,13 +155,29 @@ fn stored_kernels(engine: &Engine, pending: &[RunPlan]) -> BTreeMap<String, Stri
     pending.iter().find_map(kernels).unwrap_or_default()
 }
 
+/// Whether `out` is free for a report: one that is there already must be one of ours.
+///
+/// # Errors
+/// A usage error naming the file that would be replaced.
+pub(super) fn check_report(out: &Path) -> Result<()> {
+    // Written before the others, so that an interrupted report is one as well.
+    let ours = std::fs::read_to_string(out.join(RESULTS)).is_ok_and(|text| jsonl::is_one(&text));
+    match [RESULTS, "report.md", "report.html"].map(|name| out.join(name)).iter().find(|path| path.exists()) {
+        Some(path) if !ours => Err(Error::usage(format!(
+            "{} is not of a report of this program, and a report would replace it: choose another --out",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Writes `report.html`, `report.md` with its pictures and `results.jsonl` into `out`, and the findings in words to standard output.
 pub(super) fn write_report(findings: &Findings, out: &Path) -> Result<()> {
     let all = comparison::compare(findings);
     crate::checkpoint::create_dirs(&Files, out).map_err(|cause| Error::io("create", out, &cause))?;
     let pictures = markdown::pictures(findings, &all).into_iter().map(|(_, name, picture)| (name, picture));
     let texts = [
-        ("results.jsonl", jsonl::render(findings, &all)),
+        (RESULTS, jsonl::render(findings, &all)),
         ("report.md", markdown::render(findings, &all)),
         ("report.html", html::render(findings, &all)),
     ];

@@ -41,10 +41,10 @@ pub struct TrainArgs {
     tune: Effort,
     /// Choose micro-batch and recomputation for so much device memory, such as 6GB, or without SIZE for what the device
     /// gives: the batch of an update stays.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, num_args = 0..=1)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, num_args = 0..=1, conflicts_with = "dry_run")]
     fit: Option<Option<u64>>,
     /// Compute the gradients of every N-th step twice and compare them: for a GPU that is not trusted.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::kept::<usize>)]
     verify_every: Option<usize>,
     /// Leave the GPU to the display between short pieces of work: for the GPU of the screen you work at.
     #[arg(long)]
@@ -77,7 +77,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     };
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
-        return super::print(&config.to_toml()?);
+        return super::print_text(&config.to_toml()?);
     };
     let engine = super::open_engine(request)?;
     let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
@@ -270,8 +270,19 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     }
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
-    line("next", format!("tokenformer generate {}", out_dir.display()));
+    line("next", format!("tokenformer generate {}", for_shell(out_dir)));
     text
+}
+
+/// A path as a word of a command: in quotes where a shell would not take it for one.
+fn for_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "_-./\\:+,=@%".contains(c) && (cfg!(windows) || c != '\\');
+    match text.chars().all(plain) {
+        true => text,
+        false if cfg!(windows) => format!("\"{text}\""),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// "6GB", "800 MB" or "4GiB" as bytes.

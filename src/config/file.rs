@@ -127,7 +127,7 @@ fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
 fn text_of<'a>(bytes: &'a [u8], origin_name: &str) -> Result<&'a str> {
     size::check_bytes(bytes.len()).map_err(|reason| Error::input(format!("{origin_name} {reason}")))?;
     str::from_utf8(bytes).map_err(|_| {
-        Error::input(format!("{origin_name} is not UTF-8 text, as a TOML file must be: give another --config"))
+        Error::input(format!("{origin_name} is not UTF-8 text, as a TOML file must be: give another file"))
     })
 }
 

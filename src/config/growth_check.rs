@@ -14,6 +14,8 @@ use std::f64::consts::SQRT_2;
 /// One size that a growth may change.
 struct Size {
     key: &'static str,
+    /// As the command line of `grow` has it.
+    option: &'static str,
     /// What there are so many of.
     noun: &'static str,
     kind: Grows,
@@ -93,13 +95,21 @@ impl GrowthConfig {
     }
 
     fn sizes(&self, before: &ModelConfig) -> [Size; 5] {
-        let size = |key, noun, kind, old, new: Option<usize>| Size { key, noun, kind, old, new: new.unwrap_or(old) };
+        let size = |[key, option, noun]: [&'static str; 3], kind, old, new: Option<usize>| {
+            let new = new.unwrap_or(old);
+            Size { key, option, noun, kind, old, new }
+        };
+        let qkv = ["qkv_slot_num", "--qkv-slots", "qkv slots"];
+        let proj = ["proj_slot_num", "--proj-slots", "proj slots"];
+        let ffn = ["ffn_slot_num", "--ffn-slots", "ffn slots"];
+        let layers = ["num_layers", "--layers", "layers"];
+        let units = ["intermediate_size", "--intermediate-size", "MLP units"];
         [
-            size("qkv_slot_num", "qkv slots", Grows::Tokens, before.qkv_slot_num, self.qkv_slot_num),
-            size("proj_slot_num", "proj slots", Grows::Tokens, before.proj_slot_num, self.proj_slot_num),
-            size("ffn_slot_num", "ffn slots", Grows::Tokens, before.ffn_slot_num, self.ffn_slot_num),
-            size("num_layers", "layers", Grows::Layers, before.num_layers, self.num_layers),
-            size("intermediate_size", "MLP units", Grows::Units, before.mlp_width(), self.intermediate_size),
+            size(qkv, Grows::Tokens, before.qkv_slot_num, self.qkv_slot_num),
+            size(proj, Grows::Tokens, before.proj_slot_num, self.proj_slot_num),
+            size(ffn, Grows::Tokens, before.ffn_slot_num, self.ffn_slot_num),
+            size(layers, Grows::Layers, before.num_layers, self.num_layers),
+            size(units, Grows::Units, before.mlp_width(), self.intermediate_size),
         ]
     }
 
@@ -107,11 +117,11 @@ impl GrowthConfig {
     fn check_sizes(&self, before: &ModelConfig) -> Result<()> {
         let (kind, policy) = (self.policy.grows(), word(self.policy));
         let sizes = self.sizes(before);
-        for Size { key, noun, kind: other, old, new } in sizes.iter().filter(|size| size.new != size.old) {
+        for Size { key, option, noun, kind: other, old, new } in sizes.iter().filter(|size| size.new != size.old) {
             require(*other == kind, || {
                 format!(
-                    "{key} is {new}, but policy {policy} only adds {}: leave {key} out, or use policy = {} in a growth of \
-                     its own",
+                    "{key} is {new}, but policy {policy} only adds {}: leave {key} ({option}) out, or use policy (--policy) \
+                     {} in a growth of its own",
                     kind.noun(),
                     other.policies()
                 )
@@ -119,24 +129,33 @@ impl GrowthConfig {
             require(new > old, || {
                 format!(
                     "growth to {new} {noun} from {old} would remove {}, which growth cannot do: ask for more than {old}, \
-                     or train a smaller model from the start",
-                    kind.noun()
+                     or {}",
+                    kind.noun(),
+                    match kind {
+                        Grows::Tokens => "make the model smaller with `tokenformer prune`",
+                        Grows::Layers | Grows::Units => "train a smaller model from the start",
+                    }
                 )
             })?;
             require(self.policy != GrowthPolicy::Copy || Some(*new) == old.checked_mul(2), || {
                 let twice = old.saturating_mul(2);
-                format!("{key} is {new}, but policy {policy} doubles what it grows: use {twice}, or leave {key} out")
+                format!(
+                    "{key} is {new}, but policy {policy} doubles what it grows: use {twice}, or leave {key} ({option}) out"
+                )
             })?;
             require(self.policy != GrowthPolicy::Stack || new.is_multiple_of(*old), || {
                 let twice = old.saturating_mul(2);
                 format!(
                     "{key} is {new}, but policy {policy} repeats the whole stack of {old} layers: use a multiple of \
-                     {old}, such as {twice}, or policy = \"identity\""
+                     {old}, such as {twice}, or policy (--policy) \"identity\""
                 )
             })?;
         }
         require(sizes.iter().any(|size| size.kind == kind && size.new > size.old), || {
-            let above = sizes.iter().filter(|size| size.kind == kind).map(|s| format!("{} above {}", s.key, s.old));
+            let above = sizes
+                .iter()
+                .filter(|size| size.kind == kind)
+                .map(|s| format!("{} ({}) above {}", s.key, s.option, s.old));
             format!("the growth adds no {}: ask for {}", kind.noun(), above.collect::<Vec<_>>().join(" or "))
         })
     }
@@ -270,15 +289,16 @@ mod tests {
         let model = ModelConfig::default();
         let text = refusal(&to_ffn(48), &model);
         assert!(text.starts_with("growth to 48 ffn slots from 512 would remove parameter tokens"), "{text}");
+        assert!(text.ends_with("with `tokenformer prune`"), "{text}");
         assert!(refusal(&to_ffn(512), &model).contains("adds no parameter tokens"));
-        assert!(refusal(&GrowthConfig::default(), &model).contains("ffn_slot_num above 512"));
+        assert!(refusal(&GrowthConfig::default(), &model).contains("ffn_slot_num (--ffn-slots) above 512"));
         let mixed = GrowthConfig { qkv_slot_num: Some(64), ..to_ffn(1024) };
         assert!(refusal(&mixed, &model).contains("growth to 64 qkv slots from 128"));
         assert!(refusal(&to_ffn(usize::MAX), &model).contains("ffn_slot_num is"));
         for policy in [GrowthPolicy::Identity, GrowthPolicy::Stack] {
             let to = |layers| GrowthConfig { num_layers: Some(layers), ..by(policy) };
             assert!(refusal(&to(3), &model).starts_with("growth to 3 layers from 4 would remove layers"));
-            assert_eq!(refusal(&to(4), &model), "the growth adds no layers: ask for num_layers above 4");
+            assert_eq!(refusal(&to(4), &model), "the growth adds no layers: ask for num_layers (--layers) above 4");
             assert_eq!(refusal(&by(policy), &model), refusal(&to(4), &model));
         }
         for policy in [GrowthPolicy::Net2net, GrowthPolicy::ZeroUnits] {
@@ -286,7 +306,7 @@ mod tests {
             let text = refusal(&to(0), &transformer());
             assert!(text.starts_with("growth to 0 MLP units from 512 would remove MLP units"), "{text}");
             let text = refusal(&to(512), &transformer());
-            assert_eq!(text, "the growth adds no MLP units: ask for intermediate_size above 512");
+            assert!(text.ends_with("ask for intermediate_size (--intermediate-size) above 512"), "{text}");
             assert!(refusal(&to(usize::MAX), &transformer()).contains("intermediate_size is"));
         }
     }
@@ -303,7 +323,7 @@ mod tests {
             assert_eq!(
                 text,
                 "num_layers is 6, but policy \"stack\" repeats the whole stack of 4 layers: use a multiple of 4, such as \
-                 8, or policy = \"identity\""
+                 8, or policy (--policy) \"identity\""
             );
             for policy in [GrowthPolicy::Identity, GrowthPolicy::Stack] {
                 let text = refusal(&to(1028, policy), &model);
@@ -329,8 +349,8 @@ mod tests {
         let text = refusal(&both, &model);
         assert_eq!(
             text,
-            "num_layers is 8, but policy \"preserving\" only adds parameter tokens: leave num_layers out, or use policy = \
-             \"identity\" or \"stack\" in a growth of its own"
+            "num_layers is 8, but policy \"preserving\" only adds parameter tokens: leave num_layers (--layers) out, or \
+             use policy (--policy) \"identity\" or \"stack\" in a growth of its own"
         );
         let text = refusal(&GrowthConfig { policy: GrowthPolicy::Stack, ..both.clone() }, &model);
         assert!(text.starts_with("ffn_slot_num is 1024, but policy \"stack\" only adds layers"), "{text}");

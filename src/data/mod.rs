@@ -24,7 +24,7 @@ mod tokenizer;
 pub use batch::{Batch, EvalBatch, TokenIndex, all_windows, token_index, train_batch, validation_batches};
 pub use corpus::{DEFAULT_SENTENCES, builtin, builtin_with};
 pub use grammar::Grammar;
-pub use open::{open, open_with};
+pub use open::{is_shard, open, open_with};
 pub use shard::ShardView;
 pub use source::TokenSource;
 pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 /// `vocab_size_for_shards`.
 ///
 /// # Errors
-/// What cannot be read, is empty or not UTF-8; a `val_fraction` out of range; a shard without vocabulary.
+/// What cannot be read, is empty or not UTF-8; a `val_fraction` out of range; a shard without vocabulary; a text and a
+/// shard together.
 pub fn open(
     path: &Path,
     val_path: Option<&Path>,
@@ -21,11 +22,14 @@ pub fn open(
     val_fraction: f64,
     vocab_size_for_shards: Option<usize>,
 ) -> Result<Dataset> {
+    check_kinds(path, val_path)?;
     if is_shard(path) {
-        let vocab = vocab_size_for_shards.filter(|&vocab| vocab > 0).ok_or_else(|| {
+        let Some(vocab) = vocab_size_for_shards.filter(|&vocab| vocab > 0) else {
+            // Whatever else is wrong with the file comes first, such as that there is none.
+            Shard::open(path, usize::MAX)?;
             let sentence = format!("{} is a token shard, which does not say its vocabulary", path.display());
-            Error::usage(sentence + "; set vocab_size (GPT-2: 50257)")
-        })?;
+            return Err(Error::usage(sentence + "; set vocab_size (GPT-2: 50257)"));
+        };
         return open_shards(path, val_path, val_fraction, vocab, None);
     }
     open_texts(path, val_path, val_fraction, |texts| Tokenizer::of(kind, texts))
@@ -36,14 +40,29 @@ pub fn open(
 /// # Errors
 /// As [`open`], and a character outside the tokenizer's vocabulary.
 pub fn open_with(tokenizer: Tokenizer, path: &Path, val_path: Option<&Path>, val_fraction: f64) -> Result<Dataset> {
+    check_kinds(path, val_path)?;
     if is_shard(path) {
         return open_shards(path, val_path, val_fraction, tokenizer.vocab_size(), Some(tokenizer));
     }
     open_texts(path, val_path, val_fraction, |_| Ok(tokenizer))
 }
 
-fn is_shard(path: &Path) -> bool {
+/// Whether [`open`] takes the file for a token shard.
+pub fn is_shard(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bin"))
+}
+
+/// Both files are read as what the first one is, and either reads as the other without complaint.
+fn check_kinds(path: &Path, val_path: Option<&Path>) -> Result<()> {
+    let Some(other) = val_path.filter(|other| is_shard(other) != is_shard(path)) else { return Ok(()) };
+    let kind = |path: &Path| if is_shard(path) { "a token shard (.bin)" } else { "text" };
+    let (name, main) = (other.display(), path.display());
+    Err(Error::usage(format!(
+        "val_path {name} is {}, but path {main} is {}: give two files of one kind, or drop val_path to validate on the \
+         end of {main}",
+        kind(other),
+        kind(path)
+    )))
 }
 
 fn open_texts(
@@ -155,10 +174,23 @@ mod tests {
         let path = write(&dir, "train.bin", (0..20_u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
         let open = |vocab| open(&path, None, TokenizerKind::Char, 0.25, vocab);
         assert_eq!(open(None).unwrap_err().exit_code(), 1);
+        let missing = super::open(&dir.path().join("no.bin"), None, TokenizerKind::Char, 0.25, None).unwrap_err();
+        assert!(missing.to_string().starts_with("cannot open "), "{missing}");
         let data = open(Some(20)).unwrap();
         assert_eq!((data.train.len(), data.val.len(), data.tokenizer.is_none()), (15, 5, true));
         assert_eq!(data.val.window(0, 5).unwrap(), [15, 16, 17, 18, 19]);
         assert!(open(Some(19)).unwrap_err().to_string().contains("token 19 at position 19"));
         assert_eq!(open_with(Tokenizer::Byte, &path, None, 0.5).unwrap().vocab_size, 256);
+    }
+
+    #[test]
+    fn a_text_and_a_shard_are_no_data_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shard, text) = (write(&dir, "a.bin", "ab".repeat(9)), write(&dir, "a.txt", "ab".repeat(9)));
+        for (path, val) in [(&shard, &text), (&text, &shard)] {
+            let fresh = open(path, Some(val), TokenizerKind::Byte, 0.5, Some(1 << 16)).unwrap_err().to_string();
+            let known = open_with(Tokenizer::Byte, path, Some(val), 0.5).unwrap_err().to_string();
+            assert!(fresh == known && fresh.contains("two files of one kind"), "{fresh}\n{known}");
+        }
     }
 }

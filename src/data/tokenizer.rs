@@ -129,6 +129,11 @@ impl Tokenizer {
         Ok(tokens)
     }
 
+    /// What text is begun with where nothing is asked for: a line break, or the first token where there is none.
+    pub fn usual_prompt(&self) -> Vec<u32> {
+        self.encode("\n").unwrap_or_else(|_| vec![0])
+    }
+
     /// Gives the tokens of `text` to `sink` one by one; errors as [`encode`](Self::encode).
     pub(super) fn encode_each(&self, text: &str, mut sink: impl FnMut(u32)) -> Result<()> {
         match self {

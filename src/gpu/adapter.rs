@@ -194,6 +194,13 @@ impl Wish {
     fn of(request: &AdapterRequest) -> Result<Self> {
         let from_env = || std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
         let adapter = match &request.adapter {
+            // As part of a name it would match every adapter.
+            Some(name) if name.trim().is_empty() => {
+                return Err(Error::usage(
+                    "--adapter is empty: give a number or part of a name, as `tokenformer devices` lists them, or leave it \
+                     out",
+                ));
+            }
             Some(name) => Some((name.clone(), "--adapter")),
             None => from_env().map(|name| (name, "WGPU_ADAPTER_NAME")),
         };
@@ -280,18 +287,20 @@ fn requested_backend(request: &AdapterRequest) -> Result<Option<Backend>> {
 
 /// The backends `WGPU_BACKEND` leaves; wgpu itself would take a misspelt name for "none".
 fn backends_from_env() -> Result<Option<Backends>> {
+    let value = std::env::var("WGPU_BACKEND").unwrap_or_default();
     match Backends::from_env() {
-        Some(backends) if backends.is_empty() => {
-            Err(Error::usage("WGPU_BACKEND names no backend; use vulkan, metal, dx12 or gl, separated by commas"))
-        }
+        _ if value.is_empty() => Ok(None),
+        Some(backends) if backends.is_empty() => Err(Error::usage(format!(
+            "WGPU_BACKEND is \"{value}\", which names no backend; use vulkan, metal, dx12 or gl, separated by commas"
+        ))),
         backends => Ok(backends),
     }
 }
 
 fn nothing_found() -> String {
     let hint = match std::env::var("WGPU_BACKEND") {
-        Ok(value) => format!(" among the backends of WGPU_BACKEND={value}"),
-        Err(_) => String::new(),
+        Ok(value) if !value.is_empty() => format!(" among the backends of WGPU_BACKEND={value}"),
+        _ => String::new(),
     };
     format!("no GPU and no software driver was found{hint}; {}", install_advice())
 }

@@ -387,7 +387,8 @@ impl Engine {
 /// The usual candidates, or the one that `TOKENFORMER_MATMUL` names.
 fn first_choices(gpu: &Gpu) -> Result<Choices> {
     let ability = Ability::of(gpu);
-    let Ok(name) = std::env::var("TOKENFORMER_MATMUL") else { return Ok(Choices::usual(ability)) };
+    let named = std::env::var("TOKENFORMER_MATMUL").ok().filter(|name| !name.is_empty());
+    let Some(name) = named else { return Ok(Choices::usual(ability)) };
     let candidate = name.parse()?;
     if !ability.fits(candidate) {
         return Err(Error::device(format!(

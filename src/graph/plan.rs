@@ -123,7 +123,12 @@ fn check_size(info: &TensorInfo, limits: &Limits) -> Result<()> {
     if bytes <= most {
         return Ok(());
     }
+    let rows = info.shape.first().copied().unwrap_or(1) as u64;
+    let most_rows = most / (bytes / rows.max(1)).max(1);
     let remedy = match info.class {
+        Class::Activation if info.name == "logits" && most_rows > 0 => {
+            &format!("use a train.loss_chunk_rows (rows of logits held at once) of at most {most_rows}")
+        }
         Class::Activation | Class::State => "use a smaller batch_size or seq_length",
         _ if info.name.contains("word_embeddings") => "use a smaller vocabulary or hidden_size",
         _ if info.name.contains(".mlp.") => "use a smaller ffn_slot_num or hidden_size",
@@ -239,5 +244,13 @@ mod tests {
         let error = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap_err().to_string();
         assert!(error.contains("layers.3.mlp.key_param_tokens") && error.contains("151.0 MB"), "{error}");
         assert!(error.contains("134.2 MB") && error.contains("ffn_slot_num"), "{error}");
+        let of_logits = |rows| {
+            let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
+            g.activation("logits", &[rows, 40_000]);
+            Plan::new(&g, &Limits::WEBGPU_DEFAULT).map(drop)
+        };
+        let error = of_logits(1024).unwrap_err().to_string();
+        assert!(error.contains("train.loss_chunk_rows") && error.contains("at most 838"), "{error}");
+        assert!(of_logits(838).is_ok() && of_logits(839).is_err());
     }
 }

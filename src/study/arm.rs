@@ -85,6 +85,25 @@ pub(super) struct RawArm {
 const SHARED: [&str; 8] =
     ["max_steps", "lr", "min_lr", "seed", "batch_size", "total_batch_tokens", "eval_interval", "eval_batches"];
 
+const FROM_LENGTHS: &str = "follows from the lengths";
+const LISTED: &str = "is the same list for all arms: see [lr] and seeds";
+
+/// Refuses what the shared `[train]` cannot set. Of `lr` and `min_lr` together the ratio counts, and a schedule ends there.
+///
+/// # Errors
+/// A usage error naming the key and what sets it.
+pub(super) fn check_shared(train: Option<&Value>) -> Result<()> {
+    let given = |key: &str| train.and_then(|train| train.get(key)).is_some();
+    let refuse = |key: &str, why: &str, more: &str| {
+        let refused = format!("train.{key} is set, but {why}{more}");
+        if given(key) { Err(Error::usage(refused)) } else { Ok(()) }
+    };
+    refuse("max_steps", FROM_LENGTHS, "")?;
+    refuse("seed", LISTED, ", and data.corpus_seed for the built-in corpus")?;
+    let alone = "; beside train.min_lr it says by what ratio the rate decays";
+    if given("min_lr") { Ok(()) } else { refuse("lr", LISTED, alone) }
+}
+
 /// Reads an arm: what is `raw` of it, its tables of a run and its growths, over the shared settings `base` and `lengths`.
 ///
 /// # Errors
@@ -108,8 +127,8 @@ pub(super) fn arm(
     let own = own.or_else(|| inside("model", "seq_length").then(|| "model.seq_length".to_owned()));
     if let Some(key) = own {
         let why = match key.as_str() {
-            "train.max_steps" => "follows from its lengths",
-            "train.lr" | "train.min_lr" | "train.seed" => "is the same list for all arms: see [lr] and seeds",
+            "train.max_steps" => FROM_LENGTHS,
+            "train.lr" | "train.min_lr" | "train.seed" => LISTED,
             _ => "must be the same in all arms, or their batches would differ: set it in the shared table",
         };
         return Err(usage(format!("{key} is set, but {why}")));

@@ -146,6 +146,7 @@ impl Study {
 
     fn from_table(mut given: Table, data: Option<&Path>) -> Result<Self> {
         let shared = take(&mut given, &["model", "train", "data"]);
+        arm::check_shared(shared.get("train"))?;
         let of_arms = arm_tables(&mut given);
         let template: Table =
             TEMPLATE.parse().map_err(|e| Error::usage(format!("the template is broken: {e}; this is a defect")))?;

@@ -7,6 +7,12 @@ use super::comparison::{Comparisons, Place, interval};
 use super::results::{Case, Findings, Measured};
 use serde_json::{Value, json};
 
+/// Whether a text begins as [`render`] has it.
+pub fn is_one(text: &str) -> bool {
+    let first = text.lines().next().and_then(|line| serde_json::from_str::<Value>(line).ok());
+    first.is_some_and(|line| line["kind"] == "study")
+}
+
 /// The lines.
 pub fn render(findings: &Findings, all: &Comparisons) -> String {
     let mut lines = vec![json!({

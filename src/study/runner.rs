@@ -24,7 +24,7 @@ use toml::{Table, Value};
 /// In the directory of a run that diverged: why.
 const DIVERGED: &str = "diverged.txt";
 /// In the directory of a study: what its data are.
-const DATA: &str = "data.json";
+pub const DATA: &str = "data.json";
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

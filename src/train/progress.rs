@@ -1,7 +1,7 @@
 //! What a person sees during a run: a progress bar on a terminal, plain lines elsewhere. On stderr, so that
 //! stdout stays clean.
 
-use crate::error::tell;
+use crate::error::{legible, tell};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -79,7 +79,7 @@ impl Progress {
     /// A line that stays.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.println(line),
+            Some(bar) => line.lines().for_each(|line| bar.println(legible(line))),
             None => tell(line),
         }
     }

@@ -261,7 +261,7 @@ pub fn tokenizer(meta: &Meta) -> Result<Option<Tokenizer>> {
 /// [`dataset_of_trained`] for checkpoints in general.
 ///
 /// # Errors
-/// Those of the data room: missing, empty, not UTF-8, too short.
+/// Those of the data room: missing, empty, not UTF-8, too short; a text as `old_path` where there is no tokenizer.
 pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> {
     let d = &config.data;
     let corpus_seed = d.corpus_seed.unwrap_or(config.train.seed);
@@ -276,6 +276,11 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
     if let Some(old) = &d.old_path {
         let old = match dataset.tokenizer.clone() {
             Some(tokenizer) => data::open_with(tokenizer, old, None, d.val_fraction),
+            // With a tokenizer of its own, its tokens would be others than those of the model.
+            None if !data::is_shard(old) => Err(Error::input(format!(
+                "{} is text, but the model is trained on token shards and has no tokenizer: name a token shard (.bin)",
+                old.display()
+            ))),
             None => data::open(old, None, d.tokenizer, d.val_fraction, Some(dataset.vocab_size)),
         };
         dataset.old_val = Some(old.map_err(|e| Error::input(format!("data.old_path: {e}")))?.val);
@@ -301,7 +306,7 @@ pub fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer>) -> R
     Ok(data)
 }
 
-/// The prompt of samples: as configured, or a line break, or the first token of the data.
+/// The prompt of samples: as configured, or the tokenizer's usual one, or the first token of the data.
 ///
 /// # Errors
 /// A prompt with characters the tokenizer does not know.
@@ -310,7 +315,7 @@ pub fn sample_prompt(text: &str, data: &Dataset) -> Result<Vec<u32>> {
         Some(tokenizer) if !text.is_empty() => {
             tokenizer.encode(text).map_err(|e| Error::input(format!("sample_prompt: {e}")))?
         }
-        Some(tokenizer) => tokenizer.encode("\n").unwrap_or_default(),
+        Some(tokenizer) => tokenizer.usual_prompt(),
         None => Vec::new(),
     };
     if tokens.is_empty() { data.train.window(0, 1) } else { Ok(tokens) }
