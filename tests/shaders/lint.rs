@@ -17,9 +17,10 @@ const MAX_INVOCATIONS: u32 = 256;
 const MAX_PRIVATE_BYTES: u32 = 4 * 1024;
 
 /// Numeric `override` constants of the files, with every value that pipelines are made with. Others keep their defaults.
-const NUMBERS: [(&str, &[f64]); 3] = [
+const NUMBERS: [(&str, &[f64]); 4] = [
     ("LANES", &[8.0, 64.0]),
     ("ACCUMULATORS", &[8.0, 16.0, 24.0, 32.0]),
+    ("UNROLLED", &[8.0, 32.0]),
     ("WORKGROUP", &[8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
 ];
 
