@@ -354,6 +354,7 @@ mod tests {
             assert!(group.plan.calls.iter().all(|call| call.kernel.name() == group.kernel));
         }
     }
+
     #[test]
     fn an_update_that_does_nothing_is_not_timed() {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();

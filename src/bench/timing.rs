@@ -257,6 +257,7 @@ mod tests {
         let without = from_samples(&[sample(50, None)], 1);
         assert_eq!((without.clock, without.note), (Clock::Wall, None));
     }
+
     /// As if no submission might take any time.
     #[test]
     fn a_long_program_is_timed_in_pieces() {

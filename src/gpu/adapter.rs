@@ -391,6 +391,7 @@ mod tests {
         let error = requested_backend(&AdapterRequest { adapter: None, backend: Some("cuda".into()) });
         assert_eq!(error.unwrap_err().exit_code(), 1);
     }
+
     #[test]
     fn the_build_of_a_system_is_read() {
         let plist = "<plist version=\"1.0\">\n<dict>\n\t<key>ProductBuildVersion</key>\n\t<string>23F79</string>\n\

@@ -11,6 +11,8 @@ use crate::checkpoint::{GrowthRecord, Store, read_meta};
 use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
 use crate::error::{Error, Result};
 use crate::train::cohorts;
+use crate::train::prune::PRUNE;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A run as it was asked for: `NAME=DIRECTORY` or a directory.
@@ -175,14 +177,16 @@ fn read(asked: &Asked) -> Result<Gathered> {
     let records = lineage(&asked.dir)?;
     let models = models(&config.model, &records);
     let rules = records.iter().map(|record| {
-        serde_json::from_value::<ResolvedGrowth>(record.policy.clone()).map_err(|_| {
-            Error::usage(format!(
-                "{} was pruned at step {}, and what a run cost before that is not counted: leave it out, or compare runs that \
-                 only grew",
-                asked.dir.display(),
+        let dir = asked.dir.display();
+        if record.policy.get("policy").and_then(Value::as_str) == Some(PRUNE) {
+            return Err(Error::usage(format!(
+                "{dir} was pruned at step {}, and what a run cost before that is not counted: leave it out, or compare runs \
+                 that only grew",
                 record.at_step
-            ))
-        })
+            )));
+        }
+        serde_json::from_value::<ResolvedGrowth>(record.policy.clone())
+            .map_err(|e| Error::input(format!("a growth in the lineage of {dir} has damaged rules: {e}; leave it out")))
     });
     let stages = cohorts::staged(models.clone(), rules.collect::<Result<Vec<_>>>()?, None);
     let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;

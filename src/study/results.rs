@@ -93,9 +93,10 @@ impl Measured {
         let tokens = |step: u64| (step - record.at_step) as f64 * tokens_per_step as f64;
         let later = self.losses.iter().filter(|(step, _)| *step > record.at_step);
         let after = std::iter::once((0.0, record.loss_after)).chain(later.map(|(step, loss)| (tokens(*step), *loss)));
-        let rose = record.loss_after - record.loss_before > RISE;
         let after: Vec<(f64, f64)> = after.collect();
-        let recovery_tokens = if rose { curve::first_at_or_below(&after, record.loss_before) } else { Some(0.0) };
+        // A loss that is not a number after the growth is no small rise.
+        let flat = record.loss_after - record.loss_before <= RISE;
+        let recovery_tokens = if flat { Some(0.0) } else { curve::first_at_or_below(&after, record.loss_before) };
         // That file names its directory, so its digest would tell two studies of one file apart.
         Growth { record: GrowthRecord { before: None, ..record }, recovery_tokens }
     }
@@ -278,6 +279,7 @@ mod tests {
     #[test]
     fn recovery_may_take_nothing_or_not_come() {
         assert_eq!(read(&[growth(3, 2.0, 2.0), eval(4, 2.5)]).growths[0].recovery_tokens, Some(0.0));
+        assert_eq!(read(&[growth(3, 2.0, 2.0005), eval(4, 2.5)]).growths[0].recovery_tokens, Some(0.0));
         assert_eq!(read(&[growth(3, 2.0, 2.5), eval(4, 2.1)]).growths[0].recovery_tokens, None);
     }
 

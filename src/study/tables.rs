@@ -208,9 +208,10 @@ pub fn count(comparisons: &Comparisons, kind: &str) -> usize {
 pub fn growths(findings: &Findings) -> Table {
     let mut table = Table::new(["arm", "growth", "policy", "max |logit change|", "spike", "recovery, tokens", "runs"]);
     for case in &findings.cases {
-        for at in &case.timeline.growth_steps {
-            // One that was made in a file is not among those that a run measured.
-            let own = |run: &Measured| run.growths.iter().position(|growth| growth.record.at_step == *at);
+        let steps = &case.timeline.growth_steps;
+        for (number, at) in steps.iter().enumerate() {
+            // The first ones may have been made in a file, and are not among those that a run measured.
+            let own = |run: &Measured| number.checked_sub(steps.len().saturating_sub(run.growths.len()));
             let all: Vec<&Growth> = case.measured().filter_map(|(_, run)| run.growths.get(own(run)?)).collect();
             let Some(first) = all.first() else { continue };
             let values = |value: fn(&Growth) -> f64| all.iter().map(|growth| value(growth)).collect::<Vec<f64>>();

@@ -12,6 +12,9 @@ use crate::model::init::Tensors;
 use crate::model::prune::{self, Kept, Scores};
 use serde::Serialize;
 
+/// What the record of a pruning has as its policy, where that of a growth names how it grew.
+pub const PRUNE: &str = "prune";
+
 /// The rules of a pruning, as its record in a checkpoint's lineage has them.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Rules {
@@ -24,7 +27,7 @@ pub struct Rules {
 impl Rules {
     /// Those of a pruning by `score`; the others cannot be chosen.
     pub fn by(score: PruneScore) -> Self {
-        Self { policy: "prune", score, tau: TauRule::Keep, optimizer: OptimizerRule::Carry }
+        Self { policy: PRUNE, score, tau: TauRule::Keep, optimizer: OptimizerRule::Carry }
     }
 }
 

@@ -27,20 +27,12 @@ const GPU_FLOPS: usize = 40_000_000_000;
 const SAMPLE: Duration = Duration::from_millis(2);
 /// Most outputs of a timed product: the host compares each of them for every candidate.
 const MOST_OUTPUTS: usize = 1 << 22;
-/// Largest normalised mean square error of a verified candidate.
-const NMSE: f64 = 1e-9;
-/// The same on matrix units: some cut the bits that an accumulator in f32 rounds, which adds up over a long sum (to 5e-9
-/// over 32 768 terms).
-const COOPERATIVE_NMSE: f64 = 1e-7;
+/// Largest normalised mean square error of a verified candidate: operands are exact in either type, sums are f32.
+pub const NMSE: f64 = 1e-9;
 /// Outputs computed again on the host.
 const CHECKED: usize = 64;
 /// What C holds before a candidate runs: no sum comes near it.
 const POISON: f32 = 1e30;
-
-/// Largest normalised mean square error at which a candidate is right.
-pub fn tolerance(candidate: Candidate) -> f64 {
-    if matches!(candidate, Candidate::Cooperative { .. }) { COOPERATIVE_NMSE } else { NMSE }
-}
 
 /// How a refusal is kept: kernels of one candidate differ by layout and type.
 pub(super) fn refusal(product: ProductKind, candidate: Candidate) -> String {
@@ -85,7 +77,7 @@ pub(super) fn fastest(
 
     let program = trial.prepare(engine, 0)?;
     let expected = trial.run(engine, &program)?;
-    if trial.sampled_error(&expected) > tolerance(usual) {
+    if trial.sampled_error(&expected) > NMSE {
         return Err(Error::device(format!(
             "{} computes a {:?} product of {:?} wrongly with {usual}; update its driver, or choose another adapter with \
              --adapter or --backend",
@@ -97,7 +89,7 @@ pub(super) fn fastest(
     let mut best = (usual, time(engine, &program, None)?);
     let mut winner: Option<Program> = None;
     for (at, &rival) in rivals.iter().enumerate() {
-        match trial.timed(engine, (at + 1, rival), &expected, best.1) {
+        match trial.timed(engine, at + 1, &expected, best.1) {
             Ok((program, seconds)) if seconds < best.1 => {
                 best = (rival, seconds);
                 winner = Some(program);
@@ -234,13 +226,7 @@ impl Trial {
 
     /// One of the candidates and its seconds, once it has computed what is expected. Where it is faster than `best`, its
     /// C of f16 was right as well.
-    fn timed(
-        &self,
-        engine: &Engine,
-        (at, candidate): (usize, Candidate),
-        expected: &[f64],
-        best: f64,
-    ) -> Result<(Program, f64)> {
+    fn timed(&self, engine: &Engine, at: usize, expected: &[f64], best: f64) -> Result<(Program, f64)> {
         let right = |found: Vec<f64>, most: f64, what: &str| {
             // Not a number is wrong as well.
             if normalised_error(&found, expected) <= most {
@@ -249,7 +235,7 @@ impl Trial {
             Err(Error::device(format!("its {what} is wrong on {}", engine.gpu.describe())))
         };
         let program = self.prepare(engine, at)?;
-        right(self.run(engine, &program)?, tolerance(candidate), "result")?;
+        right(self.run(engine, &program)?, NMSE, "result")?;
         let seconds = time(engine, &program, Some(best))?;
         if self.product.half && seconds < best {
             let half = self.compile(engine, self.half_plans.get(at))?;
@@ -306,6 +292,7 @@ mod tests {
         let small = product(Layout::NT, [2048, 2048, 512]);
         assert_eq!(ShapeClass::of(shortened(small, GPU_FLOPS)), ShapeClass::of(small));
     }
+
     /// The kernel that is timed is right, and the one with a result of f16 is not.
     #[test]
     fn a_candidate_that_is_wrong_in_f16_is_refused() {
@@ -320,7 +307,7 @@ mod tests {
         let timed = || {
             let trial = Trial::new(&engine, &choices, product, &[usual]).unwrap();
             let expected = trial.run(&engine, &trial.prepare(&engine, 0).unwrap()).unwrap();
-            trial.timed(&engine, (0, usual), &expected, f64::INFINITY).map(|(_, seconds)| seconds)
+            trial.timed(&engine, 0, &expected, f64::INFINITY).map(|(_, seconds)| seconds)
         };
         assert!(timed().unwrap() > 0.0);
         let _guard = plant([(usual, Fault::HalfResult)].into());

@@ -60,21 +60,16 @@ impl Known {
 
     /// The fastest of a class.
     fn of(&self, class: ShapeClass, ability: &Ability) -> Option<Candidate> {
-        usable(ability, &self.fastest.get(&name_of(class))?.candidate)
+        usable(ability, &self.fastest.get(&class.to_string())?.candidate)
     }
 
     /// As if these classes had never been met: also what was refused is tried again.
     fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
         for (class, _) in classes {
-            self.fastest.remove(&name_of(*class));
+            self.fastest.remove(&class.to_string());
         }
         self.refused.clear();
     }
-}
-
-/// A class as files name it.
-fn name_of(class: ShapeClass) -> String {
-    class.to_string()
 }
 
 /// The candidate that a file names, where this device can run it.
@@ -119,12 +114,10 @@ pub fn tune(
     if effort == Effort::Full {
         known.forget(&classes);
     }
-    let begun = |class| usable(usual.ability(), stored.get(&name_of(class))?);
-    let todo: Vec<_> = classes
-        .iter()
-        .copied()
-        .filter(|&(class, _)| begun(class).is_none() && !known.fastest.contains_key(&name_of(class)))
-        .collect();
+    let new = |&(class, _): &(ShapeClass, ProductKind)| {
+        begun(class, usual.ability(), stored).is_none() && !known.fastest.contains_key(&class.to_string())
+    };
+    let todo: Vec<_> = classes.iter().copied().filter(new).collect();
     if !todo.is_empty() {
         tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
         let (before, start) = (known.fastest.len(), Instant::now());
@@ -147,9 +140,14 @@ fn chosen(
     known: &Known,
     stored: &BTreeMap<String, String>,
 ) -> BTreeMap<ShapeClass, Candidate> {
-    let begun = |class| usable(ability, stored.get(&name_of(class))?);
     let measured = |class| known.of(class, ability).filter(|c| stored.is_empty() || c.keeps_order());
-    classes.filter_map(|class| Some((class, begun(class).or_else(|| measured(class))?))).collect()
+    let choice = |class| begun(class, ability, stored).or_else(|| measured(class));
+    classes.filter_map(|class| Some((class, choice(class)?))).collect()
+}
+
+/// What a checkpoint that goes on was begun with.
+fn begun(class: ShapeClass, ability: &Ability, stored: &BTreeMap<String, String>) -> Option<Candidate> {
+    usable(ability, stored.get(&class.to_string())?)
 }
 
 /// Finds the fastest candidate of each class; a quick one ends after the first class at which `budget` was spent, so that
@@ -177,7 +175,7 @@ fn measure(
             }
         };
         if let Some((candidate, gflops)) = best {
-            known.fastest.insert(name_of(*class), Record { candidate: candidate.to_string(), gflops });
+            known.fastest.insert(class.to_string(), Record { candidate: candidate.to_string(), gflops });
         }
         if effort == Effort::Quick && start.elapsed() >= budget {
             break;
@@ -283,10 +281,10 @@ mod tests {
             .map(|m| ShapeClass::of(ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false }));
         let [whole, split, other] = ["tiles-32x32x16-4x4", "tiles-64x64x16-4x4-split4", "tiles-64x64x8-4x4"];
         let record = |name: &str| Record { candidate: name.to_owned(), gflops: 1.0 };
-        let fastest = [(a, whole), (b, split), (c, whole)].map(|(class, name)| (name_of(class), record(name)));
+        let fastest = [(a, whole), (b, split), (c, whole)].map(|(class, name)| (class.to_string(), record(name)));
         let known = Known { fastest: fastest.into(), refused: BTreeSet::new() };
         let named = |stored: &[(ShapeClass, &str)]| {
-            let stored = stored.iter().map(|&(class, name)| (name_of(class), name.to_owned())).collect();
+            let stored = stored.iter().map(|&(class, name)| (class.to_string(), name.to_owned())).collect();
             let table = chosen(&ability, [a, b].into_iter(), &known, &stored);
             table.into_iter().map(|(class, candidate)| (class, candidate.to_string())).collect::<Vec<_>>()
         };
@@ -314,7 +312,7 @@ mod tests {
         let products = [64, 128, 256].map(|m| ProductKind { layout: Layout::NN, size: [m, 64, 64], half: false });
         let (classes, mut known) = (classes(&products), Known::default());
         for done in 1..=products.len() {
-            let new = |(class, _): &(ShapeClass, ProductKind)| !known.fastest.contains_key(&name_of(*class));
+            let new = |(class, _): &(ShapeClass, ProductKind)| !known.fastest.contains_key(&class.to_string());
             let todo: Vec<_> = classes.iter().copied().filter(new).collect();
             measure(&open, &todo, Effort::Quick, Duration::ZERO, &mut known).unwrap();
             assert_eq!(known.fastest.len(), done);
