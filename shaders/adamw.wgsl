@@ -5,8 +5,11 @@
 // Mapping: a workgroup of LANES takes 1024 elements of one segment at a time, front to back. A segment is a range of
 // elements that are updated alike: rows appended by a growth have a cohort, whose t counts from then. Gradients and
 // moments exist of what trains only, and are packed for themselves.
-// Writes: p, m and v in place; nothing at all when the finite flag is down or the cohort is frozen.
+// Writes: p, m and v in place, and the copy of p that products read in mixed precision, which so is never made from all
+// of p again; nothing at all when the finite flag is down or the cohort is frozen.
 // Limits: 256 segments, by a search of eight steps.
+
+#import "real.wgsl"
 
 override LANES: u32 = 64;
 
@@ -47,6 +50,7 @@ struct Update {
 @group(0) @binding(4) var<storage, read_write> p: array<f32>; // (n of the whole tensor)
 @group(0) @binding(5) var<storage, read_write> m: array<f32>; // as grad
 @group(0) @binding(6) var<storage, read_write> v: array<f32>; // as grad
+@group(0) @binding(7) var<storage, read_write> copy: array<Real>; // as p
 
 struct Scalars {
     clip: f32,
@@ -56,8 +60,8 @@ struct Scalars {
     c2: f32,
 }
 
-// The element `i` of a segment.
-fn step(segment: Segment, i: u32, x: Scalars) {
+// The element `i` of a segment; its new value.
+fn step(segment: Segment, i: u32, x: Scalars) -> f32 {
     let at = segment.state + i;
     let g = grad[at] * x.clip;
     let m_new = update.beta1 * m[at] + update.one_minus_beta1 * g;
@@ -65,7 +69,9 @@ fn step(segment: Segment, i: u32, x: Scalars) {
     m[at] = m_new;
     v[at] = v_new;
     let of_p = segment.first + i;
-    p[of_p] = p[of_p] * x.shrink - x.lr * (m_new / x.c1) / (sqrt(v_new / x.c2) + update.eps);
+    let p_new = p[of_p] * x.shrink - x.lr * (m_new / x.c1) / (sqrt(v_new / x.c2) + update.eps);
+    p[of_p] = p_new;
+    return p_new;
 }
 
 // The last segment that starts at or before a chunk.
@@ -78,6 +84,19 @@ fn segment_of(chunk: u32) -> Segment {
     return dims.table[at];
 }
 
+fn scalars(segment: Segment) -> Scalars {
+    let cohort = update.cohorts[min(segment.kind / 2u, 31u)];
+    let lr = update.lr * cohort.z;
+    let shrink = select(1.0, 1.0 - lr * update.weight_decay, segment.kind % 2u == 1u);
+    return Scalars(stats[2], lr, shrink, cohort.x, cohort.y);
+}
+
+// Where the elements of a chunk end; frozen ones end before they begin.
+fn end_of(segment: Segment, chunk: u32) -> u32 {
+    let count = select(0u, segment.count, update.cohorts[min(segment.kind / 2u, 31u)].w == 1.0);
+    return min((chunk - segment.chunk + 1u) * 1024u, count);
+}
+
 @compute @workgroup_size(LANES)
 fn adamw(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -87,22 +106,45 @@ fn adamw(
     let chunks = select(0u, dims.chunks, stats[3] == 1.0);
     for (var chunk = group.x; chunk < chunks; chunk += groups.x) {
         let segment = segment_of(chunk);
-        let cohort = update.cohorts[min(segment.kind / 2u, 31u)];
-        let lr = update.lr * cohort.z;
-        let shrink = select(1.0, 1.0 - lr * update.weight_decay, segment.kind % 2u == 1u);
-        let x = Scalars(stats[2], lr, shrink, cohort.x, cohort.y);
-        let count = select(0u, segment.count, cohort.w == 1.0);
-        let start = (chunk - segment.chunk) * 1024u;
-        let end = min(start + 1024u, count);
-        var i = start + lane;
+        let x = scalars(segment);
+        let end = end_of(segment, chunk);
+        var i = (chunk - segment.chunk) * 1024u + lane;
         for (; i + 3u * LANES < end; i += 4u * LANES) {
-            step(segment, i, x);
-            step(segment, i + LANES, x);
-            step(segment, i + 2u * LANES, x);
-            step(segment, i + 3u * LANES, x);
+            _ = step(segment, i, x);
+            _ = step(segment, i + LANES, x);
+            _ = step(segment, i + 2u * LANES, x);
+            _ = step(segment, i + 3u * LANES, x);
         }
         for (; i < end; i += LANES) {
-            step(segment, i, x);
+            _ = step(segment, i, x);
+        }
+    }
+}
+
+fn set_copy(segment: Segment, i: u32, p_new: f32) {
+    copy[segment.first + i] = Real(p_new);
+}
+
+@compute @workgroup_size(LANES)
+fn adamw_and_copy(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let chunks = select(0u, dims.chunks, stats[3] == 1.0);
+    for (var chunk = group.x; chunk < chunks; chunk += groups.x) {
+        let segment = segment_of(chunk);
+        let x = scalars(segment);
+        let end = end_of(segment, chunk);
+        var i = (chunk - segment.chunk) * 1024u + lane;
+        for (; i + 3u * LANES < end; i += 4u * LANES) {
+            set_copy(segment, i, step(segment, i, x));
+            set_copy(segment, i + LANES, step(segment, i + LANES, x));
+            set_copy(segment, i + 2u * LANES, step(segment, i + 2u * LANES, x));
+            set_copy(segment, i + 3u * LANES, step(segment, i + 3u * LANES, x));
+        }
+        for (; i < end; i += LANES) {
+            set_copy(segment, i, step(segment, i, x));
         }
     }
 }

@@ -1,10 +1,10 @@
 // Embedding lookup and its gradient.
 //
-// y_r = E[token_r].   dE[v] += sum over the rows r with token_r = v of dy_r.
+// y_r = E[token_r].   dE[v] = or += sum over the rows r with token_r = v of dy_r.
 // Mapping: forward one element per invocation; backward one workgroup per token and 64 columns.
 // Order of summation: rows ascending: the host sorts row numbers by token, so no atomics are needed
 // and every run adds in the same order.
-// Writes: forward overwrites, backward adds.
+// Writes: forward overwrites; backward adds when dims.accumulate is 1 and then leaves alone what has no rows.
 // Limits: the host checks that tokens are below the vocabulary size.
 #import "real.wgsl"
 
@@ -12,6 +12,7 @@ struct Dims {
     rows: u32,
     vocab: u32,
     columns: u32,
+    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -43,12 +44,14 @@ fn backward(
         let token = item / column_tiles;
         let column = (item % column_tiles) * 64u + lane;
         let end = starts[token + 1u];
-        if (column < dims.columns && starts[token] < end) {
+        let adds = dims.accumulate == 1u;
+        if (column < dims.columns && (starts[token] < end || !adds)) {
             var sum = 0.0;
             for (var i = starts[token]; i < end; i++) {
                 sum += f32(dy[sorted_rows[i] * dims.columns + column]);
             }
-            dembed[token * dims.columns + column] += sum;
+            let at = token * dims.columns + column;
+            dembed[at] = select(0.0, dembed[at], adds) + sum;
         }
     }
 }

@@ -5,7 +5,7 @@
 // dweight = sum over rows of dy xhat,  dbias = sum over rows of dy.
 // Mapping: one workgroup per row; parameter gradients: one workgroup per 8 columns, 8 lanes each.
 // Order of summation: row.wgsl; over rows: 8 interleaved partial sums, then ascending.
-// Writes: forward overwrites; dx adds when dims.accumulate is 1; parameter gradients always add.
+// Writes: forward overwrites; dx adds when dims.accumulate is 1; so do parameter gradients.
 #import "row.wgsl"
 #import "real.wgsl"
 
@@ -195,8 +195,8 @@ fn backward_parameters(
                 w_sum += sh_weight[part * 8u + lane];
                 b_sum += sh_bias[part * 8u + lane];
             }
-            dweight[column] += w_sum;
-            dbias[column] += b_sum;
+            dweight[column] = select(0.0, dweight[column], dims.accumulate == 1u) + w_sum;
+            dbias[column] = select(0.0, dbias[column], dims.accumulate == 1u) + b_sum;
         }
     }
 }

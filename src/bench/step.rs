@@ -208,6 +208,8 @@ struct Start<'a> {
     memory: Memory,
     micro: &'a Program,
     update: &'a Program,
+    /// Those of parameters, in mixed precision.
+    copies: &'a [Program],
     initial: Tensors,
 }
 
@@ -218,13 +220,18 @@ impl Parts<'_> {
         let mut groups: Vec<Group> = groups(&plans.micro, plans.shape.grad_accum);
         let of_micro = groups.len();
         groups.extend(self::groups(&plans.update, 1));
-        let all: Vec<&Plan> =
-            [&plans.micro, &plans.update].into_iter().chain(groups.iter().map(|group| &group.plan)).collect();
+        let all: Vec<&Plan> = [&plans.micro, &plans.update]
+            .into_iter()
+            .chain(groups.iter().map(|group| &group.plan))
+            .chain(&plans.copies)
+            .collect();
         let (memory, programs) = Memory::allocate(engine, &all)?;
         let [micro, update, parts @ ..] = programs.as_slice() else {
             return Err(Error::usage("plans and programs differ in number; this is a defect"));
         };
-        let start = Start { memory, micro, update, initial: init::initial(&self.config.model, self.config.train.seed) };
+        let (parts, copies) = parts.split_at(groups.len());
+        let initial = init::initial(&self.config.model, self.config.train.seed);
+        let start = Start { memory, micro, update, copies, initial };
         self.restore(&start, source)?;
         let micro_ms = time(self.stopwatch, micro, self.seconds)?.median_ms() * plans.shape.grad_accum as f64;
         self.restore(&start, source)?;
@@ -289,9 +296,10 @@ impl Parts<'_> {
     }
 
     /// Parameters, tokens and scalars as at the first step.
-    fn fill(&self, Start { memory, initial, .. }: &Start, source: &TokenSource) -> Result<()> {
+    fn fill(&self, Start { memory, copies, initial, .. }: &Start, source: &TokenSource) -> Result<()> {
         let (engine, model, train) = (self.stopwatch.engine, &self.config.model, &self.config.train);
         upload_parameters(engine, memory, model, initial)?;
+        copies.iter().try_for_each(|program| engine.run(program))?;
         upload_rope(engine, memory, model)?;
         let batch = train_batch(source, 1, 0, self.plans.shape.batch, self.plans.shape.seq)?;
         let index = token_index(&batch.tokens, model.vocab_size)?;
@@ -366,7 +374,7 @@ mod tests {
         let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices()).unwrap();
         let (memory, programs) = Memory::allocate(&engine, &[&plans.micro, &plans.update]).unwrap();
         let initial = init::initial(&config.model, config.train.seed);
-        let start = Start { memory, micro: &programs[0], update: &programs[1], initial };
+        let start = Start { memory, micro: &programs[0], update: &programs[1], copies: &[], initial };
         let stopwatch = Stopwatch::new(&engine).unwrap();
         let parts = Parts { stopwatch: &stopwatch, config: &config, plans: &plans, case: "", seconds: 0.0 };
         let source = tokens(&config.model, &plans);

@@ -61,7 +61,7 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
             "\n{}: {:.3} GFLOP a step in {} dispatches\n",
             stage(i),
             plans.flops_per_step() as f64 / 1e9,
-            plans.micro.calls.len() * plans.shape.grad_accum + plans.update.calls.len()
+            plans.dispatches_per_step()
         ));
         for (class, amount) in [
             ("parameters", bytes.parameters),

@@ -341,7 +341,7 @@ impl Engine {
             device.destroy();
         }
         let source =
-            kernel.text.map_or_else(|| shader::source(kernel.file, kernel.real), |text| Ok(text.to_owned()))?;
+            kernel.text.map_or_else(|| shader::source_for(kernel.file, kernel.real, kernel.rows), |text| Ok(text.to_owned()))?;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = module::create(device, kernel.file, &source, self.checked);
         let kinds = std::iter::once(&Access::Uniform).chain(kernel.bindings);

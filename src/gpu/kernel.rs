@@ -5,7 +5,7 @@
 //! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
 //! would be compiled again.)
 
-use super::shader;
+use super::shader::{self, Rows};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -63,19 +63,21 @@ pub struct Kernel {
     pub text: Option<&'static str>,
     /// What `Real`, the type of activations, is in the file.
     pub real: Dtype,
+    /// How it reads and writes rows, where the file leaves that open.
+    pub rows: Rows,
 }
 
 /// By name: two kernels of one name are equal.
 impl std::hash::Hash for Kernel {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (self.file, self.entry, self.flags, self.real).hash(state);
+        (self.file, self.entry, self.flags, self.real, self.rows).hash(state);
     }
 }
 
 impl Kernel {
     /// A kernel without `override` constants.
     pub const fn new(file: &'static str, entry: &'static str, bindings: &'static [Access]) -> Self {
-        Self { file, entry, bindings, flags: &[], text: None, real: Dtype::F32 }
+        Self { file, entry, bindings, flags: &[], text: None, real: Dtype::F32, rows: Rows::Scalar }
     }
 
     /// The same kernel with values for its `override` constants.
@@ -101,16 +103,28 @@ impl Kernel {
 
     /// The same kernel with activations of another type. A generated kernel has its types in its text.
     pub fn in_precision(&'static self, real: Dtype) -> &'static Self {
-        if self.real == real || self.text.is_some() || !shader::is_generic(self.file) {
+        if self.text.is_some() || !shader::is_generic(self.file) {
             return self;
         }
-        static KNOWN: Mutex<BTreeMap<(usize, Dtype), &'static Kernel>> = Mutex::new(BTreeMap::new());
+        self.variant(real, self.rows)
+    }
+
+    /// The same kernel for rows of `width` elements, one after the other in memory.
+    pub fn for_width(&'static self, width: usize) -> &'static Self {
+        self.variant(self.real, Rows::of_width(width))
+    }
+
+    fn variant(&'static self, real: Dtype, rows: Rows) -> &'static Self {
+        if (self.real, self.rows) == (real, rows) {
+            return self;
+        }
+        static KNOWN: Mutex<BTreeMap<(usize, Dtype, Rows), &'static Kernel>> = Mutex::new(BTreeMap::new());
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         let Self { file, entry, bindings, flags, text, .. } = *self;
         // By address: kernels are statics.
         known
-            .entry((std::ptr::from_ref(self).addr(), real))
-            .or_insert_with(|| Box::leak(Box::new(Self { file, entry, bindings, flags, text, real })))
+            .entry((std::ptr::from_ref(self).addr(), real, rows))
+            .or_insert_with(|| Box::leak(Box::new(Self { file, entry, bindings, flags, text, real, rows })))
     }
 
     /// `file:entry`, for messages and labels.
@@ -119,7 +133,8 @@ impl Kernel {
             return self.file.to_owned();
         }
         let half = if self.real == Dtype::F16 { ":f16" } else { "" };
-        format!("{}:{}{half}", self.file.trim_end_matches(".wgsl"), self.entry)
+        let rows = if self.rows == Rows::Vec4 { ":vec4" } else { "" };
+        format!("{}:{}{rows}{half}", self.file.trim_end_matches(".wgsl"), self.entry)
     }
 }
 

@@ -17,13 +17,21 @@ shader_files!(
     "attention.wgsl",
     "cache.wgsl",
     "cross_entropy.wgsl",
+    "cross_entropy_gpu.wgsl",
     "elementwise.wgsl",
     "embedding.wgsl",
     "gelu.wgsl",
+    "gelu_vec4.wgsl",
     "row.wgsl",
+    "row_gpu.wgsl",
+    "rows_scalar.wgsl",
+    "rows_vec4.wgsl",
     "linear.wgsl",
     "layer_norm.wgsl",
+    "layer_norm_gpu.wgsl",
+    "layer_norm_backward_gpu.wgsl",
     "pattention.wgsl",
+    "pattention_gpu.wgsl",
     "pulse.wgsl",
     "real.wgsl",
     "reduce.wgsl",
@@ -31,8 +39,29 @@ shader_files!(
     "rotary.wgsl",
 );
 
-/// The line that makes a file generic.
+/// The line that makes a file generic in the type of activations.
 const REAL_IMPORT: &str = "#import \"real.wgsl\"";
+/// The line that makes a file generic in how it reads and writes rows; that file imports the other.
+const ROWS_IMPORT: &str = "#import \"rows_scalar.wgsl\"";
+/// What takes its place where rows are whole vec4s.
+const VEC4_ROWS: &str = "rows_vec4.wgsl";
+
+/// How a kernel reads and writes the rows of its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Rows {
+    /// One element at a time, so of any width.
+    #[default]
+    Scalar,
+    /// As vec4s: the width is a multiple of 4.
+    Vec4,
+}
+
+impl Rows {
+    /// The faster form for rows of `width` elements.
+    pub fn of_width(width: usize) -> Self {
+        if width.is_multiple_of(4) { Self::Vec4 } else { Self::Scalar }
+    }
+}
 
 fn file(name: &str) -> Result<&'static str> {
     FILES
@@ -44,25 +73,41 @@ fn file(name: &str) -> Result<&'static str> {
 
 /// Whether a file is written for activations of any type: it imports the alias `Real`.
 pub fn is_generic(name: &str) -> bool {
-    file(name).is_ok_and(|text| text.contains(REAL_IMPORT))
+    file(name).is_ok_and(|text| text.contains(REAL_IMPORT) || text.contains(ROWS_IMPORT))
 }
 
-/// The complete WGSL of a file, with `Real` as `real`.
+/// The complete WGSL of a file, with `Real` as `real`, for rows of any width.
 ///
 /// # Errors
 /// A file that does not exist, or that imports one that does not.
 pub fn source(name: &str, real: Dtype) -> Result<String> {
+    source_for(name, real, Rows::Scalar)
+}
+
+/// As [`source`], for rows that are read and written as `rows` says.
+///
+/// # Errors
+/// As there.
+pub fn source_for(name: &str, real: Dtype, rows: Rows) -> Result<String> {
     let mut text = String::new();
     if real == Dtype::F16 {
         text.push_str("enable f16;\n");
     }
+    append(&mut text, name, real, rows)?;
+    Ok(text)
+}
+
+fn append(text: &mut String, name: &str, real: Dtype, rows: Rows) -> Result<()> {
     for line in file(name)?.lines() {
         match line.strip_prefix("#import ") {
             Some(_) if line == REAL_IMPORT && real == Dtype::F16 => text.push_str("alias Real = f16;\n"),
-            Some(import) => text.push_str(file(import.trim().trim_matches('"'))?),
-            None => text.push_str(line),
+            Some(_) if line == ROWS_IMPORT && rows == Rows::Vec4 => append(text, VEC4_ROWS, real, rows)?,
+            Some(import) => append(text, import.trim().trim_matches('"'), real, rows)?,
+            None => {
+                text.push_str(line);
+                text.push('\n');
+            }
         }
-        text.push('\n');
     }
-    Ok(text)
+    Ok(())
 }

@@ -8,6 +8,7 @@
 pub mod memory;
 pub mod part;
 pub mod plan;
+mod precision;
 mod recompute;
 mod trained;
 
@@ -18,9 +19,6 @@ use part::Part;
 use std::collections::{HashMap, HashSet};
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
-static CAST_BACK: Kernel = Kernel::new("elementwise.wgsl", "convert_back", &[Access::Read, Access::Write]);
-static CAST: Kernel = Kernel::new("elementwise.wgsl", "convert", &[Access::Read, Access::Write]);
-
 /// Handle of a tensor in one [`Graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tensor(usize);
@@ -128,6 +126,10 @@ pub struct Graph {
     precision: Dtype,
     /// Copies of parameters in another precision.
     weights: HashMap<Tensor, Tensor>,
+    /// Whether those copies outlive the run.
+    keeps_weights: bool,
+    /// Whether the first gradient of a parameter overwrites what is there.
+    overwrites: bool,
     /// First call of each layer, and one past the last layer.
     layers: Vec<usize>,
     /// The layer being recorded.
@@ -150,6 +152,8 @@ impl Graph {
             training: false,
             precision: Dtype::F32,
             weights: HashMap::new(),
+            keeps_weights: false,
+            overwrites: false,
             layers: Vec::new(),
             layer: None,
             laid_out: None,
@@ -165,6 +169,17 @@ impl Graph {
     /// Which kernels to record.
     pub fn choices(&self) -> &Choices {
         &self.choices
+    }
+
+    /// Whether the plan is for a GPU, not for a driver that runs on the CPU: which schedule ops record.
+    pub fn on_gpu(&self) -> bool {
+        !self.choices.ability().software
+    }
+
+    /// Records the first micro-batch of an optimizer step, whose gradients take the place of those of the step before:
+    /// nothing needs to be cleared, nor is what was cleared read. Before [`Graph::backward`].
+    pub fn overwrite_gradients(&mut self) {
+        self.overwrites = true;
     }
 
     /// Whether ops should save what their backward needs.
@@ -200,52 +215,6 @@ impl Graph {
     /// Adds a tensor that lives within one run and is f32 in every precision: statistics and partial sums.
     pub fn statistic(&mut self, name: &str, shape: &[usize]) -> Tensor {
         self.tensor(name, shape, Class::Activation)
-    }
-
-    /// Records activations in `precision` from here on. With f16 the kernels still compute in f32, and parameters
-    /// and their gradients stay f32: products read a copy, see [`Graph::weight`].
-    pub fn set_precision(&mut self, precision: Dtype) {
-        self.precision = precision;
-    }
-
-    /// A parameter as products should read it: itself, or its copy in the precision of the graph, made at its first
-    /// use.
-    pub fn weight(&mut self, parameter: Tensor) -> Result<Tensor> {
-        if self.dtype(parameter) == self.precision {
-            return Ok(parameter);
-        }
-        if let Some(&copy) = self.weights.get(&parameter) {
-            return Ok(copy);
-        }
-        let TensorInfo { name, shape, part, .. } = self.tensors[parameter.0].clone();
-        let name = format!("half:{name}");
-        let copy = if let Some(Part { whole, offset }) = part {
-            let whole_copy = self.weight(whole)?;
-            self.part(whole_copy, offset, name, &shape)?
-        } else {
-            let copy = self.activation(&name, &shape);
-            self.cast(parameter, copy)?;
-            copy
-        };
-        self.weights.insert(parameter, copy);
-        Ok(copy)
-    }
-
-    /// Records the conversion of `from` (f32) into `to`, of the same length.
-    pub fn cast(&mut self, from: Tensor, to: Tensor) -> Result<()> {
-        let elements = self.tensors[from.0].elements().unwrap_or(0);
-        self.call(&CAST, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)
-    }
-
-    /// Element type of a tensor.
-    pub fn dtype(&self, tensor: Tensor) -> Dtype {
-        self.tensors[tensor.0].dtype
-    }
-
-    /// Adds `from`, in the precision of the graph, to `to` (f32), of the same length.
-    pub fn cast_back(&mut self, from: Tensor, to: Tensor) -> Result<()> {
-        let elements = self.tensors[from.0].elements().unwrap_or(0);
-        self.call(&CAST_BACK, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)
     }
 
     /// Whether a tensor is a parameter, whose gradient starts from zeros.
@@ -373,8 +342,8 @@ impl Graph {
 
     /// Where to put a gradient of `tensor`, and whether to add to what is already there.
     ///
-    /// Gradients of parameters always accumulate: they are cleared once per optimizer step and
-    /// summed over micro-batches. The first gradient of an activation overwrites.
+    /// Gradients of parameters are summed over the micro-batches of an optimizer step: the first of a run is added to what
+    /// is there, or overwrites it after [`Graph::overwrite_gradients`]. The first gradient of an activation overwrites.
     pub fn grad_target(&mut self, tensor: Tensor) -> Result<(Tensor, bool)> {
         if let Some(&grad) = self.grads.get(&tensor) {
             return Ok((self.unshared(tensor, grad)?, true));
@@ -392,7 +361,7 @@ impl Graph {
             self.new_grad(tensor)
         };
         self.grads.insert(tensor, grad);
-        Ok((grad, parameter))
+        Ok((grad, parameter && !self.overwrites))
     }
 
     /// A tensor for the gradient of one that is no part.

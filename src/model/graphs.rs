@@ -98,14 +98,35 @@ fn batch_inputs(g: &mut Graph, config: &ModelConfig, shape: &BatchShape) -> Inpu
         run: g.state(RUN, &[RUN_WORDS]),
         rope: rope(g, config),
         cache: None,
+        separate_layers: shape.recompute,
     }
 }
 
-/// Forward and backward of one micro-batch: adds to the loss in [`STATS_NAME`] and to the gradients of what is `trained`:
-/// parameters by name, with the shape of their last rows that are.
-pub fn training(config: &ModelConfig, trained: &Shapes, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
+/// Which micro-batch of an optimizer step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MicroBatch {
+    /// Its gradients take the place of those of the step before.
+    First,
+    /// Its gradients are added to those that are there.
+    Later,
+}
+
+/// Forward and backward of one micro-batch: adds to the loss in [`STATS_NAME`], and writes the gradients of what is
+/// `trained`: parameters by name, with the shape of their last rows that are. In mixed precision the copies of parameters
+/// are there, see [`copies`].
+pub fn training(
+    config: &ModelConfig,
+    trained: &Shapes,
+    shape: &BatchShape,
+    which: MicroBatch,
+    choices: &Choices,
+) -> Result<Graph> {
     let mut g = Graph::training(choices);
     g.set_precision(shape.precision);
+    g.keep_weights();
+    if which == MicroBatch::First {
+        g.overwrite_gradients();
+    }
     let mut inputs = batch_inputs(&mut g, config, shape);
     let targets = g.state(TARGETS, &[shape.rows()]);
     inputs.index = Some(TokenRows {
@@ -125,6 +146,18 @@ pub fn training(config: &ModelConfig, trained: &Shapes, shape: &BatchShape, choi
     Ok(g)
 }
 
+/// Copies of all parameters in `precision`, for [`training`] to read: made after parameters were written by the host, and
+/// from then on kept as the parameters are by [`update`].
+pub fn copies(config: &ModelConfig, precision: Dtype, choices: &Choices) -> Result<Graph> {
+    let mut g = Graph::forward_only(choices);
+    g.set_precision(precision);
+    for parameter in g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?.wholes {
+        let copy = g.weight_copy(parameter);
+        g.cast(parameter, copy)?;
+    }
+    Ok(g)
+}
+
 /// Adds the mean loss of one batch to [`EVAL_STATS`].
 pub fn evaluation(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
     let mut g = Graph::forward_only(choices);
@@ -137,25 +170,30 @@ pub fn evaluation(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -
     Ok(g)
 }
 
-/// Gradient norm, clipping and AdamW over all that is `trained`, as for [`training`]; `segments` gives its cohorts.
+/// Gradient norm, clipping and AdamW over all that is `trained`, as for [`training`]; `segments` gives its cohorts, and
+/// `precision` that of the copies of parameters, which change with them.
 pub fn update(
     config: &ModelConfig,
     train: &TrainConfig,
     trained: &Shapes,
     segments: &BTreeMap<String, Vec<Segment>>,
+    precision: Dtype,
     choices: &Choices,
 ) -> Result<Graph> {
     let mut g = Graph::forward_only(choices);
+    g.set_precision(precision);
     let stats = g.state(STATS_NAME, &[STATS]);
     let scalars = g.state(UPDATE, &[UPDATE_WORDS]);
     let parameters = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
     let grads = g.pack(trained, Class::Gradient, grad_name)?;
     let m = g.pack(trained, Class::Moment, |name| moment_names(name).0)?;
     let v = g.pack(trained, Class::Moment, |name| moment_names(name).1)?;
+    let copies: Vec<Option<Tensor>> =
+        parameters.wholes.iter().map(|&p| (precision != Dtype::F32).then(|| g.weight_copy(p))).collect();
     grad_norm(&mut g, &grads.wholes, stats, train.grad_clip)?;
     let parts: BTreeMap<&str, Tensor> = parameters.parts.iter().map(|(name, part)| (name.as_str(), *part)).collect();
     for ((&grad, &m), &v) in grads.wholes.iter().zip(&m.wholes).zip(&v.wholes) {
-        for &parameter in &parameters.wholes {
+        for (&parameter, &copy) in parameters.wholes.iter().zip(&copies) {
             let inside = grads.parts.iter().filter_map(|(name, part)| {
                 let (of_grad, of_parameter) = (g.part_of(*part)?, g.part_of(*parts.get(name.as_str())?)?);
                 let both = of_grad.whole == grad && of_parameter.whole == parameter;
@@ -165,7 +203,7 @@ pub fn update(
                 segments.iter().map(move |s| Segment { first: s.first + first, state: s.state + state, ..*s })
             });
             let all = joined(all);
-            adamw(&mut g, scalars, stats, Trained { parameter, grad, m, v }, &all)?;
+            adamw(&mut g, scalars, stats, Trained { parameter, grad, m, v, copy }, &all)?;
         }
     }
     Ok(g)
@@ -200,6 +238,7 @@ pub fn logits(config: &ModelConfig, batch: usize, seq: usize, keep_layers: bool,
         run: g.state(RUN, &[RUN_WORDS]),
         rope: rope(&mut g, config),
         cache: None,
+        separate_layers: keep_layers,
     };
     let (h, layers) = hidden(&mut g, config, &inputs)?;
     let embed = g.find("word_embeddings.weight")?;
@@ -225,6 +264,7 @@ pub fn chunk(config: &ModelConfig, rows: usize, choices: &Choices) -> Result<Gra
         run: g.state(CHUNK_RUN, &[RUN_WORDS]),
         rope: rope(&mut g, config),
         cache: Some(config.seq_length),
+        separate_layers: false,
     };
     let (h, _) = hidden(&mut g, config, &inputs)?;
     let embed = g.find("word_embeddings.weight")?;

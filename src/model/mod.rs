@@ -18,7 +18,8 @@ use crate::error::Result;
 use crate::graph::{Class, Graph, Tensor};
 use crate::ops::attention::{Attention, causal_attention};
 use crate::ops::embedding::{TokenRows, embedding};
-use crate::ops::layer_norm::layer_norm;
+use crate::ops::add::add;
+use crate::ops::layer_norm::{Affine, add_norm, layer_norm};
 use crate::ops::{cache, rotary};
 
 /// What a forward pass reads besides the parameters, and its shape.
@@ -38,26 +39,71 @@ pub struct Inputs {
     pub rope: Tensor,
     /// Rows of the key/value caches, where generating; `batch` is 1 then.
     pub cache: Option<usize>,
+    /// Whether each layer makes its output itself, for it to be kept; otherwise the next norm may make it.
+    pub separate_layers: bool,
 }
 
-/// Final hidden states (batch * seq, hidden_size), after the final norm, and the output of each layer.
+/// The residual stream x of a block: a sum whose last term may still wait, because it is added by the norm that follows.
+#[derive(Debug, Clone, Copy)]
+pub struct Residual {
+    sum: Tensor,
+    waiting: Option<Tensor>,
+}
+
+impl Residual {
+    /// x = x + `term`.
+    pub fn add(&mut self, g: &mut Graph, term: Tensor) -> Result<()> {
+        self.settle(g)?;
+        self.waiting = Some(term);
+        Ok(())
+    }
+
+    /// LayerNorm of x.
+    pub fn norm(&mut self, g: &mut Graph, affine: Option<Affine>, eps: f64) -> Result<Tensor> {
+        match self.waiting.take() {
+            None => layer_norm(g, self.sum, affine, eps),
+            Some(term) => {
+                let (sum, normed) = add_norm(g, [self.sum, term], affine, eps)?;
+                self.sum = sum;
+                Ok(normed)
+            }
+        }
+    }
+
+    /// Adds what waits.
+    fn settle(&mut self, g: &mut Graph) -> Result<()> {
+        if let Some(term) = self.waiting.take() {
+            self.sum = add(g, self.sum, term)?;
+        }
+        Ok(())
+    }
+}
+
+/// Final hidden states (batch * seq, hidden_size), after the final norm, and the outputs of the layers that make them
+/// themselves, see [`Inputs::separate_layers`].
 pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
     let packed = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
     let parameters = Parameters { all: packed.parts };
-    let mut x = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
+    // Where two dispatches cost what one does, an output that the next layer makes would only be kept the longer.
+    let separate = inputs.separate_layers || !g.on_gpu();
+    let sum = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
+    let mut x = Residual { sum, waiting: None };
     let mut layers = Vec::with_capacity(config.num_layers);
     for i in 0..config.num_layers {
         g.begin_layer();
         let layer = Layer { index: i, config, inputs, parameters: &parameters };
-        x = match config.arch {
-            Arch::Tokenformer => tokenformer::block(g, &layer, x)?,
-            Arch::Transformer => transformer::block(g, &layer, x)?,
-        };
-        layers.push(x);
+        match config.arch {
+            Arch::Tokenformer => tokenformer::block(g, &layer, &mut x)?,
+            Arch::Transformer => transformer::block(g, &layer, &mut x)?,
+        }
+        if separate {
+            x.settle(g)?;
+            layers.push(x.sum);
+        }
     }
     g.end_layers();
     let norm = (parameters.get("norm.weight")?, parameters.get("norm.bias")?);
-    Ok((layer_norm(g, x, Some(norm), config.layernorm_epsilon)?, layers))
+    Ok((x.norm(g, Some(norm), config.layernorm_epsilon)?, layers))
 }
 
 /// The parameters of one recording, by name.

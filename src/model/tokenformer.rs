@@ -11,27 +11,25 @@
 //! `proj_slot_num`, `ffn_slot_num` of them (official code: `megatron/model/tokenformer.py`). There is no
 //! matrix whose size depends on the slots in both directions, which is why the model can grow.
 
-use super::Layer;
+use super::{Layer, Residual};
 use crate::config::Module;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::ops::add::add;
-use crate::ops::layer_norm::layer_norm;
 use crate::ops::pattention::{self, Settings, Tokens};
 
 /// One layer: x (R, C) to x (R, C).
-pub fn block(g: &mut Graph, layer: &Layer, x: Tensor) -> Result<Tensor> {
+pub fn block(g: &mut Graph, layer: &Layer, x: &mut Residual) -> Result<()> {
     let eps = layer.config.layernorm_epsilon;
 
-    let h = layer_norm(g, x, None, eps)?;
+    let h = x.norm(g, None, eps)?;
     let qkv = attend_to_tokens(g, layer, [Module::Query, Module::Key, Module::Value], h)?;
     let attended = layer.attention(g, qkv)?;
     let [projected] = attend_to_tokens(g, layer, [Module::Proj], attended)?;
-    let x = add(g, x, projected)?;
+    x.add(g, projected)?;
 
-    let h = layer_norm(g, x, None, eps)?;
+    let h = x.norm(g, None, eps)?;
     let [mlp] = attend_to_tokens(g, layer, [Module::Mlp], h)?;
-    add(g, x, mlp)
+    x.add(g, mlp)
 }
 
 /// Attention of the rows of `x` to the parameter tokens of each module; they have as many and one tau.

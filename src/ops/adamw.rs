@@ -15,6 +15,8 @@ use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
 static ADAMW: Kernel = Kernel::new("adamw.wgsl", "adamw", &[Uniform, Read, Read, Write, Write, Write]);
+static ADAMW_AND_COPY: Kernel =
+    Kernel::new("adamw.wgsl", "adamw_and_copy", &[Uniform, Read, Read, Write, Write, Write, Write]);
 
 /// Most cohorts of one model: the original parameters and 31 growths.
 pub const MAX_COHORTS: usize = 32;
@@ -90,6 +92,8 @@ pub struct Trained {
     pub m: Tensor,
     /// Second moment.
     pub v: Tensor,
+    /// The copy of the parameter that products read, where there is one, in the precision of the graph.
+    pub copy: Option<Tensor>,
 }
 
 /// A range of elements of a parameter, or of many packed into one, that are updated alike.
@@ -109,7 +113,7 @@ pub struct Segment {
 
 /// Updates the elements of all `segments` in place; `update` is [`Update::words`], `stats` holds clip factor and flag.
 pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, segments: &[Segment]) -> Result<()> {
-    let Trained { parameter, grad, m, v } = trained;
+    let Trained { parameter, grad, m, v, copy } = trained;
     for segments in segments.chunks(MAX_SEGMENTS) {
         let chunks: usize = segments.iter().map(|segment| segment.n.div_ceil(CHUNK)).sum();
         let mut dims = Dims::new().u(segments.len()).u(chunks).u(0).u(0);
@@ -122,14 +126,18 @@ pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, seg
         for _ in segments.len()..MAX_SEGMENTS {
             dims = dims.u(0).u(0).u(0).u(first_chunk).u(0).u(0).u(0).u(0);
         }
-        g.call(&ADAMW, &[update, stats, grad, parameter, m, v], dims, workgroups(chunks), 0)?;
+        let all = [update, stats, grad, parameter, m, v];
+        match copy {
+            None => g.call(&ADAMW, &all, dims, workgroups(chunks), 0)?,
+            Some(copy) => g.call(&ADAMW_AND_COPY, &[&all[..], &[copy]].concat(), dims, workgroups(chunks), 0)?,
+        }
     }
     Ok(())
 }
 
 fn reference(update: &Update, segments: &[Segment], x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let (stats, grad) = (&x[1], &x[2]);
-    let (mut p, mut m, mut v) = (x[3].clone(), x[4].clone(), x[5].clone());
+    let (mut p, mut m, mut v, mut copy) = (x[3].clone(), x[4].clone(), x[5].clone(), x[6].clone());
     for segment in segments {
         let cohort = update.cohorts[segment.cohort];
         let lr = update.lr * cohort.lr_scale;
@@ -141,9 +149,10 @@ fn reference(update: &Update, segments: &[Segment], x: &[Vec<f64>]) -> Vec<Vec<f
             v[i] = update.beta2 * v[i] + (1.0 - update.beta2) * g * g;
             p[of_p] *= if segment.decay { 1.0 - lr * update.weight_decay } else { 1.0 };
             p[of_p] -= lr * (m[i] / corrections[0]) / ((v[i] / corrections[1]).sqrt() + update.eps);
+            copy[of_p] = p[of_p];
         }
     }
-    vec![p, m, v]
+    vec![p, m, v, copy]
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -154,8 +163,9 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     let update = Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, cohorts };
     // Lengths of the segments, one after the other, of cohorts 0, 1, 2, 0, ...; before the first lie elements of the
-    // parameter that do not train.
+    // parameter that do not train; where there are such, there is a copy of the parameter as well.
     let case_after = move |untrained: usize, name: &str, lengths: &[usize], decay: &'static [bool], finite: f32| {
+        let copied = untrained > 0;
         let mut segments: Vec<Segment> = Vec::new();
         let mut n = 0;
         for (i, &length) in lengths.iter().enumerate() {
@@ -180,11 +190,13 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::normal("p", &[untrained + n], 1.0).without_gradient(),
                 Input::normal("m", &[n], 0.3).without_gradient(),
                 Input::floats("v", &[n], second.iter().map(|x| x * x).collect()),
+                Input::normal("copy", &[untrained + n], 1.0).without_gradient(),
             ],
             build: Box::new(move |g, t| {
-                let trained = Trained { parameter: t[3], grad: t[2], m: t[4], v: t[5] };
+                let copy = t.get(6).copied().filter(|_| copied);
+                let trained = Trained { parameter: t[3], grad: t[2], m: t[4], v: t[5], copy };
                 adamw(g, t[0], t[1], trained, &build_segments)?;
-                Ok(vec![t[3], t[4], t[5]])
+                Ok([t[3], t[4], t[5]].into_iter().chain(copy).collect())
             }),
             reference: Box::new(move |x| reference(&again, &segments, x)),
             gradient: false,
@@ -203,5 +215,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("more segments than a dispatch takes", &many, &[false, true], 1.0),
         case_after(77, "the last rows of a parameter", &[1030, 40, 9, 300], &[true], 1.0),
         case("flag down: nothing written", &[300], &[true], 0.0),
+        case_after(5, "three cohorts, one frozen, with a copy", &[257, 43, 121], &[true], 1.0),
+        case_after(5, "flag down: no copy written", &[300], &[true], 0.0),
     ]
 }

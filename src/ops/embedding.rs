@@ -27,14 +27,14 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, embed: Tensor, index: Option<Tok
     let (vocab, columns) = g.matrix(embed)?;
     let rows: usize = g.shape(tokens).iter().product();
     let y = g.activation("embedding", &[rows, columns]);
-    let dims = move || Dims::new().u(rows).u(vocab).u(columns);
-    g.call(&FORWARD, &[tokens, embed, y], dims(), workgroups((rows * columns).div_ceil(64)), 0)?;
+    let dims = move |add| Dims::new().u(rows).u(vocab).u(columns).flag(add);
+    g.call(&FORWARD, &[tokens, embed, y], dims(false), workgroups((rows * columns).div_ceil(64)), 0)?;
     if let Some(TokenRows { sorted_rows, starts }) = index {
         g.on_backward(move |g| {
             let dy = g.take_grad(y)?;
-            let (dembed, _) = g.grad_target(embed)?;
+            let (dembed, add) = g.grad_target(embed)?;
             let groups = workgroups(vocab * columns.div_ceil(64));
-            g.call(&BACKWARD, &[sorted_rows, starts, dy, dembed], dims(), groups, 0)
+            g.call(&BACKWARD, &[sorted_rows, starts, dy, dembed], dims(add), groups, 0)
         });
     }
     Ok(y)

@@ -3,7 +3,11 @@
 //!
 //! y = (x - mean) rstd w + b with the biased variance. dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy w;
 //! dw = sum of dy xhat, db = sum of dy over rows. Saved: x, and mean and rstd of each row.
+//!
+//! [`add_norm`] is a residual addition and the norm of its sum. On a GPU both are one dispatch, and the sum is not read
+//! again; software adapters keep the two, and so their bits.
 
+use super::add::add;
 use super::{Case, Input};
 use crate::error::Result;
 use crate::gpu::kernel::Access::{Read, Write};
@@ -17,31 +21,130 @@ static BACKWARD_AFFINE: Kernel = Kernel::new("layer_norm.wgsl", "backward_affine
 static BACKWARD_PARAMETERS: Kernel =
     Kernel::new("layer_norm.wgsl", "backward_parameters", &[Read, Read, Read, Write, Write]);
 
+// The schedules for GPUs.
+static FORWARD_PLAIN_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "forward_plain", &[Read, Write, Write]);
+static FORWARD_AFFINE_GPU: Kernel =
+    Kernel::new("layer_norm_gpu.wgsl", "forward_affine", &[Read, Read, Read, Write, Write]);
+static ADD_PLAIN_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "add_plain", &[Read, Read, Write, Write, Write]);
+static ADD_AFFINE_GPU: Kernel =
+    Kernel::new("layer_norm_gpu.wgsl", "add_affine", &[Read, Read, Read, Read, Write, Write, Write]);
+static BACKWARD_PLAIN_GPU: Kernel =
+    Kernel::new("layer_norm_backward_gpu.wgsl", "backward_plain", &[Read, Read, Read, Write]);
+static BACKWARD_AFFINE_GPU: Kernel =
+    Kernel::new("layer_norm_backward_gpu.wgsl", "backward_affine", &[Read, Read, Read, Read, Write]);
+static PARAMETER_PARTS: Kernel =
+    Kernel::new("layer_norm_backward_gpu.wgsl", "parameter_parts", &[Read, Read, Read, Write]);
+static PARAMETER_SUMS: Kernel = Kernel::new("layer_norm_backward_gpu.wgsl", "parameter_sums", &[Read, Write, Write]);
+
+/// Rows that one workgroup adds up for the gradients of weight and bias on a GPU; the same in the shader.
+const CHUNK: usize = 64;
+
+/// Weight and bias, each (C).
+pub type Affine = (Tensor, Tensor);
+
+/// What forward and backward have in common.
+#[derive(Debug, Clone, Copy)]
+struct Norm {
+    rows: usize,
+    columns: usize,
+    affine: Option<Affine>,
+    eps: f64,
+    /// Mean and rstd (R, 2).
+    stats: Tensor,
+}
+
 /// y (R, C) from x (R, C), and `(weight, bias)`, each (C), where given.
-pub fn layer_norm(g: &mut Graph, x: Tensor, affine: Option<(Tensor, Tensor)>, eps: f64) -> Result<Tensor> {
+pub fn layer_norm(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) -> Result<Tensor> {
+    let (norm, y) = begin(g, x, affine, eps)?;
+    let (plain, with_affine) = match g.on_gpu() {
+        true => (FORWARD_PLAIN_GPU.for_width(norm.columns), FORWARD_AFFINE_GPU.for_width(norm.columns)),
+        false => (&FORWARD_PLAIN, &FORWARD_AFFINE),
+    };
+    match affine {
+        None => g.call(plain, &[x, y, norm.stats], norm.dims(false), workgroups(norm.rows), 0)?,
+        Some((w, b)) => g.call(with_affine, &[x, w, b, y, norm.stats], norm.dims(false), workgroups(norm.rows), 0)?,
+    }
+    g.on_backward(move |g| norm.backward(g, x, y));
+    Ok(y)
+}
+
+/// x + d, both (R, C), and the [`layer_norm`] of it.
+pub fn add_norm(
+    g: &mut Graph,
+    [x, d]: [Tensor; 2],
+    affine: Option<Affine>,
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
+    if !g.on_gpu() {
+        let sum = add(g, x, d)?;
+        return Ok((sum, layer_norm(g, sum, affine, eps)?));
+    }
+    let shape = g.shape(x).to_vec();
+    let sum = g.activation("sum", &shape);
+    let (norm, y) = begin(g, sum, affine, eps)?;
+    let groups = workgroups(norm.rows);
+    let (plain, with_affine) = (ADD_PLAIN_GPU.for_width(norm.columns), ADD_AFFINE_GPU.for_width(norm.columns));
+    match affine {
+        None => g.call(plain, &[x, d, sum, y, norm.stats], norm.dims(false), groups, 0)?,
+        Some((w, b)) => g.call(with_affine, &[x, w, b, d, sum, y, norm.stats], norm.dims(false), groups, 0)?,
+    }
+    g.on_backward(move |g| {
+        norm.backward(g, sum, y)?;
+        // As of any addition: both terms get the gradient of the sum.
+        let dsum = g.take_grad(sum)?;
+        g.set_grad(x, dsum);
+        g.set_grad(d, dsum);
+        Ok(())
+    });
+    Ok((sum, y))
+}
+
+/// Where the norm of `x` goes.
+fn begin(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) -> Result<(Norm, Tensor)> {
     let (rows, columns) = g.matrix(x)?;
     let y = g.activation("layer norm", &[rows, columns]);
     let stats = g.statistic("mean and rstd", &[rows, 2]);
-    let dims = move |accumulate| Dims::new().u(rows).u(columns).f(eps).flag(accumulate);
-    match affine {
-        None => g.call(&FORWARD_PLAIN, &[x, y, stats], dims(false), workgroups(rows), 0)?,
-        Some((w, b)) => g.call(&FORWARD_AFFINE, &[x, w, b, y, stats], dims(false), workgroups(rows), 0)?,
+    Ok((Norm { rows, columns, affine, eps, stats }, y))
+}
+
+impl Norm {
+    fn dims(&self, accumulate: bool) -> Dims {
+        Dims::new().u(self.rows).u(self.columns).f(self.eps).flag(accumulate)
     }
-    g.on_backward(move |g| {
+
+    fn backward(&self, g: &mut Graph, x: Tensor, y: Tensor) -> Result<()> {
+        let Self { rows, columns, affine, stats, .. } = *self;
         let dy = g.take_grad(y)?;
         if let Some((w, b)) = affine {
-            let (dw, _) = g.grad_target(w)?;
-            let (db, _) = g.grad_target(b)?;
-            let groups = workgroups(columns.div_ceil(8));
-            g.call(&BACKWARD_PARAMETERS, &[x, stats, dy, dw, db], dims(true), groups, 0)?;
+            let (dw, add_w) = g.grad_target(w)?;
+            let (db, add_b) = g.grad_target(b)?;
+            // Both belong to one norm: they are new together.
+            self.parameters(g, [x, dy], [dw, db], add_w || add_b)?;
         }
         let (dx, add) = g.grad_target(x)?;
+        let (plain, with_affine) = match g.on_gpu() {
+            true => (BACKWARD_PLAIN_GPU.for_width(columns), BACKWARD_AFFINE_GPU.for_width(columns)),
+            false => (&BACKWARD_PLAIN, &BACKWARD_AFFINE),
+        };
         match affine {
-            None => g.call(&BACKWARD_PLAIN, &[x, stats, dy, dx], dims(add), workgroups(rows), 0),
-            Some((w, _)) => g.call(&BACKWARD_AFFINE, &[x, stats, dy, w, dx], dims(add), workgroups(rows), 0),
+            None => g.call(plain, &[x, stats, dy, dx], self.dims(add), workgroups(rows), 0),
+            Some((w, _)) => g.call(with_affine, &[x, stats, dy, w, dx], self.dims(add), workgroups(rows), 0),
         }
-    });
-    Ok(y)
+    }
+
+    /// The gradients of weight and bias. On a GPU, which sums by few workgroups would leave idle, in two dispatches.
+    fn parameters(&self, g: &mut Graph, [x, dy]: [Tensor; 2], [dw, db]: [Tensor; 2], add: bool) -> Result<()> {
+        let Self { rows, columns, stats, .. } = *self;
+        if !g.on_gpu() {
+            let groups = workgroups(columns.div_ceil(8));
+            return g.call(&BACKWARD_PARAMETERS, &[x, stats, dy, dw, db], self.dims(add), groups, 0);
+        }
+        let count = rows.div_ceil(CHUNK);
+        let parts = g.statistic("parts of d weight and d bias", &[count, 2, columns]);
+        let groups = workgroups(count * columns.div_ceil(64));
+        g.call(PARAMETER_PARTS.for_width(columns), &[x, stats, dy, parts], self.dims(false), groups, 0)?;
+        g.call(&PARAMETER_SUMS, &[parts, dw, db], self.dims(add), workgroups(columns.div_ceil(64)), 0)
+    }
 }
 
 /// LayerNorm of rows of `columns` in f64.
@@ -84,12 +187,40 @@ fn affine(rows: usize, columns: usize) -> Case {
     }
 }
 
+/// A residual addition before it; with both outputs in use, as in a block.
+fn added(rows: usize, columns: usize, affine: bool) -> Case {
+    let input = |name| Input::normal(name, &[rows, columns], 2.0);
+    let parameter = |name| Input::parameter(name, &[columns], 1.0);
+    Case {
+        op: "layer_norm",
+        name: format!("after add, {} {rows}x{columns}", if affine { "affine" } else { "plain" }),
+        inputs: vec![input("x"), input("d"), parameter("weight"), parameter("bias")]
+            .into_iter()
+            .take(if affine { 4 } else { 2 })
+            .collect(),
+        build: Box::new(move |g, t| {
+            let (sum, y) = add_norm(g, [t[0], t[1]], affine.then(|| (t[2], t[3])), 1e-5)?;
+            Ok(vec![add(g, sum, y)?])
+        }),
+        reference: Box::new(move |x| {
+            let sum: Vec<f64> = x[0].iter().zip(&x[1]).map(|(x, d)| x + d).collect();
+            let y = reference(columns, 1e-5, &sum, affine.then(|| (x[2].as_slice(), x[3].as_slice())));
+            vec![sum.iter().zip(&y).map(|(sum, y)| sum + y).collect()]
+        }),
+        ..Case::default()
+    }
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    let sizes = [(1, 3), (5, 16), (33, 80), (7, 129)];
-    sizes.into_iter().flat_map(|(rows, columns)| [plain(rows, columns), affine(rows, columns)]).collect()
+    // The last two: past what a workgroup of a GPU holds in registers.
+    let sizes = [(1, 3), (5, 16), (33, 80), (7, 129), (70, 130), (2, 4101), (3, 4612)];
+    let all = |(rows, columns)| {
+        [plain(rows, columns), affine(rows, columns), added(rows, columns, false), added(rows, columns, true)]
+    };
+    sizes.into_iter().flat_map(all).collect()
 }
 
 pub(super) fn large_cases() -> Vec<Case> {
     // The sums over rows of the affine gradients are longer than software drivers can be trusted with.
-    vec![plain(65_539, 5)]
+    vec![plain(65_539, 5), added(65_539, 4, false)]
 }

@@ -11,6 +11,11 @@ use crate::graph::{Graph, Tensor};
 
 static ADD_BIAS: Kernel = Kernel::new("linear.wgsl", "add_bias", &[Read, Write]);
 static BACKWARD_BIAS: Kernel = Kernel::new("linear.wgsl", "backward_bias", &[Read, Write]);
+static BIAS_PARTS: Kernel = Kernel::new("linear.wgsl", "bias_parts", &[Read, Write]);
+static BIAS_SUMS: Kernel = Kernel::new("linear.wgsl", "bias_sums", &[Read, Write]);
+
+/// Rows that one workgroup adds up for the gradient of a bias on a GPU; the same in the shader.
+const CHUNK: usize = 64;
 
 /// Weight and bias of one layer.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +54,7 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
         *weight = g.weight(*weight)?;
     }
     let (weights, out) = (g.gathered(&stored)?, g.gathered(&outs)?);
-    let dims = move || Dims::new().u(rows).u(c_out);
+    let dims = move || Dims::new().u(rows).u(c_out).flag(false);
     Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).record(g, x, weights, out)?;
     for (y, Affine { bias, .. }) in outs.into_iter().zip(layers) {
         g.call(&ADD_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
@@ -58,8 +63,8 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
         let mut douts = outs;
         for (dout, Affine { bias, .. }) in douts.iter_mut().zip(layers) {
             *dout = g.take_grad(*dout)?;
-            let (dbias, _) = g.grad_target(bias)?;
-            g.call(&BACKWARD_BIAS, &[*dout, dbias], dims(), workgroups(c_out.div_ceil(8)), 0)?;
+            let (dbias, add) = g.grad_target(bias)?;
+            bias_gradient(g, *dout, dbias, add)?;
         }
         let dout = g.gathered(&douts)?;
         let (dweights, add) = g.even_grads(&layers.map(|l| l.weight))?;
@@ -74,6 +79,19 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
         Ok(())
     });
     Ok(outs)
+}
+
+/// The sum over the rows of `dout` (R, C). On a GPU, which a sum by few workgroups would leave idle, in two dispatches.
+fn bias_gradient(g: &mut Graph, dout: Tensor, dbias: Tensor, add: bool) -> Result<()> {
+    let (rows, columns) = g.matrix(dout)?;
+    let dims = Dims::new().u(rows).u(columns).flag(add);
+    if !g.on_gpu() {
+        return g.call(&BACKWARD_BIAS, &[dout, dbias], dims, workgroups(columns.div_ceil(8)), 0);
+    }
+    let count = rows.div_ceil(CHUNK);
+    let parts = g.statistic("parts of d bias", &[count, columns]);
+    g.call(&BIAS_PARTS, &[dout, parts], dims.clone(), workgroups(count * columns.div_ceil(64)), 0)?;
+    g.call(&BIAS_SUMS, &[parts, dbias], dims, workgroups(columns.div_ceil(64)), 0)
 }
 
 fn reference([rows, c_in, c_out]: [usize; 3], x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
@@ -98,7 +116,7 @@ fn case(size: [usize; 3]) -> Case {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [[1, 1, 1], [9, 7, 11], [33, 20, 70]].into_iter().map(case).collect()
+    [[1, 1, 1], [9, 7, 11], [33, 20, 70], [130, 8, 64]].into_iter().map(case).collect()
 }
 
 /// The gradient of the bias is a sum over more rows than software drivers can be trusted with.

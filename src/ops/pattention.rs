@@ -44,8 +44,26 @@ static GELU_L2_NORM_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_n
 static SOFTMAX: Kernel = Kernel::new("pattention.wgsl", "softmax", FORWARD);
 static SOFTMAX_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "softmax_backward", BACKWARD);
 
+// The schedules for GPUs.
+static L2_NORM_GELU_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "l2_norm_gelu", FORWARD);
+static L2_NORM_GELU_BACKWARD_GPU: Kernel =
+    Kernel::new("pattention_gpu.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]);
+static GELU_L2_NORM_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm", FORWARD);
+static GELU_L2_NORM_BACKWARD_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm_backward", BACKWARD);
+static SOFTMAX_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "softmax", FORWARD);
+static SOFTMAX_BACKWARD_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "softmax_backward", BACKWARD);
+
 impl Settings {
-    fn kernels(&self) -> (&'static Kernel, &'static Kernel) {
+    /// Forward and backward for rows of `n` scores.
+    fn kernels(&self, g: &Graph, n: usize) -> (&'static Kernel, &'static Kernel) {
+        if g.on_gpu() {
+            let (forward, backward) = match self.norm {
+                NormActivation::L2NormGelu => (&L2_NORM_GELU_GPU, &L2_NORM_GELU_BACKWARD_GPU),
+                NormActivation::GeluL2Norm => (&GELU_L2_NORM_GPU, &GELU_L2_NORM_BACKWARD_GPU),
+                NormActivation::Softmax => (&SOFTMAX_GPU, &SOFTMAX_BACKWARD_GPU),
+            };
+            return (forward.for_width(n), backward.for_width(n));
+        }
         match self.norm {
             NormActivation::L2NormGelu => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD),
             NormActivation::GeluL2Norm => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD),
@@ -111,7 +129,7 @@ fn batch<const M: usize>(
             "pattention: x has width {c_in}, keys are {n} x {key_width}, values have {value_rows} rows; this is a defect"
         )));
     }
-    let (forward, backward) = settings.kernels();
+    let (forward, backward) = settings.kernels(g, n);
     let scores = g.activation("scores", &[M * rows, n]);
     let stats = g.statistic("row norms", &[M * rows, 2]);
     let weights = g.activation("token weights", &[M * rows, n]);
@@ -270,6 +288,10 @@ pub(super) fn cases() -> Vec<Case> {
         {
             cases.push(case(norm, size, gelu_tanh));
         }
+    }
+    // Past what a workgroup of a GPU holds in registers, at an odd and at an even width.
+    for (norm, size) in NORMS.into_iter().flat_map(|norm| [[2, 3, 4101, 2], [3, 2, 4612, 2]].map(|size| (norm, size))) {
+        cases.push(case(norm, size, false));
     }
     cases.push(several_case(NormActivation::L2NormGelu, [5, 8, 12, 6]));
     cases.push(several_case(NormActivation::Softmax, [9, 16, 24, 16]));

@@ -39,7 +39,7 @@ impl<'e> LossProbe<'e> {
     /// # Errors
     /// A model that does not fit the device.
     pub fn new(engine: &'e Engine, model: &ModelConfig, train: &TrainConfig) -> Result<Self> {
-        let graph = graphs::evaluation(model, &batch_shape(model, train)?, &engine.choices())?;
+        let graph = graphs::evaluation(model, &batch_shape(model, train, &engine.choices())?, &engine.choices())?;
         let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
         let (memory, programs) = Memory::allocate(engine, &[&plan])?;
         upload_rope(engine, &memory, model)?;

@@ -207,6 +207,8 @@ pub fn checkpoint(
     // The configuration of what is left: the model as it is now, and the growths still to come.
     let mut rest = config.clone();
     rest.model = trainer.model.clone();
+    // Chosen by what this device has: another choice would add in another order.
+    rest.train.loss_chunk_rows = trainer.shape().chunk_rows;
     rest.growth.drain(..rest.growth.len().saturating_sub(at.growths_left));
     let params = trainer.parameters()?;
     let (moment1, moment2) = trainer.moments()?;

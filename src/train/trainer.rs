@@ -3,148 +3,30 @@
 //! A [`Trainer`] knows how to take one step, evaluate, probe and generate. When to do so is the loop's
 //! business ([`super::run`]).
 
-use super::{cohorts, loss_scale};
+use super::loss_scale;
+use super::plans::overwrites;
+pub use super::plans::{RunPlans, batch_shape, probe_rows};
 use crate::array::HostTensor;
 use crate::checkpoint::{Cohort, LossScale};
 use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::data::{Batch, token_index};
 use crate::error::{Error, Result};
-use crate::gpu::choices::Choices;
-use crate::gpu::engine::{Engine, Program};
+use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::flight::Flight;
-use crate::gpu::kernel::Dtype;
 use crate::gpu::reading::{Reading, Staging};
-use crate::graph::memory::{Bytes, Ledger, Memory};
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::memory::{Bytes, Memory};
+use crate::graph::plan::Limits;
 use crate::graph::{grad_name, moment_names};
-use crate::model::generate::{Generator, GeneratorPlans};
+use crate::model::generate::Generator;
 use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::cross_entropy::{STATS, fresh_stats};
-use crate::ops::matmul::{MAX_SUM, ProductKind};
 use crate::ops::rotary;
-
-/// Most rows of full logits computed to measure a growth.
-const PROBE_ROWS: usize = 128;
 
 /// Names of a parameter's moments on the device.
 const MOMENT_NAMES: [fn(&str) -> String; 2] = [|name| moment_names(name).0, |name| moment_names(name).1];
-
-/// Every plan of a training run; known, with every byte, before anything is allocated.
-pub struct RunPlans {
-    /// One micro-batch, forward and backward.
-    pub micro: Plan,
-    /// Gradient norm and AdamW.
-    pub update: Plan,
-    /// One evaluation batch.
-    pub evaluation: Plan,
-    /// Logits of the first tokens of a validation window.
-    pub probe: Plan,
-    /// Samples during the run.
-    pub generator: GeneratorPlans,
-    /// Shape of a micro-batch.
-    pub shape: BatchShape,
-    /// What trains: see [`cohorts::trained`].
-    pub trained: Vec<(String, Vec<usize>)>,
-}
-
-/// The shape of a micro-batch of `model` trained as `train` says.
-///
-/// # Errors
-/// Those of [`TrainConfig::grad_accum`].
-pub fn batch_shape(model: &ModelConfig, train: &TrainConfig) -> Result<BatchShape> {
-    Ok(BatchShape {
-        batch: train.batch_size,
-        seq: model.seq_length,
-        grad_accum: train.grad_accum(model)?,
-        chunk_rows: train.loss_chunk_rows,
-        recompute: train.recompute,
-        precision: if train.precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 },
-    })
-}
-
-impl RunPlans {
-    /// Plans for `model` trained as `train` says; `prompt` is the length of the sample prompt in tokens.
-    pub fn new(
-        model: &ModelConfig,
-        train: &TrainConfig,
-        cohorts: &[Cohort],
-        prompt: usize,
-        limits: &Limits,
-        choices: &Choices,
-    ) -> Result<Self> {
-        let shape = batch_shape(model, train)?;
-        check_rows(&shape, choices)?;
-        check_precision(train, choices)?;
-        let trained = cohorts::trained(model, cohorts)?;
-        let segments = cohorts::segments(model, cohorts, &trained);
-        let plan = |graph: Result<crate::graph::Graph>| Plan::new(&graph?, limits);
-        Ok(Self {
-            micro: plan(graphs::training(model, &trained, &shape, choices))?,
-            update: plan(graphs::update(model, train, &trained, &segments, choices))?,
-            evaluation: plan(graphs::evaluation(model, &shape, choices))?,
-            probe: plan(graphs::logits(model, 1, probe_rows(model), false, choices))?,
-            generator: GeneratorPlans::new(model, prompt, limits, choices)?,
-            shape,
-            trained,
-        })
-    }
-
-    fn all(&self) -> Vec<&Plan> {
-        let [prompt, refill, single] = &self.generator.plans;
-        vec![&self.micro, &self.update, &self.evaluation, &self.probe, prompt, refill, single]
-    }
-
-    /// Every matrix product of the run: what tuning is about.
-    pub fn products(&self) -> Vec<ProductKind> {
-        self.all().into_iter().flat_map(|plan| plan.products.iter().copied()).collect()
-    }
-
-    /// Device memory of the run by class.
-    pub fn bytes(&self) -> Result<Bytes> {
-        let mut ledger = Ledger::default();
-        for plan in self.all() {
-            ledger.admit(plan)?;
-        }
-        Ok(ledger.bytes())
-    }
-
-    /// Floating-point operations of one optimizer step.
-    pub fn flops_per_step(&self) -> u64 {
-        self.micro.flops() * self.shape.grad_accum as u64
-    }
-}
-
-/// Sums over the rows of a micro-batch stay within what software drivers do without error.
-fn check_rows(shape: &BatchShape, choices: &Choices) -> Result<()> {
-    if choices.ability().software && shape.rows() > MAX_SUM {
-        return Err(Error::device(format!(
-            "a micro-batch of batch_size {} x seq_length {} is {} tokens, software adapters are trusted with {MAX_SUM}; use \
-             a smaller batch_size and reach a larger batch through total_batch_tokens",
-            shape.batch,
-            shape.seq,
-            shape.rows()
-        )));
-    }
-    Ok(())
-}
-
-fn check_precision(train: &TrainConfig, choices: &Choices) -> Result<()> {
-    if train.precision == Precision::F16 && !choices.ability().half {
-        return Err(Error::device(
-            "precision f16 needs 16-bit floats in shaders, which this adapter does not offer; use precision f32, or \
-             another adapter: `tokenformer devices` lists what each has",
-        ));
-    }
-    Ok(())
-}
-
-/// Tokens of a window whose logits are compared across a growth.
-pub fn probe_rows(model: &ModelConfig) -> usize {
-    model.seq_length.min(PROBE_ROWS)
-}
 
 /// What one optimizer step measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -170,6 +52,8 @@ pub struct Trainer<'e> {
     pub loss_scale: LossScale,
     memory: Memory,
     programs: Programs,
+    /// Whether the first micro-batch of a step overwrites gradients.
+    overwrites: bool,
     shape: BatchShape,
     /// What trains: see [`cohorts::trained`].
     trained: Vec<(String, Vec<usize>)>,
@@ -199,6 +83,8 @@ impl PendingStep {
 
 struct Programs {
     micro: Program,
+    later: Option<Program>,
+    copies: Option<Program>,
     update: Program,
     evaluation: Program,
     probe: Program,
@@ -217,15 +103,25 @@ impl<'e> Trainer<'e> {
         let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
         let plans = RunPlans::new(model, train, &cohorts, prompt, &limits, &choices)?;
         let (memory, programs) = Memory::allocate(engine, &plans.all())?;
-        let wrong = |_| Error::usage("plans and programs differ in number; this is a defect");
-        let [micro, update, evaluation, probe, a, b, c]: [Program; 7] = programs.try_into().map_err(wrong)?;
-        let programs = Programs { micro, update, evaluation, probe, generator: plans.generator.ready([a, b, c]) };
+        let mut prepared = programs.into_iter();
+        let wrong = || Error::usage("plans and programs differ in number; this is a defect");
+        let mut next = || prepared.next().ok_or_else(wrong);
+        let programs = Programs {
+            micro: next()?,
+            later: plans.later.as_ref().map(|_| next()).transpose()?,
+            copies: plans.copies.as_ref().map(|_| next()).transpose()?,
+            update: next()?,
+            evaluation: next()?,
+            probe: next()?,
+            generator: plans.generator.ready([next()?, next()?, next()?]),
+        };
         upload_rope(engine, &memory, model)?;
         let (model, train) = (model.clone(), train.clone());
         let loss_scale = loss_scale::initial(train.precision == Precision::F16);
+        let overwrites = overwrites(&choices);
         let staging = || engine.staging(4 * STATS as u64);
         let (shape, trained, staging) = (plans.shape, plans.trained, [staging()?, staging()?]);
-        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, shape, trained, staging })
+        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, overwrites, shape, trained, staging })
     }
 
     /// Device memory by class.
@@ -235,8 +131,9 @@ impl<'e> Trainer<'e> {
 
     /// Device memory of the kernels' uniform blocks, which the plan does not count.
     pub fn uniform_bytes(&self) -> u64 {
-        let Programs { micro, update, evaluation, probe, generator } = &self.programs;
-        [micro, update, evaluation, probe].iter().map(|p| p.uniform_bytes()).sum::<u64>() + generator.uniform_bytes()
+        let Programs { micro, later, copies, update, evaluation, probe, generator } = &self.programs;
+        let programs = [micro, update, evaluation, probe].into_iter().chain(later).chain(copies);
+        programs.map(Program::uniform_bytes).sum::<u64>() + generator.uniform_bytes()
     }
 
     /// Whether activations are f16.
@@ -264,18 +161,29 @@ impl<'e> Trainer<'e> {
         &self.memory
     }
 
-    /// Forward and backward of one micro-batch.
+    /// Forward and backward of the first micro-batch of a step.
     pub(super) fn micro(&self) -> &Program {
         &self.programs.micro
     }
 
-    /// Puts a micro-batch on the device as the first of a step, whose gradients start at zero.
+    /// The same of the micro-batch of this number.
+    fn micro_batch(&self, number: usize) -> &Program {
+        let Programs { micro, later, .. } = &self.programs;
+        later.as_ref().filter(|_| number > 0).unwrap_or(micro)
+    }
+
+    /// Puts a micro-batch on the device as the first of a step.
     pub(super) fn prepare(&self, batch: &Batch) -> Result<()> {
         self.upload(batch)?;
         let mut encoder = self.engine.encoder();
-        self.engine.clear(&mut encoder, self.memory.gradients());
+        self.engine.clear(&mut encoder, self.cleared());
         self.engine.write(self.memory.named(graphs::STATS_NAME)?, &fresh_stats(self.loss_scale.scale));
         self.engine.submit(encoder).map(drop)
+    }
+
+    /// The gradients that a step starts from zeros, because it only adds to them.
+    fn cleared(&self) -> &[Block] {
+        if self.overwrites { &[] } else { self.memory.gradients() }
     }
 
     /// Computes the gradients of a step twice and compares all their bits.
@@ -290,7 +198,7 @@ impl<'e> Trainer<'e> {
                 } else {
                     self.upload(batch)?
                 }
-                self.engine.run(&self.programs.micro)?;
+                self.engine.run(self.micro_batch(i))?;
             }
             self.gradients()
         };
@@ -312,10 +220,10 @@ impl<'e> Trainer<'e> {
             self.upload(batch)?;
             let mut encoder = self.engine.encoder();
             if i == 0 {
-                self.engine.clear(&mut encoder, self.memory.gradients());
+                self.engine.clear(&mut encoder, self.cleared());
                 self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
             }
-            flight.then(self.engine.start(encoder, &self.programs.micro)?);
+            flight.then(self.engine.start(encoder, self.micro_batch(i))?);
         }
         #[cfg(test)]
         super::faults::between_gradients_and_update(self, step)?;
@@ -390,7 +298,8 @@ impl<'e> Trainer<'e> {
     /// # Errors
     /// A missing parameter or one of another shape is named.
     pub fn load_parameters(&self, params: &Tensors) -> Result<()> {
-        upload_parameters(self.engine, &self.memory, &self.model, params)
+        upload_parameters(self.engine, &self.memory, &self.model, params)?;
+        self.programs.copies.as_ref().map_or(Ok(()), |copies| self.engine.run(copies))
     }
 
     /// Puts both moments on the device, of the rows that train.

@@ -1,0 +1,172 @@
+//! Every plan of a training run: what its steps, its evaluations and its samples compute on the device.
+
+use super::cohorts;
+use crate::checkpoint::Cohort;
+use crate::config::{ModelConfig, Precision, TrainConfig};
+use crate::error::{Error, Result};
+use crate::gpu::choices::{Ability, Choices};
+use crate::gpu::kernel::Dtype;
+use crate::graph::Graph;
+use crate::graph::memory::{Bytes, Ledger};
+use crate::graph::plan::{Limits, Plan};
+use crate::model::generate::GeneratorPlans;
+use crate::model::graphs::{self, BatchShape, MicroBatch};
+use crate::ops::matmul::{MAX_SUM, ProductKind};
+
+/// Most rows of full logits computed to measure a growth.
+const PROBE_ROWS: usize = 128;
+/// Rows of logits held at once, at least and at most, where nobody says how many.
+const FEWEST_CHUNK_ROWS: usize = 1024;
+const MOST_CHUNK_ROWS: usize = 4096;
+
+/// Every plan of a training run; known, with every byte, before anything is allocated.
+pub struct RunPlans {
+    /// One micro-batch, forward and backward. On a GPU the first of a step, whose gradients take the place of those that
+    /// are there; elsewhere any of them: its gradients are added to those that are there, which start from zeros.
+    pub micro: Plan,
+    /// The micro-batches after the first, where they are computed otherwise.
+    pub later: Option<Plan>,
+    /// The copies of parameters that products read in mixed precision, from the parameters.
+    pub copies: Option<Plan>,
+    /// Gradient norm and AdamW.
+    pub update: Plan,
+    /// One evaluation batch.
+    pub evaluation: Plan,
+    /// Logits of the first tokens of a validation window.
+    pub probe: Plan,
+    /// Samples during the run.
+    pub generator: GeneratorPlans,
+    /// Shape of a micro-batch.
+    pub shape: BatchShape,
+    /// What trains: see [`cohorts::trained`].
+    pub trained: Vec<(String, Vec<usize>)>,
+}
+
+/// The shape of a micro-batch of `model` trained as `train` says on a device that `choices` are of.
+///
+/// # Errors
+/// Those of [`TrainConfig::grad_accum`].
+pub fn batch_shape(model: &ModelConfig, train: &TrainConfig, choices: &Choices) -> Result<BatchShape> {
+    let precision = if train.precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 };
+    let chosen = || loss_chunk_rows(model.vocab_size, precision, choices.ability());
+    Ok(BatchShape {
+        batch: train.batch_size,
+        seq: model.seq_length,
+        grad_accum: train.grad_accum(model)?,
+        chunk_rows: if train.loss_chunk_rows == 0 { chosen() } else { train.loss_chunk_rows },
+        recompute: train.recompute,
+        precision,
+    })
+}
+
+/// Rows of logits held at once where nobody says how many. Long products are the fast ones: on an H200 those of the head
+/// run at 157 to 191 TFLOP/s with 1024 rows and at 167 to 215 with 4096. On GPUs as many as fit half of the largest
+/// binding, which is the only thing that a device tells of its memory; 1024 at least, and on software adapters always.
+fn loss_chunk_rows(vocab: usize, precision: Dtype, ability: &Ability) -> usize {
+    if ability.software {
+        return FEWEST_CHUNK_ROWS;
+    }
+    let row_bytes = vocab.max(1) as u64 * precision.bytes();
+    let fitting = (ability.binding_bytes / 2 / row_bytes).min(MOST_CHUNK_ROWS as u64) as usize;
+    fitting.max(FEWEST_CHUNK_ROWS)
+}
+
+impl RunPlans {
+    /// Plans for `model` trained as `train` says; `prompt` is the length of the sample prompt in tokens.
+    pub fn new(
+        model: &ModelConfig,
+        train: &TrainConfig,
+        cohorts: &[Cohort],
+        prompt: usize,
+        limits: &Limits,
+        choices: &Choices,
+    ) -> Result<Self> {
+        let shape = batch_shape(model, train, choices)?;
+        check_rows(&shape, choices)?;
+        check_precision(train, choices)?;
+        let trained = cohorts::trained(model, cohorts)?;
+        let segments = cohorts::segments(model, cohorts, &trained);
+        let plan = |graph: Result<Graph>| Plan::new(&graph?, limits);
+        let training = |which| plan(graphs::training(model, &trained, &shape, which, choices));
+        let (overwrites, mixed) = (overwrites(choices), shape.precision != Dtype::F32);
+        let later = overwrites && shape.grad_accum > 1;
+        Ok(Self {
+            micro: training(if overwrites { MicroBatch::First } else { MicroBatch::Later })?,
+            later: later.then(|| training(MicroBatch::Later)).transpose()?,
+            copies: mixed.then(|| plan(graphs::copies(model, shape.precision, choices))).transpose()?,
+            update: plan(graphs::update(model, train, &trained, &segments, shape.precision, choices))?,
+            evaluation: plan(graphs::evaluation(model, &shape, choices))?,
+            probe: plan(graphs::logits(model, 1, probe_rows(model), false, choices))?,
+            generator: GeneratorPlans::new(model, prompt, limits, choices)?,
+            shape,
+            trained,
+        })
+    }
+
+    /// Plans in the order of their fields.
+    pub(super) fn all(&self) -> Vec<&Plan> {
+        let now_and_then = self.later.iter().chain(&self.copies);
+        let always = [&self.update, &self.evaluation, &self.probe].into_iter().chain(&self.generator.plans);
+        [&self.micro].into_iter().chain(now_and_then).chain(always).collect()
+    }
+
+    /// Every matrix product of the run: what tuning is about.
+    pub fn products(&self) -> Vec<ProductKind> {
+        self.all().into_iter().flat_map(|plan| plan.products.iter().copied()).collect()
+    }
+
+    /// Device memory of the run by class.
+    pub fn bytes(&self) -> Result<Bytes> {
+        let mut ledger = Ledger::default();
+        for plan in self.all() {
+            ledger.admit(plan)?;
+        }
+        Ok(ledger.bytes())
+    }
+
+    /// Dispatches of one optimizer step.
+    pub fn dispatches_per_step(&self) -> usize {
+        let later = self.later.as_ref().unwrap_or(&self.micro);
+        self.micro.calls.len() + later.calls.len() * (self.shape.grad_accum - 1) + self.update.calls.len()
+    }
+
+    /// Floating-point operations of one optimizer step.
+    pub fn flops_per_step(&self) -> u64 {
+        self.micro.flops() * self.shape.grad_accum as u64
+    }
+}
+
+/// Whether the first micro-batch of a step overwrites gradients. On software adapters they are cleared and added to, as they
+/// always were: 0 + x is x, but for the sign of a zero.
+pub(super) fn overwrites(choices: &Choices) -> bool {
+    !choices.ability().software
+}
+
+/// Sums over the rows of a micro-batch stay within what software drivers do without error.
+fn check_rows(shape: &BatchShape, choices: &Choices) -> Result<()> {
+    if choices.ability().software && shape.rows() > MAX_SUM {
+        return Err(Error::device(format!(
+            "a micro-batch of batch_size {} x seq_length {} is {} tokens, software adapters are trusted with {MAX_SUM}; use \
+             a smaller batch_size and reach a larger batch through total_batch_tokens",
+            shape.batch,
+            shape.seq,
+            shape.rows()
+        )));
+    }
+    Ok(())
+}
+
+fn check_precision(train: &TrainConfig, choices: &Choices) -> Result<()> {
+    if train.precision == Precision::F16 && !choices.ability().half {
+        return Err(Error::device(
+            "precision f16 needs 16-bit floats in shaders, which this adapter does not offer; use precision f32, or \
+             another adapter: `tokenformer devices` lists what each has",
+        ));
+    }
+    Ok(())
+}
+
+/// Tokens of a window whose logits are compared across a growth.
+pub fn probe_rows(model: &ModelConfig) -> usize {
+    model.seq_length.min(PROBE_ROWS)
+}
