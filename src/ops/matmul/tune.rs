@@ -7,7 +7,7 @@
 
 use super::ProductKind;
 use super::candidates::{candidates, kernel};
-use super::source::Types;
+use super::source::{Types, Vectors};
 use super::trial::fastest;
 use crate::cache;
 use crate::error::{Result, tell};
@@ -201,8 +201,9 @@ pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
     let half = ability.half;
     let of_layout = |layout| {
         let list = candidates(ability, ProductKind { layout, size: [256; 3], half }, true);
-        let kernels =
-            move |candidate| trial_types(half).into_iter().map(move |types| kernel(candidate, layout, types, true));
+        let kernels = move |candidate| {
+            trial_types(half).into_iter().map(move |types| kernel(candidate, layout, types, Vectors::ALL))
+        };
         list.into_iter().flat_map(kernels).filter_map(|kernel| kernel.text)
     };
     Layout::ALL.into_iter().flat_map(of_layout).collect()
@@ -279,7 +280,7 @@ mod tests {
         let ability = Ability::WEBGPU_DEFAULT;
         let [a, b, c] = [64, 128, 256]
             .map(|m| ShapeClass::of(ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false }));
-        let [whole, split, other] = ["tiles-32x32x16-4x4", "tiles-64x64x16-4x4-split4", "tiles-64x64x8-4x4"];
+        let [whole, split, other] = ["tiles-32x32x16-4x4", "tiles-64x64x16-4x4-k1024", "tiles-64x64x8-4x4"];
         let record = |name: &str| Record { candidate: name.to_owned(), gflops: 1.0 };
         let fastest = [(a, whole), (b, split), (c, whole)].map(|(class, name)| (class.to_string(), record(name)));
         let known = Known { fastest: fastest.into(), refused: BTreeSet::new() };
