@@ -21,7 +21,7 @@ mapfile -t candidates < <("${runner[@]}" target/release/tokenformer bench matmul
 for candidate in "${candidates[@]}"; do
     for program in "${programs[@]}"; do
         # What tries every candidate by itself, or chooses its own, is not run again for each.
-        TOKENFORMER_MATMUL=$candidate "${runner[@]}" "$program" --skip every_candidate --skip the_kernels_for_gpus \
+        TOKENFORMER_MATMUL=$candidate "${runner[@]}" "$program" --skip every_candidate --skip @gpu \
             >"${TMPDIR:-/tmp}/candidate.log" 2>&1 || {
             cat "${TMPDIR:-/tmp}/candidate.log"
             echo "FAILED: $program with $candidate" >&2

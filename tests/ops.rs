@@ -1,11 +1,18 @@
 //! Every case of the registry on the default adapter: f64 reference, gradients against finite differences,
 //! guard words behind every tensor. As software adapters run them and as GPUs do.
+//!
+//! A trial is called `op/case`, and `op/case@schedule` where other kernels than this adapter's run it, so
+//! `cargo test --test ops attention` runs one operator, `attention/2x17` one case, `@gpu` one schedule.
+//! Tests of another kind are functions, listed in `main`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
 use common::engine;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::sync::OnceLock;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout, ProductKind};
 use tokenformer::gpu::device::{Gpu, webgpu_limits};
@@ -15,6 +22,81 @@ use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::trial::error_of;
 use tokenformer::ops::{Case, mixed_registry, registry};
+
+fn main() -> ExitCode {
+    // Names the functions as trials.
+    macro_rules! functions {
+        ($($name:ident),* $(,)?) => {
+            [$((stringify!($name), $name as fn())),*]
+        };
+    }
+    let functions = functions![
+        every_candidate_matches_and_gives_the_same_bits,
+        every_candidate_multiplies_f16,
+        planted_faults_are_found,
+        the_same_bits_every_time,
+        errors_do_not_hide_in_an_average,
+        every_function_is_a_trial,
+    ];
+    let function = |(name, run): (&str, fn())| {
+        Trial::test(name, move || {
+            run();
+            Ok(())
+        })
+    };
+    let mut trials: Vec<Trial> = SCHEDULES.iter().flat_map(Schedule::trials).collect();
+    trials.extend(functions.into_iter().map(function));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Kernels that every case is held against its reference with.
+struct Schedule {
+    /// Behind the name of a case.
+    suffix: &'static str,
+    engine: fn() -> &'static Engine,
+    cases: fn() -> Vec<Case>,
+    /// Of the activations.
+    precision: Dtype,
+}
+
+const SCHEDULES: [Schedule; 3] = [
+    // What this adapter runs.
+    Schedule { suffix: "", engine, cases: registry, precision: Dtype::F32 },
+    Schedule { suffix: "@gpu", engine: gpu_engine, cases: registry, precision: Dtype::F32 },
+    // Mixed precision: activations in f16, everything else in f32, against the same references at tolerances of its own.
+    Schedule { suffix: "@f16", engine, cases: mixed_registry, precision: Dtype::F16 },
+];
+
+/// What a GPU runs: matrix products from workgroup memory, 64 lanes a row, within the limits that every
+/// WebGPU device offers.
+fn gpu_engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        let mut gpu =
+            Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).expect("these tests need an adapter");
+        gpu.software = false;
+        Engine::new(gpu).expect("an engine")
+    })
+}
+
+impl Schedule {
+    fn trials(&'static self) -> impl Iterator<Item = Trial> {
+        (self.cases)().into_iter().map(move |case| {
+            let name = format!("{}/{}{}", case.op, case.name, self.suffix);
+            Trial::ignorable_test(name, move || self.holds(&case))
+        })
+    }
+
+    fn holds(&self, case: &Case) -> Result<Completion, Failed> {
+        let engine = (self.engine)();
+        let choices = engine.choices();
+        if self.precision == Dtype::F16 && !choices.ability().half {
+            return Ok(Completion::ignored_with(format!("{} has no f16", engine.gpu.describe())));
+        }
+        let report = check_in(engine, case, &choices, self.precision)?;
+        if report.passed { Ok(Completion::Completed) } else { Err(format!("{report:?}").into()) }
+    }
+}
 
 fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String> {
     let mut failures = Vec::new();
@@ -27,25 +109,7 @@ fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String>
     failures
 }
 
-#[test]
-fn every_case_matches_its_reference() {
-    let failed = failures(engine(), &engine().choices(), registry());
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
-/// What a GPU runs: matrix products from workgroup memory, 64 lanes a row, within the limits that every
-/// WebGPU device offers.
-#[test]
-fn the_kernels_for_gpus_match_too() {
-    let mut gpu = Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).unwrap();
-    gpu.software = false;
-    let engine = Engine::new(gpu).unwrap();
-    let failed = failures(&engine, &engine.choices(), registry());
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
 /// What multiplies matrices, with every kernel this device can run forced in turn, GPU kernels included.
-#[test]
 fn every_candidate_matches_and_gives_the_same_bits() {
     let software = Ability::of(&engine().gpu);
     let gpu = Ability { software: false, ..software };
@@ -72,27 +136,7 @@ fn every_candidate_matches_and_gives_the_same_bits() {
     }
 }
 
-/// Mixed precision: activations in f16, everything else in f32, against the same references at tolerances of its own.
-#[test]
-fn every_case_matches_its_reference_in_f16() {
-    let choices = engine().choices();
-    if !choices.ability().half {
-        println!("{} has no f16: nothing to check", engine().gpu.describe());
-        return;
-    }
-    let mut failed = Vec::new();
-    for case in mixed_registry() {
-        let report = check_in(engine(), &case, &choices, Dtype::F16).unwrap();
-        println!("{} {}: {:.1e} {:.1e}", case.op, case.name, report.nmse, report.gradient_error.unwrap_or(0.0));
-        if !report.passed {
-            failed.push(format!("{} {}: {report:?}", case.op, case.name));
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
 /// Operands in f16, with every candidate there is for them, matrix units included where the adapter has them.
-#[test]
 fn every_candidate_multiplies_f16() {
     let ability = Ability::of(&engine().gpu);
     if !ability.half {
@@ -125,7 +169,6 @@ fn every_candidate_multiplies_f16() {
 }
 
 /// The check itself must be able to fail: a wrong reference, a wrong gradient, a write past the end.
-#[test]
 fn planted_faults_are_found() {
     let gelu = || registry().into_iter().find(|c| c.op == "gelu" && c.name == "255").unwrap();
     let wrong_value = Case { reference: Box::new(|x| vec![x[0].iter().map(|v| v * 0.5).collect()]), ..gelu() };
@@ -150,7 +193,6 @@ fn planted_faults_are_found() {
     assert!(!report.guards_intact && !report.passed, "{report:?}");
 }
 
-#[test]
 fn the_same_bits_every_time() {
     for op in ["matmul", "pattention", "attention", "layer_norm", "embedding", "cross_entropy", "grad_norm"] {
         let case = registry().into_iter().rfind(|c| c.op == op).unwrap();
@@ -165,9 +207,24 @@ fn the_same_bits_every_time() {
     }
 }
 
-#[test]
 fn errors_do_not_hide_in_an_average() {
     assert_eq!(normalised_error(&[f64::NAN], &[1.0]), f64::INFINITY);
     assert_eq!(normalised_error(&[1.0], &[1.0, 2.0]), f64::INFINITY);
     assert!((normalised_error(&[1.0, 2.2], &[1.0, 2.0]) - 0.008).abs() < 1e-12);
+}
+
+/// A function that `main` does not list, or a name that two trials share, would be a test that nobody runs.
+fn every_function_is_a_trial() {
+    let mut names: Vec<String> = Vec::new();
+    let text = include_str!("ops.rs");
+    let listed = text.split_once("functions![\n").and_then(|(_, rest)| rest.split_once("];")).unwrap().0;
+    for line in text.lines().filter(|line| line.starts_with("fn ") && line.ends_with("() {")) {
+        let name = line.trim_start_matches("fn ").trim_end_matches("() {");
+        assert!(listed.contains(&format!(" {name},")), "{name} is not in the list of main");
+        names.push(name.to_owned());
+    }
+    assert!(names.len() > 5, "{names:?}");
+    names.extend(SCHEDULES.iter().flat_map(Schedule::trials).map(|trial| trial.name().to_owned()));
+    let unique: BTreeSet<&String> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
 }
