@@ -1,9 +1,9 @@
 // The bias of a linear layer, and its gradient.
 //
-// forward: y += b on every row.   backward: db += sum over rows of dy.
+// forward: y = b on every row, to which the product is added.   backward: db += sum over rows of dy.
 // Mapping: forward one element per invocation; backward one workgroup per 8 columns, 8 lanes each.
 // Order of summation: 8 interleaved partial sums over rows, then ascending.
-// Writes: both add.
+// Writes: forward overwrites, backward adds.
 #import "real.wgsl"
 
 struct Dims {
@@ -19,9 +19,9 @@ struct Dims {
 @group(0) @binding(2) var<storage, read_write> dbias: array<f32>; // (columns)
 
 @compute @workgroup_size(64)
-fn add_bias(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+fn start_with_bias(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
-        y[i] = Real(f32(y[i]) + bias[i % dims.columns]);
+        y[i] = Real(bias[i % dims.columns]);
     }
 }
 

@@ -2,7 +2,7 @@
 //! with weight and bias (its final norm, and the Transformer's).
 //!
 //! y = (x - mean) rstd w + b with the biased variance. dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy w;
-//! dw = sum of dy xhat, db = sum of dy over rows. Saved: x, and mean and rstd of each row.
+//! dw = sum of dy xhat, db = sum of dy over rows. Saved: x, which is the residual stream, and mean and rstd of each row.
 
 use super::{Case, Input};
 use crate::error::Result;
@@ -62,7 +62,7 @@ fn plain(rows: usize, columns: usize) -> Case {
     Case {
         op: "layer_norm",
         name: format!("plain {rows}x{columns}"),
-        inputs: vec![Input::normal("x", &[rows, columns], 2.0)],
+        inputs: vec![Input::residual("x", &[rows, columns], 2.0)],
         build: Box::new(|g, t| Ok(vec![layer_norm(g, t[0], None, 1e-5)?])),
         reference: Box::new(move |x| vec![reference(columns, 1e-5, &x[0], None)]),
         ..Case::default()
@@ -74,7 +74,7 @@ fn affine(rows: usize, columns: usize) -> Case {
         op: "layer_norm",
         name: format!("affine {rows}x{columns}"),
         inputs: vec![
-            Input::normal("x", &[rows, columns], 2.0),
+            Input::residual("x", &[rows, columns], 2.0),
             Input::parameter("weight", &[columns], 1.0),
             Input::parameter("bias", &[columns], 1.0),
         ],

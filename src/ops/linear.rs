@@ -9,7 +9,7 @@ use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
-static ADD_BIAS: Kernel = Kernel::new("linear.wgsl", "add_bias", &[Read, Write]);
+static START_WITH_BIAS: Kernel = Kernel::new("linear.wgsl", "start_with_bias", &[Read, Write]);
 static BACKWARD_BIAS: Kernel = Kernel::new("linear.wgsl", "backward_bias", &[Read, Write]);
 
 /// Weight and bias of one layer.
@@ -50,10 +50,11 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
     }
     let (weights, out) = (g.gathered(&stored)?, g.gathered(&outs)?);
     let dims = move || Dims::new().u(rows).u(c_out);
-    Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).record(g, x, weights, out)?;
+    // The bias first: with it added to a product that was stored, f16 outputs would be rounded twice.
     for (y, Affine { bias, .. }) in outs.into_iter().zip(layers) {
-        g.call(&ADD_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
+        g.call(&START_WITH_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
     }
+    Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).adding(true).record(g, x, weights, out)?;
     g.on_backward(move |g| {
         let mut douts = outs;
         for (dout, Affine { bias, .. }) in douts.iter_mut().zip(layers) {
