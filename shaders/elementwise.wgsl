@@ -1,6 +1,7 @@
 // Elementwise kernels: copy, conversion, residual addition, GELU and its backward; and dot products of short rows.
 //
-// copy: y = x.   add: y = a + b.   gelu: y = gelu(x).   gelu_backward: dx = dy gelu'(x).
+// copy: y = x.   add: y = x + b, x and y the residual stream, f32 in every precision.
+// gelu: y = gelu(x).   gelu_backward: dx = dy gelu'(x).
 // convert: y = x, from f32.   convert_back: y += x, to f32.
 // row_dots: y_r = sum over the columns of row r of a b, ascending.
 // Mapping: one element (copy, add: four, 64 apart; row_dots: one row) per invocation, striding over the whole grid.
@@ -22,6 +23,8 @@ struct Dims {
 @group(0) @binding(3) var<storage, read_write> out2: array<Real>; // (n) with two inputs
 @group(0) @binding(3) var<storage, read_write> dots: array<f32>; // (n): row_dots
 @group(0) @binding(1) var<storage, read> master: array<f32>; // (n): convert
+@group(0) @binding(1) var<storage, read> residual: array<f32>; // (n): add
+@group(0) @binding(3) var<storage, read_write> residual_out: array<f32>; // (n): add
 @group(0) @binding(2) var<storage, read_write> total: array<f32>; // (n): convert_back
 
 @compute @workgroup_size(64)
@@ -54,13 +57,13 @@ fn add(
     for (var first = group.x * 256u; first < dims.n; first += groups.x * 256u) {
         var i = first + lane;
         if (first + 256u <= dims.n) {
-            out2[i] = Real(f32(a[i]) + f32(b[i]));
-            out2[i + 64u] = Real(f32(a[i + 64u]) + f32(b[i + 64u]));
-            out2[i + 128u] = Real(f32(a[i + 128u]) + f32(b[i + 128u]));
-            out2[i + 192u] = Real(f32(a[i + 192u]) + f32(b[i + 192u]));
+            residual_out[i] = residual[i] + f32(b[i]);
+            residual_out[i + 64u] = residual[i + 64u] + f32(b[i + 64u]);
+            residual_out[i + 128u] = residual[i + 128u] + f32(b[i + 128u]);
+            residual_out[i + 192u] = residual[i + 192u] + f32(b[i + 192u]);
         } else {
             for (; i < dims.n; i += 64u) {
-                out2[i] = Real(f32(a[i]) + f32(b[i]));
+                residual_out[i] = residual[i] + f32(b[i]);
             }
         }
     }

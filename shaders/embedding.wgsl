@@ -18,7 +18,7 @@ struct Dims {
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>; // (rows)
 @group(0) @binding(2) var<storage, read> embed: array<f32>; // (vocab, columns)
-@group(0) @binding(3) var<storage, read_write> y: array<Real>; // (rows, columns)
+@group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, columns): the residual stream
 
 @group(0) @binding(1) var<storage, read> sorted_rows: array<u32>; // (rows): row numbers, by token
 @group(0) @binding(2) var<storage, read> starts: array<u32>; // (vocab + 1): where each token's rows start
@@ -29,7 +29,7 @@ struct Dims {
 fn forward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
         let token = min(tokens[i / dims.columns], dims.vocab - 1u);
-        y[i] = Real(embed[token * dims.columns + i % dims.columns]);
+        y[i] = embed[token * dims.columns + i % dims.columns];
     }
 }
 

@@ -17,7 +17,7 @@ struct Dims {
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> x: array<Real>; // (rows, columns)
+@group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, columns): the residual stream, f32 in every precision
 
 @group(0) @binding(2) var<storage, read_write> y_plain: array<Real>; // (rows, columns)
 @group(0) @binding(3) var<storage, read_write> stats_plain: array<f32>; // (rows, 2): mean, rstd

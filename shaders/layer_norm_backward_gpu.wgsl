@@ -16,7 +16,7 @@ struct Dims {
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> x: array<Unit>; // (rows, columns)
+@group(0) @binding(1) var<storage, read> x: array<Unit32>; // (rows, columns): the residual stream, f32 in every precision
 @group(0) @binding(2) var<storage, read> stats: array<f32>; // (rows, 2): mean, rstd
 @group(0) @binding(3) var<storage, read> dy: array<Unit>; // (rows, columns)
 @group(0) @binding(4) var<storage, read_write> dx_plain: array<Unit>; // (rows, columns)
@@ -27,14 +27,6 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> all_parts: array<f32>; // (rows / 64, 2, columns)
 @group(0) @binding(2) var<storage, read_write> dweight: array<f32>; // (columns)
 @group(0) @binding(3) var<storage, read_write> dbias: array<f32>; // (columns)
-
-fn read_x(base: u32, i: u32) -> vec4<f32> {
-    let n = dims.columns;
-    if (i >= n) {
-        return vec4<f32>();
-    }
-    return from_units(x[unit_at(base, i, 0u, n)], x[unit_at(base, i, 1u, n)], x[unit_at(base, i, 2u, n)], x[unit_at(base, i, 3u, n)], i, n);
-}
 
 fn read_dy(base: u32, i: u32) -> vec4<f32> {
     let n = dims.columns;
@@ -58,6 +50,14 @@ fn read_dx_affine(base: u32, i: u32) -> vec4<f32> {
         return vec4<f32>();
     }
     return from_units(dx_affine[unit_at(base, i, 0u, n)], dx_affine[unit_at(base, i, 1u, n)], dx_affine[unit_at(base, i, 2u, n)], dx_affine[unit_at(base, i, 3u, n)], i, n);
+}
+
+fn read_x(base: u32, i: u32) -> vec4<f32> {
+    let n = dims.columns;
+    if (i >= n) {
+        return vec4<f32>();
+    }
+    return from_units32(x[unit_at(base, i, 0u, n)], x[unit_at(base, i, 1u, n)], x[unit_at(base, i, 2u, n)], x[unit_at(base, i, 3u, n)], i, n);
 }
 
 fn read_weight(base: u32, i: u32) -> vec4<f32> {

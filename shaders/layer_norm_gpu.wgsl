@@ -15,7 +15,7 @@ struct Dims {
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> x: array<Unit>; // (rows, columns)
+@group(0) @binding(1) var<storage, read> x: array<Unit32>; // (rows, columns): the residual stream, f32 in every precision
 
 @group(0) @binding(2) var<storage, read_write> y_2: array<Unit>; // (rows, columns): forward_plain
 @group(0) @binding(3) var<storage, read_write> stats_3: array<f32>; // (rows, 2): mean, rstd
@@ -26,20 +26,12 @@ struct Dims {
 @group(0) @binding(5) var<storage, read_write> stats_5: array<f32>; // (rows, 2)
 
 @group(0) @binding(2) var<storage, read> d_2: array<Unit>; // (rows, columns): add_plain
-@group(0) @binding(3) var<storage, read_write> sum_3: array<Unit>; // (rows, columns): x + d
+@group(0) @binding(3) var<storage, read_write> sum_3: array<Unit32>; // (rows, columns): x + d
 
 @group(0) @binding(4) var<storage, read> d_4: array<Unit>; // (rows, columns): add_affine
-@group(0) @binding(5) var<storage, read_write> sum_5: array<Unit>; // (rows, columns): x + d
+@group(0) @binding(5) var<storage, read_write> sum_5: array<Unit32>; // (rows, columns): x + d
 @group(0) @binding(6) var<storage, read_write> y_6: array<Unit>; // (rows, columns)
 @group(0) @binding(7) var<storage, read_write> stats_7: array<f32>; // (rows, 2)
-
-fn read_x(base: u32, i: u32) -> vec4<f32> {
-    let n = dims.columns;
-    if (i >= n) {
-        return vec4<f32>();
-    }
-    return from_units(x[unit_at(base, i, 0u, n)], x[unit_at(base, i, 1u, n)], x[unit_at(base, i, 2u, n)], x[unit_at(base, i, 3u, n)], i, n);
-}
 
 fn read_d_2(base: u32, i: u32) -> vec4<f32> {
     let n = dims.columns;
@@ -57,12 +49,20 @@ fn read_d_4(base: u32, i: u32) -> vec4<f32> {
     return from_units(d_4[unit_at(base, i, 0u, n)], d_4[unit_at(base, i, 1u, n)], d_4[unit_at(base, i, 2u, n)], d_4[unit_at(base, i, 3u, n)], i, n);
 }
 
+fn read_x(base: u32, i: u32) -> vec4<f32> {
+    let n = dims.columns;
+    if (i >= n) {
+        return vec4<f32>();
+    }
+    return from_units32(x[unit_at(base, i, 0u, n)], x[unit_at(base, i, 1u, n)], x[unit_at(base, i, 2u, n)], x[unit_at(base, i, 3u, n)], i, n);
+}
+
 fn read_sum_3(base: u32, i: u32) -> vec4<f32> {
     let n = dims.columns;
     if (i >= n) {
         return vec4<f32>();
     }
-    return from_units(sum_3[unit_at(base, i, 0u, n)], sum_3[unit_at(base, i, 1u, n)], sum_3[unit_at(base, i, 2u, n)], sum_3[unit_at(base, i, 3u, n)], i, n);
+    return from_units32(sum_3[unit_at(base, i, 0u, n)], sum_3[unit_at(base, i, 1u, n)], sum_3[unit_at(base, i, 2u, n)], sum_3[unit_at(base, i, 3u, n)], i, n);
 }
 
 fn read_sum_5(base: u32, i: u32) -> vec4<f32> {
@@ -70,7 +70,7 @@ fn read_sum_5(base: u32, i: u32) -> vec4<f32> {
     if (i >= n) {
         return vec4<f32>();
     }
-    return from_units(sum_5[unit_at(base, i, 0u, n)], sum_5[unit_at(base, i, 1u, n)], sum_5[unit_at(base, i, 2u, n)], sum_5[unit_at(base, i, 3u, n)], i, n);
+    return from_units32(sum_5[unit_at(base, i, 0u, n)], sum_5[unit_at(base, i, 1u, n)], sum_5[unit_at(base, i, 2u, n)], sum_5[unit_at(base, i, 3u, n)], i, n);
 }
 
 fn read_weight(base: u32, i: u32) -> vec4<f32> {
@@ -140,32 +140,32 @@ fn write_y_6(base: u32, i: u32, v: vec4<f32>) {
 fn write_sum_3(base: u32, i: u32, v: vec4<f32>) {
     let n = dims.columns;
     if (has_unit(i, 0u, n)) {
-        sum_3[unit_at(base, i, 0u, n)] = to_unit(v.x, v);
+        sum_3[unit_at(base, i, 0u, n)] = to_unit32(v.x, v);
     }
     if (has_unit(i, 1u, n)) {
-        sum_3[unit_at(base, i, 1u, n)] = to_unit(v.y, v);
+        sum_3[unit_at(base, i, 1u, n)] = to_unit32(v.y, v);
     }
     if (has_unit(i, 2u, n)) {
-        sum_3[unit_at(base, i, 2u, n)] = to_unit(v.z, v);
+        sum_3[unit_at(base, i, 2u, n)] = to_unit32(v.z, v);
     }
     if (has_unit(i, 3u, n)) {
-        sum_3[unit_at(base, i, 3u, n)] = to_unit(v.w, v);
+        sum_3[unit_at(base, i, 3u, n)] = to_unit32(v.w, v);
     }
 }
 
 fn write_sum_5(base: u32, i: u32, v: vec4<f32>) {
     let n = dims.columns;
     if (has_unit(i, 0u, n)) {
-        sum_5[unit_at(base, i, 0u, n)] = to_unit(v.x, v);
+        sum_5[unit_at(base, i, 0u, n)] = to_unit32(v.x, v);
     }
     if (has_unit(i, 1u, n)) {
-        sum_5[unit_at(base, i, 1u, n)] = to_unit(v.y, v);
+        sum_5[unit_at(base, i, 1u, n)] = to_unit32(v.y, v);
     }
     if (has_unit(i, 2u, n)) {
-        sum_5[unit_at(base, i, 2u, n)] = to_unit(v.z, v);
+        sum_5[unit_at(base, i, 2u, n)] = to_unit32(v.z, v);
     }
     if (has_unit(i, 3u, n)) {
-        sum_5[unit_at(base, i, 3u, n)] = to_unit(v.w, v);
+        sum_5[unit_at(base, i, 3u, n)] = to_unit32(v.w, v);
     }
 }
 
@@ -204,9 +204,9 @@ fn affine(i: u32, xhat: vec4<f32>) -> vec4<f32> {
     return xhat * read_weight(0u, i) + read_bias(0u, i);
 }
 
-// Writes x + d, and gives it as it is stored.
+// Writes x + d, and gives it.
 fn add_2(base: u32, i: u32) -> vec4<f32> {
-    let sum = vec4<f32>(vec4<Real>(read_x(base, i) + read_d_2(base, i)));
+    let sum = read_x(base, i) + read_d_2(base, i);
     write_sum_3(base, i, sum);
     return sum;
 }
@@ -224,9 +224,9 @@ fn hold_sum_2(base: u32, i: u32) -> Held {
     );
 }
 
-// Writes x + d, and gives it as it is stored.
+// Writes x + d, and gives it.
 fn add_4(base: u32, i: u32) -> vec4<f32> {
-    let sum = vec4<f32>(vec4<Real>(read_x(base, i) + read_d_4(base, i)));
+    let sum = read_x(base, i) + read_d_4(base, i);
     write_sum_5(base, i, sum);
     return sum;
 }

@@ -1,10 +1,10 @@
 // The bias of a linear layer, and its gradient.
 //
-// forward: y += b on every row.   backward: db = or += sum over rows of dy.
+// forward: y = b on every row, to which the product is added.   backward: db = or += sum over rows of dy.
 // Mapping: forward one element per invocation; backward one workgroup per 8 columns, 8 lanes each. For GPUs bias_parts
 // adds up 64 rows of 64 columns a workgroup, one lane a column, and bias_sums the parts of a column, one lane a column.
 // Order of summation: 8 interleaved partial sums over rows, then ascending; in parts: ascending, then parts ascending.
-// Writes: forward adds; backward adds when dims.accumulate is 1; parts are overwritten.
+// Writes: forward overwrites; backward adds when dims.accumulate is 1; parts are overwritten.
 #import "real.wgsl"
 
 struct Dims {
@@ -23,9 +23,9 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> all_parts: array<f32>; // (rows / 64, columns)
 
 @compute @workgroup_size(64)
-fn add_bias(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+fn start_with_bias(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
-        y[i] = Real(f32(y[i]) + bias[i % dims.columns]);
+        y[i] = Real(bias[i % dims.columns]);
     }
 }
 

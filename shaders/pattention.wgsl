@@ -136,13 +136,13 @@ fn gelu_l2_norm(
         var squares = 0.0;
         for (var i = lane; i < dims.n; i += LANES) {
             let g = gelu(f32(a[base + i]), dims.use_tanh == 1u);
-            s[base + i] = Real(g);
             squares = fma(g, g, squares);
         }
         let norm = sqrt(row_sum(lane, squares));
         let factor = quotient(dims.tau, norm + dims.eps);
+        // Computed again: stored in between, f16 would be rounded twice.
         for (var i = lane; i < dims.n; i += LANES) {
-            s[base + i] = Real(f32(s[base + i]) * (factor));
+            s[base + i] = Real(gelu(f32(a[base + i]), dims.use_tanh == 1u) * factor);
         }
         save(row, lane, norm, 0.0);
     }
@@ -186,13 +186,12 @@ fn softmax(
         largest = row_max(lane, largest);
         var sum = 0.0;
         for (var i = lane; i < dims.n; i += LANES) {
-            let e = exp(f32(a[base + i]) - largest);
-            s[base + i] = Real(e);
-            sum += e;
+            sum += exp(f32(a[base + i]) - largest);
         }
         sum = row_sum(lane, sum);
+        // Computed again: stored in between, f16 would be rounded twice.
         for (var i = lane; i < dims.n; i += LANES) {
-            s[base + i] = Real(f32(s[base + i]) * (dims.tau * dims.tau / sum));
+            s[base + i] = Real(exp(f32(a[base + i]) - largest) * (dims.tau * dims.tau / sum));
         }
         save(row, lane, largest, sum);
     }

@@ -26,3 +26,7 @@ fn from_units32(x: Unit32, y: Unit32, z: Unit32, w: Unit32, i: u32, n: u32) -> v
 fn to_unit(component: f32, all: vec4<f32>) -> Unit {
     return vec4<Real>(all);
 }
+
+fn to_unit32(component: f32, all: vec4<f32>) -> Unit32 {
+    return all;
+}

@@ -212,6 +212,12 @@ impl Graph {
         self.typed(name, shape, self.precision, Class::Activation)
     }
 
+    /// Adds an activation of the residual stream, which is f32 in every precision: every layer adds to it, and rounding
+    /// it each time to f16 made up most of what mixed precision lost. Its gradient has the precision of the graph.
+    pub fn residual(&mut self, name: &str, shape: &[usize]) -> Tensor {
+        self.tensor(name, shape, Class::Activation)
+    }
+
     /// Adds a tensor that lives within one run and is f32 in every precision: statistics and partial sums.
     pub fn statistic(&mut self, name: &str, shape: &[usize]) -> Tensor {
         self.tensor(name, shape, Class::Activation)
@@ -367,7 +373,10 @@ impl Graph {
     /// A tensor for the gradient of one that is no part.
     fn new_grad(&mut self, tensor: Tensor) -> Tensor {
         let TensorInfo { name, shape, dtype, class, .. } = self.tensors[tensor.0].clone();
-        let class = if class == Class::Parameter { Class::Gradient } else { Class::Activation };
+        let (dtype, class) = match class {
+            Class::Parameter => (dtype, Class::Gradient),
+            _ => (self.precision, Class::Activation),
+        };
         self.typed(grad_name(&name), &shape, dtype, class)
     }
 

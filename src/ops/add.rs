@@ -1,4 +1,5 @@
-//! Residual addition: y = a + b. The gradient of y is passed to both unchanged, without a copy.
+//! Residual addition: y = x + b, where x and y are the residual stream: f32 in every precision, as PyTorch's autocast keeps
+//! them. The gradient of y is passed to both unchanged, without a copy.
 
 use super::{Case, Input};
 use crate::error::Result;
@@ -8,15 +9,15 @@ use crate::graph::{Graph, Tensor};
 
 static ADD: Kernel = Kernel::new("elementwise.wgsl", "add", &[Read, Read, Write]);
 
-/// y = a + b, elementwise; `a` and `b` are different activations of the same shape.
-pub fn add(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    let shape = g.shape(a).to_vec();
+/// y = x + b, elementwise; `x` is of the residual stream, `b` another activation of its shape.
+pub fn add(g: &mut Graph, x: Tensor, b: Tensor) -> Result<Tensor> {
+    let shape = g.shape(x).to_vec();
     let n: usize = shape.iter().product();
-    let y = g.activation("sum", &shape);
-    g.call(&ADD, &[a, b, y], Dims::new().u(n), workgroups(n.div_ceil(256)), 0)?;
+    let y = g.residual("sum", &shape);
+    g.call(&ADD, &[x, b, y], Dims::new().u(n), workgroups(n.div_ceil(256)), 0)?;
     g.on_backward(move |g| {
         let dy = g.take_grad(y)?;
-        g.set_grad(a, dy);
+        g.set_grad(x, dy);
         g.set_grad(b, dy);
         Ok(())
     });
@@ -27,7 +28,7 @@ fn case(n: usize) -> Case {
     Case {
         op: "add",
         name: n.to_string(),
-        inputs: vec![Input::normal("a", &[n], 1.0), Input::normal("b", &[n], 1.0)],
+        inputs: vec![Input::residual("x", &[n], 1.0), Input::normal("b", &[n], 1.0)],
         build: Box::new(|g, t| Ok(vec![add(g, t[0], t[1])?])),
         reference: Box::new(|x| vec![x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect()]),
         ..Case::default()

@@ -5,7 +5,7 @@
 //! central differences of the reference, element by element where there are few, along random
 //! directions where there are many.
 
-use super::Case;
+use super::{Case, Kind};
 use crate::error::Result;
 use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Block, Engine, Program};
@@ -84,16 +84,16 @@ impl Prepared {
         let mut values = Vec::new();
         let mut arguments = Vec::new();
         for input in &case.inputs {
-            let class = if input.gradient && gradient { Class::Parameter } else { Class::State };
-            let tensor = g.tensor(input.name, &input.shape, class);
+            let tensor = g.tensor(input.name, &input.shape, input.class(gradient, precision));
             let (mut words, mut numbers) = input.values(&case.name);
-            if precision == Dtype::F16 && input.activation {
+            let activation = input.kind == Kind::Activation;
+            if precision == Dtype::F16 && activation {
                 numbers.iter_mut().for_each(|x| *x = f16::from_f64(*x).to_f64());
                 words = numbers.iter().map(|&x| (x as f32).to_bits()).collect();
             }
             inputs.push((tensor, words));
             values.push(numbers);
-            arguments.push(if input.activation { converted(&mut g, tensor, gradient)? } else { tensor });
+            arguments.push(if activation { converted(&mut g, tensor, gradient)? } else { tensor });
         }
         let tensors: Vec<Tensor> = inputs.iter().map(|(t, _)| *t).collect();
         let outputs = (case.build)(&mut g, &arguments)?;
@@ -104,7 +104,7 @@ impl Prepared {
                 let mut seed = Rng::named(8, Stream::Test, &case.name).normals(shape.iter().product(), 1.0);
                 let tensor = g.state("upstream", &shape);
                 let mut upstream_grad = tensor;
-                if g.dtype(first) == Dtype::F16 {
+                if precision == Dtype::F16 {
                     seed.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
                     upstream_grad = g.activation("upstream", &shape);
                     g.cast(tensor, upstream_grad)?;

@@ -1,5 +1,6 @@
 //! Embedding lookup: `y_r = E[token_r]`.
 //!
+//! y is the residual stream: f32 in every precision.
 //! `dE[v]` adds up dy over the rows that hold token v, in ascending order: the host sorts row numbers by
 //! token, so the sum needs no atomics and has the same bits in every run.
 
@@ -26,7 +27,7 @@ pub struct TokenRows {
 pub fn embedding(g: &mut Graph, tokens: Tensor, embed: Tensor, index: Option<TokenRows>) -> Result<Tensor> {
     let (vocab, columns) = g.matrix(embed)?;
     let rows: usize = g.shape(tokens).iter().product();
-    let y = g.activation("embedding", &[rows, columns]);
+    let y = g.residual("embedding", &[rows, columns]);
     let dims = move |add| Dims::new().u(rows).u(vocab).u(columns).flag(add);
     g.call(&FORWARD, &[tokens, embed, y], dims(false), workgroups((rows * columns).div_ceil(64)), 0)?;
     if let Some(TokenRows { sorted_rows, starts }) = index {

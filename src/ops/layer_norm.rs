@@ -2,7 +2,7 @@
 //! with weight and bias (its final norm, and the Transformer's).
 //!
 //! y = (x - mean) rstd w + b with the biased variance. dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy w;
-//! dw = sum of dy xhat, db = sum of dy over rows. Saved: x, and mean and rstd of each row.
+//! dw = sum of dy xhat, db = sum of dy over rows. Saved: x, which is the residual stream, and mean and rstd of each row.
 //!
 //! [`add_norm`] is a residual addition and the norm of its sum. On a GPU both are one dispatch, and the sum is not read
 //! again; software adapters keep the two, and so their bits.
@@ -80,7 +80,7 @@ pub fn add_norm(
         return Ok((sum, layer_norm(g, sum, affine, eps)?));
     }
     let shape = g.shape(x).to_vec();
-    let sum = g.activation("sum", &shape);
+    let sum = g.residual("sum", &shape);
     let (norm, y) = begin(g, sum, affine, eps)?;
     let groups = workgroups(norm.rows);
     let (plain, with_affine) = (ADD_PLAIN_GPU.for_width(norm.columns), ADD_AFFINE_GPU.for_width(norm.columns));
@@ -165,7 +165,7 @@ fn plain(rows: usize, columns: usize) -> Case {
     Case {
         op: "layer_norm",
         name: format!("plain {rows}x{columns}"),
-        inputs: vec![Input::normal("x", &[rows, columns], 2.0)],
+        inputs: vec![Input::residual("x", &[rows, columns], 2.0)],
         build: Box::new(|g, t| Ok(vec![layer_norm(g, t[0], None, 1e-5)?])),
         reference: Box::new(move |x| vec![reference(columns, 1e-5, &x[0], None)]),
         ..Case::default()
@@ -177,7 +177,7 @@ fn affine(rows: usize, columns: usize) -> Case {
         op: "layer_norm",
         name: format!("affine {rows}x{columns}"),
         inputs: vec![
-            Input::normal("x", &[rows, columns], 2.0),
+            Input::residual("x", &[rows, columns], 2.0),
             Input::parameter("weight", &[columns], 1.0),
             Input::parameter("bias", &[columns], 1.0),
         ],
@@ -189,14 +189,14 @@ fn affine(rows: usize, columns: usize) -> Case {
 
 /// A residual addition before it; with both outputs in use, as in a block.
 fn added(rows: usize, columns: usize, affine: bool) -> Case {
-    let input = |name| Input::normal(name, &[rows, columns], 2.0);
+    let shape = [rows, columns];
     let parameter = |name| Input::parameter(name, &[columns], 1.0);
     Case {
         op: "layer_norm",
         name: format!("after add, {} {rows}x{columns}", if affine { "affine" } else { "plain" }),
-        inputs: vec![input("x"), input("d"), parameter("weight"), parameter("bias")]
+        inputs: [Input::residual("x", &shape, 2.0), Input::normal("d", &shape, 2.0)]
             .into_iter()
-            .take(if affine { 4 } else { 2 })
+            .chain(affine.then(|| ["weight", "bias"].map(parameter)).into_iter().flatten())
             .collect(),
         build: Box::new(move |g, t| {
             let (sum, y) = add_norm(g, [t[0], t[1]], affine.then(|| (t[2], t[3])), 1e-5)?;

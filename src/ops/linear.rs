@@ -9,7 +9,7 @@ use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
-static ADD_BIAS: Kernel = Kernel::new("linear.wgsl", "add_bias", &[Read, Write]);
+static START_WITH_BIAS: Kernel = Kernel::new("linear.wgsl", "start_with_bias", &[Read, Write]);
 static BACKWARD_BIAS: Kernel = Kernel::new("linear.wgsl", "backward_bias", &[Read, Write]);
 static BIAS_PARTS: Kernel = Kernel::new("linear.wgsl", "bias_parts", &[Read, Write]);
 static BIAS_SUMS: Kernel = Kernel::new("linear.wgsl", "bias_sums", &[Read, Write]);
@@ -55,10 +55,11 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
     }
     let (weights, out) = (g.gathered(&stored)?, g.gathered(&outs)?);
     let dims = move || Dims::new().u(rows).u(c_out).flag(false);
-    Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).record(g, x, weights, out)?;
+    // The bias first: with it added to a product that was stored, f16 outputs would be rounded twice.
     for (y, Affine { bias, .. }) in outs.into_iter().zip(layers) {
-        g.call(&ADD_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
+        g.call(&START_WITH_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
     }
+    Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).adding(true).record(g, x, weights, out)?;
     g.on_backward(move |g| {
         let mut douts = outs;
         for (dout, Affine { bias, .. }) in douts.iter_mut().zip(layers) {
@@ -70,13 +71,9 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
         let (dweights, add) = g.even_grads(&layers.map(|l| l.weight))?;
         let of_weights = Product::new(Layout::TN, [c_out, c_in, rows]).adding(add);
         of_weights.batch(M).record(g, dout, x, dweights)?;
-        for i in 0..M {
-            // A sum over the batch: one after the other.
-            let (dx, add) = g.grad_target(x)?;
-            let of_x = Product::new(Layout::NN, [rows, c_in, c_out]).adding(add);
-            of_x.record(g, dout.at(i), weights.at(i), dx)?;
-        }
-        Ok(())
+        let (dx, add) = g.grad_target(x)?;
+        let of_x = Product::new(Layout::NN, [rows, c_in, c_out]).summed(M).adding(add);
+        of_x.record(g, dout, weights, dx)
     });
     Ok(outs)
 }

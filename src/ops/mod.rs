@@ -20,7 +20,8 @@ pub mod pattention;
 pub mod rotary;
 
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::gpu::kernel::Dtype;
+use crate::graph::{Class, Graph, Tensor};
 use crate::rng::{Rng, Stream};
 
 type Build = Box<dyn Fn(&mut Graph, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
@@ -48,34 +49,57 @@ pub struct Input {
     pub fill: Fill,
     /// Whether the op is differentiable in it.
     pub gradient: bool,
-    /// Whether it is an activation, which is f16 in mixed precision; otherwise a parameter or a number.
-    pub activation: bool,
+    /// What it is in mixed precision.
+    pub kind: Kind,
+}
+
+/// What an input of a case is in mixed precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An activation: f16, and so is its gradient.
+    Activation,
+    /// An activation of the residual stream: f32, its gradient f16.
+    Residual,
+    /// A parameter or a number: f32, and so is its gradient.
+    Other,
 }
 
 impl Input {
     /// An activation of normal values; differentiable.
     pub fn normal(name: &'static str, shape: &[usize], std: f64) -> Self {
-        Self { name, shape: shape.to_vec(), fill: Fill::Normal(std), gradient: true, activation: true }
+        Self { name, shape: shape.to_vec(), fill: Fill::Normal(std), gradient: true, kind: Kind::Activation }
+    }
+
+    /// An activation of the residual stream, of normal values; differentiable.
+    pub fn residual(name: &'static str, shape: &[usize], std: f64) -> Self {
+        Self { kind: Kind::Residual, ..Self::normal(name, shape, std) }
     }
 
     /// A parameter of normal values; differentiable.
     pub fn parameter(name: &'static str, shape: &[usize], std: f64) -> Self {
-        Self { activation: false, ..Self::normal(name, shape, std) }
+        Self { kind: Kind::Other, ..Self::normal(name, shape, std) }
     }
 
     /// Given numbers; not differentiable.
     pub fn floats(name: &'static str, shape: &[usize], values: Vec<f32>) -> Self {
-        Self { name, shape: shape.to_vec(), fill: Fill::Floats(values), gradient: false, activation: false }
+        Self { name, shape: shape.to_vec(), fill: Fill::Floats(values), gradient: false, kind: Kind::Other }
     }
 
     /// Given integers; not differentiable.
     pub fn words(name: &'static str, shape: &[usize], values: Vec<u32>) -> Self {
-        Self { name, shape: shape.to_vec(), fill: Fill::Words(values), gradient: false, activation: false }
+        Self { name, shape: shape.to_vec(), fill: Fill::Words(values), gradient: false, kind: Kind::Other }
     }
 
     /// The same input, not differentiated.
     pub fn without_gradient(self) -> Self {
         Self { gradient: false, ..self }
+    }
+
+    /// Its class in a recorded case, with or without gradients. The gradient of a parameter is f32, that of the residual
+    /// stream has the precision of the graph.
+    pub fn class(&self, gradient: bool, precision: Dtype) -> Class {
+        let own = self.kind != Kind::Residual || precision == Dtype::F32;
+        if self.gradient && gradient && own { Class::Parameter } else { Class::State }
     }
 
     /// The 32-bit words uploaded to the device, and their values in f64 for the reference.

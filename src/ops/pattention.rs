@@ -177,13 +177,9 @@ fn batch<const M: usize>(
         let (dkeys, add) = g.even_grads(&tokens.map(|t| t.keys))?;
         let of_keys = products(Layout::TN, [n - first, c_in, rows]).of_columns(n).adding(add);
         of_keys.record(g, from(dscores, first), x, dkeys)?;
-        for i in 0..M {
-            // A sum over the batch: one after the other.
-            let (dx, add) = g.grad_target(x)?;
-            let of_x = Product::new(Layout::NN, [rows, c_in, n]).adding(add);
-            of_x.record(g, stacked(dscores).at(i), keys.at(i), dx)?;
-        }
-        Ok(())
+        let (dx, add) = g.grad_target(x)?;
+        let of_x = Product::new(Layout::NN, [rows, c_in, n]).summed(M).adding(add);
+        of_x.record(g, stacked(dscores), keys, dx)
     });
     Ok((outs, weights))
 }
@@ -228,7 +224,11 @@ fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
     Case {
         op: "pattention",
         name: format!("three, {norm:?} {rows}x{c_in}x{n}x{c_out}"),
-        inputs: vec![Input::normal("x", &[rows, c_in], 1.0), Input::parameter("tokens", &[3 * stride], 0.5)],
+        inputs: vec![
+            Input::normal("x", &[rows, c_in], 1.0),
+            Input::parameter("tokens", &[3 * stride], 0.5),
+            Input::residual("residual", &[rows, c_out], 1.0),
+        ],
         build: Box::new(move |g, t| {
             let mut tokens = [Tokens { keys: t[1], values: t[1] }; 3];
             for (i, tokens) in tokens.iter_mut().enumerate() {
@@ -237,8 +237,8 @@ fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
             }
             let [q, k, v] = several(g, t[0], tokens, settings)?;
             // One output that depends on all three.
-            let sum = super::add::add(g, q, k)?;
-            Ok(vec![super::add::add(g, sum, v)?])
+            let sum = [q, k, v].into_iter().try_fold(t[2], |sum, out| super::add::add(g, sum, out))?;
+            Ok(vec![sum])
         }),
         reference: Box::new(move |x| {
             let one = |i: usize| {
@@ -246,7 +246,7 @@ fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
                 reference(size, &settings, &x[0], keys, values)
             };
             let [q, k, v] = [one(0), one(1), one(2)];
-            vec![(0..q.len()).map(|i| q[i] + k[i] + v[i]).collect()]
+            vec![(0..q.len()).map(|i| x[2][i] + q[i] + k[i] + v[i]).collect()]
         }),
         ..Case::default()
     }

@@ -15,8 +15,8 @@ use naga::{
 use tokenformer::gpu::choices::{Ability, Candidate, Choices};
 use tokenformer::gpu::kernel::{Access, Dtype};
 use tokenformer::gpu::shader;
-use tokenformer::graph::{Call, Class, Graph, Tensor};
-use tokenformer::ops::{Case, mixed_registry, registry};
+use tokenformer::graph::{Call, Graph, Tensor};
+use tokenformer::ops::{Case, Kind, mixed_registry, registry};
 
 use crate::lint::{Check, during, parse};
 
@@ -152,9 +152,8 @@ fn record(case: &Case, choices: &Choices, precision: Dtype, training: bool) -> G
     g.set_precision(precision);
     let mut arguments = Vec::new();
     for input in &case.inputs {
-        let class = if input.gradient && gradient { Class::Parameter } else { Class::State };
-        let tensor = g.tensor(input.name, &input.shape, class);
-        arguments.push(if input.activation { converted(&mut g, tensor, gradient) } else { tensor });
+        let tensor = g.tensor(input.name, &input.shape, input.class(gradient, precision));
+        arguments.push(if input.kind == Kind::Activation { converted(&mut g, tensor, gradient) } else { tensor });
     }
     let outputs = (case.build)(&mut g, &arguments).unwrap();
     if gradient {
