@@ -23,8 +23,9 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
             Kernel::generated(&name, bindings, || lanes.generate(&name, layout, types))
         }
         Candidate::Tiles { block, depth, thread, .. } => {
-            let name = name("");
-            Kernel::generated(&name, bindings, || Tiles { block, depth, thread }.generate(&name, layout, types))
+            let name = name(&vectors.suffix());
+            let tiles = Tiles { block, depth, thread };
+            Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors))
         }
         Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, .. } => {
             let name = name("");
@@ -37,10 +38,11 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
     kernel
 }
 
-/// The candidates worth timing for a product, the usual one first. `all`: also those that are rarely the best.
+/// The candidates worth timing for a product, first the default one without matrix units: all others are held against it.
+/// `all`: also those that are rarely the best.
 pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
     let ProductKind { size, half, .. } = product;
-    let mut list = vec![ability.usual(size)];
+    let mut list = vec![ability.default_scalar(product)];
     // Software drivers emulate matrix units, slowly.
     if half && !ability.software {
         list.extend(with_parts(cooperative(ability, all), size, all));
@@ -114,19 +116,20 @@ fn cooperative(ability: &Ability, all: bool) -> Vec<Candidate> {
 fn tiles(all: bool) -> Vec<Candidate> {
     let one = |block, depth, thread| Candidate::Tiles { block, depth, thread, chunk: 0 };
     let mut list = vec![
-        one([64, 64], 16, [4, 4]),
+        one([64, 64], 8, [8, 8]),
+        one([128, 64], 8, [8, 8]),
+        one([128, 128], 8, [8, 16]),
         one([128, 128], 8, [8, 8]),
-        one([64, 64], 16, [8, 4]),
-        one([128, 64], 16, [8, 8]),
         one([32, 32], 16, [4, 4]),
     ];
     if all {
         list.extend([
+            one([128, 128], 8, [16, 8]),
+            one([64, 128], 8, [8, 8]),
             one([128, 128], 16, [8, 8]),
-            one([128, 64], 8, [8, 4]),
-            one([64, 128], 8, [4, 8]),
-            one([64, 64], 8, [4, 4]),
             one([64, 64], 16, [8, 8]),
+            one([64, 64], 16, [8, 4]),
+            one([64, 64], 16, [4, 4]),
             one([32, 32], 8, [4, 4]),
         ]);
     }
