@@ -29,7 +29,8 @@ const SWEEP_SHARE: f64 = 0.1;
 /// A device error where a sum is not what so many products make.
 pub fn peak_of_matrix_units(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
     let ability = *stopwatch.engine.choices().ability();
-    let (Some(fragment), Some(size)) = (ability.fragment, ability.subgroup) else { return Ok(()) };
+    let fragment = ability.fragments.best(Dtype::F16).map(|fragment| fragment.side);
+    let (Some(fragment), Some(size)) = (fragment, ability.subgroup) else { return Ok(()) };
     tell(format_args!("matrix units: trying {} configurations", SUBGROUPS.len()));
     let mut best: Option<(f64, Mma)> = None;
     for subgroups in SUBGROUPS.into_iter().filter(|n| n * size <= ability.invocations) {

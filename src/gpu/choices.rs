@@ -5,6 +5,8 @@
 //! half precision differ. A sum is never cut without a measurement that says so.
 
 use super::device::Gpu;
+use super::fragments::{Fragment, Fragments, Staging};
+use super::kernel::Dtype;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,18 +62,22 @@ pub enum Candidate {
         /// side by side and added in order. A length, not a number of parts: a sum that grows keeps its boundaries.
         chunk: u32,
     },
-    /// Matrix units: f16 x f16 -> f32, from tiles staged in workgroup memory. For operands that are both f16.
+    /// Matrix units, summing in f32, from tiles staged in workgroup memory. For operands that are both f16, or, with
+    /// fragments of f32, for others.
     Cooperative {
-        /// Side of a matrix the unit multiplies: 8 or 16.
-        fragment: u32,
+        /// What the unit multiplies.
+        fragment: Fragment,
         /// Rows and columns of C of a workgroup.
         block: [u32; 2],
-        /// Terms staged at a time: a multiple of `fragment`.
+        /// Terms staged at a time: a multiple of the side of a fragment.
         depth: u32,
-        /// Subgroups down and across the block.
+        /// Warp tiles down and across the block: each is computed by one subgroup.
         subgroups: [u32; 2],
-        /// Invocations of a subgroup.
-        subgroup_size: u32,
+        /// Invocations for each of them: a power of two. The kernel is right, and its bits are the same, whatever the
+        /// size of the subgroups that a driver makes; it is fastest where this is their size.
+        lanes: u32,
+        /// Fragments of A and B are loaded from storage, without staging, where they lie inside.
+        direct: bool,
         /// As in [`Candidate::Tiles`].
         chunk: u32,
     },
@@ -112,12 +118,20 @@ impl Candidate {
         self.chunk() == 0 && !matches!(self, Self::Cooperative { .. })
     }
 
+    /// Whether it can be used for operands that are both f16, or for others.
+    pub fn multiplies(self, half: bool) -> bool {
+        match self {
+            Self::Cooperative { fragment, .. } => half == (fragment.operand == Dtype::F16),
+            Self::Lanes { .. } | Self::Tiles { .. } => true,
+        }
+    }
+
     /// Invocations of a workgroup.
     pub fn invocations(self) -> u32 {
         match self {
             Self::Lanes { lanes, .. } => lanes,
             Self::Tiles { block, thread, .. } => (block[0] / thread[0]) * (block[1] / thread[1]),
-            Self::Cooperative { subgroups: [down, across], subgroup_size, .. } => down * across * subgroup_size,
+            Self::Cooperative { subgroups: [down, across], lanes, .. } => down * across * lanes,
         }
     }
 
@@ -127,10 +141,9 @@ impl Candidate {
             Self::Lanes { .. } => 0,
             // Two tiles of vectors, a row of each padded by one.
             Self::Tiles { block, depth, .. } => 16 * depth * ((block[0] + block[1]) / 4 + 2),
-            // Two tiles of f16, rows padded by eight, and a fragment of f32 for each subgroup.
-            Self::Cooperative { block, depth, fragment, subgroups: [down, across], .. } => {
-                let tile = |side: u32| (side * (depth + 8)).max(depth * (side + 8));
-                2 * (tile(block[0]) + tile(block[1])) + 4 * down * across * fragment * fragment
+            Self::Cooperative { fragment, block, depth, subgroups: [down, across], .. } => {
+                let bytes = |layout| Staging::new(layout, fragment, block, depth, down * across).bytes();
+                Layout::ALL.into_iter().map(bytes).max().unwrap_or(0)
             }
         }
     }
@@ -146,8 +159,9 @@ impl fmt::Display for Candidate {
             Self::Tiles { block: [m, n], depth, thread: [tm, tn], .. } => {
                 write!(f, "tiles-{m}x{n}x{depth}-{tm}x{tn}")
             }
-            Self::Cooperative { fragment, block: [m, n], depth, subgroups: [down, across], subgroup_size, .. } => {
-                write!(f, "cooperative{fragment}-{m}x{n}x{depth}-{down}x{across}-s{subgroup_size}")
+            Self::Cooperative { fragment, block: [m, n], depth, subgroups: [down, across], lanes, direct, .. } => {
+                let how = if direct { "-direct" } else { "" };
+                write!(f, "cooperative{fragment}-{m}x{n}x{depth}-{down}x{across}-w{lanes}{how}")
             }
         }?;
         if self.chunk() > 0 { write!(f, "-k{}", self.chunk()) } else { Ok(()) }
@@ -179,9 +193,11 @@ fn parse(text: &str) -> Option<Candidate> {
     } else if let Some(fragment) = kind.strip_prefix("cooperative") {
         let [m, n, depth] = sizes(parts.next()?)?;
         let subgroups = sizes(parts.next()?)?;
-        let subgroup_size = parts.next()?.strip_prefix('s')?.parse().ok()?;
-        let (fragment, chunk) = (fragment.parse().ok()?, chunk_of(parts.next())?);
-        Candidate::Cooperative { fragment, block: [m, n], depth, subgroups, subgroup_size, chunk }
+        let lanes = parts.next()?.strip_prefix('w')?.parse().ok()?;
+        let (fragment, next) = (Fragment::named(fragment)?, parts.next());
+        let direct = next == Some("direct");
+        let chunk = chunk_of(if direct { parts.next() } else { next })?;
+        Candidate::Cooperative { fragment, block: [m, n], depth, subgroups, lanes, direct, chunk }
     } else {
         let [m, n, depth] = sizes(parts.next()?)?;
         let thread = sizes(parts.next()?)?;
@@ -204,14 +220,15 @@ fn parse(text: &str) -> Option<Candidate> {
                 && chunk_fits(chunk, depth)
                 && (0..2).all(|i| thread[i].is_multiple_of(4) && block[i].is_multiple_of(thread[i]))
         }
-        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, chunk } => {
-            [8, 16].contains(&fragment)
-                && up_to(128, &[subgroup_size, depth])
+        Candidate::Cooperative { fragment: Fragment { side, .. }, block, depth, subgroups, lanes, chunk, .. } => {
+            up_to(128, &[lanes, depth])
+                && lanes.is_power_of_two()
                 && up_to(16, &subgroups)
                 && up_to(512, &block)
-                && depth.is_multiple_of(fragment)
+                && depth.is_multiple_of(side)
                 && chunk_fits(chunk, depth)
-                && (0..2).all(|i| block[i].is_multiple_of(subgroups[i] * fragment))
+                && (0..2).all(|i| block[i].is_multiple_of(subgroups[i] * side))
+                && up_to(64, &[block[0] / subgroups[0] * (block[1] / subgroups[1]) / side.pow(2)])
         }
     };
     (sound && candidate.to_string() == text).then_some(candidate)
@@ -285,6 +302,8 @@ pub struct Ability {
     pub software: bool,
     /// Size of every subgroup, where they are there and of one size.
     pub subgroup: Option<u32>,
+    /// Fewest and most lanes of a subgroup; 0 where there are none.
+    pub subgroups: [u32; 2],
     /// Most invocations of a workgroup.
     pub invocations: u32,
     /// Bytes of workgroup memory.
@@ -293,8 +312,8 @@ pub struct Ability {
     pub binding_bytes: u64,
     /// f16 in storage and arithmetic.
     pub half: bool,
-    /// Side of the square f16 x f16 -> f32 matrices its matrix units multiply, where they may be used.
-    pub fragment: Option<u32>,
+    /// What its matrix units multiply, where they may be used.
+    pub fragments: Fragments,
 }
 
 impl Ability {
@@ -302,25 +321,29 @@ impl Ability {
     pub const WEBGPU_DEFAULT: Self = Self {
         software: false,
         subgroup: None,
+        subgroups: [0; 2],
         invocations: 256,
         workgroup_bytes: 16 * 1024,
         binding_bytes: 128 << 20,
         half: false,
-        fragment: None,
+        fragments: Fragments::NONE,
     };
 
     /// What an open device can do.
     pub fn of(gpu: &Gpu) -> Self {
-        let [least, most] = [gpu.info.subgroup_min_size, gpu.info.subgroup_max_size];
-        let one_size = gpu.features.contains(wgpu::Features::SUBGROUP) && least == most && least > 0;
+        let offered = gpu.features.contains(wgpu::Features::SUBGROUP);
+        let [least, most] =
+            [gpu.info.subgroup_min_size, gpu.info.subgroup_max_size].map(|n| if offered { n } else { 0 });
+        let one_size = least == most && least > 0;
         Self {
             software: gpu.software,
             subgroup: one_size.then_some(least),
+            subgroups: [least, most],
             invocations: gpu.limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: gpu.limits.max_compute_workgroup_storage_size,
             binding_bytes: gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size),
             half: gpu.features.contains(wgpu::Features::SHADER_F16),
-            fragment: gpu.fragment,
+            fragments: gpu.fragments,
         }
     }
 
@@ -329,8 +352,11 @@ impl Ability {
         let able = match candidate {
             Candidate::Lanes { lanes, broadcast, .. } => !broadcast || self.subgroup == Some(lanes),
             Candidate::Tiles { .. } => true,
-            Candidate::Cooperative { fragment, subgroup_size, .. } => {
-                self.half && self.fragment == Some(fragment) && self.subgroup == Some(subgroup_size)
+            Candidate::Cooperative { fragment, lanes, .. } => {
+                let [least, most] = self.subgroups;
+                // Matrix operations need whole subgroups, whatever their size.
+                let whole = most > 0 && candidate.invocations().is_multiple_of(most);
+                self.fragments.has(fragment) && whole && (least..=most).contains(&lanes)
             }
         };
         able && candidate.invocations() <= self.invocations && candidate.workgroup_bytes() <= self.workgroup_bytes
@@ -393,7 +419,7 @@ impl Choices {
     pub fn pick(&self, product: ProductKind) -> Candidate {
         let Inner { ability, forced, table } = &*self.0;
         let measured = || table.get(&ShapeClass::of(product)).copied();
-        let chosen = forced.or_else(measured).filter(|c| product.half || !matches!(c, Candidate::Cooperative { .. }));
+        let chosen = forced.or_else(measured).filter(|candidate| candidate.multiplies(product.half));
         chosen.unwrap_or_else(|| ability.default_candidate(product))
     }
 }
@@ -409,8 +435,10 @@ mod tests {
             "lanes8-1x8-u4",
             "tiles-64x64x16-4x4",
             "tiles-64x32x8-8x4-k2048",
-            "cooperative16-128x64x32-2x2-s32",
-            "cooperative8-64x64x32-2x2-s8-k4096",
+            "cooperative16-128x64x32-2x2-w32",
+            "cooperative8f32-64x64x32-2x2-w8-direct",
+            "cooperative8-64x64x32-2x2-w8-direct-k4096",
+            "cooperative8-64x64x32-2x2-w8-k4096",
         ] {
             assert_eq!(name.parse::<Candidate>().unwrap().to_string(), name);
         }
@@ -428,6 +456,11 @@ mod tests {
             "tiles-64x64x16-4x4-k65536",
             "tiles-64x64x16-4x4-split4",
             "tiles-64x64x6-4x4",
+            "cooperative16-128x64x32-2x2-s32",
+            "cooperative16-128x64x32-2x2-w24",
+            "cooperative4-64x64x32-2x2-w32",
+            "cooperative16-128x64x32-2x2-w32-k4096-direct",
+            "cooperative8-512x512x32-2x2-w32",
         ]) {
             assert!(name.parse::<Candidate>().is_err(), "{name}");
         }

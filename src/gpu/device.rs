@@ -16,6 +16,8 @@ mod readback;
 use fault::{Fault, lost, plain, without_panic};
 
 use super::adapter::{self, AdapterRequest, Candidate, backend_name};
+use super::fragments::{Fragment, Fragments};
+use super::kernel::Dtype;
 use crate::error::{Error, Result};
 
 /// Longest wait for one submission before the GPU counts as hung.
@@ -40,8 +42,8 @@ pub struct Gpu {
     pub limits: Limits,
     /// Optional features that are on: timestamps, f16, subgroups.
     pub features: Features,
-    /// Side of the square f16 x f16 -> f32 matrices that its matrix units multiply, where they can be used.
-    pub fragment: Option<u32>,
+    /// What its matrix units multiply, where they can be used.
+    pub fragments: Fragments,
     /// Whether it runs on the CPU.
     pub software: bool,
     /// Why this adapter was chosen, for a line to the user.
@@ -96,9 +98,8 @@ impl Gpu {
         let mut features = adapter.features() & wanted;
         // lavapipe with vectors of 512 bits (Mesa 26.1.6) crashes when it compiles matrices of 8 x 8.
         let crashes = software && info.subgroup_max_size > 8;
-        let fragment =
-            fragment(&adapter).filter(|_| features.contains(Features::SHADER_F16 | Features::SUBGROUP) && !crashes);
-        if fragment.is_some() {
+        let fragments = if crashes { Fragments::NONE } else { fragments(&adapter, features) };
+        if !fragments.is_empty() {
             features |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         }
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
@@ -107,14 +108,14 @@ impl Gpu {
             required_limits: limits.clone(),
             // The plan allocates a few large buffers; wgpu's default would round each up to 128 MiB blocks.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
-            experimental_features: if fragment.is_some() { experimental() } else { Default::default() },
+            experimental_features: if fragments.is_empty() { Default::default() } else { experimental() },
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request)
             .map_err(|cause| Error::device(format!("cannot open adapter \"{}\": {}", info.name, plain(&cause))))?;
         let fault = Fault::default();
         fault.watch(&device);
-        Ok(Self { device, queue, info, limits, features, fragment, software, why, fault })
+        Ok(Self { device, queue, info, limits, features, fragments, software, why, fault })
     }
 
     /// The first error or loss since the device was opened, if any.
@@ -219,20 +220,26 @@ impl Gpu {
     }
 }
 
-/// The matrices of f16 that are multiplied into f32: 16 x 16 on most GPUs, 8 x 8 on Apple's.
-fn fragment(adapter: &wgpu::Adapter) -> Option<u32> {
-    if !adapter.features().contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        return None;
+/// The square matrices that an adapter's matrix units multiply into f32: of f16, 16 x 16 on most GPUs and 8 x 8 on Apple's,
+/// which multiplies f32 as well.
+fn fragments(adapter: &wgpu::Adapter, features: Features) -> Fragments {
+    if !adapter.features().contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) || !features.contains(Features::SUBGROUP)
+    {
+        return Fragments::NONE;
     }
     let offered = adapter.cooperative_matrix_properties();
-    let has = |side: &u32| {
-        offered.iter().any(|p| {
-            [p.m_size, p.n_size, p.k_size] == [*side; 3]
-                && p.ab_type == wgpu::CooperativeScalarType::F16
+    Fragments::of(|Fragment { side, operand }| {
+        let (scalar, needed) = match operand {
+            Dtype::F16 => (wgpu::CooperativeScalarType::F16, Features::SHADER_F16),
+            Dtype::F32 => (wgpu::CooperativeScalarType::F32, Features::empty()),
+        };
+        let found = offered.iter().any(|p| {
+            [p.m_size, p.n_size, p.k_size] == [side; 3]
+                && p.ab_type == scalar
                 && p.cr_type == wgpu::CooperativeScalarType::F32
-        })
-    };
-    [16, 8].into_iter().find(has)
+        });
+        found && features.contains(needed)
+    })
 }
 
 /// The permission wgpu asks for before it enables an experimental feature.

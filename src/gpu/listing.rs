@@ -54,8 +54,7 @@ pub fn describe(candidate: &Candidate) -> String {
     row("workgroups", format!("{} per dimension", limits.max_compute_workgroups_per_dimension));
     row("features", features(adapter.features(), info.subgroup_min_size, info.subgroup_max_size));
     let shapes = adapter.cooperative_matrix_properties();
-    let one_size = info.subgroup_min_size == info.subgroup_max_size;
-    row("cooperative matrix", matrix_units(&shapes, one_size));
+    row("cooperative matrix", if shapes.is_empty() { "no".to_owned() } else { shape_list(&shapes) });
     text + "\n"
 }
 
@@ -73,15 +72,6 @@ fn features(features: Features, subgroup_min: u32, subgroup_max: u32) -> String 
         (true, false) => format!("subgroups of {subgroup_min} to {subgroup_max}"),
     };
     [has(Features::SHADER_F16, "f16"), subgroups, has(Features::TIMESTAMP_QUERY, "timestamps")].join(", ")
-}
-
-/// The shapes that matrix units multiply. Kernels for them are made for subgroups of one size.
-fn matrix_units(shapes: &[CooperativeMatrixProperties], one_size: bool) -> String {
-    match (shapes, one_size) {
-        ([], _) => "no".to_owned(),
-        (_, true) => shape_list(shapes),
-        (_, false) => format!("{}; not used, because the size of its subgroups is not fixed", shape_list(shapes)),
-    }
 }
 
 /// "16x16x16 f16 -> f32, ...": each shape once, in the driver's order.
@@ -131,21 +121,6 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
         assert!(text.lines().skip(1).all(|line| line.starts_with(&" ".repeat(INDENT))), "{text}");
         assert_eq!(text.split_whitespace().count(), 31);
-    }
-
-    #[test]
-    fn matrix_units_that_are_not_used_are_said_to_be_so() {
-        let shape = CooperativeMatrixProperties {
-            m_size: 8,
-            n_size: 8,
-            k_size: 8,
-            ab_type: CooperativeScalarType::F16,
-            cr_type: CooperativeScalarType::F32,
-            saturating_accumulation: false,
-        };
-        assert_eq!(matrix_units(&[], false), "no");
-        assert_eq!(matrix_units(&[shape], true), "8x8x8 f16 -> f32");
-        assert!(matrix_units(&[shape], false).starts_with("8x8x8 f16 -> f32; not used"));
     }
 
     #[test]

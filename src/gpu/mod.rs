@@ -9,6 +9,7 @@ pub mod device;
 pub mod engine;
 pub mod facts;
 pub mod flight;
+pub mod fragments;
 pub mod kernel;
 pub mod listing;
 pub mod module;

@@ -15,6 +15,7 @@ mod uniformity;
 use lint::{Check, lint, lint_for};
 use std::collections::BTreeMap;
 use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
+use tokenformer::gpu::fragments::Fragments;
 use tokenformer::gpu::kernel::{Dtype, Kernel};
 use tokenformer::gpu::shader;
 use tokenformer::ops::matmul::candidates::{self, candidates};
@@ -60,12 +61,19 @@ fn every_shader_is_valid_and_translates() {
 fn generated() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
     let gpu = Ability {
         subgroup: Some(32),
+        subgroups: [32; 2],
         half: true,
-        fragment: Some(16),
+        fragments: Fragments::of(|fragment| fragment.side == 16),
         workgroup_bytes: 48 * 1024,
         ..Ability::WEBGPU_DEFAULT
     };
-    let apple = Ability { fragment: Some(8), workgroup_bytes: 32 * 1024, ..gpu };
+    let apple = Ability {
+        subgroup: None,
+        subgroups: [4, 64],
+        fragments: Fragments::of(|fragment| fragment.side == 8),
+        workgroup_bytes: 32 * 1024,
+        ..gpu
+    };
     let software = Ability { software: true, subgroup: Some(8), ..gpu };
     let mut kernels = BTreeMap::new();
     let all = [gpu, apple, software].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l)));
@@ -73,7 +81,7 @@ fn generated() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
         let products = [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| ProductKind { layout, size, half });
         for candidate in products.map(|product| candidates(&ability, product, true)).concat() {
             let operand = if half { Dtype::F16 } else { Dtype::F32 };
-            for (c, vectors) in [(Dtype::F32, Vectors::NONE), (operand, Vectors::ALL)] {
+            for (c, vectors) in [(Dtype::F32, Vectors::NONE), (Dtype::F32, Vectors::ALL), (operand, Vectors::ALL)] {
                 let kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors);
                 kernels.insert(kernel.file, (kernel, candidate));
             }

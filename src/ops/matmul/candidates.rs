@@ -6,7 +6,7 @@ use super::source::{Types, Vectors};
 use super::tiles::Tiles;
 use crate::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::Kernel;
+use crate::gpu::kernel::{Dtype, Kernel};
 
 /// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that.
 pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors) -> &'static Kernel {
@@ -27,10 +27,10 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
             let tiles = Tiles { block, depth, thread };
             Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors))
         }
-        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, .. } => {
-            let name = name("");
-            let kind = Cooperative { fragment, block, depth, subgroups, subgroup_size };
-            Kernel::generated(&name, bindings, || kind.generate(&name, layout, types))
+        Candidate::Cooperative { fragment, block, depth, subgroups, lanes, direct, .. } => {
+            let name = name(&vectors.suffix());
+            let kind = Cooperative { fragment, block, depth, subgroups, lanes, direct };
+            Kernel::generated(&name, bindings, || kind.generate(&name, layout, types, vectors))
         }
     };
     #[cfg(test)]
@@ -44,8 +44,8 @@ pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Can
     let ProductKind { size, half, .. } = product;
     let mut list = vec![ability.default_scalar(product)];
     // Software drivers emulate matrix units, slowly.
-    if half && !ability.software {
-        list.extend(with_parts(cooperative(ability, all), size, all));
+    if !ability.software {
+        list.extend(with_parts(cooperative(ability, half, all), size, all));
     }
     if ability.software {
         list.extend(software(ability, size, all));
@@ -98,19 +98,36 @@ fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidat
     list
 }
 
-fn cooperative(ability: &Ability, all: bool) -> Vec<Candidate> {
-    let (Some(fragment), Some(subgroup_size)) = (ability.fragment, ability.subgroup) else { return Vec::new() };
-    let one =
-        |block, depth, subgroups| Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, chunk: 0 };
-    let mut list = if fragment == 8 {
-        vec![one([64, 64], 32, [2, 4]), one([64, 32], 32, [2, 2])]
+fn cooperative(ability: &Ability, half: bool, all: bool) -> Vec<Candidate> {
+    let Some(fragment) = ability.fragments.best(if half { Dtype::F16 } else { Dtype::F32 }) else { return Vec::new() };
+    let one = |block, subgroups, direct| (block, subgroups, direct);
+    let mut shapes = if fragment.side == 8 {
+        vec![one([64, 64], [2, 2], false), one([64, 32], [2, 2], false), one([64, 64], [2, 2], true)]
     } else {
-        vec![one([128, 128], 32, [2, 2]), one([64, 64], 32, [2, 2]), one([128, 128], 32, [2, 4])]
+        vec![one([128, 128], [2, 2], false), one([64, 128], [2, 2], false), one([128, 256], [2, 4], false)]
     };
-    if all {
-        list.extend([one([256, 128], 32, [4, 2]), one([128, 64], 32, [2, 2]), one([32, 32], 32, [1, 2])]);
+    if all && fragment.side == 8 {
+        shapes.extend([one([32, 32], [2, 2], false), one([64, 64], [2, 4], false), one([32, 32], [1, 1], true)]);
+    } else if all {
+        shapes.extend([one([64, 64], [2, 2], false), one([128, 64], [2, 2], false), one([64, 64], [1, 1], true)]);
     }
-    list
+    let [least, most] = ability.subgroups;
+    // Where a driver chooses among sizes, it is mostly 32.
+    let mut lanes: Vec<u32> = (0..8).map(|i| 1 << i).filter(|n| (least..=most).contains(n)).collect();
+    lanes.sort_by_key(|n| n.abs_diff(32));
+    let laid_out = lanes.into_iter().flat_map(|lanes| {
+        let kind = move |(block, subgroups, direct)| Candidate::Cooperative {
+            fragment,
+            block,
+            depth: 32,
+            subgroups,
+            lanes,
+            direct,
+            chunk: 0,
+        };
+        shapes.iter().copied().map(kind).collect::<Vec<_>>()
+    });
+    laid_out.filter(|&candidate| ability.fits(candidate)).collect()
 }
 
 fn tiles(all: bool) -> Vec<Candidate> {
