@@ -1,14 +1,15 @@
 """PyTorch on a CUDA GPU, to stand beside `tokenformer bench`: cuBLAS products and training steps of the 150m preset.
 
-  python benches/torch_gpu.py --oracle DIR [--seconds 5] [--batch 4] [--cpu] > torch.json
+  python benches/torch_gpu.py --oracle DIR [--seconds 5] [--batch 4] [--precisions float32,float16] [--out FILE] [--cpu]
 
 DIR holds `bench_torch.py` and `tokenformer_oracle.py`, the model it times: the official architecture in PyTorch's fused
 operators.  Products: n = 4096, float32 (TF32 off, then on) and float16.  Steps: forward, backward, clipping and AdamW
 at T 1024, eager and `torch.compile`, in float32 and under autocast to float16 (with GradScaler) and bfloat16.  Every
-figure has its samples; the clock is wall time around a synchronised loop.  `--cpu` runs small sizes on a CPU, to try the
-script.
+figure has its samples; the clock is wall time around a synchronised loop.  The report goes to FILE after each figure, so that
+nothing is lost when time runs out, or to standard output at the end.  `--cpu` runs small sizes on a CPU, to try the script.
 """
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -48,9 +49,9 @@ def matmuls(device, n, seconds, sync):
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def steps(device, oracle, cfg, batch, seq, seconds, sync):
+def steps(device, oracle, cfg, batch, seq, seconds, sync, precisions):
     B, O = oracle
-    for precision, compiled in [(p, c) for p in ("float32", "float16", "bfloat16") for c in (False, True)]:
+    for precision, compiled in [(p, c) for p in precisions for c in (False, True)]:
         if device.type == "cpu" and (precision == "float16" or compiled):
             continue
         torch.manual_seed(0)
@@ -94,6 +95,8 @@ def main():
     ap.add_argument("--oracle", required=True)
     ap.add_argument("--seconds", type=float, default=5.0)
     ap.add_argument("--batch", type=int, default=4)
+    ap.add_argument("--precisions", default="float32,float16,bfloat16")
+    ap.add_argument("--out")
     ap.add_argument("--cpu", action="store_true")
     a = ap.parse_args()
     sys.path.insert(0, a.oracle)
@@ -108,9 +111,18 @@ def main():
         size, seq = dict(vocab=256, layers=2, width=64, heads=2, qkv_slots=64, proj_slots=64, ffn_slots=128), 64
     cfg = tokenformer_oracle.Config(arch="tokenformer", **size)
     name = "cpu" if a.cpu else torch.cuda.get_device_name()
-    records = list(matmuls(device, 256 if a.cpu else 4096, a.seconds, sync))
-    records += steps(device, (bench_torch, tokenformer_oracle), cfg, a.batch, seq, a.seconds, sync)
-    print(json.dumps({"torch": torch.__version__, "device": name, "records": records}, indent=1))
+    report = {"torch": torch.__version__, "device": name, "command": " ".join(sys.argv), "records": []}
+    oracle = (bench_torch, tokenformer_oracle)
+    for record in itertools.chain(matmuls(device, 256 if a.cpu else 4096, a.seconds, sync),
+                                  steps(device, oracle, cfg, a.batch, seq, a.seconds, sync, a.precisions.split(","))):
+        report["records"].append(record)
+        if a.out:
+            rate = record.get("tokens_per_s_median") or record.get("gflops_median")
+            print({k: v for k, v in record.items() if k in ("op", "n", "dtype", "precision", "compiled")}, rate, flush=True)
+            with open(a.out, "w") as file:
+                json.dump(report, file, indent=1)
+    if not a.out:
+        print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

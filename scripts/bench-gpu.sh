@@ -1,46 +1,192 @@
 #!/usr/bin/env bash
-# Everything worth measuring on a GPU, into benches/results/NAME-*.json: first all tests on its driver, then its limits,
-# matrix products, whole steps and, where given, PyTorch on the same GPU.
+# What is worth knowing of a GPU, in at most eight minutes, into benches/results/NAME-*: first whether its results are right,
+# then what it can do, matrix products, attention, whole steps and, where it is there, PyTorch on the same GPU.
 #
 #   bash scripts/bench-gpu.sh NAME [ORACLE]
 #
-# NAME is part of the file names, such as h100-vulkan. ORACLE is the folder of the PyTorch model that
-# benches/torch_gpu.py times; without it PyTorch is left out. WGPU_BACKEND and WGPU_ADAPTER_NAME choose the adapter;
-# OUT is another folder for the results; SKIP_TESTS=1 leaves the tests out; BIN is a program built elsewhere.
-set -euo pipefail
+# NAME is part of the file names, such as h100-vulkan. ORACLE is the folder of the PyTorch model that benches/torch_gpu.py
+# times; without it PyTorch is left out. Every part has a time limit, prints its command, and leaves its results when it is
+# done, or cut, or has failed: NAME-PART.json of what was measured, NAME-PART.log, and a line in NAME-parts.jsonl.
+#
+#   PACK=DIR     what scripts/pack-gpu.sh made, for a machine without cargo
+#   BIN, TESTS   a program, and a folder of test programs, built elsewhere; without these two and PACK, cargo builds them
+#   OUT          another folder for the results
+#   BUDGET       seconds for everything, 480 by default, building not counted
+#   QUICK=1      sizes that say nothing about speed, to try the script; a CPU will do
+#   ONLY         parts to run, as a pattern: ONLY='selftest|step-.*'
+#   WGPU_BACKEND and WGPU_ADAPTER_NAME choose the adapter.
+set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${1:?give a name for the results, such as h100-vulkan}
 oracle=${2:-}
 out=${OUT:-benches/results}
-bin=${BIN:-target/release/tokenformer}
+budget=${BUDGET:-480}
+quick=${QUICK:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+parts=$out/$name-parts.jsonl
+: >"$parts"
 
+if [[ -n ${PACK:-} ]]; then
+    mkdir "$work/programs"
+    tar -C "$work/programs" -xzf "$PACK/programs.tar.gz" || exit 1
+    BIN=$work/programs/tokenformer TESTS=$work/programs/tests
+    [[ -z $oracle && -d $PACK/oracle ]] && oracle=$PACK/oracle
+    # A loader of the machine's own goes first: it fits the driver.
+    if ! ldconfig -p 2>/dev/null | grep -F 'libvulkan.so.1 ' >/dev/null; then
+        for package in "$PACK"/loader/*.deb; do dpkg -x "$package" "$work/loader"; done
+        libraries=$(dirname "$(find "$work/loader" -name 'libvulkan.so.1' | head -1)")
+        export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    fi
+    nvidia=/usr/local/nvidia/share/vulkan/icd.d/nvidia_icd.json
+    if [[ -z ${VK_DRIVER_FILES:-} && -e $nvidia && ! -e /etc/vulkan/icd.d/nvidia_icd.json &&
+        ! -e /usr/share/vulkan/icd.d/nvidia_icd.json ]]; then
+        export VK_DRIVER_FILES=$nvidia
+    fi
+fi
 if [[ -z ${BIN:-} ]]; then
     source scripts/setup.sh
-    cargo build --release
+    cargo build --release || exit 1
 fi
-mkdir -p "$out"
-[[ -n ${SKIP_TESTS:-} ]] || cargo test --release --test ops --test golden --test identities --test training
+bin=${BIN:-target/release/tokenformer}
+# Where the fixtures of the tests are, wherever the tests were built.
+export CARGO_MANIFEST_DIR=$PWD
+export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$work} TOKENFORMER_CACHE_DIR=${TOKENFORMER_CACHE_DIR:-$work/cache}
+SECONDS=0
 
-record() {
-    local what=$1
-    shift
-    echo "== $what: tokenformer $*"
-    # A kind of measurement that this adapter cannot do says so and leaves the others alone.
-    "$bin" "$@" --out "$out/$name-$what.json" || echo "== $what failed"
+quoted() {
+    local text=${1//\\/\\\\}
+    printf '"%s"' "${text//\"/\\\"}"
 }
 
-"$bin" selftest | tail -1
-record roofline bench roofline
-record matmul-f32 bench matmul --sizes 1024,4096 --dtype f32 --all --peaks
-record matmul-f16 bench matmul --sizes 1024,4096 --dtype f16 --all --peaks
-record ops bench ops --seconds 0.2
-model=(--preset 150m --set model.seq_length=1024 --batch-size 4)
-for precision in f32 f16; do
-    record "step-150m-$precision" bench step "${model[@]}" --precision "$precision" --tune full --steps 20
-    record "step-150m-$precision-recompute" bench step "${model[@]}" --precision "$precision" --recompute --steps 20
-done
-if [[ -n $oracle ]]; then
-    echo "== PyTorch"
-    python3 benches/torch_gpu.py --oracle "$oracle" --batch 4 >"$out/$name-torch.json" || echo "== PyTorch failed"
+# part NAME LIMIT COMMAND...: runs it for at most LIMIT seconds, or what is left of all.
+part() {
+    local what=$1 limit=$2 start=$SECONDS status cut=false
+    shift 2
+    [[ -z ${ONLY:-} || $what =~ ^($ONLY)$ ]] || return 0
+    ((limit < budget - SECONDS)) || limit=$((budget - SECONDS))
+    if ((limit <= 5)); then
+        echo "== $what: no time left"
+        printf '{"part": %s, "command": %s, "left_out": true}\n' "$(quoted "$what")" "$(quoted "$*")" >>"$parts"
+        return 0
+    fi
+    echo "== $what (at $start s, at most $limit s): $*"
+    timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$out/$name-$what.log" | tail -n "${SHOWN:-12}"
+    status=${PIPESTATUS[0]}
+    ((status != 124 && status != 137)) || cut=true
+    printf '{"part": %s, "command": %s, "seconds": %d, "status": %d, "cut": %s, "results": %s}\n' "$(quoted "$what")" \
+        "$(quoted "$*")" $((SECONDS - start)) "$status" "$cut" "$(quoted "$(grep '^test result' "$out/$name-$what.log" | tail -1)")" >>"$parts"
+    $cut && echo "== $what: cut after $limit s"
+    ((status == 0)) || $cut || echo "== $what: failed with status $status"
+    return 0
+}
+
+record() {
+    local what=$1 limit=$2
+    shift 2
+    part "$what" "$limit" "$bin" "$@" --out "$out/$name-$what.json"
+}
+
+tests() {
+    local what=$1 limit=$2
+    shift 2
+    if [[ -n ${TESTS:-} ]]; then
+        part "test-$what" "$limit" "$TESTS/$what" "$@"
+    elif [[ -z ${BIN:-} ]]; then
+        part "test-$what" "$limit" cargo test --release --test "$what" -- "$@"
+    fi
+}
+
+# What it prints says which GPU and driver all of this is about.
+part adapter 20 "$bin" devices
+command -v nvidia-smi >/dev/null && SHOWN=20 part nvidia-smi 20 nvidia-smi
+
+# Right?
+if [[ -n $quick ]]; then
+    part selftest 120 "$bin" selftest --quick
+    tests ops 60 gelu/ add/
+else
+    part selftest 40 "$bin" selftest
+    tests ops 60
+    tests golden 40
+    tests identities 25
+    tests growing 25
+    tests training 40
+    tests limits 45
+    tests default_run 25
 fi
-echo "results are in $out/$name-*.json"
+
+# How fast? `seconds` is for one case; on GPUs a case ends when its time is steady.
+if [[ -n $quick ]]; then
+    seconds=(--seconds 0.02)
+    products=64 shapes=64x48x80 attention=(--batch 1 --heads 2 --seq 32 --head-width 16)
+    model=(--preset bench-tiny --set model.num_layers=1 --set model.seq_length=16 --batch-size 2)
+    steps=2 run=(--preset bench-tiny --set model.num_layers=1 --set model.seq_length=16 --batch-size 2 --steps 2)
+    tune=off
+else
+    seconds=(--seconds 0.3)
+    products=4096
+    # Of the 150m model at 4 x 1024 tokens: queries to outputs, feed-forward, head.
+    shapes=4096x768x768,4096x3072x768,4096x768x3072,4096x50304x768
+    attention=(--batch 4 --heads 12 --seq 1024 --head-width 64)
+    model=(--preset 150m --set model.seq_length=1024 --batch-size 4)
+    steps=20 run=(--preset 150m --set model.seq_length=1024 --batch-size 4 --steps 20)
+    tune=quick
+fi
+model+=(--set train.total_batch_tokens=0)
+run+=(--set train.total_batch_tokens=0 --set train.eval_interval=0 --tune "$tune" --overwrite)
+record roofline 30 bench roofline "${seconds[@]}"
+for precision in f32 f16; do
+    record "matmul-$precision" 40 bench matmul --sizes "$products" --dtype "$precision" "${seconds[@]}"
+done
+for precision in f32 f16; do
+    record "matmul-shapes-$precision" 40 bench matmul --sizes "$shapes" --dtype "$precision" "${seconds[@]}"
+done
+for precision in f32 f16; do
+    record "step-150m-$precision" 60 bench step "${model[@]}" --precision "$precision" --tune "$tune" --steps "$steps" "${seconds[@]}"
+done
+record attention 40 bench attention "${attention[@]}" --dtype f32,f16 "${seconds[@]}"
+if [[ -n $oracle ]] && python3 -c 'import torch' 2>/dev/null; then
+    torch=(--oracle "$oracle" --batch 4 --seconds 2 --out "$out/$name-torch.json")
+    [[ -z $quick ]] || torch=(--oracle "$oracle" --batch 2 --seconds 0.1 --cpu --out "$out/$name-torch.json")
+    part torch 100 python3 benches/torch_gpu.py "${torch[@]}" --precisions float32,float16
+fi
+
+# The same bits every time? Losses, norms and the tensors of the checkpoint of two runs.
+tensors() {
+    # Behind the header of a safetensors file, whose length comes first.
+    local file header
+    file=$(ls "$1"/checkpoints/*.safetensors | tail -1)
+    header=$(od -An -tu8 -N8 "$file" | tr -d ' ')
+    tail -c "+$((9 + header))" "$file" | sha256sum
+}
+same_bits() {
+    for run in a b; do
+        "$bin" train "${@:1}" --out "$work/$run" >"$work/$run.log" 2>&1 || {
+            cat "$work/$run.log"
+            return 1
+        }
+        sed 's/"seconds":[^,}]*//' "$work/$run/metrics.jsonl" >"$work/$run.metrics"
+        tensors "$work/$run" >"$work/$run.sum"
+    done
+    tail -1 "$work/a.metrics"
+    cat "$work"/?.sum
+    cmp "$work/a.metrics" "$work/b.metrics" && cmp "$work/a.sum" "$work/b.sum" && echo "two runs gave the same bits"
+}
+export -f same_bits tensors
+export bin work
+part same-bits 60 bash -c 'same_bits "$@"' same_bits "${run[@]}"
+
+# Does f16 train as f32 does? Where the text is there and time is left.
+text=${TEXT:-data/tinyshakespeare.txt}
+if [[ -e $text || -n $quick ]]; then
+    for precision in f32 f16; do
+        shakespeare=(--preset shakespeare-char --data "$text" --steps 1000)
+        [[ -z $quick ]] || shakespeare=("${model[@]}" --steps 2)
+        part "train-$precision" 60 "$bin" train "${shakespeare[@]}" --precision "$precision" --tune off --overwrite --out "$work/train-$precision"
+        [[ ! -e $work/train-$precision/metrics.jsonl ]] || cp "$work/train-$precision/metrics.jsonl" "$out/$name-train-$precision.jsonl"
+    done
+fi
+echo "== all: $SECONDS s; results are in $out/$name-*"

@@ -173,7 +173,10 @@ fn rooms_only_use_what_they_may() {
 fn files_are_short_and_say_what_they_are_for() {
     let sources = files(&root().join("src"), "rs");
     let mut found = Vec::new();
-    for path in sources.iter().chain(&files(&root().join("shaders"), "wgsl")) {
+    // What is generated is as long as its loops are, written out.
+    let mut shaders = files(&root().join("shaders"), "wgsl");
+    shaders.retain(|path| !path.starts_with(root().join("shaders/generated")));
+    for path in sources.iter().chain(&shaders) {
         let text = fs::read_to_string(path).unwrap();
         let lines = text.lines().count();
         if lines > MAX_LINES {

@@ -87,7 +87,7 @@ fn products_are_one_json_object_a_line() {
 fn the_roofline_is_one_json_report() {
     let text = succeed(&folder("roofline"), "roofline --format json --seconds 0.05");
     let report: Value = serde_json::from_str(&text).unwrap();
-    for field in ["schema", "version", "date", "command", "adapter", "host", "records"] {
+    for field in ["schema", "version", "date", "command", "adapter", "host", "drifts", "records"] {
         assert!(report.get(field).is_some(), "no {field}");
     }
     for field in ["name", "backend", "driver", "driver_info", "device_type", "vendor_id", "device_id", "features"] {
@@ -159,16 +159,48 @@ fn operators_are_timed_by_name() {
 }
 
 #[test]
+fn attention_is_timed_by_kernel() {
+    let shape = "--batch 2 --heads 3 --seq 19 --head-width 8";
+    let text = succeed(&folder("attention"), &format!("attention {shape} --seconds 0.01 --format json"));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let records = report["records"].as_array().unwrap();
+    records.iter().for_each(assert_record);
+    let flops = |pass: &str, kernel: &str| {
+        let found = records.iter().find(|r| r["pass"] == pass && r["candidate"] == kernel);
+        found.unwrap_or_else(|| panic!("no {pass} {kernel}"))["flops"].as_u64().unwrap()
+    };
+    // 4 D operations a score of the causal half, and 6 D and 8 D backward.
+    let forward = 2 * 2 * 3 * 19 * 19 * 8;
+    assert_eq!(flops("forward", "all kernels"), forward);
+    assert_eq!(flops("backward", "all kernels"), forward / 2 * 7);
+    let parts = |pass: &str| records.iter().filter(|r| r["pass"] == pass).count();
+    assert!(parts("forward") == 1 && parts("backward") > 2);
+}
+
+#[test]
+fn a_kernel_can_be_printed_without_an_adapter() {
+    let dir = folder("print");
+    let text = succeed(&dir, "matmul --print tiles-64x64x16-4x4 --layout nt,tn");
+    assert_eq!(text.matches("// Generated: matmul-").count(), 2);
+    assert!(text.contains("NT.") && text.contains("TN.") && text.contains("fn product("), "{text}");
+    let half = succeed(&dir, "matmul --print tiles-64x64x16-4x4 --layout nn --dtype f16");
+    assert!(half.starts_with("enable f16;"), "{half}");
+}
+
+#[test]
 fn bad_input_is_one_sentence_and_a_code() {
     let dir = folder("bad");
     fs::write(dir.join("text.json"), "hello").unwrap();
     fs::write(dir.join("other.json"), "{\"schema\": 99}").unwrap();
-    let cases: [(&str, i32, &[&str]); 14] = [
+    let cases: [(&str, i32, &[&str]); 17] = [
         ("matmul --sizes 0", 1, &["\"0\"", "MxNxK"]),
         ("matmul --sizes 4x4", 1, &["\"4x4\"", "for example"]),
         ("matmul --sizes 64 --layout tt", 1, &["\"tt\"", "nn, nt or tn"]),
         ("matmul --sizes 64 --candidate nope", 1, &["\"nope\"", "this adapter has"]),
         ("matmul --sizes 1048576", 3, &["this device allows", "smaller size"]),
+        ("matmul --print nope", 1, &["\"nope\"", "bench matmul"]),
+        ("matmul --print cooperative16-128x128x32-2x2-s32", 1, &["--dtype f16"]),
+        ("attention --seq 0", 1, &["--seq 0", "from 1"]),
         ("ops --filter nope", 1, &["\"nope\"", "selftest"]),
         ("step --preset nope", 1, &["no preset \"nope\"", "bench-tiny"]),
         ("step --steps 0", 1, &["0"]),

@@ -1,27 +1,34 @@
 //! At the limits of devices: the most workgroups and bytes that may be, and no checks but our own.
 //!
+//! The cases of more than 65 535 workgroups have up to 17 million elements, and their references and finite differences
+//! are computed on the host: they have all cores, several cases at a time.
+//!
 //! The whole suite at the least that WebGPU guarantees is `TOKENFORMER_DEVICE=webgpu cargo test --release`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Mutex;
+use std::time::Instant;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
+use tokenformer::gpu::kernel::{Access, Dims, Kernel};
 use tokenformer::graph::memory::Memory;
 use tokenformer::graph::plan::{Limits, Plan};
 use tokenformer::graph::{Class, Graph};
 use tokenformer::ops::add::add;
 use tokenformer::ops::check::{Prepared, check};
-use tokenformer::ops::{large_registry, registry};
+use tokenformer::ops::{Case, Input, large_registry, registry};
 
 fn engine() -> Engine {
     Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()
 }
 
-/// The bits of every case of the registry, forward and backward.
+/// The bits of every case of the registry, forward and backward; nothing may be written behind a tensor.
 fn bits(engine: &Engine) -> Vec<(String, Vec<u32>)> {
-    let one = |case: &tokenformer::ops::Case| {
+    let one = |case: &Case| {
         let prepared = Prepared::new(engine, case, &engine.choices(), true).unwrap();
         prepared.run(engine).unwrap();
+        assert!(prepared.guards_intact(engine).unwrap(), "{} {} writes outside a tensor", case.op, case.name);
         (format!("{} {}", case.op, case.name), prepared.bits(engine).unwrap())
     };
     registry().iter().map(one).collect()
@@ -33,6 +40,30 @@ fn kernels_need_no_checks() {
     let expected = bits(&engine().with_checks(true));
     assert!(expected.len() > 80, "{} cases", expected.len());
     assert!(bits(&engine().with_checks(false)) == expected);
+}
+
+/// The guard words themselves: a copy of nine elements into a tensor of one is seen, with checks and without.
+#[test]
+fn guard_words_find_what_is_written_behind_a_tensor() {
+    static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+    for checked in [true, false] {
+        let engine = engine().with_checks(checked);
+        for (count, inside) in [(1, true), (9, false)] {
+            let case = Case {
+                inputs: vec![Input::normal("x", &[9], 1.0)],
+                build: Box::new(move |g, t| {
+                    let y = g.activation("y", &[1]);
+                    g.call(&COPY, &[t[0], y], Dims::new().u(count), 1, 0)?;
+                    Ok(vec![y])
+                }),
+                gradient: false,
+                ..Case::default()
+            };
+            let prepared = Prepared::new(&engine, &case, &engine.choices(), false).unwrap();
+            prepared.run(&engine).unwrap();
+            assert_eq!(prepared.guards_intact(&engine).unwrap(), inside, "checked: {checked}, {count} elements");
+        }
+    }
 }
 
 /// As past 65 535 workgroups, but in every case: few workgroups stride over all of the work. A gradient norm is summed in
@@ -50,14 +81,22 @@ fn the_number_of_workgroups_changes_no_bit() {
 #[test]
 fn more_work_than_65535_workgroups() {
     let engine = engine();
-    let mut failed = Vec::new();
-    for case in large_registry() {
-        let report = check(&engine, &case, &engine.choices()).unwrap();
-        println!("{} {}: {report:?}", case.op, case.name);
-        if !report.passed {
-            failed.push(format!("{} {}: {report:?}", case.op, case.name));
+    let (failed, waiting) = (Mutex::new(Vec::new()), Mutex::new(large_registry().into_iter()));
+    let next = || waiting.lock().unwrap().next();
+    let work = || {
+        while let Some(case) = next() {
+            let start = Instant::now();
+            let report = check(&engine, &case, &engine.choices()).unwrap();
+            println!("{} {}, {:.1} s: {report:?}", case.op, case.name, start.elapsed().as_secs_f64());
+            if !report.passed {
+                failed.lock().unwrap().push(format!("{} {}: {report:?}", case.op, case.name));
+            }
         }
-    }
+    };
+    // Each case takes up to 1.5 GB of host memory.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 

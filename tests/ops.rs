@@ -17,11 +17,13 @@ use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout, ProductKind};
 use tokenformer::gpu::device::{Gpu, webgpu_limits};
 use tokenformer::gpu::engine::Engine;
-use tokenformer::gpu::kernel::Dtype;
+use tokenformer::gpu::kernel::{Access, Dims, Dtype, Kernel};
 use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::trial::error_of;
-use tokenformer::ops::{Case, mixed_registry, registry};
+use tokenformer::ops::{Case, Input, mixed_registry, registry};
+
+static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
 fn main() -> ExitCode {
     // Names the functions as trials.
@@ -180,15 +182,18 @@ fn planted_faults_are_found() {
     let report = check(engine(), &wrong_gradient, &engine().choices()).unwrap();
     assert!(!report.passed && report.gradient_error.unwrap() > 1e-5, "{report:?}");
 
-    // A cache whose capacity is said to be larger than the tensor is.
-    let mut overrun = registry().into_iter().find(|c| c.op == "linear").unwrap();
-    overrun.build = Box::new(|g, t| {
-        let y = g.activation("short", &[1, 1]);
-        let product = tokenformer::ops::matmul::Product::new(Layout::NT, [1, 9, 1]);
-        product.record(g, t[0], t[1], y)?;
-        Ok(vec![y])
-    });
-    overrun.gradient = false;
+    // A copy of more elements than the tensor has.
+    let overrun = Case {
+        inputs: vec![Input::normal("x", &[9], 1.0)],
+        build: Box::new(|g, t| {
+            let y = g.activation("short", &[1]);
+            g.call(&COPY, &[t[0], y], Dims::new().u(9), 1, 0)?;
+            Ok(vec![y])
+        }),
+        reference: Box::new(|x| vec![x[0][..1].to_vec()]),
+        gradient: false,
+        ..Case::default()
+    };
     let report = check(engine(), &overrun, &engine().choices()).unwrap();
     assert!(!report.guards_intact && !report.passed, "{report:?}");
 }

@@ -3,6 +3,7 @@
 //! Each is checked before it is timed: 256 outputs, the corners among them, against sums in f64, and the words behind
 //! every matrix must be untouched.
 
+use super::probe::Probe;
 use super::record::{Record, Report};
 use super::roofline::FmaPeak;
 use super::timing::time;
@@ -16,7 +17,8 @@ use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{Class, Graph, Tensor};
 use crate::ops::check::normalised_error;
-use crate::ops::matmul::candidates::candidates;
+use crate::ops::matmul::candidates::{candidates, kernel};
+use crate::ops::matmul::source::Types;
 use crate::ops::matmul::trial::NMSE;
 use crate::ops::matmul::{Layout, Product, ProductKind};
 use crate::rng::{Rng, Stream};
@@ -87,19 +89,26 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
     let engine = stopwatch.engine;
     let mut names = Vec::new();
     let mut timed = 0;
+    let probe = Probe::new(stopwatch)?;
     let peak = chosen.peaks.then(|| FmaPeak::find(stopwatch, Dtype::F32, seconds)).transpose()?;
     for &size in &chosen.sizes {
         for (&layout, &half) in chosen.layouts.iter().flat_map(|l| chosen.halves.iter().map(move |h| (l, h))) {
             let product = ProductKind { layout, size, half };
             check_device(engine, product)?;
-            let matrices = Matrices::new(product);
-            for candidate in candidates(engine.choices().ability(), product, chosen.all) {
-                if candidate.to_string().contains(&chosen.filter) {
-                    report.add(matrices.time(stopwatch, candidate, peak.as_ref(), seconds)?);
-                    timed += 1;
-                }
-                names.push(candidate.to_string());
+            let all = candidates(engine.choices().ability(), product, chosen.all);
+            names.extend(all.iter().map(ToString::to_string));
+            let wanted = |candidate: &&Candidate| candidate.to_string().contains(&chosen.filter);
+            let wanted: Vec<&Candidate> = all.iter().filter(wanted).collect();
+            if wanted.is_empty() {
+                continue;
             }
+            timed += wanted.len();
+            let matrices = Matrices::new(product);
+            let series = format!("{} {}", case_name(layout, size), matrices.dtype().name());
+            probe.around(&series, report, |report| {
+                let time = |&&candidate: &&Candidate| matrices.time(stopwatch, candidate, peak.as_ref(), seconds);
+                wanted.iter().try_for_each(|candidate| time(candidate).map(|record| report.add(record)))
+            })?;
         }
     }
     if timed > 0 {
@@ -110,6 +119,21 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
     names.dedup();
     let (filter, names) = (&chosen.filter, names.join(", "));
     Err(Error::usage(format!("--candidate \"{filter}\" is in the name of no kernel: this adapter has {names}")))
+}
+
+/// The WGSL of the kernel called `candidate`: operands of type `dtype`, C in f32, rows of A at multiples of four elements.
+///
+/// # Errors
+/// A usage error where no kernel has that name.
+pub fn text(candidate: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
+    let candidate: Candidate = candidate.parse()?;
+    let half = dtype == Dtype::F16;
+    if matches!(candidate, Candidate::Cooperative { .. }) && !half {
+        return Err(Error::usage(format!("{candidate} multiplies f16: add --dtype f16")));
+    }
+    let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
+    let kernel = kernel(candidate, layout, types, true);
+    kernel.text.ok_or_else(|| Error::usage(format!("{candidate} is not generated; this is a defect")))
 }
 
 fn case_name(layout: Layout, [m, n, k]: [usize; 3]) -> String {

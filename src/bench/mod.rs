@@ -6,17 +6,20 @@
 //! | [`record`] | one timed case, and the report it belongs to |
 //! | [`output`], [`table`] | Markdown, CSV, JSON, JSON lines |
 //! | [`roofline`], [`cooperative`] | what the device can do at most; its matrix units |
-//! | [`matmul`], [`ops`], [`step`] | what is timed: products by size, every operator, whole optimizer steps |
+//! | [`probe`] | whether a GPU kept its speed meanwhile |
+//! | [`matmul`], [`attention`], [`ops`], [`step`] | what is timed: products by size, attention at a model's shape, every operator, whole optimizer steps |
 //! | [`compare`], [`regress`] | two reports against each other |
 //! | [`svg`] | the roofline as a picture |
 //!
 //! Nothing is timed before its result was held against a reference.
 
+pub mod attention;
 pub mod compare;
 pub mod cooperative;
 pub mod matmul;
 pub mod ops;
 pub mod output;
+pub mod probe;
 pub mod record;
 pub mod regress;
 pub mod roofline;

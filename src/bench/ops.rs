@@ -3,6 +3,7 @@
 //! Most cases are small: what they time is mostly the dispatches. They are there because they are the cases that are
 //! checked, and to see one operator get slower. Use `bench matmul` and `bench step` for what training spends.
 
+use super::probe::Probe;
 use super::record::{Record, Report};
 use super::timing::time;
 use crate::error::{Error, Result};
@@ -23,15 +24,17 @@ pub fn run(stopwatch: &Stopwatch, filter: &str, seconds: f64, report: &mut Repor
             "--filter \"{filter}\" is in no case's name: `tokenformer selftest` lists all, \"attention\" is an example"
         )));
     }
-    for case in &cases {
-        correct(stopwatch.engine, case)?;
-        for gradient in [false, true] {
-            if case.gradient || !gradient {
-                report.add(timed(stopwatch, case, gradient, seconds)?);
+    Probe::new(stopwatch)?.around("operators", report, |report| {
+        for case in &cases {
+            correct(stopwatch.engine, case)?;
+            for gradient in [false, true] {
+                if case.gradient || !gradient {
+                    report.add(timed(stopwatch, case, gradient, seconds)?);
+                }
             }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Refuses to time a wrong result.

@@ -55,6 +55,12 @@ fn markdown(report: &Report) -> String {
     if !parts.is_empty() {
         text += &format!("\n{}", parts_table(&parts).markdown());
     }
+    if !report.drifts.is_empty() {
+        text.push('\n');
+    }
+    for drift in &report.drifts {
+        text += &format!("- {drift}\n");
+    }
     for line in &report.summary {
         text += &format!("\n{line}\n");
     }
@@ -75,7 +81,7 @@ fn parts_table(records: &[&Record]) -> Table {
             optional(record.gflops_best),
             format!("{:.1}", record.spread_percent),
             record.clock.name().to_owned(),
-            record.note.clone().unwrap_or_default(),
+            record.remark(),
         ]);
     }
     table
@@ -118,7 +124,7 @@ fn short_table(records: &[&Record]) -> Table {
             optional(record.tokens_per_second),
             format!("{:.1}", record.spread_percent),
             record.clock.name().to_owned(),
-            record.note.clone().unwrap_or_default(),
+            record.remark(),
         ]);
     }
     table
@@ -153,6 +159,7 @@ fn full_table(records: &[Record]) -> Table {
         "spread_percent",
         "repeats",
         "clock",
+        "unsteady",
         "note",
     ]);
     let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -185,6 +192,7 @@ fn full_table(records: &[Record]) -> Table {
             record.spread_percent.to_string(),
             record.repeats.to_string(),
             record.clock.name().to_owned(),
+            record.unsteady.to_string(),
             record.note.clone().unwrap_or_default(),
         ]);
     }

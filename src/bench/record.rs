@@ -5,7 +5,7 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::device::Gpu;
 use crate::gpu::facts::AdapterFacts;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Version of the form of a report; a reader refuses any other.
@@ -66,6 +66,10 @@ pub struct Record {
     pub repeats: u32,
     /// What told the time.
     pub clock: Clock,
+    /// Whether the device's speed changed by more than [`super::probe::MOST_DRIFT`] percent while the series it belongs to
+    /// was timed.
+    #[serde(default)]
+    pub unsteady: bool,
     /// Anything a reader has to know.
     pub note: Option<String>,
 }
@@ -109,6 +113,12 @@ impl Record {
         self.pass == "peak"
     }
 
+    /// What a reader has to know, in one cell of a table.
+    pub fn remark(&self) -> String {
+        let unsteady = self.unsteady.then_some("unsteady");
+        unsteady.into_iter().chain(self.note.as_deref()).collect::<Vec<_>>().join("; ")
+    }
+
     fn progress(&self) -> String {
         let rate = match (self.gflops_median, self.gbytes_median, self.tokens_per_second) {
             (_, _, Some(tokens)) => format!(", {tokens:.0} tokens/s"),
@@ -143,6 +153,19 @@ pub struct Fact {
     pub unit: String,
 }
 
+/// What the speed of the device did while a series was timed: a fixed kernel of multiply-adds, before and after it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Which cases.
+    pub series: String,
+    /// GFLOP/s before the first.
+    pub gflops_before: f64,
+    /// GFLOP/s after the last.
+    pub gflops_after: f64,
+    /// Time after over time before, less one, percent: positive where the device became slower.
+    pub drift: f64,
+}
+
 /// All that one `bench` measured, and where.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -162,8 +185,17 @@ pub struct Report {
     pub facts: Vec<Fact>,
     /// What the numbers say, in sentences.
     pub summary: Vec<String>,
+    /// Of each series, on GPUs.
+    #[serde(default)]
+    pub drifts: Vec<Drift>,
+    /// Whether the run was cut before its last case.
+    #[serde(default)]
+    pub unfinished: bool,
     /// The cases, in the order they were timed.
     pub records: Vec<Record>,
+    /// Where it is written after each case, so that a run that is cut loses nothing.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
 }
 
 impl Report {
@@ -184,14 +216,31 @@ impl Report {
             },
             facts: Vec::new(),
             summary: Vec::new(),
+            drifts: Vec::new(),
+            unfinished: false,
             records: Vec::new(),
+            path: None,
         }
     }
 
-    /// Adds a case and tells the person at the terminal.
+    /// Adds a case, tells the person at the terminal, and writes what there is so far where the report will be.
     pub fn add(&mut self, record: Record) {
         tell(record.progress());
         self.records.push(record);
+        self.unfinished = true;
+        // What is wrong with the file is told at the end, with the results on standard output by then.
+        let _ = self.path.as_deref().map(|path| self.replace(path));
+        self.unfinished = false;
+    }
+
+    /// Writes the report in one piece, over what is there; special files are left alone.
+    fn replace(&self, path: &Path) -> Result<()> {
+        if path.metadata().is_ok_and(|file| !file.is_file()) {
+            return Ok(());
+        }
+        let part = path.with_extension("part");
+        self.write(&part)?;
+        std::fs::rename(&part, path).map_err(|cause| Error::io("write", path, &cause))
     }
 
     /// Adds a number about the whole run.
@@ -324,6 +373,29 @@ pub(crate) mod tests {
             std::fs::write(&path, text).unwrap();
             assert_eq!(Report::read(&path).unwrap_err().exit_code(), 2, "{text}");
         }
+    }
+
+    #[test]
+    fn every_case_is_written_when_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let mut growing = Report { path: Some(path.clone()), ..report(Vec::new()) };
+        for count in 1..3 {
+            growing.add(record("a", 1.0));
+            let read = Report::read(&path).unwrap();
+            assert!(read.unfinished && read.records.len() == count);
+        }
+        growing.write(&path).unwrap();
+        assert!(!Report::read(&path).unwrap().unfinished);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+        // A report of an earlier version.
+        let mut old: serde_json::Value = serde_json::from_str(&growing.json().unwrap()).unwrap();
+        for field in ["unfinished", "drifts"] {
+            old.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        old["records"][0].as_object_mut().unwrap().remove("unsteady").unwrap();
+        std::fs::write(&path, old.to_string()).unwrap();
+        assert_eq!(Report::read(&path).unwrap().records, growing.records);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! multiply-adds.
 
 use super::cooperative::peak_of_matrix_units;
+use super::probe::Probe;
 use super::record::{Record, Report};
 use super::timing::{Timed, quantile, time, time_beside};
 use crate::error::{Error, Result, tell};
@@ -44,10 +45,12 @@ const WAITS: usize = 200;
 /// # Errors
 /// A device error where a kernel computes something else than it must.
 pub fn run(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
-    ceilings(stopwatch, seconds, report)?;
-    report.add(dispatch_in_pass(stopwatch, seconds)?);
-    report.add(submit_and_wait(stopwatch)?);
-    Ok(())
+    Probe::new(stopwatch)?.around("roofline", report, |report| {
+        ceilings(stopwatch, seconds, report)?;
+        report.add(dispatch_in_pass(stopwatch, seconds)?);
+        report.add(submit_and_wait(stopwatch)?);
+        Ok(())
+    })
 }
 
 /// Adds the multiply-add and bandwidth figures that `report` does not hold yet: the lines of a roofline.
@@ -184,13 +187,20 @@ fn fastest(stopwatch: &Stopwatch, setups: &[Setup], sums: &Block, seconds: f64) 
 }
 
 /// One configuration of multiply-adds, checked.
-struct Fma {
-    program: Program,
-    flops: u64,
+pub(super) struct Fma {
+    pub(super) program: Program,
+    pub(super) flops: u64,
     config: String,
 }
 
 impl Fma {
+    /// A configuration that every device can run, for readings that are compared with each other.
+    pub(super) fn fixed(stopwatch: &Stopwatch) -> Result<Self> {
+        let text = shader::source(FILE, Dtype::F32)?;
+        let sums = stopwatch.engine.allocate("sums", 4 * MOST_INVOCATIONS as u64)?;
+        Self::new(stopwatch, &Setup { text: &text, entry: "multiply_add", chains: [8, 32], workgroup: 64 }, &sums)
+    }
+
     /// As many workgroups as make a dispatch that is long enough.
     fn new(stopwatch: &Stopwatch, setup: &Setup, sums: &Block) -> Result<Self> {
         let engine = stopwatch.engine;

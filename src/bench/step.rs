@@ -5,9 +5,10 @@
 //! depends on its data in few places (the gradient of the embedding, an update that gradients which are not finite
 //! forbid), but there it does. Runs of a group change that memory, so it is restored before each.
 
+use super::probe::Probe;
 use super::record::{Record, Report};
 use super::roofline::fma_peak;
-use super::timing::{Timed, time};
+use super::timing::{Timed, hold, time};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{Batch, TokenSource, token_index, train_batch};
 use crate::error::{Error, Result, tell};
@@ -59,11 +60,17 @@ pub fn run(
     report.add(peak);
     let case = case_name(&config.model, &plans);
     let source = tokens(&config.model, &plans);
-    let (record, host_ms) = steps_record(engine, config, &plans, &source, steps, report)?;
-    let record = Record { case: case.clone(), ..record };
+    let probe = Probe::new(stopwatch)?;
+    let mut host_ms = 0.0;
+    probe.around("steps", report, |report| {
+        let (record, host) = steps_record(engine, config, &plans, &source, steps, seconds, report)?;
+        host_ms = host;
+        report.add(Record { case: case.clone(), ..record });
+        Ok(())
+    })?;
+    let record = report.records.last().cloned().unwrap_or_default();
     let (step_ms, gflops) = (record.median_ms, record.gflops_median.unwrap_or(0.0));
     let tokens_per_second = record.tokens_per_second.unwrap_or(0.0);
-    report.add(record);
     report.fact("tokens", tokens_per_second, "1/s");
     // Of all operations that ran, what is computed again for the backward among them.
     report.fact(
@@ -73,7 +80,8 @@ pub fn run(
     );
     report.fact("host between steps", 100.0 * host_ms / step_ms, "% of a step: making batches");
     report.summary.push(chosen(engine));
-    Parts { stopwatch, config, plans: &plans, case: &case, seconds }.add(&source, step_ms, report)
+    let parts = Parts { stopwatch, config, plans: &plans, case: &case, seconds };
+    probe.around("kernels of a step", report, |report| parts.add(&source, step_ms, report))
 }
 
 /// Which kernels the tuning chose.
@@ -116,15 +124,18 @@ fn steps_record(
     plans: &RunPlans,
     source: &TokenSource,
     steps: usize,
+    seconds: f64,
     report: &mut Report,
 ) -> Result<(Record, f64)> {
     let (model, train) = (&config.model, &config.train);
     let trainer = Trainer::new(engine, model, train, vec![cohorts::first(model)], 1)?;
     trainer.load_parameters(&init::initial(model, train.seed))?;
-    let (mut samples_ms, mut host_ms) = (Vec::new(), Vec::new());
-    tell(format_args!("{} optimizer steps", WARM_UP + steps));
-    for step in 0..WARM_UP + steps {
-        let start = Instant::now();
+    tell(format_args!("{} optimizer steps and more", WARM_UP + steps));
+    let mut taken = 0;
+    // Milliseconds of the next step, and of what the host did before it.
+    let mut step = || -> Result<[f64; 2]> {
+        let (start, step) = (Instant::now(), taken);
+        taken += 1;
         let batches = batches(source, plans, step)?;
         let lr = learning_rate(train, step);
         let ready = start.elapsed();
@@ -137,11 +148,16 @@ fn steps_record(
                 engine.gpu.describe()
             )));
         }
-        if step >= WARM_UP {
-            samples_ms.push(start.elapsed().as_secs_f64() * 1e3);
-            host_ms.push(ready.as_secs_f64() * 1e3);
-        }
+        Ok([start.elapsed(), ready].map(|time| time.as_secs_f64() * 1e3))
+    };
+    for _ in 0..WARM_UP {
+        step()?;
     }
+    if !engine.gpu.software {
+        hold(|| Ok(step()?[0]), seconds)?;
+    }
+    let times = (0..steps).map(|_| step()).collect::<Result<Vec<_>>>()?;
+    let (samples_ms, host_ms): (Vec<f64>, Vec<f64>) = times.into_iter().map(|[step, host]| (step, host)).unzip();
     let bytes = trainer.bytes();
     for (class, bytes) in [
         ("parameters", bytes.parameters),

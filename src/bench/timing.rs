@@ -3,11 +3,16 @@
 //! A sample is one submission that runs the program `repeats` times, long enough for the submission itself to be
 //! lost in it; its time is divided by `repeats`. A warm-up comes first. All samples of a case are kept. A program that
 //! takes longer than systems let one submission run is cut into several, as in training.
+//!
+//! A GPU that is asked for little lowers its clocks: an H200 went from 1980 to 345 MHz within a second of short bursts with
+//! host work between them. There the program itself runs until its time is steady, and the samples follow at once, with
+//! no host work between them.
 
 use crate::error::Result;
 use crate::gpu::engine::Program;
 use crate::gpu::timing::{Sample, Stopwatch};
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// Length of a sample in seconds, where the time for the case allows it.
 const SAMPLE_SECONDS: f64 = 0.05;
@@ -15,6 +20,16 @@ const SAMPLE_SECONDS: f64 = 0.05;
 const SAMPLES: f64 = 10.0;
 /// Fewest samples, unless one of them takes longer than the whole case may.
 const FEWEST: usize = 3;
+/// On a GPU: length of a sample in seconds ...
+const STEADY_SECONDS: f64 = 4e-3;
+/// ... how many are taken ...
+const STEADY_SAMPLES: usize = 6;
+/// ... by what share two successive readings may differ to agree ...
+const AGREE: f64 = 0.01;
+/// ... how often in a row they must ...
+const AGREEMENTS: usize = 4;
+/// ... and the least and most seconds that this may take, the most scaled by the time of a case that is shorter than a second.
+const HOLD_SECONDS: [f64; 2] = [0.12, 1.5];
 /// Most dispatches of one submission: each is kept in host memory until it ran.
 const MOST_DISPATCHES: usize = 1 << 14;
 /// Timestamps and wall clock may differ by this factor ...
@@ -105,17 +120,52 @@ impl Way {
 /// Those of the device.
 pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
     let way = warm_up(stopwatch, program, seconds)?;
+    let steady = !stopwatch.engine.gpu.software;
+    if steady {
+        hold(|| stopwatch_seconds(stopwatch, program, way), seconds)?;
+    }
+    if let (true, Way::Repeats(repeats)) = (steady, way) {
+        return Ok(from_samples(&stopwatch.samples(program, repeats, STEADY_SAMPLES)?, repeats));
+    }
     let (mut samples, mut spent) = (Vec::new(), 0.0);
     loop {
         let sample = way.sample(stopwatch, program)?;
         let wall = sample.wall.as_secs_f64();
         spent += wall;
         samples.push(sample);
-        if spent >= seconds && (samples.len() >= FEWEST || wall >= seconds) {
+        let enough = samples.len() >= FEWEST || wall >= seconds;
+        if spent >= seconds && enough || steady && samples.len() == STEADY_SAMPLES {
             break;
         }
     }
     Ok(from_samples(&samples, way.runs()))
+}
+
+/// Seconds of one sample, by the device's clock where it has one.
+fn stopwatch_seconds(stopwatch: &Stopwatch, program: &Program, way: Way) -> Result<f64> {
+    let sample = way.sample(stopwatch, program)?;
+    Ok(device_ms(&sample).and_then(Result::ok).unwrap_or_else(|| wall_ms(&sample)) * 1e-3)
+}
+
+/// Takes readings until they are steady: two successive ones agree several times in a row, and the least time has passed; or
+/// until the most time has. Returns whether they became steady.
+///
+/// # Errors
+/// Those of `reading`.
+pub fn hold(mut reading: impl FnMut() -> Result<f64>, seconds: f64) -> Result<bool> {
+    let [least, most] = HOLD_SECONDS.map(|limit| limit * seconds.min(1.0));
+    let start = Instant::now();
+    let (mut last, mut agreed) = (f64::INFINITY, 0);
+    loop {
+        let now = reading()?;
+        agreed = if (now / last - 1.0).abs() <= AGREE { agreed + 1 } else { 0 };
+        last = now;
+        let spent = start.elapsed().as_secs_f64();
+        let steady = agreed >= AGREEMENTS && spent >= least;
+        if steady || spent >= most {
+            return Ok(steady);
+        }
+    }
 }
 
 /// Times `program` and `other` in turn, for about `seconds` each: the first sample of one belongs to the first of the
@@ -126,8 +176,12 @@ pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Ti
 pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, seconds: f64) -> Result<[Timed; 2]> {
     let programs = [program, other];
     let ways = [warm_up(stopwatch, program, seconds)?, warm_up(stopwatch, other, seconds)?];
+    let steady = !stopwatch.engine.gpu.software;
+    if steady {
+        hold(|| stopwatch_seconds(stopwatch, program, ways[0]), seconds)?;
+    }
     let (mut samples, mut spent) = ([Vec::new(), Vec::new()], 0.0);
-    while spent < 2.0 * seconds || samples[0].len() < FEWEST {
+    while samples[0].len() < FEWEST || spent < 2.0 * seconds && !(steady && samples[0].len() >= STEADY_SAMPLES) {
         for ((samples, program), way) in samples.iter_mut().zip(programs).zip(ways) {
             let sample = way.sample(stopwatch, program)?;
             spent += sample.wall.as_secs_f64();
@@ -140,7 +194,8 @@ pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, se
 
 /// Runs of `program` that make a sample long enough.
 fn warm_up(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Way> {
-    let wanted = SAMPLE_SECONDS.min(seconds / SAMPLES);
+    let longest = if stopwatch.engine.gpu.software { SAMPLE_SECONDS } else { STEADY_SECONDS };
+    let wanted = longest.min(seconds / SAMPLES);
     let most = (MOST_DISPATCHES / program.dispatches().max(1)).clamp(1, MOST_DISPATCHES) as u32;
     let mut repeats = 1;
     // The first run may compile, page in and wake up: its time counts for nothing, and where it is long the second one
@@ -256,6 +311,43 @@ mod tests {
         assert_eq!(from_samples(&[sample(2, Some([1, 300_001]))], 1).clock, Clock::Timestamps);
         let without = from_samples(&[sample(50, None)], 1);
         assert_eq!((without.clock, without.note), (Clock::Wall, None));
+    }
+
+    #[test]
+    fn readings_are_taken_until_they_are_steady() {
+        // Clocks that rise for some readings, then stay.
+        let mut taken = 0;
+        let rising = || {
+            taken += 1;
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(1.0 + 1.0 / f64::from(taken.min(20)))
+        };
+        assert!(hold(rising, 0.1).unwrap());
+        assert!(taken >= 20 - 6 + AGREEMENTS as i32, "{taken}");
+        let mut up = false;
+        let start = Instant::now();
+        let never = || {
+            up = !up;
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(if up { 1.0 } else { 1.02 })
+        };
+        assert!(!hold(never, 0.1).unwrap());
+        assert!(start.elapsed() >= Duration::from_millis(150));
+    }
+
+    /// As on a GPU: as many samples as there are to be, from passes of one submission where they are short.
+    #[test]
+    fn a_gpu_is_timed_at_steady_clocks() {
+        let mut gpu = Gpu::open(&AdapterRequest::default()).unwrap();
+        gpu.software = false;
+        let engine = Engine::new(gpu).unwrap();
+        let blocks: Vec<_> = ["from", "to"].map(|name| engine.allocate(name, 1 << 16).unwrap()).into();
+        let dispatch = Dispatch { kernel: &COPY, dims: vec![1 << 14; 4], blocks, groups: 64, cost: 1.0 };
+        let program = engine.prepare(&[dispatch]).unwrap();
+        let stopwatch = Stopwatch::new(&engine).unwrap();
+        let timed = time(&stopwatch, &program, 0.1).unwrap();
+        assert_eq!(timed.samples_ms.len(), STEADY_SAMPLES);
+        assert!(timed.repeats > 1 && timed.median_ms() > 0.0, "{timed:?}");
     }
 
     /// As if no submission might take any time.

@@ -5,7 +5,7 @@ use crate::bench::compare::compare;
 use crate::bench::output::{Format, render};
 use crate::bench::record::Report;
 use crate::bench::regress::regress;
-use crate::bench::{matmul, ops, roofline, step, svg};
+use crate::bench::{attention, matmul, ops, roofline, step, svg};
 use crate::config::Precision;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
@@ -52,6 +52,29 @@ enum What {
         /// Also the kernels that are rarely the best.
         #[arg(long)]
         all: bool,
+        /// Print the WGSL of this kernel in each --layout and --dtype instead of timing; needs no adapter.
+        #[arg(long, value_name = "NAME")]
+        print: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Causal attention at one shape, each kernel of its forward and backward.
+    Attention {
+        /// Sequences.
+        #[arg(long, default_value_t = 4)]
+        batch: usize,
+        /// Heads.
+        #[arg(long, default_value_t = 12)]
+        heads: usize,
+        /// Tokens of a sequence.
+        #[arg(long, default_value_t = 1024)]
+        seq: usize,
+        /// Channels of a head.
+        #[arg(long, default_value_t = 64)]
+        head_width: usize,
+        /// Types of the activations: f32, f16 or both.
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
+        dtype: Vec<Precision>,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -135,7 +158,24 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
             let cases = |stopwatch: &Stopwatch, report: &mut Report| roofline::run(stopwatch, output.seconds, report);
             measure(output, || open(request), cases)
         }
-        What::Matmul { sizes, layout, dtype, candidate, all, output } => {
+        What::Matmul { print: Some(name), layout, dtype, .. } => {
+            let layouts = matmul::parse_layouts(layout)?;
+            let texts = dtype.iter().flat_map(|&dtype| layouts.iter().map(move |&layout| (layout, element(dtype))));
+            let texts = texts.map(|(layout, dtype)| matmul::text(name, layout, dtype)).collect::<Result<Vec<_>>>()?;
+            super::print(&texts.join("\n"))
+        }
+        What::Attention { batch, heads, seq, head_width, dtype, output } => {
+            let chosen = attention::Chosen {
+                shape: [*batch, *heads, *seq, *head_width],
+                dtypes: dtype.iter().map(|&dtype| element(dtype)).collect(),
+            };
+            measure(
+                output,
+                || open(request),
+                |stopwatch, report| attention::run(stopwatch, &chosen, output.seconds, report),
+            )
+        }
+        What::Matmul { sizes, layout, dtype, candidate, all, print: None, output } => {
             let chosen = matmul::Chosen {
                 sizes: matmul::parse_sizes(sizes)?,
                 layouts: matmul::parse_layouts(layout)?,
@@ -173,6 +213,11 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
     }
 }
 
+/// How elements of a precision are stored.
+fn element(precision: Precision) -> Dtype {
+    if precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 }
+}
+
 fn open(request: &AdapterRequest) -> Result<Engine> {
     let gpu = Gpu::open(request)?;
     tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
@@ -188,7 +233,10 @@ fn measure(
     let baseline = output.baseline.as_deref().map(Report::read).transpose()?;
     [&output.out, &output.svg].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     let engine = open()?;
-    let mut report = Report::new(&engine.gpu);
+    let mut report = Report { path: output.out.clone(), ..Report::new(&engine.gpu) };
+    if !engine.checked() {
+        report.summary.push("Kernels ran without wgpu's checks; TOKENFORMER_CHECKS=on brings them back.".to_owned());
+    }
     let stopwatch = Stopwatch::new(&engine)?;
     cases(&stopwatch, &mut report)?;
     if output.peaks || output.svg.is_some() {

@@ -6,6 +6,7 @@
 
 use super::engine::{Block, Engine, Program, entry, layout_entry};
 use super::kernel::{Access, Dims};
+use super::module;
 use crate::error::{Error, Result};
 
 /// What to compile and run.
@@ -50,10 +51,7 @@ impl Custom<'_> {
 
     fn compile(&self, engine: &Engine, uniforms: &Block) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
         let device = &engine.gpu.device;
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(self.entry),
-            source: wgpu::ShaderSource::Wgsl(self.text.into()),
-        });
+        let module = module::create(device, self.entry, self.text, engine.checked());
         let mut kinds = vec![layout_entry(0, Access::Uniform)];
         let mut entries = vec![entry(0, uniforms.place().0, 0, uniforms.bytes())];
         for &(binding, access, block) in self.blocks {

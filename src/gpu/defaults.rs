@@ -4,6 +4,7 @@
 //! candidates give the same bits whichever is chosen.
 
 use super::choices::{Ability, Candidate, Layout, ProductKind};
+use super::kernel::Dtype;
 
 impl Ability {
     /// The candidate used where nothing was measured.
@@ -19,15 +20,19 @@ impl Ability {
     }
 
     /// Matrix units: where blocks are few, smaller ones, of which an H200 computes 4096 x 768 x 3072 at 164 instead of
-    /// 144 TFLOP/s.
+    /// 144 TFLOP/s. Laid out for subgroups of 32, where the driver may make such.
     fn default_cooperative(&self, size: [usize; 3]) -> Option<Candidate> {
-        let (fragment, subgroup_size) = (self.fragment?, self.subgroup?);
-        let (block, subgroups) = match fragment {
-            8 => ([64, 64], [2, 4]),
-            _ if are_many(size) => ([128, 128], [2, 2]),
-            _ => ([64, 128], [2, 2]),
+        let fragment = self.fragments.best(Dtype::F16)?;
+        let block = match fragment.side {
+            8 => [64, 64],
+            _ if are_many(size) => [128, 128],
+            _ => [64, 128],
         };
-        Some(Candidate::Cooperative { fragment, block, depth: 32, subgroups, subgroup_size, chunk: 0 })
+        let [least, most] = self.subgroups;
+        let lanes = 32.clamp(least, most.max(least));
+        let candidate =
+            Candidate::Cooperative { fragment, block, depth: 32, subgroups: [2, 2], lanes, direct: false, chunk: 0 };
+        Some(candidate)
     }
 
     fn default_lanes(&self, [m, _, _]: [usize; 3]) -> Candidate {
@@ -64,14 +69,16 @@ fn default_tiles(layout: Layout, size: [usize; 3]) -> Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::fragments::{Fragment, Fragments};
 
     /// By the number of blocks, and matrix units only where they fit.
     #[test]
     fn defaults_follow_the_size() {
         let nvidia = Ability {
             subgroup: Some(32),
+            subgroups: [32; 2],
             half: true,
-            fragment: Some(16),
+            fragments: Fragments::of(|fragment| fragment == Fragment { side: 16, operand: Dtype::F16 }),
             workgroup_bytes: 48 << 10,
             ..Ability::WEBGPU_DEFAULT
         };
@@ -79,10 +86,10 @@ mod tests {
             ability.default_candidate(ProductKind { layout, size, half }).to_string()
         };
         for (layout, size, f32_name, f16_name) in [
-            (Layout::NN, [4096, 768, 3072], "tiles-64x64x8-8x8", "cooperative16-64x128x32-2x2-s32"),
-            (Layout::NT, [4096, 768, 768], "tiles-128x64x8-8x8", "cooperative16-64x128x32-2x2-s32"),
-            (Layout::TN, [50_304, 768, 1024], "tiles-128x128x8-8x16", "cooperative16-128x128x32-2x2-s32"),
-            (Layout::NT, [1, 50_304, 768], "tiles-32x32x16-4x4", "cooperative16-64x128x32-2x2-s32"),
+            (Layout::NN, [4096, 768, 3072], "tiles-64x64x8-8x8", "cooperative16-64x128x32-2x2-w32"),
+            (Layout::NT, [4096, 768, 768], "tiles-128x64x8-8x8", "cooperative16-64x128x32-2x2-w32"),
+            (Layout::TN, [50_304, 768, 1024], "tiles-128x128x8-8x16", "cooperative16-128x128x32-2x2-w32"),
+            (Layout::NT, [1, 50_304, 768], "tiles-32x32x16-4x4", "cooperative16-64x128x32-2x2-w32"),
         ] {
             assert_eq!(of(nvidia, layout, size, false), f32_name);
             assert_eq!(of(nvidia, layout, size, true), f16_name);

@@ -69,16 +69,16 @@ impl Engine {
     /// An engine on `gpu`, with nothing compiled yet.
     ///
     /// # Errors
-    /// Not even a small staging buffer fits.
+    /// Not even a small staging buffer fits, or the environment asks for what there is not.
     pub fn new(gpu: Gpu) -> Result<Self> {
         let staging =
             gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
         let engine = Self {
             choices: Mutex::new(first_choices(&gpu)?),
             pace: Mutex::new(Pace::new(gpu.software)),
+            checked: module::checked_by_default(gpu.software)?,
             gpu,
             pipelines: Mutex::default(),
-            checked: module::checked_by_default(),
             most_groups: MAX_WORKGROUPS,
             allocated: Arc::default(),
             staging: Mutex::new(staging),
@@ -93,6 +93,11 @@ impl Engine {
     /// The same with checks in its kernels or without them, see [`super::module`]. Changes no bit of a result.
     pub fn with_checks(self, checked: bool) -> Self {
         Self { checked, ..self }
+    }
+
+    /// Whether wgpu puts checks into its kernels.
+    pub fn checked(&self) -> bool {
+        self.checked
     }
 
     /// The same with at most so many workgroups a dispatch, as if a device allowed no more: kernels stride over the rest.

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes of the two ticks that frame a pass.
 const TICK_BYTES: u64 = 16;
+/// Most samples of one submission.
+const MOST_SAMPLES: u32 = 16;
+/// Seconds that a submission of several samples may take: systems end those of about two.
+const MOST_SECONDS: f64 = 0.2;
 
 /// One chain of dispatches, timed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,17 +44,18 @@ impl Queries {
         let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
             label: Some("ticks"),
             ty: wgpu::QueryType::Timestamp,
-            count: 2,
+            count: 2 * MOST_SAMPLES,
         });
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        Ok(Self { set, resolved: gpu.buffer("ticks", TICK_BYTES, usage)? })
+        Ok(Self { set, resolved: gpu.buffer("ticks", TICK_BYTES * u64::from(MOST_SAMPLES), usage)? })
     }
 
-    fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
+    /// The ticks around pass `i` of a submission.
+    fn writes(&self, i: u32) -> wgpu::ComputePassTimestampWrites<'_> {
         wgpu::ComputePassTimestampWrites {
             query_set: &self.set,
-            beginning_of_pass_write_index: Some(0),
-            end_of_pass_write_index: Some(1),
+            beginning_of_pass_write_index: Some(2 * i),
+            end_of_pass_write_index: Some(2 * i + 1),
         }
     }
 }
@@ -84,19 +89,47 @@ impl<'e> Stopwatch<'e> {
     /// # Errors
     /// Those of the device; work that it reports as done and did not do.
     pub fn sample(&self, program: &Program, repeats: u32) -> Result<Sample> {
+        let (wall, ticks) = self.passes(program, repeats, 1)?;
+        Ok(Sample { wall, ticks: ticks.first().copied(), tick_ns: self.tick_ns() })
+    }
+
+    /// `count` times [`Stopwatch::sample`], one after the other. Where the device has timestamps and the samples are short,
+    /// they are passes of one submission, so that the device never waits for the host; each then has its share of the
+    /// submission's wall time.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn samples(&self, program: &Program, repeats: u32, count: usize) -> Result<Vec<Sample>> {
+        let first = self.sample(program, repeats)?;
+        let passes = u32::try_from(count).unwrap_or(MOST_SAMPLES).min(MOST_SAMPLES);
+        if first.ticks.is_none() || first.wall.as_secs_f64() * f64::from(passes) > MOST_SECONDS {
+            let others = (1..count).map(|_| self.sample(program, repeats));
+            return std::iter::once(Ok(first)).chain(others).collect();
+        }
+        let (wall, ticks) = self.passes(program, repeats, passes)?;
+        let sample = |ticks| Sample { wall: wall / passes, ticks: Some(ticks), tick_ns: self.tick_ns() };
+        Ok(ticks.into_iter().map(sample).collect())
+    }
+
+    fn tick_ns(&self) -> f64 {
+        f64::from(self.engine.gpu.queue.get_timestamp_period())
+    }
+
+    /// Wall time of one submission of `count` passes, and the ticks around each; no ticks where the device has no clock.
+    fn passes(&self, program: &Program, repeats: u32, count: u32) -> Result<(Duration, Vec<[u64; 2]>)> {
         let gpu = &self.engine.gpu;
         let mut encoder = self.engine.encoder();
-        {
+        for i in 0..count {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some("timed"),
-                timestamp_writes: self.queries.as_ref().map(Queries::writes),
+                timestamp_writes: self.queries.as_ref().map(|queries| queries.writes(i)),
             });
             for _ in 0..repeats {
                 program.encode(&mut pass);
             }
         }
         if let Some(queries) = &self.queries {
-            encoder.resolve_query_set(&queries.set, 0..2, &queries.resolved, 0);
+            encoder.resolve_query_set(&queries.set, 0..2 * count, &queries.resolved, 0);
         }
         // Encoding is the host's work and happens here, before the clock starts.
         let mut order = self.engine.order();
@@ -109,10 +142,10 @@ impl<'e> Stopwatch<'e> {
         let wall = start.elapsed();
         self.engine.check_pulse()?;
         let ticks = match &self.queries {
-            Some(queries) => gpu.read::<u64>(&queries.resolved, 0, 2, None)?.first_chunk().copied(),
-            None => None,
+            Some(queries) => gpu.read::<u64>(&queries.resolved, 0, 2 * count as usize, None)?,
+            None => Vec::new(),
         };
-        Ok(Sample { wall, ticks, tick_ns: f64::from(gpu.queue.get_timestamp_period()) })
+        Ok((wall, ticks.as_chunks().0.to_vec()))
     }
 }
 

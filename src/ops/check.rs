@@ -27,6 +27,8 @@ pub const HALF_GRADIENT_TOLERANCE: f64 = 4e-3;
 const ELEMENTWISE: usize = 48;
 /// Random directions per input beyond that.
 const DIRECTIONS: u64 = 3;
+/// Beyond so many elements the reference takes seconds a direction: each direction gets a thread.
+const SIDE_BY_SIDE: usize = 1 << 16;
 const STEP: f64 = 1e-4;
 
 /// What a case showed.
@@ -169,6 +171,11 @@ impl Prepared {
         Ok(bits)
     }
 
+    /// Whether the words behind every tensor are untouched.
+    pub fn guards_intact(&self, engine: &Engine) -> Result<bool> {
+        self.guarded.iter().try_fold(true, |intact, block| Ok(intact & engine.guard_intact(block)?))
+    }
+
     fn read(&self, engine: &Engine, tensor: Tensor) -> Result<Vec<f64>> {
         let block = &self.blocks[tensor.index()];
         if self.dtypes[tensor.index()] == Dtype::F32 {
@@ -217,10 +224,7 @@ pub fn check_in(engine: &Engine, case: &Case, choices: &Choices, precision: Dtyp
         let error = derivative_error(case, &prepared, *input, &got);
         gradient_error = Some(gradient_error.map_or(error, |worst: f64| worst.max(error)));
     }
-    let mut guards_intact = true;
-    for block in &prepared.guarded {
-        guards_intact &= engine.guard_intact(block)?;
-    }
+    let guards_intact = prepared.guards_intact(engine)?;
     // Written so that NaN fails.
     let passed = nmse <= most_nmse && gradient_error.is_none_or(|e| e <= most_gradient) && guards_intact;
     Ok(Report { nmse, gradient_error, guards_intact, passed })
@@ -249,11 +253,10 @@ fn derivative_error(case: &Case, prepared: &Prepared, input: usize, grad: &[f64]
         };
         (0..DIRECTIONS).map(direction).collect()
     };
-    let mut worst: f64 = 0.0;
-    for direction in directions {
+    let error = |direction: &[f64]| {
         let value = |sign: f64| -> f64 {
             let mut values = prepared.values.clone();
-            for (x, d) in values[input].iter_mut().zip(&direction) {
+            for (x, d) in values[input].iter_mut().zip(direction) {
                 *x += sign * STEP * d;
             }
             let outputs = (case.reference)(&values);
@@ -264,9 +267,19 @@ fn derivative_error(case: &Case, prepared: &Prepared, input: usize, grad: &[f64]
             first.iter().zip(&prepared.upstream).map(|(y, dy)| y * dy).sum()
         };
         let numeric = (value(1.0) - value(-1.0)) / (2.0 * STEP);
-        let analytic: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
-        let error = (numeric - analytic).abs() / norm.max(1e-3);
-        worst = if error.is_finite() { worst.max(error) } else { f64::INFINITY };
-    }
-    worst
+        let analytic: f64 = grad.iter().zip(direction).map(|(g, d)| g * d).sum();
+        (numeric - analytic).abs() / norm.max(1e-3)
+    };
+    let errors: Vec<f64> = if n <= SIDE_BY_SIDE {
+        directions.iter().map(|direction| error(direction)).collect()
+    } else {
+        std::thread::scope(|threads| {
+            let error = &error;
+            let started: Vec<_> = directions.iter().map(|direction| threads.spawn(move || error(direction))).collect();
+            started.into_iter().map(|thread| thread.join().unwrap_or(f64::INFINITY)).collect()
+        })
+    };
+    // Written so that NaN counts as infinite.
+    let finite = |e: f64| if e.is_finite() { e } else { f64::INFINITY };
+    errors.into_iter().map(finite).fold(0.0, f64::max)
 }

@@ -85,6 +85,7 @@ impl Product {
         if self.count > 1 && (operands[2].stride == 0 || self.sum > 1) {
             return Err(Error::usage("several products would write one matrix; this is a defect"));
         }
+        self.check_extents(g, operands)?;
         let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
         let product = self.kind(g, types);
         let picked = g.choices().pick(product);
@@ -103,6 +104,32 @@ impl Product {
         let part_bytes = 4 * (self.count * k.div_ceil(picked.chunk().max(1)) * m * n) as u64;
         let whole = self.sum > 1 || part_bytes > g.choices().ability().binding_bytes;
         self.dispatch(g, if whole { picked.unsplit() } else { picked }, product, operands)
+    }
+
+    /// Refuses operands whose last element is outside of their tensor. Kernels clamp or mask against (m, n, k) alone, and on
+    /// GPUs nothing else keeps them inside.
+    fn check_extents(&self, g: &Graph, operands: [Even; 3]) -> Result<()> {
+        let [m, n, k] = self.size;
+        let (a_rows, a_columns) = if self.layout == Layout::TN { (k, m) } else { (m, k) };
+        let (b_rows, b_columns) = if self.layout == Layout::NT { (n, k) } else { (k, n) };
+        // Rows and columns as stored, and elements from row to row.
+        let a = (a_rows, a_columns, self.a_width.unwrap_or(a_columns));
+        let stored = [a, (b_rows, b_columns, b_columns), (m, n, n)];
+        for ((operand, (rows, columns, width)), name) in operands.into_iter().zip(stored).zip(["A", "B", "C"]) {
+            let rows_before = rows.saturating_sub(1).saturating_mul(width);
+            let matrices_before = (self.count.max(self.sum) - 1).saturating_mul(operand.stride);
+            let end =
+                [matrices_before, rows_before, columns].iter().fold(operand.offset, |end, &n| end.saturating_add(n));
+            let elements = g.shape(operand.whole).iter().fold(1_usize, |n, &extent| n.saturating_mul(extent));
+            if end > elements || columns > width {
+                return Err(Error::usage(format!(
+                    "{name} of a product {:?} {m}x{n}x{k} ends at element {end} of \"{}\", which has {elements}; this is a defect",
+                    self.layout,
+                    g.tensors()[operand.whole.index()].name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Records the dispatches of `candidate`, which was picked for `product`.
@@ -280,6 +307,32 @@ mod tests {
     use crate::gpu::choices::{Ability, Choices, ShapeClass};
     use crate::graph::plan::{Limits, Plan};
     use crate::graph::{Class, Graph};
+
+    #[test]
+    fn operands_outside_of_their_tensors_are_refused() {
+        let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
+        let [a, b, c] = [("a", 30), ("b", 42), ("c", 35)].map(|(name, n)| g.state(name, &[n]));
+        let from = |whole, offset| Even { whole, offset, stride: 0 };
+        // (5, 6) by (6, 7).
+        let product = |layout| Product::new(layout, [5, 7, 6]);
+        for layout in Layout::ALL {
+            product(layout).record(&mut g, a, b, c).unwrap();
+            for (operands, name) in [
+                ([from(a, 1), b.into(), c.into()], "A"),
+                ([a.into(), from(b, 1), c.into()], "B"),
+                ([a.into(), b.into(), from(c, 1)], "C"),
+            ] {
+                let [a, b, c] = operands;
+                let said = product(layout).record(&mut g, a, b, c).unwrap_err().to_string();
+                assert!(said.starts_with(&format!("{name} of a product")), "{said}");
+            }
+        }
+        let wide = product(Layout::NN).of_columns(7);
+        assert!(wide.record(&mut g, a, b, c).unwrap_err().to_string().contains("ends at element 34 of \"a\""));
+        assert!(product(Layout::NN).of_columns(5).record(&mut g, a, b, c).is_err(), "rows that overlap");
+        let several = Even { whole: c, offset: 0, stride: 1 };
+        assert!(product(Layout::NN).batch(2).record(&mut g, a, b, several).is_err());
+    }
 
     const SPLIT: Candidate = Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], chunk: 512 };
 

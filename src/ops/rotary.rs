@@ -4,7 +4,7 @@
 //! The derivative is the rotation back.
 
 use super::{Case, Input};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::kernel::Access::{Read, Uniform, Write};
 use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
@@ -43,6 +43,14 @@ pub fn rotate(g: &mut Graph, x: Tensor, table: Tensor, run: Tensor, shape: Rotar
     let half = shape.rotary_width / 2;
     if half == 0 {
         return Ok(());
+    }
+    let positions = g.shape(table).first().copied().unwrap_or(0);
+    if shape.seq > positions || g.shape(table).iter().product::<usize>() < 2 * half * positions {
+        return Err(Error::usage(format!(
+            "rows of {} positions are rotated by a table of {:?}; this is a defect",
+            shape.seq,
+            g.shape(table)
+        )));
     }
     let dims = move |inverse| Dims::new().u(rows).u(shape.heads).u(shape.head_width).u(half).u(shape.seq).flag(inverse);
     let groups = workgroups((rows * shape.heads * half).div_ceil(64));

@@ -1,7 +1,7 @@
 //! Shared by the tests that use a GPU. A machine without an adapter fails them: it does not skip them.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use tokenformer::error::Result;
 use tokenformer::gpu::adapter::AdapterRequest;
@@ -10,6 +10,12 @@ use tokenformer::gpu::engine::Engine;
 use tokenformer::graph::memory::Memory;
 use tokenformer::graph::plan::{Limits, Plan};
 use tokenformer::graph::{Class, Graph};
+
+/// The folder of this repository: where the environment says it is now, as cargo does and scripts may, else where the tests
+/// were built.
+pub fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
+}
 
 /// The engine of this test program, on the adapter that the environment asks for (`WGPU_BACKEND`).
 pub fn engine() -> &'static Engine {
@@ -67,7 +73,7 @@ pub fn backward(g: &mut Graph, y: tokenformer::graph::Tensor) -> Result<()> {
 
 /// The text of tinyshakespeare; `None`, with a message, where it is absent.
 pub fn tinyshakespeare() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tinyshakespeare.txt");
+    let path = root().join("../shared/data/tinyshakespeare.txt");
     if !path.exists() {
         println!("skipped: no {}", path.display());
         return None;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 fn directory() -> PathBuf {
     std::env::var_os("TOKENFORMER_GOLDEN_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden"), PathBuf::from)
+        .map_or_else(|| common::root().join("tests/fixtures/golden"), PathBuf::from)
 }
 
 /// Whole models and training runs in mixed precision; operators are held against their references in `tests/ops.rs`.
@@ -50,7 +50,7 @@ fn every_case_of_the_index() {
 /// Sizes of 1 everywhere, and primes.
 #[test]
 fn models_at_the_edges() {
-    check_all(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden_edges"));
+    check_all(&common::root().join("tests/fixtures/golden_edges"));
 }
 
 /// Walks `index.json`, checks every case, and reports all failures at once.

@@ -223,7 +223,8 @@ fn what_rust_binds_is_what_shaders_declare() {
         mixed_registry().iter().for_each(|case| comparison.case(case, &choices, Dtype::F16));
     }
     // Every kernel that products may have.
-    let candidates: BTreeSet<Candidate> = crate::generated().into_values().map(|(_, candidate)| candidate).collect();
+    let candidates: BTreeSet<Candidate> =
+        crate::generated_kernels().into_values().map(|(_, candidate)| candidate).collect();
     for candidate in candidates {
         let choices = Choices::forced(gpu, candidate);
         for case in registry().iter().filter(|case| case.op == "matmul") {

@@ -97,7 +97,7 @@ fn every_translation_is_valid_spirv() {
     let files = shader::FILES.iter().flat_map(|(name, _)| {
         [Dtype::F32, Dtype::F16].map(|real| (format!("{name} {real:?}"), shader::source(name, real).unwrap()))
     });
-    let generated = crate::generated().into_iter();
+    let generated = crate::generated_kernels().into_iter();
     let generated = generated.map(|(name, (kernel, _))| (name.to_owned(), kernel.text.unwrap().to_owned()));
     let sources: Vec<_> = files.chain(generated).collect();
     let (next, judged, faults) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));

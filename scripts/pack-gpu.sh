@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Everything that scripts/bench-gpu.sh needs on a machine with a GPU and no compiler, in one folder that git ignores:
+# the program, the test programs, and Debian's Vulkan loader. Carry the repository with that folder there, and run
+#
+#   PACK=.gpu bash scripts/bench-gpu.sh NAME
+#
+# Arguments choose the folder (default .gpu) and the oracle's folder, whose model PyTorch is timed with.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+folder=${1:-.gpu}
+oracle=${2:-}
+most=$((60 << 20)) # bytes; more than this is often not carried
+
+tests=(ops golden identities growing training limits default_run)
+cargo build --release
+rm -rf "$folder"
+mkdir -p "$folder/programs/tests"
+cp target/release/tokenformer "$folder/programs/"
+# The programs that cargo built, by their names in its messages.
+cargo test --release --no-run "${tests[@]/#/--test=}" 2>&1 | tee /dev/stderr |
+    sed -n 's/^ *Executable tests\/\([^ ]*\) (\(.*\))$/\1 \2/p' >"$folder/list"
+while read -r source program; do
+    name=${source%/main.rs}
+    cp "$program" "$folder/programs/tests/${name%.rs}"
+done <"$folder/list"
+rm "$folder/list"
+for name in "${tests[@]}"; do
+    [[ -x $folder/programs/tests/$name ]] || {
+        echo "cargo named no program for the test $name" >&2
+        exit 1
+    }
+done
+strip "$folder"/programs/tokenformer "$folder"/programs/tests/*
+git describe --always --dirty >"$folder/programs/version" 2>/dev/null || echo unknown >"$folder/programs/version"
+tar -C "$folder/programs" -czf "$folder/programs.tar.gz" .
+rm -r "$folder/programs"
+
+if command -v apt-get >/dev/null; then
+    mkdir -p "$folder/loader"
+    (cd "$folder/loader" && apt-get download libvulkan1) ||
+        echo "libvulkan1 could not be downloaded (apt-get update first?): the machine must have its own Vulkan loader" >&2
+else
+    echo "no apt-get here: the machine must have its own Vulkan loader" >&2
+fi
+if [[ -n $oracle ]]; then
+    mkdir -p "$folder/oracle"
+    cp "$oracle"/{bench_torch,tokenformer_oracle}.py "$folder/oracle/"
+fi
+
+bytes=$(du -sb "$folder" | cut -f1)
+echo "$folder: $((bytes / 1000000)) MB"
+((bytes <= most)) || {
+    echo "$folder has $bytes bytes, at most $most are to be carried" >&2
+    exit 1
+}
