@@ -35,7 +35,8 @@ struct Run { position: u32 }
 @group(0) @binding(3) var<storage, read> far1: array<Real>;
 
 @group(0) @binding(4) var<uniform> run: Run;
-@group(0) @binding(5) var<storage, read_write> sum0: array<Real>; // o, dq or dk
+@group(0) @binding(5) var<storage, read_write> o: array<f32>; // in every precision: delta is taken from it
+@group(0) @binding(5) var<storage, read_write> sum0: array<Real>; // dq or dk
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>; // (batch * q_rows, heads)
 
 @group(0) @binding(4) var<storage, read> own1: array<Real>;
@@ -226,6 +227,21 @@ fn put0_block(at: Places, c: Places, x: Block) {
     put0(at, c.high.x, x.e); put0(at, c.high.y, x.f); put0(at, c.high.z, x.g); put0(at, c.high.w, x.h);
 }
 
+fn put_o(at: Places, d: u32, x: Pair) {
+    if (d >= dims.head_width) { return; }
+    let i = at.low + d;
+    let j = at.high + d;
+    o[j.w] = x.high.w; o[j.z] = x.high.z; o[j.y] = x.high.y; o[j.x] = x.high.x;
+    o[i.w] = x.low.w; o[i.z] = x.low.z; o[i.y] = x.low.y; o[i.x] = x.low.x;
+}
+
+fn put_o_block(at: Places, c: Places, x: Block) {
+    put_o(at, c.low.x, x.a);
+    if (LANES > 8u) { return; }
+    put_o(at, c.low.y, x.b); put_o(at, c.low.z, x.c); put_o(at, c.low.w, x.d);
+    put_o(at, c.high.x, x.e); put_o(at, c.high.y, x.f); put_o(at, c.high.z, x.g); put_o(at, c.high.w, x.h);
+}
+
 fn put1(at: Places, d: u32, x: Pair) {
     if (d >= dims.head_width) { return; }
     let i = at.low + d;
@@ -345,8 +361,8 @@ fn forward(
         }
         sum = tile_sum(lane, sum);
         let norm = Pair(1.0 / sum.low, 1.0 / sum.high);
-        put0_block(at, count_from(lane, LANES), scaled(norm, o0));
-        put0_block(at, count_from(lane + 64u, LANES), scaled(norm, o1));
+        put_o_block(at, count_from(lane, LANES), scaled(norm, o0));
+        put_o_block(at, count_from(lane + 64u, LANES), scaled(norm, o1));
         if (lane == 0u) {
             let x = Pair(largest.low + log(sum.low), largest.high + log(sum.high));
             let to = places(first, 1u, dims.q_rows - 1u, batch * dims.q_rows, head, 1u);

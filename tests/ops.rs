@@ -21,7 +21,7 @@ use tokenformer::gpu::kernel::{Access, Dims, Dtype, Kernel};
 use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::trial::error_of;
-use tokenformer::ops::{Case, Input, mixed_registry, registry};
+use tokenformer::ops::{Case, Input, mixed_registry, overflow, registry};
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     let functions = functions![
         every_candidate_matches_and_gives_the_same_bits,
         every_candidate_multiplies_f16,
+        an_overflow_to_f16_gives_infinity,
         planted_faults_are_found,
         the_same_bits_every_time,
         errors_do_not_hide_in_an_average,
@@ -122,7 +123,15 @@ fn every_candidate_matches_and_gives_the_same_bits() {
             seen.extend(candidates(&ability, ProductKind { layout, size, half: false }, true));
         }
     }
-    assert!(seen.len() > 15, "only {} candidates", seen.len());
+    // At the least what every device runs, and what this one runs where nothing was measured.
+    let mut least: BTreeSet<Candidate> = BTreeSet::new();
+    for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [64, 64, 4096]].map(|s| (l, s))) {
+        least.extend(candidates(&Ability::WEBGPU_DEFAULT, ProductKind { layout, size, half: false }, true));
+    }
+    assert!(least.len() >= 8 && least.iter().any(|c| c.splits() > 1), "{least:?}");
+    least.extend([software, gpu].into_iter().flat_map(|a| [[1, 64, 64], [64; 3]].map(|size| a.usual(size))));
+    let missing: Vec<&Candidate> = least.difference(&seen).collect();
+    assert!(missing.is_empty(), "never run: {missing:?}");
     for candidate in seen {
         let choices = Choices::forced(software, candidate);
         let products = || registry().into_iter().filter(|c| ["matmul", "linear", "pattention"].contains(&c.op));
@@ -135,6 +144,15 @@ fn every_candidate_matches_and_gives_the_same_bits() {
             let first = bits.entry(case.name.clone()).or_insert_with(|| found.clone());
             assert!(*first == found, "{candidate} gives other bits in {}", case.name);
         }
+    }
+}
+
+/// What mixed precision needs to see an overflow; `tokenformer selftest` refuses f16 without it.
+fn an_overflow_to_f16_gives_infinity() {
+    if engine().choices().ability().half {
+        overflow::check(engine()).unwrap();
+    } else {
+        println!("{} has no f16: nothing to check", engine().gpu.describe());
     }
 }
 
