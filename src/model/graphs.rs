@@ -270,6 +270,6 @@ pub fn chunk(config: &ModelConfig, rows: usize, choices: &Choices) -> Result<Gra
     let embed = g.find("word_embeddings.weight")?;
     let logits = g.state(LAST_LOGITS, &[config.vocab_size]);
     let last = Even { whole: h, offset: (rows - 1) * config.hidden_size, stride: 0 };
-    Product::new(Layout::NT, [1, config.vocab_size, config.hidden_size]).record(&mut g, last, embed, logits)?;
+    Product::new(Layout::NT, [1, config.vocab_size, config.hidden_size]).uncut().record(&mut g, last, embed, logits)?;
     Ok(g)
 }

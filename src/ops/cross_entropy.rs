@@ -61,7 +61,7 @@ pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats
         let chunk = head.chunk_rows.max(1).min(rows - first);
         let logits = g.activation("logits", &[chunk, vocab]);
         let from_first = |whole| Even { whole, offset: first * width, stride: 0 };
-        Product::new(Layout::NT, [chunk, vocab, width]).record(g, from_first(h), weight, logits)?;
+        Product::new(Layout::NT, [chunk, vocab, width]).uncut().record(g, from_first(h), weight, logits)?;
         let dims = Dims::new().u(chunk).u(vocab).u(first).f(head.weight).flag(training);
         g.call(forward(g, vocab), &[targets, logits, losses, stats], dims, workgroups(chunk), 0)?;
         if let Some((dembed, add, dh)) = gradients {

@@ -59,7 +59,7 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
     for (y, Affine { bias, .. }) in outs.into_iter().zip(layers) {
         g.call(&START_WITH_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
     }
-    Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).adding(true).record(g, x, weights, out)?;
+    Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).adding(true).uncut().record(g, x, weights, out)?;
     g.on_backward(move |g| {
         let mut douts = outs;
         for (dout, Affine { bias, .. }) in douts.iter_mut().zip(layers) {

@@ -50,12 +50,14 @@ pub struct Product {
     pub sum: usize,
     /// Elements from row to row of A as stored, where that is not its width.
     pub a_width: Option<usize>,
+    /// Whether its sums may be cut in parts.
+    pub cut: bool,
 }
 
 impl Product {
     /// One product that overwrites C.
     pub fn new(layout: Layout, size: [usize; 3]) -> Self {
-        Self { layout, size, accumulate: false, count: 1, sum: 1, a_width: None }
+        Self { layout, size, accumulate: false, count: 1, sum: 1, a_width: None, cut: true }
     }
 
     /// The same, added to C where `accumulate` says so.
@@ -77,6 +79,12 @@ impl Product {
     /// The same, with an A that is so many neighbouring columns, as stored, of a matrix this wide.
     pub fn of_columns(self, a_width: usize) -> Self {
         Self { a_width: Some(a_width), ..self }
+    }
+
+    /// The same with each sum in one part. For all that makes logits: a growth makes sums longer, and where it moved the
+    /// boundary of a part, the model that grew would differ from the one before in its last bits.
+    pub fn uncut(self) -> Self {
+        Self { cut: false, ..self }
     }
 
     /// Records the dispatches, without a backward. A whole tensor stands for all elements of it from the first.
@@ -102,7 +110,7 @@ impl Product {
         // Parts must fit one binding, which they may in one product of a class and not in another.
         let [m, n, k] = self.size;
         let part_bytes = 4 * (self.count * k.div_ceil(picked.chunk().max(1)) * m * n) as u64;
-        let whole = self.sum > 1 || part_bytes > g.choices().ability().binding_bytes;
+        let whole = !self.cut || self.sum > 1 || part_bytes > g.choices().ability().binding_bytes;
         self.dispatch(g, if whole { picked.unsplit() } else { picked }, product, operands)
     }
 
@@ -216,7 +224,7 @@ pub fn matmul(g: &mut Graph, layout: Layout, a: Tensor, b: Tensor) -> Result<Ten
         )));
     }
     let c = g.activation("product", &[m, n]);
-    Product::new(layout, [m, n, k]).record(g, a, b, c)?;
+    Product::new(layout, [m, n, k]).uncut().record(g, a, b, c)?;
     g.on_backward(move |g| {
         let dc = g.take_grad(c)?;
         let (da, add_a) = g.grad_target(a)?;

@@ -145,9 +145,9 @@ fn batch<const M: usize>(
     let stacked = move |whole| Even { whole, offset: 0, stride: rows * n };
     let products = |layout, size| Product::new(layout, size).batch(M);
 
-    products(Layout::NT, [rows, n, c_in]).record(g, x, keys, stacked(scores))?;
+    products(Layout::NT, [rows, n, c_in]).uncut().record(g, x, keys, stacked(scores))?;
     g.call(forward, &[scores, weights, stats], settings.dims(M * rows, n), workgroups(M * rows), 0)?;
-    products(Layout::NN, [rows, c_out, n]).record(g, stacked(weights), values, out)?;
+    products(Layout::NN, [rows, c_out, n]).uncut().record(g, stacked(weights), values, out)?;
 
     g.on_backward(move |g| {
         let mut douts = outs;
