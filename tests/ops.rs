@@ -62,12 +62,13 @@ struct Schedule {
     precision: Dtype,
 }
 
-const SCHEDULES: [Schedule; 3] = [
+const SCHEDULES: [Schedule; 4] = [
     // What this adapter runs.
     Schedule { suffix: "", engine, cases: registry, precision: Dtype::F32 },
     Schedule { suffix: "@gpu", engine: gpu_engine, cases: registry, precision: Dtype::F32 },
     // Mixed precision: activations in f16, everything else in f32, against the same references at tolerances of its own.
     Schedule { suffix: "@f16", engine, cases: mixed_registry, precision: Dtype::F16 },
+    Schedule { suffix: "@gpu-f16", engine: gpu_engine, cases: mixed_registry, precision: Dtype::F16 },
 ];
 
 /// What a GPU runs: matrix products from workgroup memory, 64 lanes a row, within the limits that every

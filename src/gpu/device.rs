@@ -54,7 +54,8 @@ pub struct Gpu {
 impl Gpu {
     /// Opens the adapter `request` asks for, with all the adapter's limits (a binding capped at
     /// [`MAX_BINDING_BYTES`]). With `TOKENFORMER_DEVICE=webgpu` it opens as the least that WebGPU guarantees:
-    /// [`webgpu_limits`] and no optional feature.
+    /// [`webgpu_limits`] and no optional feature. With `TOKENFORMER_SOFTWARE=off` a software adapter is taken for a GPU and
+    /// runs the schedules of one, slowly: for tests of those.
     ///
     /// # Errors
     /// Those of [`adapter::choose`], or a driver that refuses to open the device; another value of that variable.
@@ -92,12 +93,13 @@ impl Gpu {
 
     /// As [`Gpu::open_candidate`], with those of `wanted` that the adapter has.
     fn open_as(candidate: Candidate, why: String, limits: impl Fn(Limits) -> Limits, wanted: Features) -> Result<Self> {
-        let software = candidate.is_software();
+        let on_cpu = candidate.is_software();
+        let software = on_cpu && std::env::var("TOKENFORMER_SOFTWARE").as_deref() != Ok("off");
         let Candidate { info, adapter, .. } = candidate;
         let limits = limits(usable(adapter.limits()));
         let mut features = adapter.features() & wanted;
         // lavapipe with vectors of 512 bits (Mesa 26.1.6) crashes when it compiles matrices of 8 x 8.
-        let crashes = software && info.subgroup_max_size > 8;
+        let crashes = on_cpu && info.subgroup_max_size > 8;
         let fragments = if crashes { Fragments::NONE } else { fragments(&adapter, features) };
         if !fragments.is_empty() {
             features |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;

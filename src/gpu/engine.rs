@@ -345,8 +345,9 @@ impl Engine {
         if kernel.file.ends_with(COSTS_DEVICE) {
             device.destroy();
         }
-        let source =
-            kernel.text.map_or_else(|| shader::source_for(kernel.file, kernel.real, kernel.rows), |text| Ok(text.to_owned()))?;
+        let source = kernel
+            .text
+            .map_or_else(|| shader::source_for(kernel.file, kernel.real, kernel.rows), |text| Ok(text.to_owned()))?;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = module::create(device, kernel.file, &source, self.checked);
         let kinds = std::iter::once(&Access::Uniform).chain(kernel.bindings);

@@ -14,6 +14,8 @@ use crate::gpu::kernel::{Dims, Dtype, workgroups};
 const ALIGN: usize = 128;
 /// Tensors are packed up to this size in bytes, or the device's largest binding where that is smaller.
 const PACKED: u64 = 256 << 20;
+/// The same on GPUs: the parameters of a layer that lie in two wholes are no batch, and take three times the dispatches.
+const PACKED_ON_GPU: u64 = 1 << 30;
 
 /// Which range of which tensor a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,8 @@ impl Graph {
         class: Class,
         name: impl Fn(&str) -> String,
     ) -> Result<Packed> {
-        let most = PACKED.min(self.choices.ability().binding_bytes) as usize / size_of::<f32>();
+        let packed = if self.on_gpu() { PACKED_ON_GPU } else { PACKED };
+        let most = packed.min(self.choices.ability().binding_bytes) as usize / size_of::<f32>();
         let aligned = |shape: &[usize]| {
             let elements = shape.iter().try_fold(1_usize, |n, &axis| n.checked_mul(axis));
             elements.and_then(|n| n.checked_next_multiple_of(ALIGN)).unwrap_or(usize::MAX / 2)

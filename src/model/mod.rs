@@ -16,9 +16,9 @@ pub mod transformer;
 use crate::config::{Arch, ModelConfig};
 use crate::error::Result;
 use crate::graph::{Class, Graph, Tensor};
+use crate::ops::add::add;
 use crate::ops::attention::{Attention, causal_attention};
 use crate::ops::embedding::{TokenRows, embedding};
-use crate::ops::add::add;
 use crate::ops::layer_norm::{Affine, add_norm, layer_norm};
 use crate::ops::{cache, rotary};
 

@@ -69,12 +69,7 @@ pub fn layer_norm(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) ->
 }
 
 /// x + d, both (R, C), and the [`layer_norm`] of it.
-pub fn add_norm(
-    g: &mut Graph,
-    [x, d]: [Tensor; 2],
-    affine: Option<Affine>,
-    eps: f64,
-) -> Result<(Tensor, Tensor)> {
+pub fn add_norm(g: &mut Graph, [x, d]: [Tensor; 2], affine: Option<Affine>, eps: f64) -> Result<(Tensor, Tensor)> {
     if !g.on_gpu() {
         let sum = add(g, x, d)?;
         return Ok((sum, layer_norm(g, sum, affine, eps)?));
@@ -187,7 +182,7 @@ fn affine(rows: usize, columns: usize) -> Case {
     }
 }
 
-/// A residual addition before it; with both outputs in use, as in a block.
+/// A residual addition before it; with both outputs in use, as in a block, where a gradient reaches each.
 fn added(rows: usize, columns: usize, affine: bool) -> Case {
     let shape = [rows, columns];
     let parameter = |name| Input::parameter(name, &[columns], 1.0);
@@ -200,12 +195,13 @@ fn added(rows: usize, columns: usize, affine: bool) -> Case {
             .collect(),
         build: Box::new(move |g, t| {
             let (sum, y) = add_norm(g, [t[0], t[1]], affine.then(|| (t[2], t[3])), 1e-5)?;
+            let y = super::gelu::gelu(g, y, false)?;
             Ok(vec![add(g, sum, y)?])
         }),
         reference: Box::new(move |x| {
             let sum: Vec<f64> = x[0].iter().zip(&x[1]).map(|(x, d)| x + d).collect();
             let y = reference(columns, 1e-5, &sum, affine.then(|| (x[2].as_slice(), x[3].as_slice())));
-            vec![sum.iter().zip(&y).map(|(sum, y)| sum + y).collect()]
+            vec![sum.iter().zip(&y).map(|(sum, y)| sum + super::gelu::reference(*y, false)).collect()]
         }),
         ..Case::default()
     }

@@ -196,9 +196,9 @@ impl Comparison {
         for g in [true, false].map(|training| record(case, choices, precision, training)) {
             for call in g.calls() {
                 let Call { kernel, tensors, dims, .. } = call;
-                let source = || shader::source(kernel.file, kernel.real).unwrap();
+                let source = || shader::source_for(kernel.file, kernel.real, kernel.rows).unwrap();
                 let parsed = || parse(&kernel.text.map_or_else(source, str::to_owned)).unwrap();
-                let key = kernel.file.to_owned() + kernel.real.name();
+                let key = format!("{} {} {:?}", kernel.file, kernel.real.name(), kernel.rows);
                 let (module, info) = self.modules.entry(key).or_insert_with(parsed);
                 let tensors: Vec<_> = tensors.iter().map(|t| &g.tensors()[t.index()]).collect();
                 let tensors: Vec<_> = tensors.iter().map(|tensor| (tensor.bytes(), tensor.dtype)).collect();

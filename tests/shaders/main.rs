@@ -19,10 +19,14 @@ use std::collections::BTreeMap;
 use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use tokenformer::gpu::fragments::Fragments;
 use tokenformer::gpu::kernel::{Dtype, Kernel};
-use tokenformer::gpu::shader;
+use tokenformer::gpu::shader::{self, Rows};
 use tokenformer::ops::matmul::candidates::{self, candidates};
 use tokenformer::ops::matmul::parts;
 use tokenformer::ops::matmul::source::{Types, Vectors};
+
+/// What a file leaves open: the type of activations, and how rows are read.
+const VARIANTS: [(Dtype, Rows); 4] =
+    [(Dtype::F32, Rows::Scalar), (Dtype::F32, Rows::Vec4), (Dtype::F16, Rows::Scalar), (Dtype::F16, Rows::Vec4)];
 
 const MAX_HEADER_LINES: usize = 15;
 
@@ -48,8 +52,8 @@ fn every_shader_is_valid_and_translates() {
     let mut entry_points = 0;
     for (name, text) in shader::FILES {
         form(text).unwrap_or_else(|fault| panic!("shaders/{name}: {fault}"));
-        for real in [Dtype::F32, Dtype::F16] {
-            let source = shader::source(name, real).unwrap();
+        for (real, rows) in VARIANTS {
+            let source = shader::source_for(name, real, rows).unwrap();
             entry_points += source.matches("@compute").count();
             lint::overrides_are_known(&source)
                 .and_then(|()| lint(&source))

@@ -12,7 +12,6 @@ use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
-use tokenformer::gpu::kernel::Dtype;
 use tokenformer::gpu::shader;
 
 use crate::lint::{during, parse, variants};
@@ -95,7 +94,8 @@ fn every_translation_is_valid_spirv() {
         return;
     }
     let files = shader::FILES.iter().flat_map(|(name, _)| {
-        [Dtype::F32, Dtype::F16].map(|real| (format!("{name} {real:?}"), shader::source(name, real).unwrap()))
+        crate::VARIANTS
+            .map(|(real, rows)| (format!("{name} {real:?} {rows:?}"), shader::source_for(name, real, rows).unwrap()))
     });
     let generated = crate::generated_kernels().into_iter();
     let generated = generated.map(|(name, (kernel, _))| (name.to_owned(), kernel.text.unwrap().to_owned()));
