@@ -347,6 +347,14 @@ impl Ability {
         }
     }
 
+    /// Sizes that subgroups may have, the likely ones first: where a driver chooses among several, it is mostly 32.
+    pub fn lanes(&self) -> Vec<u32> {
+        let [least, most] = self.subgroups;
+        let mut lanes: Vec<u32> = (0..8).map(|i| 1 << i).filter(|n| (least..=most).contains(n)).collect();
+        lanes.sort_by_key(|n| n.abs_diff(32));
+        lanes
+    }
+
     /// Whether a device can run a candidate.
     pub fn fits(&self, candidate: Candidate) -> bool {
         let able = match candidate {
@@ -360,22 +368,6 @@ impl Ability {
             }
         };
         able && candidate.invocations() <= self.invocations && candidate.workgroup_bytes() <= self.workgroup_bytes
-    }
-
-    /// The candidate used where nothing was measured.
-    pub fn usual(&self, [m, n, _]: [usize; 3]) -> Candidate {
-        if !self.software {
-            let side = if m.min(n) >= 64 { 64 } else { 32 };
-            return Candidate::Tiles { block: [side; 2], depth: 16, thread: [4; 2], chunk: 0 };
-        }
-        let lanes = self.subgroup.unwrap_or(8);
-        let broadcast = self.subgroup.is_some();
-        match (m, broadcast) {
-            (0..=4, _) => Candidate::Lanes { lanes, rows: 1, columns: 8, unroll: 4, broadcast: false },
-            (5..=16, true) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
-            (_, true) => Candidate::Lanes { lanes, rows: 32, columns: 4, unroll: 4, broadcast },
-            (_, false) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
-        }
     }
 }
 
@@ -391,12 +383,12 @@ struct Inner {
 }
 
 impl Choices {
-    /// The usual candidates of a device.
+    /// The default candidates of a device.
     pub fn usual(ability: Ability) -> Self {
         Self(Arc::new(Inner { ability, forced: None, table: BTreeMap::new() }))
     }
 
-    /// The usual candidates of an open device.
+    /// The default candidates of an open device.
     pub fn of(gpu: &Gpu) -> Self {
         Self::usual(Ability::of(gpu))
     }
@@ -406,7 +398,7 @@ impl Choices {
         Self(Arc::new(Inner { ability, forced: Some(candidate), table: BTreeMap::new() }))
     }
 
-    /// The same with what was measured; classes not in `table` get the usual candidate.
+    /// The same with what was measured; classes not in `table` get the default candidate.
     pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
         Self(Arc::new(Inner { table, ..(*self.0).clone() }))
     }
@@ -436,7 +428,7 @@ impl Choices {
         let Inner { ability, forced, table } = &*self.0;
         let measured = || table.get(&ShapeClass::of(product)).copied();
         let chosen = forced.or_else(measured).filter(|candidate| candidate.multiplies(product.half));
-        chosen.unwrap_or_else(|| ability.usual(product.size))
+        chosen.unwrap_or_else(|| ability.default_candidate(product))
     }
 }
 
@@ -483,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_round_up_and_unknown_classes_get_the_usual_candidate() {
+    fn classes_round_up_and_unknown_classes_get_the_default_candidate() {
         let product = |layout, size| ProductKind { layout, size, half: false };
         let class = ShapeClass::of(product(Layout::NT, [1000, 512, 1]));
         assert_eq!(class.to_string(), "NT 1024x512x1");
@@ -493,6 +485,7 @@ mod tests {
         let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
         let choices = choices.with_table([(class, other)].into());
         assert_eq!(choices.pick(product(Layout::NT, [600, 300, 1])), other);
-        assert_eq!(choices.pick(product(Layout::NN, [600, 300, 1])), Ability::WEBGPU_DEFAULT.usual([600, 300, 1]));
+        let unknown = product(Layout::NN, [600, 300, 1]);
+        assert_eq!(choices.pick(unknown), Ability::WEBGPU_DEFAULT.default_candidate(unknown));
     }
 }

@@ -23,8 +23,9 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
             Kernel::generated(&name, bindings, || lanes.generate(&name, layout, types))
         }
         Candidate::Tiles { block, depth, thread, .. } => {
-            let name = name("");
-            Kernel::generated(&name, bindings, || Tiles { block, depth, thread }.generate(&name, layout, types))
+            let name = name(&vectors.suffix());
+            let tiles = Tiles { block, depth, thread };
+            Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors))
         }
         Candidate::Cooperative { fragment, block, depth, subgroups, lanes, direct, .. } => {
             let name = name(&vectors.suffix());
@@ -37,10 +38,11 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
     kernel
 }
 
-/// The candidates worth timing for a product, the usual one first. `all`: also those that are rarely the best.
+/// The candidates worth timing for a product, first the default one without matrix units: all others are held against it.
+/// `all`: also those that are rarely the best.
 pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
     let ProductKind { size, half, .. } = product;
-    let mut list = vec![ability.usual(size)];
+    let mut list = vec![ability.default_scalar(product)];
     // Software drivers emulate matrix units, slowly.
     if !ability.software {
         list.extend(with_parts(cooperative(ability, half, all), size, all));
@@ -109,11 +111,7 @@ fn cooperative(ability: &Ability, half: bool, all: bool) -> Vec<Candidate> {
     } else if all {
         shapes.extend([one([64, 64], [2, 2], false), one([128, 64], [2, 2], false), one([64, 64], [1, 1], true)]);
     }
-    let [least, most] = ability.subgroups;
-    // Where a driver chooses among sizes, it is mostly 32.
-    let mut lanes: Vec<u32> = (0..8).map(|i| 1 << i).filter(|n| (least..=most).contains(n)).collect();
-    lanes.sort_by_key(|n| n.abs_diff(32));
-    let laid_out = lanes.into_iter().flat_map(|lanes| {
+    let laid_out = ability.lanes().into_iter().flat_map(|lanes| {
         let kind = move |(block, subgroups, direct)| Candidate::Cooperative {
             fragment,
             block,
@@ -131,19 +129,20 @@ fn cooperative(ability: &Ability, half: bool, all: bool) -> Vec<Candidate> {
 fn tiles(all: bool) -> Vec<Candidate> {
     let one = |block, depth, thread| Candidate::Tiles { block, depth, thread, chunk: 0 };
     let mut list = vec![
-        one([64, 64], 16, [4, 4]),
+        one([64, 64], 8, [8, 8]),
+        one([128, 64], 8, [8, 8]),
+        one([128, 128], 8, [8, 16]),
         one([128, 128], 8, [8, 8]),
-        one([64, 64], 16, [8, 4]),
-        one([128, 64], 16, [8, 8]),
         one([32, 32], 16, [4, 4]),
     ];
     if all {
         list.extend([
+            one([128, 128], 8, [16, 8]),
+            one([64, 128], 8, [8, 8]),
             one([128, 128], 16, [8, 8]),
-            one([128, 64], 8, [8, 4]),
-            one([64, 128], 8, [4, 8]),
-            one([64, 64], 8, [4, 4]),
             one([64, 64], 16, [8, 8]),
+            one([64, 64], 16, [8, 4]),
+            one([64, 64], 16, [4, 4]),
             one([32, 32], 8, [4, 4]),
         ]);
     }
