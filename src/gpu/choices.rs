@@ -347,6 +347,14 @@ impl Ability {
         }
     }
 
+    /// Sizes that subgroups may have, the likely ones first: where a driver chooses among several, it is mostly 32.
+    pub fn lanes(&self) -> Vec<u32> {
+        let [least, most] = self.subgroups;
+        let mut lanes: Vec<u32> = (0..8).map(|i| 1 << i).filter(|n| (least..=most).contains(n)).collect();
+        lanes.sort_by_key(|n| n.abs_diff(32));
+        lanes
+    }
+
     /// Whether a device can run a candidate.
     pub fn fits(&self, candidate: Candidate) -> bool {
         let able = match candidate {

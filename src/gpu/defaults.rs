@@ -10,7 +10,7 @@ impl Ability {
     /// The candidate used where nothing was measured.
     pub fn default_candidate(&self, product: ProductKind) -> Candidate {
         let units = if product.half && !self.software { self.default_cooperative(product.size) } else { None };
-        units.filter(|&candidate| self.fits(candidate)).unwrap_or_else(|| self.default_scalar(product))
+        units.unwrap_or_else(|| self.default_scalar(product))
     }
 
     /// The same without matrix units, which some drivers have and compute wrongly.
@@ -20,7 +20,7 @@ impl Ability {
     }
 
     /// Matrix units: where blocks are few, smaller ones, of which an H200 computes 4096 x 768 x 3072 at 164 instead of
-    /// 144 TFLOP/s. Laid out for subgroups of 32, where the driver may make such.
+    /// 144 TFLOP/s.
     fn default_cooperative(&self, size: [usize; 3]) -> Option<Candidate> {
         let fragment = self.fragments.best(Dtype::F16)?;
         let block = match fragment.side {
@@ -28,11 +28,16 @@ impl Ability {
             _ if are_many(size) => [128, 128],
             _ => [64, 128],
         };
-        let [least, most] = self.subgroups;
-        let lanes = 32.clamp(least, most.max(least));
-        let candidate =
-            Candidate::Cooperative { fragment, block, depth: 32, subgroups: [2, 2], lanes, direct: false, chunk: 0 };
-        Some(candidate)
+        let of = |lanes| Candidate::Cooperative {
+            fragment,
+            block,
+            depth: 32,
+            subgroups: [2, 2],
+            lanes,
+            direct: false,
+            chunk: 0,
+        };
+        self.lanes().into_iter().map(of).find(|&candidate| self.fits(candidate))
     }
 
     fn default_lanes(&self, [m, _, _]: [usize; 3]) -> Candidate {
@@ -69,16 +74,16 @@ fn default_tiles(layout: Layout, size: [usize; 3]) -> Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::fragments::{Fragment, Fragments};
+    use crate::gpu::fragments::Fragments;
 
     /// By the number of blocks, and matrix units only where they fit.
     #[test]
     fn defaults_follow_the_size() {
         let nvidia = Ability {
             subgroup: Some(32),
-            subgroups: [32; 2],
             half: true,
-            fragments: Fragments::of(|fragment| fragment == Fragment { side: 16, operand: Dtype::F16 }),
+            subgroups: [32; 2],
+            fragments: Fragments::of(|fragment| fragment.side == 16),
             workgroup_bytes: 48 << 10,
             ..Ability::WEBGPU_DEFAULT
         };
@@ -95,6 +100,11 @@ mod tests {
             assert_eq!(of(nvidia, layout, size, true), f16_name);
             let small = Ability { workgroup_bytes: 16 << 10, ..nvidia };
             assert_eq!(of(small, layout, size, true), f32_name);
+            // Sizes that vary, as RADV's and Intel's: whole subgroups of any of them.
+            for (sizes, lanes) in [([32, 64], "w32"), ([8, 32], "w32"), ([64, 64], "w64")] {
+                let varying = Ability { subgroups: sizes, ..nvidia };
+                assert_eq!(of(varying, layout, size, true), f16_name.replace("w32", lanes));
+            }
             let lanes = of(Ability { software: true, ..nvidia }, layout, size, true);
             assert!(lanes.starts_with("lanes32-"), "{lanes}");
         }

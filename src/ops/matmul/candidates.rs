@@ -111,11 +111,7 @@ fn cooperative(ability: &Ability, half: bool, all: bool) -> Vec<Candidate> {
     } else if all {
         shapes.extend([one([64, 64], [2, 2], false), one([128, 64], [2, 2], false), one([64, 64], [1, 1], true)]);
     }
-    let [least, most] = ability.subgroups;
-    // Where a driver chooses among sizes, it is mostly 32.
-    let mut lanes: Vec<u32> = (0..8).map(|i| 1 << i).filter(|n| (least..=most).contains(n)).collect();
-    lanes.sort_by_key(|n| n.abs_diff(32));
-    let laid_out = lanes.into_iter().flat_map(|lanes| {
+    let laid_out = ability.lanes().into_iter().flat_map(|lanes| {
         let kind = move |(block, subgroups, direct)| Candidate::Cooperative {
             fragment,
             block,

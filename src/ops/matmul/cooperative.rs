@@ -11,8 +11,6 @@
 
 mod result;
 mod staging;
-#[cfg(test)]
-mod tests;
 
 use super::source::{Code, SUM_LOOP, Types, Vectors, begin_blocks, block_loop, quad_loads};
 use crate::gpu::choices::Layout;
