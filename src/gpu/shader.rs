@@ -29,6 +29,7 @@ shader_files!(
     "reduce.wgsl",
     "roofline.wgsl",
     "rotary.wgsl",
+    "trial.wgsl",
 );
 
 /// The line that makes a file generic.
