@@ -2,7 +2,6 @@
 //
 // sum_losses: stats[0] += weight * sum of losses.
 // square_sums: per workgroup, the sum of squares of a range of a tensor, and how many values of it are not finite.
-// sum_parts: c (n) = or += the sum of (parts, n) partial results, parts ascending; one lane an element.
 // finish_norm: norm = sqrt(sum of all parts) / scale; clip factor = min(1, clip / (norm + 1e-6)) / scale; finite flag.
 // Mapping: square_sums one part per workgroup; the others one workgroup.
 // Order of summation: row.wgsl, then parts ascending by lane.
@@ -16,18 +15,9 @@ struct Dims {
     value: f32, // sum_losses: weight; finish_norm: clipping threshold, 0 for none
 }
 
-struct PartDims {
-    n: u32,
-    parts: u32,
-    c_offset: u32,
-    accumulate: u32,
-}
-
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(0) var<uniform> part_dims: PartDims;
 @group(0) @binding(1) var<storage, read> values: array<f32>; // (n)
 @group(0) @binding(2) var<storage, read_write> stats: array<f32>; // (8): loss, norm, clip factor, finite flag, ...
-@group(0) @binding(2) var<storage, read_write> c: array<f32>; // (c_offset + n)
 @group(0) @binding(2) var<storage, read_write> parts: array<f32>; // (parts, 2): sum of squares, non-finite values
 
 fn is_finite(x: f32) -> bool {
@@ -99,16 +89,5 @@ fn finish_norm(@builtin(local_invocation_index) lane: u32) {
         stats[1] = norm;
         stats[2] = select(1.0, min(1.0, dims.value / (norm + 1.0e-6)), dims.value > 0.0) / scale;
         stats[3] = select(0.0, 1.0, finite);
-    }
-}
-
-@compute @workgroup_size(LANES)
-fn sum_parts(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var e = id.x; e < part_dims.n; e += groups.x * LANES) {
-        var sum = select(0.0, c[part_dims.c_offset + e], part_dims.accumulate == 1u);
-        for (var p = 0u; p < part_dims.parts; p++) {
-            sum += values[p * part_dims.n + e];
-        }
-        c[part_dims.c_offset + e] = sum;
     }
 }

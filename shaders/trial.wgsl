@@ -10,7 +10,7 @@
 
 struct Dims {
     n: u32,
-    word: u32, // fill: what to write; operand: the seed
+    word: u32, // fill: what to write; operand: the seed; differing_words: the bits of the last word that count
     run: u32, // differing_words: where its counts go
     absolute: f32, // distance: largest difference, and more for large outputs
     relative: f32,
@@ -81,7 +81,8 @@ fn differing_words(
 ) {
     var count = 0u;
     for (var i = group.x * 64u + lane; i < dims.n; i += groups.x * 64u) {
-        count += select(0u, 1u, found_words[i] != first_words[i]);
+        let counted = select(0xffffffffu, dims.word, i + 1u == dims.n);
+        count += select(0u, 1u, ((found_words[i] ^ first_words[i]) & counted) != 0u);
     }
     sh_count[lane] = count;
     workgroupBarrier();

@@ -62,7 +62,7 @@ fn every_candidate_matches_and_gives_the_same_bits() {
         let products = || registry().into_iter().filter(|c| ["matmul", "linear", "pattention"].contains(&c.op));
         let failed = failures(engine(), &choices, products().collect());
         assert!(failed.is_empty(), "{candidate}: {}", failed.join("\n"));
-        for case in products().filter(|c| c.op == "matmul" && candidate.splits() == 1) {
+        for case in products().filter(|c| c.op == "matmul" && candidate.chunk() == 0) {
             let prepared = Prepared::new(engine(), &case, &choices, true).unwrap();
             prepared.run(engine()).unwrap();
             let found = prepared.bits(engine()).unwrap();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Name of the verb.
 const VERB: &str = "probe-kernels";
-/// What tests plant, as `hang:CANDIDATE,lose:CANDIDATE`; changes what this process answers, and nothing else.
+/// What tests plant, as in `hang:NT tiles-64x64x16-4x4,lose:NN ...`; changes what this process answers, and nothing else.
 const PLANTS: &str = "TOKENFORMER_TEST_PLANT";
 /// What a kernel that is being tried has once the input has ended.
 const GRACE: Duration = Duration::from_secs(2);

@@ -1,8 +1,8 @@
 //! How a device computes its matrix products: which of several kernels for which sizes.
 //!
 //! Every f32 candidate sums k in ascending order into one accumulator an output, with fused multiply-adds, so
-//! the choice changes the time, not the bits; only those that cut the sum ([`Candidate::splits`]) or multiply in
-//! half precision differ, and those are never chosen without being named in the table.
+//! the choice changes the time, not the bits; only those that cut the sum ([`Candidate::chunk`]) or multiply in
+//! half precision differ. A sum is never cut without a measurement that says so.
 
 use super::device::Gpu;
 use crate::error::{Error, Result};
@@ -26,6 +26,9 @@ impl Layout {
     /// All three.
     pub const ALL: [Self; 3] = [Self::NN, Self::NT, Self::TN];
 }
+
+/// Most terms of one part of a cut sum.
+pub const MAX_CHUNK: u32 = 32_768;
 
 /// A kernel for matrix products, as data; `ops::matmul` generates its WGSL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,8 +56,9 @@ pub enum Candidate {
         depth: u32,
         /// Rows and columns of C of an invocation: multiples of 4.
         thread: [u32; 2],
-        /// Parts of the sum, computed side by side and added in order.
-        splits: u32,
+        /// Terms of one part of the sum: a multiple of `depth`, or 0 for the whole sum in one part. Parts are computed
+        /// side by side and added in order. A length, not a number of parts: a sum that grows keeps its boundaries.
+        chunk: u32,
     },
     /// Matrix units: f16 x f16 -> f32, from tiles staged in workgroup memory. For operands that are both f16.
     Cooperative {
@@ -68,6 +72,8 @@ pub enum Candidate {
         subgroups: [u32; 2],
         /// Invocations of a subgroup.
         subgroup_size: u32,
+        /// As in [`Candidate::Tiles`].
+        chunk: u32,
     },
 }
 
@@ -80,25 +86,30 @@ impl Candidate {
         }
     }
 
-    /// Parts of the sum.
-    pub fn splits(self) -> usize {
+    /// Terms of one part of the sum; 0 where the sum is in one part.
+    pub fn chunk(self) -> usize {
         match self {
-            Self::Lanes { .. } | Self::Cooperative { .. } => 1,
-            Self::Tiles { splits, .. } => splits as usize,
+            Self::Lanes { .. } => 0,
+            Self::Tiles { chunk, .. } | Self::Cooperative { chunk, .. } => chunk as usize,
         }
+    }
+
+    /// The same with parts of `terms` terms; 0 for the whole sum in one part.
+    pub fn chunked(mut self, terms: u32) -> Self {
+        if let Self::Tiles { chunk, .. } | Self::Cooperative { chunk, .. } = &mut self {
+            *chunk = terms;
+        }
+        self
     }
 
     /// The same with the sum in one part.
     pub fn unsplit(self) -> Self {
-        match self {
-            Self::Tiles { block, depth, thread, .. } => Self::Tiles { block, depth, thread, splits: 1 },
-            other => other,
-        }
+        self.chunked(0)
     }
 
     /// Whether each output is one sum in ascending order of products in f32: all such candidates give the same bits.
     pub fn keeps_order(self) -> bool {
-        self.splits() == 1 && !matches!(self, Self::Cooperative { .. })
+        self.chunk() == 0 && !matches!(self, Self::Cooperative { .. })
     }
 
     /// Invocations of a workgroup.
@@ -132,14 +143,14 @@ impl fmt::Display for Candidate {
                 let how = if broadcast { "-broadcast" } else { "" };
                 write!(f, "lanes{lanes}-{rows}x{columns}-u{unroll}{how}")
             }
-            Self::Tiles { block: [m, n], depth, thread: [tm, tn], splits } => {
-                write!(f, "tiles-{m}x{n}x{depth}-{tm}x{tn}")?;
-                if splits > 1 { write!(f, "-split{splits}") } else { Ok(()) }
+            Self::Tiles { block: [m, n], depth, thread: [tm, tn], .. } => {
+                write!(f, "tiles-{m}x{n}x{depth}-{tm}x{tn}")
             }
-            Self::Cooperative { fragment, block: [m, n], depth, subgroups: [down, across], subgroup_size } => {
+            Self::Cooperative { fragment, block: [m, n], depth, subgroups: [down, across], subgroup_size, .. } => {
                 write!(f, "cooperative{fragment}-{m}x{n}x{depth}-{down}x{across}-s{subgroup_size}")
             }
-        }
+        }?;
+        if self.chunk() > 0 { write!(f, "-k{}", self.chunk()) } else { Ok(()) }
     }
 }
 
@@ -159,6 +170,7 @@ impl FromStr for Candidate {
 fn parse(text: &str) -> Option<Candidate> {
     let mut parts = text.split('-');
     let kind = parts.next()?;
+    let chunk_of = |part: Option<&str>| part.map_or(Some(0), |part| part.strip_prefix('k')?.parse().ok());
     let candidate = if let Some(lanes) = kind.strip_prefix("lanes") {
         let [rows, columns] = sizes(parts.next()?)?;
         let unroll = parts.next()?.strip_prefix('u')?.parse().ok()?;
@@ -168,32 +180,37 @@ fn parse(text: &str) -> Option<Candidate> {
         let [m, n, depth] = sizes(parts.next()?)?;
         let subgroups = sizes(parts.next()?)?;
         let subgroup_size = parts.next()?.strip_prefix('s')?.parse().ok()?;
-        Candidate::Cooperative { fragment: fragment.parse().ok()?, block: [m, n], depth, subgroups, subgroup_size }
+        let (fragment, chunk) = (fragment.parse().ok()?, chunk_of(parts.next())?);
+        Candidate::Cooperative { fragment, block: [m, n], depth, subgroups, subgroup_size, chunk }
     } else {
         let [m, n, depth] = sizes(parts.next()?)?;
         let thread = sizes(parts.next()?)?;
-        let splits = parts.next().map_or(Some(1), |part| part.strip_prefix("split")?.parse().ok())?;
-        Candidate::Tiles { block: [m, n], depth, thread, splits }
+        Candidate::Tiles { block: [m, n], depth, thread, chunk: chunk_of(parts.next())? }
     };
     // Names come from files too: what one says must be said exactly, and a kernel must be one that can be generated,
     // its text no longer than a compiler takes.
     let up_to = |most: u32, numbers: &[u32]| numbers.iter().all(|n| (1..=most).contains(n));
+    let chunk_fits = |chunk: u32, depth: u32| chunk <= MAX_CHUNK && chunk.is_multiple_of(depth);
     let sound = match candidate {
         Candidate::Lanes { lanes, rows, columns, unroll, .. } => {
             up_to(128, &[lanes, rows]) && up_to(16, &[columns, unroll])
         }
-        Candidate::Tiles { block, depth, thread, splits } => {
+        Candidate::Tiles { block, depth, thread, chunk } => {
             up_to(512, &block)
-                && up_to(64, &[depth, splits])
+                && up_to(32, &[depth])
                 && up_to(16, &thread)
+                && up_to(128, &[thread[0] * thread[1]])
+                && depth.is_multiple_of(4)
+                && chunk_fits(chunk, depth)
                 && (0..2).all(|i| thread[i].is_multiple_of(4) && block[i].is_multiple_of(thread[i]))
         }
-        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size } => {
+        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, chunk } => {
             [8, 16].contains(&fragment)
                 && up_to(128, &[subgroup_size, depth])
                 && up_to(16, &subgroups)
                 && up_to(512, &block)
                 && depth.is_multiple_of(fragment)
+                && chunk_fits(chunk, depth)
                 && (0..2).all(|i| block[i].is_multiple_of(subgroups[i] * fragment))
         }
     };
@@ -323,7 +340,7 @@ impl Ability {
     pub fn usual(&self, [m, n, _]: [usize; 3]) -> Candidate {
         if !self.software {
             let side = if m.min(n) >= 64 { 64 } else { 32 };
-            return Candidate::Tiles { block: [side; 2], depth: 16, thread: [4; 2], splits: 1 };
+            return Candidate::Tiles { block: [side; 2], depth: 16, thread: [4; 2], chunk: 0 };
         }
         let lanes = self.subgroup.unwrap_or(8);
         let broadcast = self.subgroup.is_some();
@@ -407,17 +424,26 @@ mod tests {
             "lanes8-16x4-u4-broadcast",
             "lanes8-1x8-u4",
             "tiles-64x64x16-4x4",
-            "tiles-64x32x8-8x4-split4",
+            "tiles-64x32x8-8x4-k2048",
             "cooperative16-128x64x32-2x2-s32",
+            "cooperative8-64x64x32-2x2-s8-k4096",
         ] {
             assert_eq!(name.parse::<Candidate>().unwrap().to_string(), name);
         }
-        let wrong = ["", "lanes", "lanes8-16-u4", "lanes8-16x4-u4-b", "lanes0-1x1-u1", "tiles-64x64x16-4x4-split0"];
-        let huge = ["lanes8-4294967295x4294967295-u4", "lanes8-16x4-u999999", "tiles-4096x4096x64-4x4"];
+        let wrong = ["", "lanes", "lanes8-16-u4", "lanes8-16x4-u4-b", "lanes0-1x1-u1", "tiles-64x64x16-4x4-k0"];
+        let huge = [
+            "lanes8-4294967295x4294967295-u4",
+            "lanes8-16x4-u999999",
+            "tiles-4096x4096x16-4x4",
+            "tiles-64x64x16-16x16",
+        ];
         for name in wrong.into_iter().chain(huge).chain([
             "tiles-64x64x16-3x4",
             "tiles-66x64x16-4x4",
-            "tiles-64x64x16-4x4-split1",
+            "tiles-64x64x16-4x4-k24",
+            "tiles-64x64x16-4x4-k65536",
+            "tiles-64x64x16-4x4-split4",
+            "tiles-64x64x6-4x4",
         ]) {
             assert!(name.parse::<Candidate>().is_err(), "{name}");
         }
@@ -431,7 +457,7 @@ mod tests {
         assert_eq!("NT 1024x512x1".parse::<ShapeClass>().unwrap(), class);
         assert!("NT 1000x512x1".parse::<ShapeClass>().is_err() && "NT 8x8".parse::<ShapeClass>().is_err());
         let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
-        let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], splits: 1 };
+        let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
         let choices = choices.with_table([(class, other)].into());
         assert_eq!(choices.pick(product(Layout::NT, [600, 300, 1])), other);
         assert_eq!(choices.pick(product(Layout::NN, [600, 300, 1])), Ability::WEBGPU_DEFAULT.usual([600, 300, 1]));

@@ -6,7 +6,7 @@
 use super::block::Allocation;
 pub use super::block::Block;
 use super::choices::{Ability, Choices};
-use super::device::Gpu;
+use super::device::{Gpu, cause};
 use super::flight::{Pace, Pulse};
 use super::kernel::{Access, Kernel, MAX_WORKGROUPS};
 use super::module;
@@ -397,9 +397,10 @@ impl Engine {
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::device(format!(
-                "kernel {} does not compile on {}: {error}",
+                "kernel {} does not compile on {}: {}",
                 kernel.name(),
-                self.gpu.describe()
+                self.gpu.describe(),
+                cause(&error)
             )));
         }
         self.gpu.check()?;

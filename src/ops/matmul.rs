@@ -13,6 +13,7 @@ mod cooperative;
 mod known;
 mod lanes;
 mod measure;
+pub mod parts;
 #[cfg(test)]
 pub mod planted;
 pub mod probe;
@@ -26,18 +27,19 @@ use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::gpu::choices::Candidate;
 pub use crate::gpu::choices::{Layout, ProductKind};
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::gpu::kernel::{Dims, Dtype, workgroups};
 use crate::graph::part::Even;
 use crate::graph::{Graph, Tensor};
-use source::Types;
-
-static SUM_PARTS: Kernel = Kernel::new("reduce.wgsl", "sum_parts", &[Read, Write]);
+use source::{Types, Vectors};
 
 /// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
 /// GL) silently ends every loop of an invocation after 65 535 iterations in all, inner loops counted,
 /// so no kernel here may come near that.
 pub const MAX_SUM: usize = 32_768;
+
+/// Most products that one dispatch adds up: so many times [`MAX_SUM`] terms, a few in each turn of a loop, stay clear of
+/// the same limit.
+const MOST_SUMMED: usize = 4;
 
 /// Products of one shape, recorded as one.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,8 @@ pub struct Product {
     pub accumulate: bool,
     /// How many there are; their operands lie as [`Even`] says.
     pub count: usize,
+    /// How many are added up in one C.
+    pub sum: usize,
     /// Elements from row to row of A as stored, where that is not its width.
     pub a_width: Option<usize>,
 }
@@ -57,7 +61,7 @@ pub struct Product {
 impl Product {
     /// One product that overwrites C.
     pub fn new(layout: Layout, size: [usize; 3]) -> Self {
-        Self { layout, size, accumulate: false, count: 1, a_width: None }
+        Self { layout, size, accumulate: false, count: 1, sum: 1, a_width: None }
     }
 
     /// The same, added to C where `accumulate` says so.
@@ -70,6 +74,12 @@ impl Product {
         Self { count, ..self }
     }
 
+    /// The sum of `count` such products: C = op(A_0) op(B_0) + op(A_1) op(B_1) + ... On a GPU each output is one sum in
+    /// one accumulator, products ascending, then k ascending; elsewhere one product is added to C after the other.
+    pub fn summed(self, count: usize) -> Self {
+        Self { sum: count, ..self }
+    }
+
     /// The same, with an A that is so many neighbouring columns, as stored, of a matrix this wide.
     pub fn of_columns(self, a_width: usize) -> Self {
         Self { a_width: Some(a_width), ..self }
@@ -78,27 +88,27 @@ impl Product {
     /// Records the dispatches, without a backward. A whole tensor stands for all elements of it from the first.
     pub fn record(self, g: &mut Graph, a: impl Into<Even>, b: impl Into<Even>, c: impl Into<Even>) -> Result<()> {
         let operands = [a.into(), b.into(), c.into()];
-        if self.count > 1 && operands[2].stride == 0 {
+        if self.count > 1 && (operands[2].stride == 0 || self.sum > 1) {
             return Err(Error::usage("several products would write one matrix; this is a defect"));
         }
         let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
         let product = self.kind(g, types);
         let picked = g.choices().pick(product);
-        // Parts are added up in f32; where C is f16 it is no sum over the tokens of a batch, and not worth cutting. And
-        // they must fit one binding, which they may in one product of a class and not in another.
-        let parts_fit = self.part_bytes(picked) <= g.choices().ability().binding_bytes;
-        let candidate = if types.c == Dtype::F32 && parts_fit { picked } else { picked.unsplit() };
-        if self.count > 1 && candidate.splits() > 1 {
-            let one = |i| self.batch(1).dispatch(g, candidate, product, operands.map(|operand| operand.at(i)));
-            return (0..self.count).try_for_each(one);
+        let lanes = matches!(picked, Candidate::Lanes { .. });
+        if self.sum > 1 && (lanes || self.sum > MOST_SUMMED || g.choices().ability().software) {
+            let one = Self { sum: 1, ..self };
+            let at = |i: usize| [operands[0].at(i), operands[1].at(i), operands[2]];
+            let record = |i: usize| {
+                let [a, b, c] = at(i);
+                one.adding(self.accumulate || i > 0).record(g, a, b, c)
+            };
+            return (0..self.sum).try_for_each(record);
         }
-        self.dispatch(g, candidate, product, operands)
-    }
-
-    /// Bytes of the parts of a C whose sums a candidate cuts.
-    fn part_bytes(&self, candidate: Candidate) -> u64 {
-        let [m, n, _] = self.size;
-        4 * (candidate.splits() * m * n) as u64
+        // Parts must fit one binding, which they may in one product of a class and not in another.
+        let [m, n, k] = self.size;
+        let part_bytes = 4 * (self.count * k.div_ceil(picked.chunk().max(1)) * m * n) as u64;
+        let whole = self.sum > 1 || part_bytes > g.choices().ability().binding_bytes;
+        self.dispatch(g, if whole { picked.unsplit() } else { picked }, product, operands)
     }
 
     /// Records the dispatches of `candidate`, which was picked for `product`.
@@ -109,65 +119,69 @@ impl Product {
         let a_term = if self.layout == Layout::TN { a_stride } else { 1 };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
         let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
-        let aligned = [a.offset, a_stride, a.stride].iter().all(|n| n.is_multiple_of(4));
 
         let [block_rows, block_columns] = candidate.block();
         let blocks = m.div_ceil(block_rows) * n.div_ceil(block_columns) * self.count;
-        for first in (0..k).step_by(MAX_SUM) {
-            let terms = MAX_SUM.min(k - first);
+        // A sum in parts has no long loop.
+        let chunk = candidate.chunk();
+        let longest = if chunk > 0 { k.max(1) } else { MAX_SUM };
+        for first in (0..k).step_by(longest) {
+            let terms = longest.min(k - first);
             let accumulate = self.accumulate || first > 0;
-            let dims = Dims::new().u(m).u(n).u(terms).u(a.offset + first * a_term).u(b.offset + first * b_term);
-            let flops = 2 * (m * n * self.count) as u64 * terms as u64;
-            let (part, parts) = split(candidate, terms);
-            if parts == 1 {
-                let kernel = candidates::kernel(candidate, self.layout, types, aligned);
-                let dims = dims.u(c.offset).u(a_stride).u(b_stride).flag(accumulate).u(terms);
-                let dims = dims.u(self.count).u(a.stride).u(b.stride).u(c.stride);
-                g.call(kernel, &[a.whole, b.whole, c.whole], dims, workgroups(blocks), flops)?;
-                g.last_is(product);
-                g.last_moves(self.bytes(types, [a, b, c], terms, accumulate));
-                continue;
-            }
-            let partial = g.statistic("parts of a product", &[parts, m, n]);
-            let kernel = candidates::kernel(candidate, self.layout, Types { c: Dtype::F32, ..types }, aligned);
-            let dims = dims.u(0).u(a_stride).u(b_stride).flag(false).u(part).u(1).u(0).u(0).u(0);
-            g.call(kernel, &[a.whole, b.whole, partial], dims, workgroups(blocks * parts), flops)?;
+            let [a_offset, b_offset] = [a.offset + first * a_term, b.offset + first * b_term];
+            let flops = 2 * (m * n * self.count * self.sum) as u64 * terms as u64;
+            let (part, parts) = if chunk > 0 { (chunk, terms.div_ceil(chunk)) } else { (terms, 1) };
+            // Where the kernel writes: C, or the parts of it.
+            let (to, add) = if parts == 1 {
+                (c, accumulate)
+            } else {
+                let whole = g.statistic("parts of a product", &[self.count * parts, m, n]);
+                (Even { whole, offset: 0, stride: if self.count > 1 { parts * m * n } else { 0 } }, false)
+            };
+            let types = Types { c: g.dtype(to.whole), ..types };
+            let vectors = Vectors::of([
+                [a_offset, a_stride, a.stride, if self.layout == Layout::TN { m } else { terms }],
+                [b_offset, b_stride, b.stride, if self.layout == Layout::NT { terms } else { n }],
+                [to.offset, n, to.stride, n],
+            ]);
+            let kernel = candidates::kernel(candidate, self.layout, types, vectors);
+            let dims = Dims::new().u(m).u(n).u(terms).u(a_offset).u(b_offset).u(to.offset).u(a_stride).u(b_stride);
+            let dims = dims.flag(add).u(part).u(self.count).u(a.stride).u(b.stride).u(to.stride);
+            let sums = !matches!(candidate, Candidate::Lanes { .. });
+            let dims = if sums { dims.u(self.sum) } else { dims };
+            g.call(kernel, &[a.whole, b.whole, to.whole], dims, workgroups(blocks * parts), flops)?;
             g.last_is(product);
-            g.last_moves(self.bytes(types, [a, b, c], terms, false) + 4 * (m * n * (parts - 1)) as u64);
-            let dims = Dims::new().u(m * n).u(parts).u(c.offset).flag(accumulate);
-            g.call(&SUM_PARTS, &[partial, c.whole], dims, workgroups((m * n).div_ceil(64)), 0)?;
-            g.last_moves(4 * (m * n * (parts + 1)) as u64);
+            g.last_moves(self.bytes(types, [a, b, to], [terms, parts], add));
+            if parts > 1 {
+                self.sum_parts(g, to.whole, parts, c)?;
+            }
         }
         Ok(())
     }
 
     /// What the choice of a kernel depends on. A GPU works on all matrices of a batch side by side, as on one that is so
-    /// many times as tall; on a software driver the size of one decides.
+    /// many times as tall, and on a sum of products as on one of so many times the terms; on a software driver the size of
+    /// one decides.
     fn kind(&self, g: &Graph, types: Types) -> ProductKind {
         let [m, n, k] = self.size;
-        let tall = if g.choices().ability().software { m } else { m * self.count };
         let half = types.a == Dtype::F16 && types.b == Dtype::F16;
-        ProductKind { layout: self.layout, size: [tall, n, k], half }
+        let size = if g.choices().ability().software { self.size } else { [m * self.count, n, k * self.sum] };
+        ProductKind { layout: self.layout, size, half }
     }
 
-    /// Bytes of the ranges of A, B and C that `terms` of the sum take; an operand that all share counts once.
-    fn bytes(&self, types: Types, operands: [Even; 3], terms: usize, accumulate: bool) -> u64 {
+    /// Bytes of the ranges of A, B and C that `terms` of the sum take, C in so many parts; an operand that all share counts
+    /// once.
+    fn bytes(&self, types: Types, operands: [Even; 3], [terms, parts]: [usize; 2], accumulate: bool) -> u64 {
         let [m, n, _] = self.size;
         let of = |operand: Even, elements: usize, dtype: Dtype| {
-            let matrices = if operand.stride == 0 { 1 } else { self.count };
+            let matrices = if operand.stride == 0 { 1 } else { self.count * self.sum };
             (elements * matrices) as u64 * dtype.bytes()
         };
-        let [a, b, c] = operands;
-        let passes = if accumulate { 2 } else { 1 };
-        of(a, m * terms, types.a) + of(b, n * terms, types.b) + passes * of(c, m * n, types.c)
+        let [a, b, _] = operands;
+        let passes = if accumulate { 2 } else { parts as u64 };
+        let c = (m * n * self.count) as u64 * types.c.bytes();
+        of(a, m * terms, types.a) + of(b, n * terms, types.b) + passes * c
     }
-}
-
-/// Terms of each part of a sum, and how many parts there are: parts are whole tiles.
-fn split(candidate: Candidate, terms: usize) -> (usize, usize) {
-    let Candidate::Tiles { depth, .. } = candidate else { return (terms, 1) };
-    let part = terms.div_ceil(candidate.splits()).next_multiple_of(depth as usize);
-    (part, terms.div_ceil(part))
 }
 
 /// C = op(A) op(B), differentiable in both.
@@ -246,7 +260,7 @@ mod tests {
     use crate::graph::plan::{Limits, Plan};
     use crate::graph::{Class, Graph};
 
-    const SPLIT: Candidate = Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], splits: 8 };
+    const SPLIT: Candidate = Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], chunk: 512 };
 
     fn kernels(plan: &Plan) -> Vec<String> {
         plan.calls.iter().map(|call| call.kernel.name()).collect()
@@ -265,7 +279,7 @@ mod tests {
         }
     }
 
-    /// Products that are one batch, but too many for one dispatch of the chosen kernel, still get that kernel.
+    /// The parts of all products of a batch are computed in one dispatch, and added up in one.
     #[test]
     fn a_batch_is_computed_by_the_kernel_that_was_chosen_for_it() {
         let product = ProductKind { layout: Layout::TN, size: [3 * 64, 64, 4096], half: false };
@@ -277,7 +291,7 @@ mod tests {
         let batch = Product::new(Layout::TN, [64, 64, 4096]).batch(3);
         batch.record(&mut g, every(a, 4096 * 64), b, every(c, 64 * 64)).unwrap();
         let plan = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap();
-        let sums = kernels(&plan).iter().filter(|name| name.contains("sum_parts")).count();
-        assert_eq!((sums, plan.products), (3, vec![product; 3]));
+        assert_eq!(kernels(&plan), ["matmul-tn-tiles-64x64x16-4x4", "sum-parts-vec4"]);
+        assert_eq!((plan.products, plan.calls[0].groups), (vec![product], 3 * 8));
     }
 }

@@ -18,7 +18,7 @@ use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use tokenformer::gpu::kernel::{Dtype, Kernel};
 use tokenformer::gpu::shader;
 use tokenformer::ops::matmul::candidates::{self, candidates};
-use tokenformer::ops::matmul::source::Types;
+use tokenformer::ops::matmul::source::{Types, Vectors};
 
 const MAX_HEADER_LINES: usize = 15;
 
@@ -72,8 +72,8 @@ fn generated() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
         let products = [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| ProductKind { layout, size, half });
         for candidate in products.map(|product| candidates(&ability, product, true)).concat() {
             let operand = if half { Dtype::F16 } else { Dtype::F32 };
-            for (c, aligned) in [(Dtype::F32, false), (operand, true)] {
-                let kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, aligned);
+            for (c, vectors) in [(Dtype::F32, Vectors::NONE), (operand, Vectors::ALL)] {
+                let kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors);
                 kernels.insert(kernel.file, (kernel, candidate));
             }
         }

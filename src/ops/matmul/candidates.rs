@@ -2,15 +2,14 @@
 
 use super::cooperative::Cooperative;
 use super::lanes::Lanes;
-use super::source::Types;
+use super::source::{Types, Vectors};
 use super::tiles::Tiles;
 use crate::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::Kernel;
 
-/// The kernel of a candidate. `aligned`: rows of A start at multiples of four elements, so that it may be read
-/// in vectors where k is its fastest axis.
-pub fn kernel(candidate: Candidate, layout: Layout, types: Types, aligned: bool) -> &'static Kernel {
+/// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that.
+pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors) -> &'static Kernel {
     let name = |suffix: &str| {
         let layout = format!("{layout:?}").to_lowercase();
         format!("matmul-{layout}-{}{}{suffix}", candidate.unsplit(), types.suffix())
@@ -18,7 +17,7 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, aligned: bool)
     let bindings = &[Read, Read, Write];
     let kernel = match candidate {
         Candidate::Lanes { lanes, rows, columns, unroll, broadcast } => {
-            let a_vectors = aligned && broadcast && layout != Layout::TN && unroll.is_multiple_of(4);
+            let a_vectors = vectors.a && broadcast && layout != Layout::TN && unroll.is_multiple_of(4);
             let name = name(if a_vectors { "-vec4" } else { "" });
             let lanes = Lanes { lanes, rows, columns, unroll, broadcast, a_vectors };
             Kernel::generated(&name, bindings, || lanes.generate(&name, layout, types))
@@ -27,7 +26,7 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, aligned: bool)
             let name = name("");
             Kernel::generated(&name, bindings, || Tiles { block, depth, thread }.generate(&name, layout, types))
         }
-        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size } => {
+        Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, .. } => {
             let name = name("");
             let kind = Cooperative { fragment, block, depth, subgroups, subgroup_size };
             Kernel::generated(&name, bindings, || kind.generate(&name, layout, types))
@@ -40,16 +39,16 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, aligned: bool)
 
 /// The candidates worth timing for a product, the usual one first. `all`: also those that are rarely the best.
 pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
-    let ProductKind { layout, size, half } = product;
+    let ProductKind { size, half, .. } = product;
     let mut list = vec![ability.usual(size)];
     // Software drivers emulate matrix units, slowly.
     if half && !ability.software {
-        list.extend(cooperative(ability, all));
+        list.extend(with_parts(cooperative(ability, all), size, all));
     }
     if ability.software {
         list.extend(software(ability, size, all));
     } else {
-        list.extend(tiles(layout, size, all));
+        list.extend(with_parts(tiles(all), size, all));
     }
     let mut known: Vec<Candidate> = Vec::new();
     for candidate in list {
@@ -91,7 +90,7 @@ fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidat
             one(32, 3, 8, true),
             one(16, 2, 8, true),
             one(32, 4, 4, false),
-            Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], splits: 1 },
+            Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], chunk: 0 },
         ]);
     }
     list
@@ -99,7 +98,8 @@ fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidat
 
 fn cooperative(ability: &Ability, all: bool) -> Vec<Candidate> {
     let (Some(fragment), Some(subgroup_size)) = (ability.fragment, ability.subgroup) else { return Vec::new() };
-    let one = |block, depth, subgroups| Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size };
+    let one =
+        |block, depth, subgroups| Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, chunk: 0 };
     let mut list = if fragment == 8 {
         vec![one([64, 64], 32, [2, 4]), one([64, 32], 32, [2, 2])]
     } else {
@@ -111,29 +111,47 @@ fn cooperative(ability: &Ability, all: bool) -> Vec<Candidate> {
     list
 }
 
-fn tiles(layout: Layout, [m, n, k]: [usize; 3], all: bool) -> Vec<Candidate> {
-    let one = |block, depth, thread, splits| Candidate::Tiles { block, depth, thread, splits };
+fn tiles(all: bool) -> Vec<Candidate> {
+    let one = |block, depth, thread| Candidate::Tiles { block, depth, thread, chunk: 0 };
     let mut list = vec![
-        one([64, 64], 16, [4, 4], 1),
-        one([128, 128], 8, [8, 8], 1),
-        one([64, 64], 16, [8, 4], 1),
-        one([128, 64], 16, [8, 8], 1),
-        one([32, 32], 16, [4, 4], 1),
+        one([64, 64], 16, [4, 4]),
+        one([128, 128], 8, [8, 8]),
+        one([64, 64], 16, [8, 4]),
+        one([128, 64], 16, [8, 8]),
+        one([32, 32], 16, [4, 4]),
     ];
     if all {
         list.extend([
-            one([128, 128], 16, [8, 8], 1),
-            one([128, 64], 8, [8, 4], 1),
-            one([64, 128], 8, [4, 8], 1),
-            one([64, 64], 8, [4, 4], 1),
-            one([64, 64], 16, [8, 8], 1),
-            one([32, 32], 8, [4, 4], 1),
+            one([128, 128], 16, [8, 8]),
+            one([128, 64], 8, [8, 4]),
+            one([64, 128], 8, [4, 8]),
+            one([64, 64], 8, [4, 4]),
+            one([64, 64], 16, [8, 8]),
+            one([32, 32], 8, [4, 4]),
         ]);
     }
-    // Gradients of weights sum over the tokens of a batch, a length that never grows: cutting the sum there
-    // breaks no identity.
-    if layout == Layout::TN && k >= 4 * m.max(n).min(1024) {
-        list.extend([one([64, 64], 16, [4, 4], 4), one([64, 64], 16, [8, 4], 8)]);
-    }
+    list
+}
+
+/// Blocks of C that keep a large GPU busy: two for each of some 130 multiprocessors.
+const ENOUGH_BLOCKS: usize = 256;
+/// Lengths of the parts of a sum, and how many parts there are at least.
+const CHUNKS: [u32; 5] = [512, 1024, 2048, 4096, 8192];
+const FEWEST_PARTS: usize = 4;
+
+/// `list`, and behind it those of its members that leave a GPU idle, with their sums cut. `all`: in several lengths.
+fn with_parts(mut list: Vec<Candidate>, [m, n, k]: [usize; 3], all: bool) -> Vec<Candidate> {
+    let few = |candidate: &Candidate| {
+        let [rows, columns] = candidate.block();
+        m.div_ceil(rows) * n.div_ceil(columns) < ENOUGH_BLOCKS
+    };
+    let fitting: Vec<u32> = CHUNKS
+        .into_iter()
+        .rev()
+        .filter(|&chunk| k >= FEWEST_PARTS * chunk as usize)
+        .take(if all { 3 } else { 1 })
+        .collect();
+    let idle: Vec<Candidate> = list.iter().copied().filter(few).take(if all { usize::MAX } else { 2 }).collect();
+    list.extend(idle.into_iter().flat_map(|one| fitting.iter().map(move |&chunk| one.chunked(chunk))));
     list
 }

@@ -5,7 +5,7 @@
 //! them into accumulators that never leave its registers until the sum is done. There is no access to single
 //! elements of a fragment, so C goes through workgroup memory, where edges, types and accumulation are seen to.
 
-use super::source::{Code, Types, begin, block_loop};
+use super::source::{Code, SUM_LOOP, Types, Vectors, begin_blocks, block_loop};
 use crate::gpu::choices::Layout;
 
 /// The numbers of [`crate::gpu::choices::Candidate::Cooperative`].
@@ -54,7 +54,7 @@ impl Cooperative {
         };
         // Fragments of one subgroup.
         let (high, wide) = (rows / down / fragment, columns / across / fragment);
-        let mut code = begin(name, layout, types, false, "enable wgpu_cooperative_matrix;");
+        let mut code = begin_blocks(name, layout, types, Vectors::NONE, "enable wgpu_cooperative_matrix;");
         let place = format!(
             "let sub_row = (subgroup / {across}u) * {}u;\nlet sub_column = (subgroup % {across}u) * {}u;",
             high * fragment,
@@ -83,6 +83,7 @@ impl Cooperative {
         for (y, x) in pairs(high, wide) {
             code.push(format!("var acc{y}_{x} = coop_mat{fragment}x{fragment}<f32, C>();"));
         }
+        code.push(SUM_LOOP);
         code.push(format!("for (var i0 = first; i0 < end; i0 += {depth}u) {{\nworkgroupBarrier();"));
         self.stage(&mut code, &a, layout == Layout::TN, "row0", "dims.m");
         self.stage(&mut code, &b, layout != Layout::NT, "column0", "dims.n");
@@ -90,7 +91,7 @@ impl Cooperative {
         for i in (0..depth).step_by(fragment as usize) {
             self.multiply(&mut code, [&a, &b], layout, i, [high, wide]);
         }
-        code.push("}");
+        code.push("}\n}");
         for (y, x) in pairs(high, wide) {
             let size = fragment * fragment;
             code.push(format!(

@@ -2,6 +2,7 @@
 
 use super::ProductKind;
 use super::candidates::{candidates, kernel};
+use super::source::Vectors;
 use super::trial::trial_types;
 use crate::cache;
 use crate::gpu::choices::{Ability, Candidate, Layout, ShapeClass};
@@ -84,8 +85,9 @@ pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
     let half = ability.half;
     let of_layout = |layout| {
         let list = candidates(ability, ProductKind { layout, size: [256; 3], half }, true);
-        let kernels =
-            move |candidate| trial_types(half).into_iter().map(move |types| kernel(candidate, layout, types, true));
+        let kernels = move |candidate| {
+            trial_types(half).into_iter().map(move |types| kernel(candidate, layout, types, Vectors::ALL))
+        };
         list.into_iter().flat_map(kernels).filter_map(|kernel| kernel.text)
     };
     Layout::ALL.into_iter().flat_map(of_layout).collect()

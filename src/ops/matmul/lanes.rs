@@ -28,7 +28,7 @@ impl Lanes {
     /// The WGSL.
     pub fn generate(&self, name: &str, layout: Layout, types: Types) -> String {
         let Self { lanes, rows, columns, unroll, .. } = *self;
-        let mut code = begin(name, layout, types, self.a_vectors, "");
+        let mut code = begin(name, layout, types, self.a_vectors);
         let width = lanes * columns;
         code.push(format!(
             "@compute @workgroup_size({lanes})

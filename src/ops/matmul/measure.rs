@@ -317,4 +317,35 @@ mod tests {
         let error = measure(&sandbox, &todo, Effort::Quick, Duration::ZERO, &mut Known::default()).unwrap_err();
         assert!(error.to_string().contains("computes a NT product of [64, 64, 64] wrongly"), "{error}");
     }
+
+    /// As on a GPU: all classes at once, compiled in several threads, one of which costs the device.
+    #[test]
+    fn a_gpu_is_measured_all_at_once() {
+        let opened = Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            let mut gpu = Gpu::open(&AdapterRequest::default())?;
+            gpu.software = false;
+            Engine::new(gpu)
+        };
+        let ability = *open().unwrap().choices().ability();
+        let half = ability.half && ability.fragment.is_some();
+        let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half });
+        let todo = products.map(|product| (ShapeClass::of(product), product));
+        let rivals = contest(&ability, products[0], false);
+        let faults = [Fault::CostsDevice, Fault::DiffersBetweenRuns, Fault::LastTile];
+        let planted: BTreeMap<Candidate, Fault> = rivals[1..].iter().copied().zip(faults).collect();
+        let _guard = plant(planted.clone());
+        let sandbox = Sandbox { open: &open, process: None };
+        let (mut known, before) = (Known::default(), opened.get());
+        measure(&sandbox, &todo, Effort::Quick, Duration::from_secs(300), &mut known).unwrap();
+        let expected = products.iter().flat_map(|p| planted.keys().map(|rival| refusal(*p, *rival)));
+        assert_eq!(known.refused, expected.collect());
+        for (class, _) in todo {
+            let chosen = known.of(class, &ability).unwrap();
+            assert!(!planted.contains_key(&chosen), "{class}: {chosen} was chosen");
+        }
+        // Lost while several threads compiled, and then by each of the three, one by one.
+        assert!((4..=5).contains(&(opened.get() - before)), "{}", opened.get() - before);
+    }
 }

@@ -68,7 +68,12 @@ pub fn instead(candidate: Candidate, good: &'static Kernel) -> &'static Kernel {
         Fault::NotWgsl => ("-not-wgsl".to_owned(), replaced("fn product(", "fn product((")),
         Fault::NoEntry => ("-no-entry".to_owned(), replaced("fn product(", "fn other(")),
         Fault::DiffersBetweenRuns => {
-            ("-differs".to_owned(), replaced("select(0.0, f32(c[at])", "select(1e-36 * f32(c[at]), f32(c[at])"))
+            // One of them: C is written in vectors, by elements, or in one expression.
+            let of = |c: &str| (format!("c[at] = {c}(value);"), format!("c[at] = {c}(value + 1e-36 * {c}(c[at]));"));
+            let sum = ("select(0.0, f32(c[at])".to_owned(), "select(1e-36 * f32(c[at]), f32(c[at])".to_owned());
+            let stores = [of("vec4<f32>"), of("f32"), sum];
+            let (from, to) = stores.iter().find(|(from, _)| text.contains(from)).unwrap();
+            ("-differs".to_owned(), replaced(from, to))
         }
         Fault::CostsDevice => (COSTS_DEVICE.to_owned(), text.to_owned()),
     };

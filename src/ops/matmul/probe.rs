@@ -29,8 +29,8 @@ const THREADS: usize = 2;
 pub struct Job {
     layout: String,
     half: bool,
-    /// Whether sizes are multiples of 16; else the kernel for any size is tried.
-    aligned: bool,
+    /// Which of m, n and k are multiples of four: kernels read in vectors where they can.
+    fours: [bool; 3],
     candidate: String,
 }
 
@@ -65,14 +65,15 @@ pub enum Plant {
 
 impl Job {
     pub(super) fn new(product: ProductKind, candidate: Candidate) -> Self {
-        let aligned = product.size.iter().all(|n| n.is_multiple_of(16));
         let layout = format!("{:?}", product.layout);
-        Self { layout, half: product.half, aligned, candidate: candidate.to_string() }
+        let fours = product.size.map(|n| n.is_multiple_of(4));
+        Self { layout, half: product.half, fours, candidate: candidate.to_string() }
     }
 
     /// How the outcome is kept.
     pub(super) fn key(&self) -> String {
-        format!("{}{}", self.refusal(), if self.aligned { "" } else { ", any size" })
+        let odd = ["m", "n", "k"].into_iter().zip(self.fours).filter(|(_, fours)| !fours);
+        odd.fold(self.refusal(), |key, (name, _)| format!("{key}, odd {name}"))
     }
 
     /// How a refusal is kept: for all sizes.
@@ -84,7 +85,8 @@ impl Job {
     fn product(&self, candidate: Candidate) -> Option<ProductKind> {
         let layout = Layout::ALL.into_iter().find(|layout| format!("{layout:?}") == self.layout)?;
         let [rows, columns] = candidate.block();
-        let size = if self.aligned { [rows + 16, columns + 16, 144] } else { [rows + 3, columns + 5, 75] };
+        let mut size = [rows, columns, 140].map(|n| n.next_multiple_of(4) + 4);
+        size.iter_mut().zip(self.fours).for_each(|(n, fours)| *n -= usize::from(!fours));
         Some(ProductKind { layout, size, half: self.half })
     }
 }
@@ -103,7 +105,7 @@ pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant
     let reference = contest(&ability, product, false).into_iter().next().ok_or_else(unknown)?;
     let mut trials = Trials::new(engine, vec![Contest { product, candidates: vec![reference, candidate] }])?;
     trials.reference(0)?;
-    match plants(&job.candidate) {
+    match plants(&job.refusal()) {
         Some(Plant::Hang) => loop {
             std::thread::park();
         },
@@ -132,7 +134,10 @@ pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec
             let mut child = match started {
                 Ok(child) => child,
                 // What is left is for the others, or for the next run.
-                Err(cause) => return drop(lock(&trouble).get_or_insert(cause)),
+                Err(cause) => {
+                    lock(&trouble).get_or_insert(cause);
+                    return;
+                }
             };
             let Some(job) = lock(&left).pop_front() else { break };
             let (fault, ends) = match child.ask(&job) {
@@ -182,7 +187,7 @@ mod tests {
             assert!(!text.contains('\n') && serde_json::from_str::<Job>(&text).unwrap() == job);
             let tried = job.product(candidate).unwrap();
             assert_eq!((tried.layout, tried.half), (product.layout, half));
-            assert_eq!(tried.size.iter().all(|n| n.is_multiple_of(16)), size == [64; 3]);
+            assert_eq!(Job::new(tried, candidate), job);
             keys.insert(job.key());
         }
         assert_eq!(keys.len(), 3);

@@ -29,7 +29,7 @@ impl Code {
     }
 }
 
-/// Where the operands of matrix `z` of a batch start.
+/// Where the operands of matrix `z` of a batch start: for kernels that cannot add up several products.
 pub const BASES: &str = "let a_base = dims.a_offset + z * dims.a_batch;
     let b_base = dims.b_offset + z * dims.b_batch;";
 
@@ -82,9 +82,46 @@ impl Types {
     }
 }
 
+/// Which operands may be read, or written, four neighbours in memory at a time: everything that leads to them, and how
+/// far their fastest axis goes, is a multiple of four elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vectors {
+    /// A.
+    pub a: bool,
+    /// B.
+    pub b: bool,
+    /// C.
+    pub c: bool,
+}
+
+impl Vectors {
+    /// Element by element.
+    pub const NONE: Self = Self { a: false, b: false, c: false };
+    /// All in vectors.
+    pub const ALL: Self = Self { a: true, b: true, c: true };
+
+    /// Every combination.
+    pub fn every() -> impl Iterator<Item = Self> {
+        (0..8).map(|bits| Self { a: bits & 1 > 0, b: bits & 2 > 0, c: bits & 4 > 0 })
+    }
+
+    /// Of the offset, the strides and the length of the fastest axis of A, B and C.
+    pub fn of<const N: usize>(numbers: [[usize; N]; 3]) -> Self {
+        let [a, b, c] = numbers.map(|of_one| of_one.iter().all(|n| n.is_multiple_of(4)));
+        Self { a, b, c }
+    }
+
+    /// For the names of kernels: nothing, or the operands that are vectors, as in `-vac`.
+    pub fn suffix(self) -> String {
+        let Self { a, b, c } = self;
+        let letters: String = [(a, 'a'), (b, 'b'), (c, 'c')].iter().filter(|of| of.0).map(|of| of.1).collect();
+        if letters.is_empty() { letters } else { format!("-v{letters}") }
+    }
+}
+
 /// The loop over the blocks of `rows` x `columns` of C, once for each matrix of the batch and part of the sum: row0,
 /// column0, the terms from `first` to `end`, and `shift`, where this C starts. `declare` comes before the loop; the caller
-/// closes it.
+/// closes it, and puts [`SUM_LOOP`] around the loop over the terms.
 pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
     format!(
         "let column_tiles = (dims.n + {}u) / {columns}u;
@@ -95,7 +132,6 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
         for (var tile = group.x; tile < tiles; tile += groups.x) {{
         let z = tile / (part_tiles * parts);
         let part = (tile / part_tiles) % parts;
-        {BASES}
         let shift = z * dims.c_batch + part * dims.m * dims.n;
         let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
         let column0 = (tile % column_tiles) * {columns}u;
@@ -106,8 +142,111 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
     )
 }
 
-/// Header, uniform block, bindings and `store`. `a_vectors` binds A as `vec4`; `directives` come first.
-pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, directives: &str) -> Code {
+/// The loop over the products that are added up in one C; the accumulators are declared before it and live on through it.
+/// Either `dims.batch` or `dims.sum` is 1.
+pub const SUM_LOOP: &str = "for (var y = z; y < z + dims.sum; y++) {
+    let a_base = dims.a_offset + y * dims.a_batch;
+    let b_base = dims.b_offset + y * dims.b_batch;";
+
+/// `a_quad(a_base, row, i, end)` and `b_quad(b_base, i, column, end)`: four neighbours in memory from an element of op(A)
+/// or op(B) on, along k where k is the fastest axis, as vectors of the stored type; zeros outside of the matrix and from term
+/// `end` on. Of an operand in vectors, the coordinate along its fastest axis must be a multiple of four.
+pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors) -> String {
+    let load = |name: char, dtype: Dtype, vectors: bool, arguments: &str, slow: [&str; 2], fast: [&str; 2]| {
+        let ([slow, slow_end], [fast, fast_end], dtype) = (slow, fast, dtype.name());
+        let at = format!("{name}_base + {slow} * dims.{name}_stride + {fast}");
+        let body = if vectors {
+            format!("if (({slow} < {slow_end}) & ({fast} < {fast_end})) {{\nquad = {name}[({at}) / 4u];\n}}")
+        } else {
+            let element = |x: usize| {
+                let part = ["x", "y", "z", "w"][x];
+                format!("if ({fast} + {x}u < {fast_end}) {{\nquad.{part} = {name}[at + {x}u];\n}}\n")
+            };
+            let elements: String = (0..4).map(element).collect();
+            format!("if ({slow} < {slow_end}) {{\nlet at = {at};\n{elements}}}")
+        };
+        format!(
+            "fn {name}_quad({name}_base: u32, {arguments}, end: u32) -> vec4<{dtype}> {{
+            var quad = vec4<{dtype}>();
+            {body}
+            return quad;
+            }}
+
+            "
+        )
+    };
+    let (row, column, term) = (["row", "dims.m"], ["column", "dims.n"], ["i", "end"]);
+    let (a_slow, a_fast) = if layout == Layout::TN { (term, row) } else { (row, term) };
+    let (b_slow, b_fast) = if layout == Layout::NT { (column, term) } else { (term, column) };
+    load('a', types.a, vectors.a, "row: u32, i: u32", a_slow, a_fast)
+        + &load('b', types.b, vectors.b, "i: u32, column: u32", b_slow, b_fast)
+}
+
+/// For kernels on [`block_loop`] and [`SUM_LOOP`]: header, uniform block, bindings and `store_quad(row, column, shift,
+/// value)`, which writes four columns, `column` a multiple of four. Where C is written by elements, also `store`, which
+/// writes one. C is read only where it is added to.
+pub fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str) -> Code {
+    let mut code = header(title, layout, types, vectors, directives, true);
+    let c = types.c.name();
+    code.push(if vectors.c {
+        format!(
+            "fn store_quad(row: u32, column: u32, shift: u32, value: vec4<f32>) {{
+            if ((row < dims.m) & (column < dims.n)) {{
+            let at = (dims.c_offset + shift + row * dims.n + column) / 4u;
+            if (dims.accumulate == 1u) {{
+            c[at] = vec4<{c}>(value + vec4<f32>(c[at]));
+            }} else {{
+            c[at] = vec4<{c}>(value);
+            }}
+            }}
+            }}
+            "
+        )
+    } else {
+        format!(
+            "fn store(row: u32, column: u32, shift: u32, value: f32) {{
+            if ((row < dims.m) & (column < dims.n)) {{
+            let at = dims.c_offset + shift + row * dims.n + column;
+            if (dims.accumulate == 1u) {{
+            c[at] = {c}(value + f32(c[at]));
+            }} else {{
+            c[at] = {c}(value);
+            }}
+            }}
+            }}
+
+            fn store_quad(row: u32, column: u32, shift: u32, value: vec4<f32>) {{
+            store(row, column, shift, value.x);
+            store(row, column + 1u, shift, value.y);
+            store(row, column + 2u, shift, value.z);
+            store(row, column + 3u, shift, value.w);
+            }}
+            "
+        )
+    });
+    code
+}
+
+/// For kernels that compute no sum over a batch: header, uniform block, bindings and `store`. `a_vectors` binds A as
+/// `vec4`.
+pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool) -> Code {
+    let vectors = Vectors { a: a_vectors, ..Vectors::NONE };
+    let mut code = header(title, layout, types, vectors, "", false);
+    code.push(format!(
+        "fn store(row: u32, column: u32, shift: u32, value: f32) {{
+        if (row < dims.m && column < dims.n) {{
+        let at = dims.c_offset + shift + row * dims.n + column;
+        c[at] = {}(value + select(0.0, f32(c[at]), dims.accumulate == 1u));
+        }}
+        }}
+        ",
+        types.c.name()
+    ));
+    code
+}
+
+/// Header, uniform block and bindings; `directives` come first. `sums`: the block has the number of products to add up.
+fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, sums: bool) -> Code {
     let mut code = Code::default();
     if types.any_half() {
         code.push("enable f16;");
@@ -118,8 +257,10 @@ pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, directi
         Layout::NT => ("(m, k)", "(n, k)"),
         Layout::TN => ("(k, m)", "(k, n)"),
     };
-    let [a, b, c] = [types.a, types.b, types.c].map(Dtype::name);
-    let a_type = if a_vectors { format!("vec4<{a}>") } else { a.to_owned() };
+    let stored =
+        |dtype: Dtype, vectors: bool| if vectors { format!("vec4<{}>", dtype.name()) } else { dtype.name().to_owned() };
+    let [a, b, c] = [stored(types.a, vectors.a), stored(types.b, vectors.b), stored(types.c, vectors.c)];
+    let sum = if sums { "\nsum: u32, // products of the batch that are added up in one C" } else { "" };
     code.push(format!(
         "// Generated: {title}. C = op(A) op(B), {layout:?}.
         // Order of summation: k ascending into one accumulator an output, so zeros appended along k change no bit.
@@ -138,20 +279,13 @@ pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, directi
         batch: u32, // products of one shape
         a_batch: u32, // from matrix to matrix of the batch
         b_batch: u32,
-        c_batch: u32,
+        c_batch: u32,{sum}
         }}
 
         @group(0) @binding(0) var<uniform> dims: Dims;
-        @group(0) @binding(1) var<storage, read> a: array<{a_type}>; // {a_shape}
+        @group(0) @binding(1) var<storage, read> a: array<{a}>; // {a_shape}
         @group(0) @binding(2) var<storage, read> b: array<{b}>; // {b_shape}
         @group(0) @binding(3) var<storage, read_write> c: array<{c}>; // (m, n)
-
-        fn store(row: u32, column: u32, shift: u32, value: f32) {{
-        if (row < dims.m && column < dims.n) {{
-        let at = dims.c_offset + shift + row * dims.n + column;
-        c[at] = {c}(value + select(0.0, f32(c[at]), dims.accumulate == 1u));
-        }}
-        }}
         "
     ));
     code

@@ -5,7 +5,7 @@
 //! vectors of four rows (or columns), a row padded by one vector, so that neighbouring invocations read
 //! different banks; each invocation holds rows ty + 16 q (in vectors) and the like of C in registers.
 
-use super::source::{Types, a_index, b_index, begin, block_loop};
+use super::source::{SUM_LOOP, Types, Vectors, a_index, b_index, begin_blocks, block_loop};
 use crate::gpu::choices::Layout;
 
 /// The numbers of [`crate::gpu::choices::Candidate::Tiles`].
@@ -36,7 +36,7 @@ impl Tiles {
         let Self { block: [rows, columns], depth, thread: [thread_rows, thread_columns] } = *self;
         let a = Staged { name: 'a', quads: rows / 4, k_fastest: layout != Layout::TN };
         let b = Staged { name: 'b', quads: columns / 4, k_fastest: layout == Layout::NT };
-        let mut code = begin(name, layout, types, false, "");
+        let mut code = begin_blocks(name, layout, types, Vectors::NONE, "");
         code.push(format!(
             "fn load_a(a_base: u32, row: u32, i: u32, end: u32) -> f32 {{
             let value = f32(a[{}]);
@@ -73,6 +73,7 @@ impl Tiles {
                 code.push(format!("var s{r}_{q} = vec4<f32>();"));
             }
         }
+        code.push(SUM_LOOP);
         code.push(self.fetch(&a, "first", "var "));
         code.push(self.fetch(&b, "first", "var "));
         code.push(format!("for (var i0 = first; i0 < end; i0 += {depth}u) {{\nworkgroupBarrier();"));
@@ -96,7 +97,7 @@ impl Tiles {
                 code.push(format!("s{r}_{q} = fma(vec4<f32>({from_a}), b{q}, s{r}_{q});"));
             }
         }
-        code.push("}\n}");
+        code.push("}\n}\n}");
         for r in 0..thread_rows {
             let row = format!("row0 + ty * 4u + {}u", (r / 4) * down * 4 + r % 4);
             for q in 0..thread_columns / 4 {

@@ -1,0 +1,82 @@
+//! Sums of products whose sum over k was cut: parts are added up in ascending order.
+//!
+//! Parts are f32 whatever C is, so that a C of f16 is rounded once.
+
+use super::Product;
+use super::source::Code;
+use crate::error::Result;
+use crate::gpu::kernel::Access::{Read, Write};
+use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::graph::part::Even;
+use crate::graph::{Graph, Tensor};
+
+/// Invocations of a workgroup.
+const LANES: usize = 64;
+
+/// The kernel that adds up parts into a C of type `dtype`; `vectors`: four elements at a time.
+pub fn kernel(dtype: Dtype, vectors: bool) -> &'static Kernel {
+    let name =
+        format!("sum-parts{}{}", if dtype == Dtype::F16 { "-h" } else { "" }, if vectors { "-vec4" } else { "" });
+    Kernel::generated(&name, &[Read, Write], || generate(&name, dtype, vectors))
+}
+
+fn generate(name: &str, dtype: Dtype, vectors: bool) -> String {
+    let stored = dtype.name();
+    let [sum, c] = ["f32", stored].map(|one| if vectors { format!("vec4<{one}>") } else { one.to_owned() });
+    let per = if vectors { 4 } else { 1 };
+    let mut code = Code::default();
+    if dtype == Dtype::F16 {
+        code.push("enable f16;");
+    }
+    code.push(format!(
+        "// Generated: {name}. C = or += the sum of its parts.
+        // Order of summation: C where it is added to, then parts ascending.
+        // Mapping: one invocation {per} elements of C; neighbours read neighbours.
+        struct Dims {{
+        n: u32, // elements of one C
+        parts: u32,
+        c_offset: u32,
+        accumulate: u32,
+        batch: u32, // products; the parts of one lie one after the other, then those of the next
+        c_batch: u32, // from C to C
+        }}
+
+        @group(0) @binding(0) var<uniform> dims: Dims;
+        @group(0) @binding(1) var<storage, read> parts: array<{sum}>; // (batch, parts, n)
+        @group(0) @binding(2) var<storage, read_write> c: array<{c}>; // (n) at c_offset + z c_batch
+
+        @compute @workgroup_size({LANES})
+        fn product(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {{
+        let length = dims.n / {per}u;
+        for (var e = id.x; e < length * dims.batch; e += groups.x * {LANES}u) {{
+        let z = e / length;
+        let inner = e % length;
+        let at = (dims.c_offset + z * dims.c_batch) / {per}u + inner;
+        var sum = {sum}();
+        if (dims.accumulate == 1u) {{
+        sum = {sum}(c[at]);
+        }}
+        for (var p = 0u; p < dims.parts; p++) {{
+        sum += parts[(z * dims.parts + p) * length + inner];
+        }}
+        c[at] = {c}(sum);
+        }}
+        }}"
+    ));
+    code.finish()
+}
+
+impl Product {
+    /// Records the sum of the parts of every C of the batch.
+    pub(super) fn sum_parts(&self, g: &mut Graph, partial: Tensor, parts: usize, c: Even) -> Result<()> {
+        let ([m, n, _], count) = (self.size, self.count);
+        let dtype = g.dtype(c.whole);
+        let vectors = [m * n, c.offset, c.stride].iter().all(|n| n.is_multiple_of(4));
+        let dims = Dims::new().u(m * n).u(parts).u(c.offset).flag(self.accumulate).u(count).u(c.stride);
+        let invocations = (m * n * count).div_ceil(if vectors { 4 } else { 1 });
+        g.call(kernel(dtype, vectors), &[partial, c.whole], dims, workgroups(invocations.div_ceil(LANES)), 0)?;
+        let passes = if self.accumulate { 2 } else { 1 };
+        g.last_moves((m * n * count) as u64 * (4 * parts as u64 + passes * dtype.bytes()));
+        Ok(())
+    }
+}
