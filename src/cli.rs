@@ -52,6 +52,9 @@ enum Command {
     Compare(commands::compare::CompareArgs),
     /// List the adapters, their limits, and which would be chosen.
     Devices,
+    /// Try kernels for another process of this program.
+    #[command(hide = true)]
+    ProbeKernels,
 }
 
 /// Parses the process arguments. On failure (or `--help`) the message is printed and the exit code returned.
@@ -90,6 +93,7 @@ impl Cli {
             Command::Study(args) => commands::study::run(&request, &args),
             Command::Compare(args) => commands::compare::run(&args),
             Command::Devices => commands::devices::run(&request),
+            Command::ProbeKernels => commands::probe::run(&request),
         }
     }
 }

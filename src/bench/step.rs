@@ -21,7 +21,7 @@ use crate::model::init::Tensors;
 use crate::model::{graphs, init};
 use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::cross_entropy::{FINITE, fresh_stats};
-use crate::ops::matmul::tune::{self, Effort};
+use crate::ops::matmul::tune::{self, Effort, Sandbox};
 use crate::rng::{Rng, Stream};
 use crate::train::cohorts;
 use crate::train::schedule::learning_rate;
@@ -35,13 +35,13 @@ const WARM_UP: usize = 2;
 const TOKENS: usize = 1 << 16;
 
 /// Adds the multiply-add peak, the step, and one record for each kernel of it; `effort` is what is spent on choosing
-/// kernels first, on devices that `another` opens.
+/// kernels first, in `sandbox`.
 ///
 /// # Errors
 /// Those of planning and allocating the model; a device error where a step gives no finite numbers.
 pub fn run(
     stopwatch: &Stopwatch,
-    another: &dyn Fn() -> Result<Engine>,
+    sandbox: &Sandbox,
     config: &RunConfig,
     effort: Effort,
     steps: usize,
@@ -52,7 +52,7 @@ pub fn run(
     let limits = Limits::of(&engine.gpu);
     let cohorts = [cohorts::first(&config.model)];
     let plans = || RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices());
-    tune::tune(engine, another, &plans()?.products(), effort, &BTreeMap::new())?;
+    tune::tune(engine, sandbox, &plans()?.products(), effort, &BTreeMap::new())?;
     let plans = plans()?;
     let peak = fma_peak(stopwatch, Dtype::F32, seconds)?;
     // The most that was seen: other work on the machine only ever lowers it.

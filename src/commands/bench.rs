@@ -13,7 +13,7 @@ use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::gpu::kernel::Dtype;
 use crate::gpu::timing::Stopwatch;
-use crate::ops::matmul::tune::Effort;
+use crate::ops::matmul::tune::{Effort, Sandbox};
 use clap::{Args, Subcommand};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -205,7 +205,9 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
                 || super::open_engine(request),
                 |stopwatch, report| {
                     let another = || Engine::new(Gpu::open(request)?);
-                    step::run(stopwatch, &another, &config, *tune, *steps as usize, output.seconds, report)
+                    let process = || super::probe::command(request);
+                    let sandbox = Sandbox { open: &another, process: Some(&process) };
+                    step::run(stopwatch, &sandbox, &config, *tune, *steps as usize, output.seconds, report)
                 },
             )
         }

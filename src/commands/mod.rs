@@ -9,6 +9,7 @@ pub mod grow;
 pub mod inspect;
 mod interrupt;
 pub mod plan;
+pub mod probe;
 pub mod prune;
 pub mod selftest;
 pub mod settings;

@@ -9,7 +9,7 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::gpu::kernel::Dtype;
-use crate::ops::matmul::tune::{self, Effort};
+use crate::ops::matmul::tune::{self, Effort, Sandbox};
 use crate::study::file::Study;
 use crate::study::plan::{Plan, RunPlan};
 use crate::study::results::Findings;
@@ -141,7 +141,9 @@ fn prepare(
         super::selftest::once_per_adapter(engine, request, Dtype::F16)?;
     }
     let another = || Engine::new(Gpu::open(request)?);
-    tune::tune(engine, &another, &products, args.tune, &stored_kernels(engine, pending))
+    let process = || super::probe::command(request);
+    let sandbox = Sandbox { open: &another, process: Some(&process) };
+    tune::tune(engine, &sandbox, &products, args.tune, &stored_kernels(engine, pending))
 }
 
 /// The kernels that a run of this study was begun with on this adapter: it is to go on with them.

@@ -13,7 +13,7 @@ use crate::gpu::flight::{PIECE, POLITE_PIECE};
 use crate::gpu::kernel::Dtype;
 use crate::graph::plan::Limits;
 use crate::ops::matmul::ProductKind;
-use crate::ops::matmul::tune::{self, Effort};
+use crate::ops::matmul::tune::{self, Effort, Sandbox};
 use crate::train::cohorts::{self, Stage};
 use crate::train::fit::{self, Room};
 use crate::train::recover::{Device, Job, resuming};
@@ -95,7 +95,9 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     // Choices of another adapter say nothing here.
     let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
     let another = || Engine::new(Gpu::open(request)?);
-    tune::tune(&engine, &another, &products, args.tune, &stored.unwrap_or_default())?;
+    let process = || super::probe::command(request);
+    let sandbox = Sandbox { open: &another, process: Some(&process) };
+    tune::tune(&engine, &sandbox, &products, args.tune, &stored.unwrap_or_default())?;
     let fresh = || Start::fresh(&config);
     let start = start.unwrap_or_else(fresh);
     announce(&config, &data, &start);

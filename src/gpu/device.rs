@@ -13,6 +13,7 @@ mod fault;
 #[path = "readback.rs"]
 mod readback;
 
+pub(super) use fault::cause;
 use fault::{Fault, lost, plain, without_panic};
 
 use super::adapter::{self, AdapterRequest, Candidate, backend_name};

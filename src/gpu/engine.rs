@@ -6,7 +6,7 @@
 use super::block::Allocation;
 pub use super::block::Block;
 use super::choices::{Ability, Choices};
-use super::device::Gpu;
+use super::device::{Gpu, cause};
 use super::flight::{Pace, Pulse};
 use super::kernel::{Access, Kernel, MAX_WORKGROUPS};
 use super::module;
@@ -15,8 +15,9 @@ pub use super::program::{BYTE_COST, Dispatch, Program};
 use super::shader;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 /// Written behind tensors in tests. Not a NaN: arithmetic passes those on unchanged, so that a kernel that
 /// reads and writes past the end would put back what it found.
@@ -328,15 +329,37 @@ impl Engine {
         Ok(Program { steps, uniforms })
     }
 
-    /// The compiled pipeline of a kernel.
+    /// The compiled pipeline of a kernel. Threads compile side by side; two that want one kernel may both compile it.
     fn pipeline(&self, kernel: &'static Kernel) -> Result<Compiled> {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(compiled) = pipelines.get(kernel) {
+        let known = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiled) = known().get(kernel) {
             return Ok(compiled.clone());
         }
         let compiled = self.compile(kernel)?;
-        pipelines.insert(kernel, compiled.clone());
+        known().insert(kernel, compiled.clone());
         Ok(compiled)
+    }
+
+    /// Compiles `kernels` in so many threads, so that [`Engine::prepare`] finds them compiled; none is begun after `until`.
+    /// One that does not compile fails again, with its cause, where it is prepared.
+    pub fn compile_ahead(&self, kernels: &[&'static Kernel], threads: usize, until: Option<Instant>) {
+        // GL has one context, and wgpu panics where a thread waits for it for seconds.
+        let threads = if self.gpu.info.backend == wgpu::Backend::Gl { 1 } else { threads.min(kernels.len()) };
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(kernel) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if until.is_some_and(|until| Instant::now() >= until)
+                    || self.pipeline(kernel).is_err() && self.gpu.check().is_err()
+                {
+                    break;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            // A panic inside of wgpu is of one kernel, which fails again where it is prepared.
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
     }
 
     fn compile(&self, kernel: &'static Kernel) -> Result<Compiled> {
@@ -380,9 +403,10 @@ impl Engine {
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::device(format!(
-                "kernel {} does not compile on {}: {error}",
+                "kernel {} does not compile on {}: {}",
                 kernel.name(),
-                self.gpu.describe()
+                self.gpu.describe(),
+                cause(&error)
             )));
         }
         self.gpu.check()?;

@@ -82,6 +82,15 @@ pub(super) fn without_panic<T>(run: impl FnOnce() -> T) -> Option<T> {
     outcome.ok()
 }
 
+/// The cause of a reported error in one line, without the source excerpt.
+pub(in crate::gpu) fn cause(error: &wgpu::Error) -> String {
+    match error {
+        wgpu::Error::OutOfMemory { source }
+        | wgpu::Error::Validation { source, .. }
+        | wgpu::Error::Internal { source, .. } => plain(source.as_ref()),
+    }
+}
+
 fn sentence(error: &wgpu::Error) -> String {
     match error {
         wgpu::Error::OutOfMemory { source } => {

@@ -37,6 +37,7 @@ shader_files!(
     "reduce.wgsl",
     "roofline.wgsl",
     "rotary.wgsl",
+    "trial.wgsl",
 );
 
 /// The line that makes a file generic in the type of activations.

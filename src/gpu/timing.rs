@@ -27,6 +27,19 @@ pub struct Sample {
     pub tick_ns: f64,
 }
 
+/// Timestamps are believed where they say no more than the wall clock, and no less than this share of it.
+const LEAST_SHARE: f64 = 0.5;
+
+impl Sample {
+    /// Seconds by the device's clock where it is to be believed, and else by the wall clock.
+    pub fn seconds(&self) -> f64 {
+        let wall = self.wall.as_secs_f64();
+        let ticks = self.ticks.and_then(|[begin, end]| end.checked_sub(begin).filter(|_| begin > 0));
+        let device = ticks.map_or(0.0, |ticks| ticks as f64 * self.tick_ns * 1e-9);
+        if (LEAST_SHARE * wall..=wall).contains(&device) { device } else { wall }
+    }
+}
+
 /// Times programs on one engine.
 pub struct Stopwatch<'e> {
     /// The device with its kernels.
@@ -157,6 +170,16 @@ mod tests {
     use super::*;
 
     static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+
+    #[test]
+    fn timestamps_are_believed_within_the_wall_clock() {
+        let seconds = |ticks| Sample { wall: Duration::from_micros(5), ticks, tick_ns: 2.0 }.seconds();
+        assert_eq!(seconds(None), 5e-6);
+        assert_eq!(seconds(Some([1, 2001])), 4e-6);
+        for wrong in [[0, 2000], [2001, 1], [1, 3001], [1, 1001], [7, 7]] {
+            assert_eq!(seconds(Some(wrong)), 5e-6, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn work_that_was_dropped_is_not_timed() {

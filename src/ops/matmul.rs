@@ -7,11 +7,17 @@
 //! | TN | (k, m) | (k, n) | A^T B | B dC^T | A dC |
 
 pub mod candidates;
+pub mod child;
+mod clock;
 mod cooperative;
+mod known;
 mod lanes;
+mod measure;
 pub mod parts;
 #[cfg(test)]
 pub mod planted;
+pub mod probe;
+mod results;
 pub mod source;
 mod tiles;
 pub mod trial;

@@ -180,8 +180,9 @@ fn converted(g: &mut Graph, tensor: Tensor, gradient: bool) -> Tensor {
     copy
 }
 
-/// Files that no operator dispatches: `bench` does, with blocks of its own, or the engine, without a uniform block.
-const NOT_OPERATORS: [&str; 2] = ["roofline.wgsl", "pulse.wgsl"];
+/// Files that no operator dispatches: `bench` and tuning do, with blocks of their own, or the engine, without a uniform
+/// block.
+const NOT_OPERATORS: [&str; 3] = ["roofline.wgsl", "pulse.wgsl", "trial.wgsl"];
 
 /// What has been recorded, against what is declared.
 #[derive(Default)]

@@ -19,13 +19,16 @@ pub enum Fault {
     NoEntry,
     /// Costs the device when it is compiled.
     CostsDevice,
+    /// Adds a millionth of what C held before, which is another number in each run.
+    DiffersBetweenRuns,
     /// Does nothing where C is f16.
     HalfResult,
 }
 
 impl Fault {
     /// Each that a product of f32 can have.
-    pub const ALL: [Self; 5] = [Self::Idle, Self::LastTile, Self::NotWgsl, Self::NoEntry, Self::CostsDevice];
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::LastTile, Self::NotWgsl, Self::NoEntry, Self::CostsDevice, Self::DiffersBetweenRuns];
 }
 
 thread_local! {
@@ -64,6 +67,14 @@ pub fn instead(candidate: Candidate, good: &'static Kernel) -> &'static Kernel {
         Fault::LastTile => ("-last-tile".to_owned(), replaced(tiles, &tiles.replace(';', " - 1u;"))),
         Fault::NotWgsl => ("-not-wgsl".to_owned(), replaced("fn product(", "fn product((")),
         Fault::NoEntry => ("-no-entry".to_owned(), replaced("fn product(", "fn other(")),
+        Fault::DiffersBetweenRuns => {
+            // One of them: C is written in vectors, by elements, or in one expression.
+            let of = |c: &str| (format!("c[at] = {c}(value);"), format!("c[at] = {c}(value + 1e-36 * {c}(c[at]));"));
+            let sum = ("select(0.0, f32(c[at])".to_owned(), "select(1e-36 * f32(c[at]), f32(c[at])".to_owned());
+            let stores = [of("vec4<f32>"), of("f32"), sum];
+            let (from, to) = stores.iter().find(|(from, _)| text.contains(from)).unwrap();
+            ("-differs".to_owned(), replaced(from, to))
+        }
         Fault::CostsDevice => (COSTS_DEVICE.to_owned(), text.to_owned()),
     };
     Kernel::generated(&format!("{}{suffix}", good.file), good.bindings, || text)

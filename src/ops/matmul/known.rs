@@ -1,0 +1,108 @@
+//! What is known of the candidates of an adapter: kept on disk, by driver, program version and text of the kernels.
+
+use super::ProductKind;
+use super::candidates::{candidates, kernel};
+use super::source::Vectors;
+use super::trial::trial_types;
+use crate::cache;
+use crate::gpu::choices::{Ability, Candidate, Layout, ShapeClass};
+use crate::gpu::engine::Engine;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is kept of one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Name of the fastest.
+    pub candidate: String,
+    /// How fast it was.
+    pub gflops: f64,
+}
+
+/// What is known of the candidates of an adapter.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// The fastest, by class.
+    pub fastest: BTreeMap<String, Record>,
+    /// Wrong on this adapter, or not taken by its driver: never tried again. By layout and type of the operands.
+    pub refused: BTreeSet<String>,
+    /// Tried in a process of their own, and right there.
+    #[serde(default)]
+    pub works: BTreeSet<String>,
+    /// Name of the file; nothing is kept without one.
+    #[serde(skip)]
+    pub file: String,
+}
+
+impl Known {
+    /// What earlier runs found out about the adapter of `engine`.
+    pub fn load(engine: &Engine) -> Self {
+        let hash = cache::fingerprint(kernel_texts(engine.choices().ability()));
+        let file = format!("matmul-{}-{}-{hash:016x}.json", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
+        let kept: Self = cache::read(&file).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Self { file, ..kept }
+    }
+
+    /// For later runs.
+    pub fn keep(&self) {
+        if !self.file.is_empty() {
+            cache::write(&self.file, &serde_json::to_string_pretty(self).unwrap_or_default());
+        }
+    }
+
+    /// The fastest of a class, where this device can run it.
+    pub fn of(&self, class: ShapeClass, ability: &Ability) -> Option<Candidate> {
+        usable(ability, &self.fastest.get(&class.to_string())?.candidate)
+    }
+
+    /// Whether a candidate was refused for products like this.
+    pub fn refuses(&self, product: ProductKind, candidate: Candidate) -> bool {
+        self.refused.contains(&refusal(product, candidate))
+    }
+
+    /// As if these classes had never been met: also what was refused is tried again.
+    pub fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
+        for (class, _) in classes {
+            self.fastest.remove(&class.to_string());
+        }
+        self.refused.clear();
+        self.works.clear();
+    }
+}
+
+/// How a refusal is kept: kernels of one candidate differ by layout and type.
+pub(super) fn refusal(product: ProductKind, candidate: Candidate) -> String {
+    format!("{:?} {candidate}{}", product.layout, if product.half { " f16" } else { "" })
+}
+
+/// The candidate that a file names, where this device can run it.
+pub(super) fn usable(ability: &Ability, name: &str) -> Option<Candidate> {
+    name.parse().ok().filter(|&candidate| ability.fits(candidate))
+}
+
+/// The WGSL of every candidate of a device: what is known of its kernels holds for these texts.
+pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
+    let half = ability.half;
+    let of_layout = |layout| {
+        let list = candidates(ability, ProductKind { layout, size: [256; 3], half }, true);
+        let kernels = move |candidate| {
+            trial_types(half).into_iter().map(move |types| kernel(candidate, layout, types, Vectors::ALL))
+        };
+        list.into_iter().flat_map(kernels).filter_map(|kernel| kernel.text)
+    };
+    Layout::ALL.into_iter().flat_map(of_layout).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong in one layout or type may be right in the others.
+    #[test]
+    fn refusals_are_of_one_layout_and_type() {
+        let of = |layout, half| ProductKind { layout, size: [64; 3], half };
+        let candidate = Ability::WEBGPU_DEFAULT.usual([64; 3]);
+        let names = Layout::ALL.map(|layout| [true, false].map(|half| refusal(of(layout, half), candidate)));
+        assert_eq!(names.as_flattened().iter().collect::<BTreeSet<_>>().len(), 6);
+    }
+}

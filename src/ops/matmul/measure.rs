@@ -1,0 +1,351 @@
+//! Measures candidates: first all are tried in processes of their own where that is asked for, then compiled and verified,
+//! then timed back to back.
+//!
+//! All of it is on a device that is closed before anything else is done: a kernel that a driver cannot compile may cost the
+//! whole device, and then the trials go on with another.
+
+use super::candidates::candidates;
+use super::clock::{Clock, agree};
+use super::known::{Known, Record};
+use super::probe::{self, Job};
+use super::trial::{Contest, Trials, shortened};
+use super::tune::{Effort, Sandbox, threads};
+use super::{Layout, ProductKind};
+use crate::error::{Error, Result, tell};
+use crate::gpu::choices::{Ability, Candidate, ShapeClass};
+use crate::gpu::engine::Engine;
+use std::time::{Duration, Instant};
+
+/// Floating-point operations of one timed product on a software adapter: longer ones are measured on fewer rows.
+const SOFTWARE_FLOPS: usize = 60_000_000;
+/// The most on a GPU.
+const GPU_FLOPS: usize = 40_000_000_000;
+/// What one product may take on a slow GPU.
+const PRODUCT_SECONDS: f64 = 4e-3;
+/// Operations of the product that shows how fast a GPU is.
+const FIRST_PRODUCT: [usize; 3] = [512, 512, 512];
+/// Shares of the budget of a GPU after which no product is compiled or verified any more: timing needs the rest.
+const COMPILED: f64 = 0.5;
+const VERIFIED: f64 = 0.65;
+/// What a GPU has for timing after processes of their own took long.
+const AFTER_PROBES: f64 = 0.6;
+/// A product and its class.
+pub(super) type Classed = (ShapeClass, ProductKind);
+
+/// Finds the fastest candidate of each class, and adds it to `known`. A quick search begins nothing after `budget` but the
+/// first class, so that each run gets further. A device that a candidate has cost is opened again.
+///
+/// # Errors
+/// A device error that is no candidate's; a device that computes the reference wrongly.
+pub(super) fn measure(
+    sandbox: &Sandbox,
+    todo: &[Classed],
+    effort: Effort,
+    budget: Duration,
+    known: &mut Known,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut engine = (sandbox.open)()?;
+    let ability = *engine.choices().ability();
+    let limit = sandbox.limit(&ability)?;
+    if let Some(limit) = limit {
+        probe::run(sandbox, limit, &engine, jobs(&ability, todo, effort, known), known);
+        known.keep();
+    }
+    let probed = limit.is_some();
+    // Processes of their own may have taken the time; then it is a GPU's first run with this driver.
+    let until = (start + budget).max(Instant::now() + budget.mul_f64(if probed { AFTER_PROBES } else { 0.0 }));
+    let mut search = Search {
+        effort,
+        start: Instant::now(),
+        until: (effort == Effort::Quick).then_some(until),
+        probed,
+        flops: most_flops(&engine)?,
+        // Software drivers compile when a kernel first runs.
+        threads: if ability.software { 1 } else { threads() },
+    };
+    // On a GPU all classes at once: clocks stay up, and compilers busy.
+    let together = if ability.software { 1 } else { todo.len().max(1) };
+    for group in todo.chunks(together) {
+        loop {
+            let refused = known.refused.len();
+            match search.group(&engine, group, known) {
+                Ok(()) => break,
+                Err(error) if is_out_of_memory(&error) && search.flops > SOFTWARE_FLOPS => search.flops /= 4,
+                // Once for each candidate at most, and once because several threads compiled, and nobody knows which
+                // kernel it was.
+                Err(_) if known.refused.len() > refused || search.threads > 1 => {
+                    search.threads = 1;
+                    drop(engine);
+                    engine = (sandbox.open)()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if search.is_over() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The candidates for a product, the reference first: the first of those that give the same bits.
+pub(super) fn contest(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
+    let mut list = candidates(ability, product, all);
+    if let Some(at) = list.iter().position(|candidate| candidate.keeps_order()) {
+        list[..=at].rotate_right(1);
+    }
+    list
+}
+
+/// What no process of its own has tried yet.
+fn jobs(ability: &Ability, todo: &[Classed], effort: Effort, known: &Known) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for &(_, product) in todo {
+        for candidate in contest(ability, product, effort == Effort::Full).into_iter().skip(1) {
+            let job = Job::new(product, candidate);
+            if !known.refuses(product, candidate) && !known.works.contains(&job.key()) && !jobs.contains(&job) {
+                jobs.push(job);
+            }
+        }
+    }
+    jobs
+}
+
+/// A search for the fastest candidates.
+struct Search {
+    effort: Effort,
+    start: Instant,
+    /// Nothing begins after it.
+    until: Option<Instant>,
+    /// Only what worked in a process of its own is tried.
+    probed: bool,
+    /// Most operations of a product.
+    flops: usize,
+    /// That compile.
+    threads: usize,
+}
+
+impl Search {
+    /// Adds the fastest candidates of some classes to `known`.
+    fn group(&self, engine: &Engine, group: &[Classed], known: &mut Known) -> Result<()> {
+        let ability = *engine.choices().ability();
+        let mut classes: Vec<(String, Contest)> = Vec::new();
+        for &(class, product) in group {
+            let name = class.to_string();
+            // Timed before the device was lost.
+            if known.fastest.contains_key(&name) {
+                continue;
+            }
+            let mut list = contest(&ability, product, self.effort == Effort::Full).into_iter();
+            let Some(reference) = list.next() else { continue };
+            let may = |candidate: &Candidate| {
+                let tried = !self.probed || known.works.contains(&Job::new(product, *candidate).key());
+                tried && !known.refuses(product, *candidate)
+            };
+            let candidates = std::iter::once(reference).chain(list.filter(may)).collect();
+            let product = shortened(product, self.flops, ability.software);
+            classes.push((name, Contest { product, candidates }));
+        }
+        let contests: Vec<Contest> = classes.iter().map(|(_, contest)| contest.clone()).collect();
+        let trials = Trials::new(engine, contests)?;
+        if self.threads > 1 {
+            trials.compile_ahead(self.threads, self.after(COMPILED))?;
+        }
+        let mut verified = Vec::new();
+        for at in 0..classes.len() {
+            if at > 0 && self.after(VERIFIED).is_some_and(|end| Instant::now() >= end) {
+                break;
+            }
+            verified.push(trials.verify(at, &mut known.refused)?);
+        }
+        let clock = Clock::new(engine)?;
+        let first = verified.first().and_then(|verified| verified.first());
+        let before = if ability.software { None } else { first.map(|it| clock.warm_up(&it.program)).transpose()? };
+        for (at, (verified, (name, contest))) in verified.iter().zip(&classes).enumerate() {
+            if at > 0 && self.is_over() {
+                break;
+            }
+            let programs: Vec<_> = verified.iter().map(|it| &it.program).collect();
+            let (winner, seconds) = clock.fastest(&programs)?;
+            if let Some(winner) = verified.get(winner) {
+                let flops = 2.0 * contest.product.size.iter().map(|&n| n as f64).product::<f64>();
+                let record = Record { candidate: winner.candidate.to_string(), gflops: flops / seconds / 1e9 };
+                known.fastest.insert(name.clone(), record);
+            }
+        }
+        if let (Some(before), Some(first)) = (before, first) {
+            report_drift(before, clock.warm_up(&first.program)?);
+        }
+        Ok(())
+    }
+
+    /// When so much of the time is over.
+    fn after(&self, share: f64) -> Option<Instant> {
+        self.until.map(|until| self.start + until.saturating_duration_since(self.start).mul_f64(share))
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+/// Tells that one kernel was not equally fast before and after all others were timed.
+fn report_drift(before: f64, after: f64) {
+    if !agree(before, after) && (after / before - 1.0).abs() > 0.1 {
+        tell(format_args!(
+            "warning: the GPU's speed changed by {:+.0} % while kernels were timed; `--tune full` times them again",
+            100.0 * (before / after - 1.0)
+        ));
+    }
+}
+
+/// Operations of a product that takes a GPU a few milliseconds: kernels run dozens of times.
+fn most_flops(engine: &Engine) -> Result<usize> {
+    let ability = *engine.choices().ability();
+    if ability.software {
+        return Ok(SOFTWARE_FLOPS);
+    }
+    let product = ProductKind { layout: Layout::NN, size: FIRST_PRODUCT, half: false };
+    let candidates: Vec<Candidate> = contest(&ability, product, false).into_iter().take(1).collect();
+    if candidates.is_empty() {
+        return Ok(SOFTWARE_FLOPS);
+    }
+    let trials = Trials::new(engine, vec![Contest { product, candidates }])?;
+    let seconds = Clock::new(engine)?.warm_up(&trials.reference(0)?.program)?;
+    let flops = 2.0 * FIRST_PRODUCT.iter().product::<usize>() as f64 / seconds * PRODUCT_SECONDS;
+    Ok((flops as usize).clamp(SOFTWARE_FLOPS, GPU_FLOPS))
+}
+
+fn is_out_of_memory(error: &Error) -> bool {
+    matches!(error, Error::Device(text) if text.contains("has free"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::known::refusal;
+    use super::super::planted::{Fault, plant};
+    use super::super::tune::classes;
+    use super::*;
+    use crate::gpu::adapter::AdapterRequest;
+    use crate::gpu::device::Gpu;
+    use std::cell::Cell;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// A product with candidates that are wrong and fast, that do not compile and that cost the device: none is chosen,
+    /// and a right one is.
+    #[test]
+    fn planted_kernels_are_refused_every_time() {
+        let opened = Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            Engine::new(Gpu::open(&AdapterRequest::default())?)
+        };
+        let engine = open().unwrap();
+        let ability = *engine.choices().ability();
+        let (mut tunings, mut refused) = (0, 0);
+        for layout in Layout::ALL {
+            let product = ProductKind { layout, size: [96, 64, 80], half: false };
+            let rivals = candidates(&ability, product, true);
+            let faults = Fault::ALL.len().min(rivals.len() - 1);
+            assert!(faults > 2, "{rivals:?}");
+            // Each candidate but the usual one in turn, with each fault in turn; a few of them in the short form.
+            let step = if std::env::var_os("TOKENFORMER_TEST_FULL").is_some() { 1 } else { 6 };
+            for turn in (0..rivals.len() - 1).step_by(step) {
+                let planted: BTreeMap<Candidate, Fault> = (0..faults)
+                    .map(|i| (rivals[1 + (turn + i) % (rivals.len() - 1)], Fault::ALL[(turn + i) % Fault::ALL.len()]))
+                    .collect();
+                let guard = plant(planted.clone());
+                let (mut known, before) = (Known::default(), opened.get());
+                let class = ShapeClass::of(product);
+                let sandbox = Sandbox { open: &open, process: None };
+                measure(&sandbox, &[(class, product)], Effort::Full, Duration::ZERO, &mut known).unwrap();
+                drop(guard);
+                let expected: BTreeSet<String> = planted.keys().map(|rival| refusal(product, *rival)).collect();
+                assert_eq!(known.refused, expected, "{layout:?}");
+                let chosen = known.fastest[&class.to_string()].candidate.parse().unwrap();
+                assert!(!planted.contains_key(&chosen), "{layout:?}: {chosen} was chosen");
+                // The first device, and one more after each that was lost.
+                let lost = planted.values().filter(|fault| **fault == Fault::CostsDevice).count();
+                assert_eq!(opened.get() - before, 1 + lost);
+                (tunings, refused) = (tunings + 1, refused + expected.len());
+            }
+        }
+        println!("{refused} planted kernels refused in {tunings} tunings");
+        // Nothing of it reached the device that trains.
+        engine.gpu.check().unwrap();
+    }
+
+    fn open() -> Result<Engine> {
+        Engine::new(Gpu::open(&AdapterRequest::default())?)
+    }
+
+    #[test]
+    fn what_was_refused_is_not_tried_again() {
+        let ability = *open().unwrap().choices().ability();
+        let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false };
+        let rivals = contest(&ability, product, true);
+        let refused: BTreeSet<String> = rivals[1..].iter().map(|rival| refusal(product, *rival)).collect();
+        let mut known = Known { refused, ..Known::default() };
+        let sandbox = Sandbox { open: &open, process: None };
+        let class = ShapeClass::of(product);
+        measure(&sandbox, &[(class, product)], Effort::Full, Duration::ZERO, &mut known).unwrap();
+        assert_eq!(known.of(class, &ability), Some(rivals[0]));
+    }
+
+    /// With no time at all, each run finds the kernel of one more class.
+    #[test]
+    fn quick_tuning_goes_on_where_it_stopped() {
+        let products = [64, 128, 256].map(|m| ProductKind { layout: Layout::NN, size: [m, 64, 64], half: false });
+        let (classes, mut known) = (classes(&products), Known::default());
+        for done in 1..=products.len() {
+            let new = |(class, _): &(ShapeClass, ProductKind)| !known.fastest.contains_key(&class.to_string());
+            let todo: Vec<_> = classes.iter().copied().filter(new).collect();
+            let sandbox = Sandbox { open: &open, process: None };
+            measure(&sandbox, &todo, Effort::Quick, Duration::ZERO, &mut known).unwrap();
+            assert_eq!(known.fastest.len(), done);
+        }
+    }
+
+    #[test]
+    fn a_device_that_computes_the_reference_wrongly_is_refused() {
+        let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false };
+        let reference = contest(open().unwrap().choices().ability(), product, false)[0];
+        let _guard = plant([(reference, Fault::LastTile)].into());
+        let sandbox = Sandbox { open: &open, process: None };
+        let todo = [(ShapeClass::of(product), product)];
+        let error = measure(&sandbox, &todo, Effort::Quick, Duration::ZERO, &mut Known::default()).unwrap_err();
+        assert!(error.to_string().contains("computes a NT product of [64, 64, 64] wrongly"), "{error}");
+    }
+
+    /// As on a GPU: all classes at once, compiled in several threads, one of which costs the device.
+    #[test]
+    fn a_gpu_is_measured_all_at_once() {
+        let opened = Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            let mut gpu = Gpu::open(&AdapterRequest::default())?;
+            gpu.software = false;
+            Engine::new(gpu)
+        };
+        let ability = *open().unwrap().choices().ability();
+        let half = ability.half && ability.fragment.is_some();
+        let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half });
+        let todo = products.map(|product| (ShapeClass::of(product), product));
+        let rivals = contest(&ability, products[0], false);
+        let faults = [Fault::CostsDevice, Fault::DiffersBetweenRuns, Fault::LastTile];
+        let planted: BTreeMap<Candidate, Fault> = rivals[1..].iter().copied().zip(faults).collect();
+        let _guard = plant(planted.clone());
+        let sandbox = Sandbox { open: &open, process: None };
+        let (mut known, before) = (Known::default(), opened.get());
+        measure(&sandbox, &todo, Effort::Quick, Duration::from_secs(300), &mut known).unwrap();
+        let expected = products.iter().flat_map(|p| planted.keys().map(|rival| refusal(*p, *rival)));
+        assert_eq!(known.refused, expected.collect());
+        for (class, _) in todo {
+            let chosen = known.of(class, &ability).unwrap();
+            assert!(!planted.contains_key(&chosen), "{class}: {chosen} was chosen");
+        }
+        // Lost while several threads compiled, and then by each of the three, one by one.
+        assert!((4..=5).contains(&(opened.get() - before)), "{}", opened.get() - before);
+    }
+}

@@ -1,0 +1,195 @@
+//! Kernels that are new to a driver are tried in processes of their own: some compilers never end, and some kernels cost
+//! the device or the process.
+//!
+//! A process reads a [`Job`] a line and writes an [`Answer`] a line, after one [`Hello`]. What gives no answer in time, or
+//! ends, costs one candidate: the others go on in a new process. The driver keeps what it compiled, so that the process
+//! that trains has it soon.
+
+use super::child::Child;
+use super::known::{Known, usable};
+use super::measure::contest;
+use super::trial::{Contest, Trials};
+use super::tune::{Sandbox, threads};
+use super::{Layout, ProductKind};
+use crate::error::{Error, Result, tell};
+use crate::gpu::choices::Candidate;
+use crate::gpu::engine::Engine;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Most processes at once: each holds a device.
+const MOST_PROCESSES: usize = 8;
+/// Threads that compile in one of them: the kernels for a result in f32 and in f16.
+const THREADS: usize = 2;
+
+/// What a process is asked: does this candidate work?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    layout: String,
+    half: bool,
+    /// Which of m, n and k are multiples of four: kernels read in vectors where they can.
+    fours: [bool; 3],
+    candidate: String,
+}
+
+/// What a process says before the first job.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its adapter and driver, as `Gpu::cache_key` names them.
+    pub adapter: String,
+}
+
+/// What a process says of a job.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// What is wrong with the candidate, if something is.
+    pub fault: Option<String>,
+    /// Whether the process ends now, because its device is lost.
+    pub ends: bool,
+}
+
+/// What a test makes a process do with one candidate, whatever it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// Never answers, like a compiler that does not end.
+    Hang,
+    /// Loses its device.
+    Lose,
+    /// Ends.
+    Die,
+    /// Has another result in its second run.
+    Differ,
+}
+
+impl Job {
+    pub(super) fn new(product: ProductKind, candidate: Candidate) -> Self {
+        let layout = format!("{:?}", product.layout);
+        let fours = product.size.map(|n| n.is_multiple_of(4));
+        Self { layout, half: product.half, fours, candidate: candidate.to_string() }
+    }
+
+    /// How the outcome is kept.
+    pub(super) fn key(&self) -> String {
+        let odd = ["m", "n", "k"].into_iter().zip(self.fours).filter(|(_, fours)| !fours);
+        odd.fold(self.refusal(), |key, (name, _)| format!("{key}, odd {name}"))
+    }
+
+    /// How a refusal is kept: for all sizes.
+    fn refusal(&self) -> String {
+        format!("{} {}{}", self.layout, self.candidate, if self.half { " f16" } else { "" })
+    }
+
+    /// A product of more than one block, with edges.
+    fn product(&self, candidate: Candidate) -> Option<ProductKind> {
+        let layout = Layout::ALL.into_iter().find(|layout| format!("{layout:?}") == self.layout)?;
+        let [rows, columns] = candidate.block();
+        let mut size = [rows, columns, 140].map(|n| n.next_multiple_of(4) + 4);
+        size.iter_mut().zip(self.fours).for_each(|(n, fours)| *n -= usize::from(!fours));
+        Some(ProductKind { layout, size, half: self.half })
+    }
+}
+
+/// What a process has to say of the job in `line`, once it was tried on its device; `plants` are for tests.
+///
+/// # Errors
+/// A line that is no job for this device; a device that computes the reference wrongly.
+pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant>) -> Result<Answer> {
+    let unknown =
+        || Error::usage(format!("\"{line}\" names no kernel for {}; this is a defect", engine.gpu.describe()));
+    let job: Job = serde_json::from_str(line).map_err(|_| unknown())?;
+    let ability = *engine.choices().ability();
+    let candidate = usable(&ability, &job.candidate).ok_or_else(unknown)?;
+    let product = job.product(candidate).ok_or_else(unknown)?;
+    let reference = contest(&ability, product, false).into_iter().next().ok_or_else(unknown)?;
+    let mut trials = Trials::new(engine, vec![Contest { product, candidates: vec![reference, candidate] }])?;
+    trials.reference(0)?;
+    match plants(&job.refusal()) {
+        Some(Plant::Hang) => loop {
+            std::thread::park();
+        },
+        Some(Plant::Die) => std::process::exit(9),
+        Some(Plant::Lose) => engine.gpu.device.destroy(),
+        Some(Plant::Differ) => trials.results.spoil = true,
+        None => {}
+    }
+    let tried = trials.compile_ahead(THREADS, None).and_then(|()| trials.check(0, 1).map(drop));
+    let ends = engine.gpu.check().is_err();
+    Ok(Answer { fault: tried.err().map(|cause| cause.to_string()), ends })
+}
+
+/// Tries all jobs in processes, some at once, and adds what comes of it to `known`.
+pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec<Job>, known: &mut Known) {
+    let adapter = engine.gpu.cache_key();
+    let software = engine.choices().ability().software;
+    let most = if software { 1 } else { threads().div_ceil(THREADS).min(MOST_PROCESSES) };
+    let processes = most.min(jobs.len());
+    let (left, done, trouble) = (Mutex::new(VecDeque::from(jobs)), Mutex::new(Vec::new()), Mutex::new(None));
+    let process = sandbox.process;
+    let work = || {
+        let mut idle: Option<Child> = None;
+        while !lock(&left).is_empty() {
+            let started = idle.take().map_or_else(|| Child::start(process, &adapter, limit), Ok);
+            let mut child = match started {
+                Ok(child) => child,
+                // What is left is for the others, or for the next run.
+                Err(cause) => {
+                    lock(&trouble).get_or_insert(cause);
+                    return;
+                }
+            };
+            let Some(job) = lock(&left).pop_front() else { break };
+            let (fault, ends) = match child.ask(&job) {
+                Ok(Answer { fault, ends }) => (fault, ends),
+                Err(fault) => (Some(fault), true),
+            };
+            lock(&done).push((job, fault));
+            idle = (!ends).then_some(child);
+        }
+    };
+    std::thread::scope(|scope| (0..processes).for_each(|_| drop(scope.spawn(work))));
+    for (job, fault) in lock(&done).drain(..) {
+        match fault {
+            None => drop(known.works.insert(job.key())),
+            Some(cause) => {
+                tell(format_args!("warning: {} is not used: {cause}", job.refusal()));
+                known.refused.insert(job.refusal());
+            }
+        }
+    }
+    if let (Some(cause), left @ 1..) = (lock(&trouble).take(), lock(&left).len()) {
+        tell(format_args!(
+            "warning: {left} kernels are not used: they are new to this driver, and no process could be started to try \
+             them ({cause})"
+        ));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::known::refusal;
+    use super::*;
+
+    #[test]
+    fn jobs_are_kept_as_refusals_are() {
+        let candidate: Candidate = "tiles-64x64x16-4x4".parse().unwrap();
+        let mut keys = std::collections::BTreeSet::new();
+        for (half, size) in [(false, [64; 3]), (true, [64; 3]), (true, [64, 64, 65])] {
+            let product = ProductKind { layout: Layout::NT, size, half };
+            let job = Job::new(product, candidate);
+            assert_eq!(job.refusal(), refusal(product, candidate));
+            let text = serde_json::to_string(&job).unwrap();
+            assert!(!text.contains('\n') && serde_json::from_str::<Job>(&text).unwrap() == job);
+            let tried = job.product(candidate).unwrap();
+            assert_eq!((tried.layout, tried.half), (product.layout, half));
+            assert_eq!(Job::new(tried, candidate), job);
+            keys.insert(job.key());
+        }
+        assert_eq!(keys.len(), 3);
+    }
+}
