@@ -18,7 +18,7 @@ use crate::graph::plan::{Limits, Plan};
 use crate::graph::{Class, Graph, Tensor};
 use crate::ops::check::normalised_error;
 use crate::ops::matmul::candidates::{candidates, kernel};
-use crate::ops::matmul::source::Types;
+use crate::ops::matmul::source::{Types, Vectors};
 use crate::ops::matmul::trial::NMSE;
 use crate::ops::matmul::{Layout, Product, ProductKind};
 use crate::rng::{Rng, Stream};
@@ -132,7 +132,7 @@ pub fn text(candidate: &str, layout: Layout, dtype: Dtype) -> Result<&'static st
         return Err(Error::usage(format!("{candidate} multiplies f16: add --dtype f16")));
     }
     let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
-    let kernel = kernel(candidate, layout, types, true);
+    let kernel = kernel(candidate, layout, types, Vectors::ALL);
     kernel.text.ok_or_else(|| Error::usage(format!("{candidate} is not generated; this is a defect")))
 }
 

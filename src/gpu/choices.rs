@@ -118,6 +118,15 @@ impl Candidate {
         self.chunk() == 0 && !matches!(self, Self::Cooperative { .. })
     }
 
+    /// What its sums are made of: fragments of matrix units, or single terms. Two candidates of one order that do not cut
+    /// sums give the same bits.
+    pub fn order(self) -> Option<Fragment> {
+        match self {
+            Self::Cooperative { fragment, .. } => Some(fragment),
+            Self::Lanes { .. } | Self::Tiles { .. } => None,
+        }
+    }
+
     /// Whether it can be used for operands that are both f16, or for others.
     pub fn multiplies(self, half: bool) -> bool {
         match self {

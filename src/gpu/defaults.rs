@@ -4,6 +4,7 @@
 //! candidates give the same bits whichever is chosen.
 
 use super::choices::{Ability, Candidate, Layout, ProductKind};
+use super::fragments::Fragment;
 use super::kernel::Dtype;
 
 impl Ability {
@@ -11,6 +12,12 @@ impl Ability {
     pub fn default_candidate(&self, product: ProductKind) -> Candidate {
         let units = if product.half && !self.software { self.default_cooperative(product.size) } else { None };
         units.unwrap_or_else(|| self.default_scalar(product))
+    }
+
+    /// The order of all sums of products of f16 operands, or of others: one for all sizes, so that a model that grows into
+    /// other sizes, and other kernels, keeps the bits of its sums.
+    pub fn default_order(&self, half: bool) -> Option<Fragment> {
+        self.default_candidate(ProductKind { layout: Layout::NN, size: [1; 3], half }).order()
     }
 
     /// The same without matrix units, which some drivers have and compute wrongly.
@@ -23,12 +30,12 @@ impl Ability {
     /// 144 TFLOP/s.
     fn default_cooperative(&self, size: [usize; 3]) -> Option<Candidate> {
         let fragment = self.fragments.best(Dtype::F16)?;
-        let block = match fragment.side {
-            8 => [64, 64],
-            _ if are_many(size) => [128, 128],
-            _ => [64, 128],
+        let blocks: &[[u32; 2]] = match fragment.side {
+            8 => &[[64, 64]],
+            _ if are_many(size) => &[[128, 128], [64, 128]],
+            _ => &[[64, 128]],
         };
-        let of = |lanes| Candidate::Cooperative {
+        let of = |block, lanes| Candidate::Cooperative {
             fragment,
             block,
             depth: 32,
@@ -37,7 +44,8 @@ impl Ability {
             direct: false,
             chunk: 0,
         };
-        self.lanes().into_iter().map(of).find(|&candidate| self.fits(candidate))
+        let mut all = blocks.iter().flat_map(|&block| self.lanes().into_iter().map(move |lanes| of(block, lanes)));
+        all.find(|&candidate| self.fits(candidate))
     }
 
     fn default_lanes(&self, [m, _, _]: [usize; 3]) -> Candidate {

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn refusals_are_of_one_layout_and_type() {
         let of = |layout, half| ProductKind { layout, size: [64; 3], half };
-        let candidate = Ability::WEBGPU_DEFAULT.usual([64; 3]);
+        let candidate = Ability::WEBGPU_DEFAULT.default_candidate(of(Layout::NN, false));
         let names = Layout::ALL.map(|layout| [true, false].map(|half| refusal(of(layout, half), candidate)));
         assert_eq!(names.as_flattened().iter().collect::<BTreeSet<_>>().len(), 6);
     }

@@ -89,13 +89,14 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// The candidates for a product, the reference first: the first of those that give the same bits.
+/// The candidates for a product, the reference first: the default one without matrix units. Behind it come those of the
+/// order of summation that all products of the type have on this device.
 pub(super) fn contest(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
-    let mut list = candidates(ability, product, all);
-    if let Some(at) = list.iter().position(|candidate| candidate.keeps_order()) {
-        list[..=at].rotate_right(1);
-    }
-    list
+    let reference = ability.default_scalar(product);
+    let order = ability.default_order(product.half);
+    let others = candidates(ability, product, all).into_iter();
+    let others = others.filter(|&candidate| candidate.order() == order && candidate != reference);
+    std::iter::once(reference).chain(others).filter(|&candidate| ability.fits(candidate)).collect()
 }
 
 /// What no process of its own has tried yet.
@@ -157,7 +158,13 @@ impl Search {
             if at > 0 && self.after(VERIFIED).is_some_and(|end| Instant::now() >= end) {
                 break;
             }
-            verified.push(trials.verify(at, &mut known.refused)?);
+            let mut right = trials.verify(at, &mut known.refused)?;
+            // The reference may have another order of summation; then it is chosen only where there is nothing else.
+            let order = ability.default_order(classes[at].1.product.half);
+            if right.iter().any(|it| it.candidate.order() == order) {
+                right.retain(|it| it.candidate.order() == order);
+            }
+            verified.push(right);
         }
         let clock = Clock::new(engine)?;
         let first = verified.first().and_then(|verified| verified.first());
@@ -329,7 +336,7 @@ mod tests {
             Engine::new(gpu)
         };
         let ability = *open().unwrap().choices().ability();
-        let half = ability.half && ability.fragment.is_some();
+        let half = ability.half && !ability.fragments.is_empty();
         let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half });
         let todo = products.map(|product| (ShapeClass::of(product), product));
         let rivals = contest(&ability, products[0], false);

@@ -296,7 +296,7 @@ mod tests {
         // An odd number of outputs: the last word holds one.
         for size in [[96, 64, 80], [9, 7, 5]] {
             let product = ProductKind { layout: Layout::NN, size, half: true };
-            let usual = ability.usual(size);
+            let usual = ability.default_candidate(product);
             let check = || {
                 let trials = Trials::new(&engine, vec![Contest { product, candidates: vec![usual; 2] }]).unwrap();
                 trials.reference(0).unwrap();
@@ -319,7 +319,7 @@ mod tests {
             for size in [[96, 64, 80], [1, 1, 1], [13, 17, 300], [65, 131, 33]] {
                 for half in [false, true].into_iter().take(1 + usize::from(ability.half)) {
                     let product = ProductKind { layout, size, half };
-                    contests.push(Contest { product, candidates: vec![ability.usual(size); 2] });
+                    contests.push(Contest { product, candidates: vec![ability.default_candidate(product); 2] });
                 }
             }
         }

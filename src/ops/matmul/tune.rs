@@ -1,7 +1,7 @@
 //! Which candidate is the fastest on this device: measured, kept on disk, and never before it was verified.
 //!
 //! Products are tuned by [`ShapeClass`], the ones with the most work first; [`super::measure`] says how. Quick tuning ends
-//! when its time is over and goes on in the next run where it stopped; what was not reached uses the usual candidate.
+//! when its time is over and goes on in the next run where it stopped; what was not reached uses the default candidate.
 
 use super::ProductKind;
 use super::candidates::candidates;
@@ -151,16 +151,27 @@ fn chosen(
     known: &Known,
     stored: &BTreeMap<String, String>,
 ) -> BTreeMap<ShapeClass, Candidate> {
-    let measured = |class| known.of(class, ability).filter(|c| stored.is_empty() || c.keeps_order());
-    // One that was not measured, and whose usual candidate is wrong here or was not taken by the driver.
-    let instead = |product| {
-        known.refuses(product, ability.usual(product.size)).then_some(())?;
-        candidates(ability, product, false)
-            .into_iter()
-            .find(|&other| other.keeps_order() && !known.refuses(product, other))
+    let is_wrong = |product: ProductKind| known.refuses(product, ability.default_candidate(product));
+    // One order of summation for all products of a type, that of the default candidates unless one of those is wrong here
+    // or was not taken by the driver.
+    let order = |half: bool| {
+        let wrong = classes.iter().any(|&(_, product)| product.half == half && is_wrong(product));
+        if wrong { None } else { ability.default_order(half) }
     };
-    let choice =
-        |&(class, product)| begun(class, ability, stored).or_else(|| measured(class)).or_else(|| instead(product));
+    let orders = [order(false), order(true)];
+    let keeps = |product: ProductKind, candidate: Candidate| candidate.order() == orders[usize::from(product.half)];
+    let measured = |class, product| {
+        let keeps_bits = |c: &Candidate| keeps(product, *c) && (stored.is_empty() || c.chunk() == 0);
+        known.of(class, ability).filter(keeps_bits)
+    };
+    let instead = |product| {
+        (is_wrong(product) || !keeps(product, ability.default_candidate(product))).then_some(())?;
+        let right = |&other: &Candidate| keeps(product, other) && other.chunk() == 0 && !known.refuses(product, other);
+        candidates(ability, product, false).into_iter().find(right)
+    };
+    let choice = |&(class, product): &Classed| {
+        begun(class, ability, stored).or_else(|| measured(class, product)).or_else(|| instead(product))
+    };
     classes.iter().filter_map(|classed| Some((classed.0, choice(classed)?))).collect()
 }
 
@@ -219,12 +230,12 @@ mod tests {
         assert_eq!(named(&[(b, split)]), [(a, owned(whole)), (b, owned(split))]);
     }
 
-    /// Time was over before its class was measured, but the usual candidate is known not to work.
+    /// Time was over before its class was measured, but the default candidate is known not to work.
     #[test]
     fn a_usual_candidate_that_was_refused_is_replaced() {
         let ability = Ability::WEBGPU_DEFAULT;
         let product = ProductKind { layout: Layout::NN, size: [256; 3], half: false };
-        let usual = ability.usual(product.size);
+        let usual = ability.default_candidate(product);
         let table = |refused: BTreeSet<String>| {
             let known = Known { refused, ..Known::default() };
             chosen(&ability, &[(ShapeClass::of(product), product)], &known, &BTreeMap::new())
