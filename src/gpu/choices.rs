@@ -335,22 +335,6 @@ impl Ability {
         };
         able && candidate.invocations() <= self.invocations && candidate.workgroup_bytes() <= self.workgroup_bytes
     }
-
-    /// The candidate used where nothing was measured.
-    pub fn usual(&self, [m, n, _]: [usize; 3]) -> Candidate {
-        if !self.software {
-            let side = if m.min(n) >= 64 { 64 } else { 32 };
-            return Candidate::Tiles { block: [side; 2], depth: 16, thread: [4; 2], chunk: 0 };
-        }
-        let lanes = self.subgroup.unwrap_or(8);
-        let broadcast = self.subgroup.is_some();
-        match (m, broadcast) {
-            (0..=4, _) => Candidate::Lanes { lanes, rows: 1, columns: 8, unroll: 4, broadcast: false },
-            (5..=16, true) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
-            (_, true) => Candidate::Lanes { lanes, rows: 32, columns: 4, unroll: 4, broadcast },
-            (_, false) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
-        }
-    }
 }
 
 /// Which candidate computes which product. Cheap to clone.
@@ -365,12 +349,12 @@ struct Inner {
 }
 
 impl Choices {
-    /// The usual candidates of a device.
+    /// The default candidates of a device.
     pub fn usual(ability: Ability) -> Self {
         Self(Arc::new(Inner { ability, forced: None, table: BTreeMap::new() }))
     }
 
-    /// The usual candidates of an open device.
+    /// The default candidates of an open device.
     pub fn of(gpu: &Gpu) -> Self {
         Self::usual(Ability::of(gpu))
     }
@@ -380,7 +364,7 @@ impl Choices {
         Self(Arc::new(Inner { ability, forced: Some(candidate), table: BTreeMap::new() }))
     }
 
-    /// The same with what was measured; classes not in `table` get the usual candidate.
+    /// The same with what was measured; classes not in `table` get the default candidate.
     pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
         Self(Arc::new(Inner { table, ..(*self.0).clone() }))
     }
@@ -410,7 +394,7 @@ impl Choices {
         let Inner { ability, forced, table } = &*self.0;
         let measured = || table.get(&ShapeClass::of(product)).copied();
         let chosen = forced.or_else(measured).filter(|c| product.half || !matches!(c, Candidate::Cooperative { .. }));
-        chosen.unwrap_or_else(|| ability.usual(product.size))
+        chosen.unwrap_or_else(|| ability.default_candidate(product))
     }
 }
 
@@ -450,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_round_up_and_unknown_classes_get_the_usual_candidate() {
+    fn classes_round_up_and_unknown_classes_get_the_default_candidate() {
         let product = |layout, size| ProductKind { layout, size, half: false };
         let class = ShapeClass::of(product(Layout::NT, [1000, 512, 1]));
         assert_eq!(class.to_string(), "NT 1024x512x1");
@@ -460,6 +444,7 @@ mod tests {
         let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
         let choices = choices.with_table([(class, other)].into());
         assert_eq!(choices.pick(product(Layout::NT, [600, 300, 1])), other);
-        assert_eq!(choices.pick(product(Layout::NN, [600, 300, 1])), Ability::WEBGPU_DEFAULT.usual([600, 300, 1]));
+        let unknown = product(Layout::NN, [600, 300, 1]);
+        assert_eq!(choices.pick(unknown), Ability::WEBGPU_DEFAULT.default_candidate(unknown));
     }
 }

@@ -4,6 +4,7 @@ pub mod adapter;
 pub mod block;
 pub mod choices;
 pub mod custom;
+mod defaults;
 pub mod device;
 pub mod engine;
 pub mod facts;

@@ -192,7 +192,8 @@ impl Graph {
         self.typed(name, shape, Dtype::F32, class)
     }
 
-    pub(crate) fn typed(&mut self, name: impl Into<String>, shape: &[usize], dtype: Dtype, class: Class) -> Tensor {
+    /// As [`Graph::tensor`], of any element type.
+    pub fn typed(&mut self, name: impl Into<String>, shape: &[usize], dtype: Dtype, class: Class) -> Tensor {
         self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), dtype, class, part: None });
         Tensor(self.tensors.len() - 1)
     }

@@ -235,10 +235,37 @@ fn case(layout: Layout, size: [usize; 3]) -> Case {
     }
 }
 
+/// The sum of several products in one C.
+fn summed_case(layout: Layout, size: [usize; 3], count: usize) -> Case {
+    let [m, n, k] = size;
+    Case {
+        op: "matmul",
+        name: format!("{layout:?} {m}x{n}x{k} summed over {count}"),
+        inputs: vec![Input::normal("a", &[count, m * k], 1.0), Input::normal("b", &[count, k * n], 1.0)],
+        build: Box::new(move |g, t| {
+            let c = g.activation("sum of products", &[m, n]);
+            let every = |whole, stride| Even { whole, offset: 0, stride };
+            Product::new(layout, size).summed(count).record(g, every(t[0], m * k), every(t[1], k * n), c)?;
+            Ok(vec![c])
+        }),
+        reference: Box::new(move |x| {
+            let products = x[0].chunks(m * k).zip(x[1].chunks(k * n)).map(|(a, b)| reference(layout, size, a, b));
+            let add = |sum: Vec<f64>, one: Vec<f64>| sum.iter().zip(one).map(|(x, y)| x + y).collect();
+            vec![products.fold(vec![0.0; m * n], add)]
+        }),
+        nmse: 1e-9,
+        gradient: false,
+        ..Case::default()
+    }
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let sizes =
         [[1, 1, 1], [7, 13, 5], [8, 64, 16], [9, 65, 17], [64, 64, 64], [65, 131, 33], [3, 257, 97], [2, 3, 70_001]];
-    Layout::ALL.into_iter().flat_map(|layout| sizes.map(|size| case(layout, size))).collect()
+    let sums = [([5, 9, 7], 2), ([70, 68, 36], 3), ([33, 65, 17], 6)];
+    let of =
+        |layout| sizes.map(|size| case(layout, size)).into_iter().chain(sums.map(|(s, n)| summed_case(layout, s, n)));
+    Layout::ALL.into_iter().flat_map(of).collect()
 }
 
 /// Their gradients are sums over two million rows, which no model asks for.
@@ -285,7 +312,7 @@ mod tests {
         let batch = Product::new(Layout::TN, [64, 64, 4096]).batch(3);
         batch.record(&mut g, every(a, 4096 * 64), b, every(c, 64 * 64)).unwrap();
         let plan = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap();
-        assert_eq!(kernels(&plan), ["matmul-tn-tiles-64x64x16-4x4", "sum-parts-vec4"]);
+        assert_eq!(kernels(&plan), ["matmul-tn-tiles-64x64x16-4x4-vabc", "sum-parts-vec4"]);
         assert_eq!((plan.products, plan.calls[0].groups), (vec![product], 3 * 8));
     }
 }

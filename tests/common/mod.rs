@@ -44,6 +44,12 @@ impl Ran {
     pub fn read(&self, name: &str) -> Vec<f32> {
         engine().read(self.memory.named(name).expect(name)).expect(name)
     }
+
+    /// A tensor of f16.
+    pub fn read_halves(&self, name: &str) -> Vec<f32> {
+        let bits = engine().read_halves(self.memory.named(name).expect(name)).expect(name);
+        bits.into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect()
+    }
 }
 
 /// Bits of floats, as buffers take them.

@@ -18,6 +18,7 @@ use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use tokenformer::gpu::kernel::{Dtype, Kernel};
 use tokenformer::gpu::shader::{self, Rows};
 use tokenformer::ops::matmul::candidates::{self, candidates};
+use tokenformer::ops::matmul::parts;
 use tokenformer::ops::matmul::source::{Types, Vectors};
 
 /// What a file leaves open: the type of activations, and how rows are read.
@@ -93,6 +94,14 @@ fn every_generated_shader_is_valid_and_translates() {
         let most = candidate.workgroup_bytes().max(1);
         let cooperative = matches!(candidate, Candidate::Cooperative { .. });
         lint_for(kernel.text.expect(name), most, cooperative).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    }
+}
+
+#[test]
+fn the_sums_of_parts_are_valid_and_translate() {
+    for (dtype, vectors) in [Dtype::F32, Dtype::F16].into_iter().flat_map(|d| [(d, false), (d, true)]) {
+        let kernel = parts::kernel(dtype, vectors);
+        lint(kernel.text.unwrap()).unwrap_or_else(|fault| panic!("{}: {fault}", kernel.file));
     }
 }
 

@@ -23,8 +23,9 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
             Kernel::generated(&name, bindings, || lanes.generate(&name, layout, types))
         }
         Candidate::Tiles { block, depth, thread, .. } => {
-            let name = name("");
-            Kernel::generated(&name, bindings, || Tiles { block, depth, thread }.generate(&name, layout, types))
+            let name = name(&vectors.suffix());
+            let tiles = Tiles { block, depth, thread };
+            Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors))
         }
         Candidate::Cooperative { fragment, block, depth, subgroups, subgroup_size, .. } => {
             let name = name("");
@@ -37,10 +38,11 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
     kernel
 }
 
-/// The candidates worth timing for a product, the usual one first. `all`: also those that are rarely the best.
+/// The candidates worth timing for a product, first the default one without matrix units: all others are held against it.
+/// `all`: also those that are rarely the best.
 pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
     let ProductKind { size, half, .. } = product;
-    let mut list = vec![ability.usual(size)];
+    let mut list = vec![ability.default_scalar(product)];
     // Software drivers emulate matrix units, slowly.
     if half && !ability.software {
         list.extend(with_parts(cooperative(ability, all), size, all));
@@ -114,19 +116,20 @@ fn cooperative(ability: &Ability, all: bool) -> Vec<Candidate> {
 fn tiles(all: bool) -> Vec<Candidate> {
     let one = |block, depth, thread| Candidate::Tiles { block, depth, thread, chunk: 0 };
     let mut list = vec![
-        one([64, 64], 16, [4, 4]),
+        one([64, 64], 8, [8, 8]),
+        one([128, 64], 8, [8, 8]),
+        one([128, 128], 8, [8, 16]),
         one([128, 128], 8, [8, 8]),
-        one([64, 64], 16, [8, 4]),
-        one([128, 64], 16, [8, 8]),
         one([32, 32], 16, [4, 4]),
     ];
     if all {
         list.extend([
+            one([128, 128], 8, [16, 8]),
+            one([64, 128], 8, [8, 8]),
             one([128, 128], 16, [8, 8]),
-            one([128, 64], 8, [8, 4]),
-            one([64, 128], 8, [4, 8]),
-            one([64, 64], 8, [4, 4]),
             one([64, 64], 16, [8, 8]),
+            one([64, 64], 16, [8, 4]),
+            one([64, 64], 16, [4, 4]),
             one([32, 32], 8, [4, 4]),
         ]);
     }
@@ -145,13 +148,10 @@ fn with_parts(mut list: Vec<Candidate>, [m, n, k]: [usize; 3], all: bool) -> Vec
         let [rows, columns] = candidate.block();
         m.div_ceil(rows) * n.div_ceil(columns) < ENOUGH_BLOCKS
     };
-    let fitting: Vec<u32> = CHUNKS
-        .into_iter()
-        .rev()
-        .filter(|&chunk| k >= FEWEST_PARTS * chunk as usize)
-        .take(if all { 3 } else { 1 })
-        .collect();
-    let idle: Vec<Candidate> = list.iter().copied().filter(few).take(if all { usize::MAX } else { 2 }).collect();
-    list.extend(idle.into_iter().flat_map(|one| fitting.iter().map(move |&chunk| one.chunked(chunk))));
+    let (lengths, members) = if all { (2, 4) } else { (1, 2) };
+    let parted = |chunk: &u32| k >= FEWEST_PARTS * *chunk as usize;
+    let chunks: Vec<u32> = CHUNKS.into_iter().rev().filter(parted).take(lengths).collect();
+    let idle: Vec<Candidate> = list.iter().copied().filter(few).take(members).collect();
+    list.extend(idle.into_iter().flat_map(|one| chunks.iter().map(move |&chunk| one.chunked(chunk))));
     list
 }

@@ -303,7 +303,7 @@ mod tests {
             return;
         }
         let product = ProductKind { layout: Layout::NN, size: [96, 64, 80], half: true };
-        let usual = choices.ability().usual(product.size);
+        let usual = choices.ability().default_candidate(product);
         let timed = || {
             let trial = Trial::new(&engine, &choices, product, &[usual]).unwrap();
             let expected = trial.run(&engine, &trial.prepare(&engine, 0).unwrap()).unwrap();

@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn refusals_are_of_one_layout_and_type() {
         let of = |layout, half| ProductKind { layout, size: [64; 3], half };
-        let candidate = Ability::WEBGPU_DEFAULT.usual([64; 3]);
+        let candidate = Ability::WEBGPU_DEFAULT.default_candidate(of(Layout::NN, false));
         let names = Layout::ALL.map(|layout| [true, false].map(|half| refusal(of(layout, half), candidate)));
         assert_eq!(names.as_flattened().iter().collect::<BTreeSet<_>>().len(), 6);
     }
@@ -333,7 +333,7 @@ mod tests {
     fn a_device_that_computes_the_usual_product_wrongly_is_refused() {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
         let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false };
-        let usual = engine.choices().ability().usual(product.size);
+        let usual = engine.choices().ability().default_candidate(product);
         let _guard = plant([(usual, Fault::LastTile)].into());
         let error = fastest(&engine, product, Effort::Quick, &mut BTreeSet::new()).unwrap_err();
         assert!(error.to_string().contains("computes a NT product of [64, 64, 64] wrongly"), "{error}");
