@@ -3,7 +3,7 @@
 // copy: y = x.   add: y = x + b, x and y the residual stream, f32 in every precision.
 // gelu: y = gelu(x).   gelu_backward: dx = dy gelu'(x).
 // convert: y = x, from f32.   convert_back: y += x, to f32.
-// row_dots: y_r = sum over the columns of row r of a b, ascending.
+// row_dots: y_r = sum over the columns of row r of x b, ascending; x is f32 in every precision.
 // Mapping: one element (copy, add: four, 64 apart; row_dots: one row) per invocation, striding over the whole grid.
 // Writes: overwrite; convert_back adds; gelu_backward adds when dims.accumulate is 1.
 #import "gelu.wgsl"
@@ -23,7 +23,7 @@ struct Dims {
 @group(0) @binding(3) var<storage, read_write> out2: array<Real>; // (n) with two inputs
 @group(0) @binding(3) var<storage, read_write> dots: array<f32>; // (n): row_dots
 @group(0) @binding(1) var<storage, read> master: array<f32>; // (n): convert
-@group(0) @binding(1) var<storage, read> residual: array<f32>; // (n): add
+@group(0) @binding(1) var<storage, read> exact: array<f32>; // (n): add, row_dots
 @group(0) @binding(3) var<storage, read_write> residual_out: array<f32>; // (n): add
 @group(0) @binding(2) var<storage, read_write> total: array<f32>; // (n): convert_back
 
@@ -57,13 +57,13 @@ fn add(
     for (var first = group.x * 256u; first < dims.n; first += groups.x * 256u) {
         var i = first + lane;
         if (first + 256u <= dims.n) {
-            residual_out[i] = residual[i] + f32(b[i]);
-            residual_out[i + 64u] = residual[i + 64u] + f32(b[i + 64u]);
-            residual_out[i + 128u] = residual[i + 128u] + f32(b[i + 128u]);
-            residual_out[i + 192u] = residual[i + 192u] + f32(b[i + 192u]);
+            residual_out[i] = exact[i] + f32(b[i]);
+            residual_out[i + 64u] = exact[i + 64u] + f32(b[i + 64u]);
+            residual_out[i + 128u] = exact[i + 128u] + f32(b[i + 128u]);
+            residual_out[i + 192u] = exact[i + 192u] + f32(b[i + 192u]);
         } else {
             for (; i < dims.n; i += 64u) {
-                residual_out[i] = residual[i] + f32(b[i]);
+                residual_out[i] = exact[i] + f32(b[i]);
             }
         }
     }
@@ -91,7 +91,7 @@ fn row_dots(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroup
     for (var i = id.x; i < dims.n; i += groups.x * 64u) {
         var sum = 0.0;
         for (var d = i * dims.columns; d < (i + 1u) * dims.columns; d++) {
-            sum = fma(f32(a[d]), f32(b[d]), sum);
+            sum = fma(exact[d], f32(b[d]), sum);
         }
         dots[i] = sum;
     }

@@ -21,7 +21,7 @@ use tokenformer::gpu::kernel::Dtype;
 use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::trial::error_of;
-use tokenformer::ops::{Case, mixed_registry, registry};
+use tokenformer::ops::{Case, mixed_registry, overflow, registry};
 
 fn main() -> ExitCode {
     // Names the functions as trials.
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         planted_faults_are_found,
         the_same_bits_every_time,
         errors_do_not_hide_in_an_average,
+        an_overflow_to_f16_gives_infinity,
         every_function_is_a_trial,
     ];
     let function = |(name, run): (&str, fn())| {
@@ -121,7 +122,15 @@ fn every_candidate_matches_and_gives_the_same_bits() {
             seen.extend(candidates(&ability, ProductKind { layout, size, half: false }, true));
         }
     }
-    assert!(seen.len() > 15, "only {} candidates", seen.len());
+    // At the least what every device runs, and what this one runs where nothing was measured.
+    let mut least: BTreeSet<Candidate> = BTreeSet::new();
+    for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [64, 64, 4096]].map(|s| (l, s))) {
+        least.extend(candidates(&Ability::WEBGPU_DEFAULT, ProductKind { layout, size, half: false }, true));
+    }
+    assert!(least.len() >= 8 && least.iter().any(|c| c.splits() > 1), "{least:?}");
+    least.extend([software, gpu].into_iter().flat_map(|a| [[1, 64, 64], [64; 3]].map(|size| a.usual(size))));
+    let missing: Vec<&Candidate> = least.difference(&seen).collect();
+    assert!(missing.is_empty(), "never run: {missing:?}");
     for candidate in seen {
         let choices = Choices::forced(software, candidate);
         let products = || registry().into_iter().filter(|c| ["matmul", "linear", "pattention"].contains(&c.op));
@@ -134,6 +143,15 @@ fn every_candidate_matches_and_gives_the_same_bits() {
             let first = bits.entry(case.name.clone()).or_insert_with(|| found.clone());
             assert!(*first == found, "{candidate} gives other bits in {}", case.name);
         }
+    }
+}
+
+/// What mixed precision needs to see an overflow; `tokenformer selftest` refuses f16 without it.
+fn an_overflow_to_f16_gives_infinity() {
+    if engine().choices().ability().half {
+        overflow::check(engine()).unwrap();
+    } else {
+        println!("{} has no f16: nothing to check", engine().gpu.describe());
     }
 }
 

@@ -10,7 +10,7 @@ use crate::gpu::kernel::Dtype;
 use crate::gpu::shader;
 use crate::ops::check::{Report, check_in};
 use crate::ops::matmul::tune::kernel_texts;
-use crate::ops::{Case, mixed_registry, registry};
+use crate::ops::{Case, mixed_registry, overflow, registry};
 use clap::Args;
 use std::collections::HashMap;
 
@@ -43,12 +43,22 @@ pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
             failed.push(format!("{} {} in {}", case.op, case.name, precision.name()));
         }
     }
+    let half = precisions.contains(&Dtype::F16);
+    let range = if half { overflow::check(&engine) } else { Ok(()) };
+    if half {
+        all += 1;
+        let (found, op, name) = (if range.is_ok() { "" } else { "  FAILED" }, "overflow", "to infinity");
+        super::print(&format!("{op:<14} {name:<44} f16  {:>9} {:>9}{found}\n", "-", "-"))?;
+    }
+    let wrong = failed.len() + usize::from(range.is_err());
     for precision in precisions {
         let suffix = format!(" in {}", precision.name());
-        remember(&engine, precision, !failed.iter().any(|name| name.ends_with(&suffix)));
+        let sound = precision == Dtype::F32 || range.is_ok();
+        remember(&engine, precision, sound && !failed.iter().any(|name| name.ends_with(&suffix)));
     }
-    super::print(&format!("\n{} of {all} cases passed\n", all - failed.len()))?;
-    verdict(&engine, &failed)
+    super::print(&format!("\n{} of {all} cases passed\n", all - wrong))?;
+    verdict(&engine, &failed)?;
+    range
 }
 
 fn row(case: &Case, precision: Dtype, report: &Report) -> String {
@@ -91,13 +101,17 @@ fn cases(precision: Dtype, quick: bool) -> Vec<Case> {
 /// a second device of the adapter that `request` asks for: nearly all of the time goes into compiling, on one core.
 ///
 /// # Errors
-/// A device error naming what came out wrong: numbers from such an adapter are worth nothing.
+/// A device error naming what came out wrong: numbers from such an adapter are worth nothing. In f16 also where an overflow
+/// would go unseen.
 pub fn once_per_adapter(engine: &Engine, request: &AdapterRequest, precision: Dtype) -> Result<()> {
     if cache::read(&verdict_file(engine, precision)).as_deref() == Some("passed\n") {
         return Ok(());
     }
     let what = if precision == Dtype::F16 { " in f16" } else { "" };
     tell(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
+    if precision == Dtype::F16 {
+        overflow::check(engine)?;
+    }
     let cases = cases(precision, true);
     let failures = |engine: &Engine, first: usize, step: usize| -> Result<Vec<String>> {
         let mut failed = Vec::new();

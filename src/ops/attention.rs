@@ -1,13 +1,13 @@
 //! Causal attention between tokens, without ever storing a T x T matrix.
 //!
 //! o_i = sum over j <= i of softmax_j(<q_i, k_j> / sqrt(D)) v_j, by online softmax over blocks of keys.
-//! Saved for backward: q, k, v, o and the log-sum of each row (R, H), from which probabilities are
+//! Saved for backward: q, k, v, o in f32 and the log-sum of each row (R, H), from which probabilities are
 //! computed again (Dao, FlashAttention-2, 2023). See `shaders/attention.wgsl` for the derivatives.
 
 use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::gpu::kernel::Access::{Read, Uniform, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
 static FORWARD: Kernel = Kernel::new("attention.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
@@ -74,7 +74,9 @@ pub fn causal_attention(g: &mut Graph, [q, k, v]: [Tensor; 3], run: Tensor, shap
             shape.kv_rows
         )));
     }
-    let o = g.activation("attention", &[rows, width]);
+    // f32 in every precision. Backward subtracts delta, <do, o>, from <do, v>; where attention is even the two are nearly
+    // equal, and an o rounded to f16 made the gradients of q and k up to seven times as inexact.
+    let exact = g.statistic("attention", &[rows, width]);
     let lse = g.statistic("log-sum", &[rows, shape.heads]);
     let dims = move || {
         let Attention { batch, heads, q_rows, kv_rows } = shape;
@@ -82,12 +84,17 @@ pub fn causal_attention(g: &mut Graph, [q, k, v]: [Tensor; 3], run: Tensor, shap
     };
     let groups = workgroups(tiles(shape));
     let flops = 2 * (rows * shape.q_rows) as u64 * width as u64;
-    g.call(&FORWARD, &[q, k, v, run, o, lse], dims(), groups, flops)?;
+    g.call(&FORWARD, &[q, k, v, run, exact, lse], dims(), groups, flops)?;
+    let mut o = exact;
+    if g.dtype(q) != Dtype::F32 {
+        o = g.activation("attention", &[rows, width]);
+        g.cast(exact, o)?;
+    }
     g.on_backward(move |g| {
         let dout = g.take_grad(o)?;
         let delta = g.statistic("delta", &[rows, shape.heads]);
         let delta_dims = Dims::new().u(rows * shape.heads).u(0).u(0).u(head_width);
-        g.call(&DELTA, &[o, dout, delta], delta_dims, workgroups((rows * shape.heads).div_ceil(64)), 0)?;
+        g.call(&DELTA, &[exact, dout, delta], delta_dims, workgroups((rows * shape.heads).div_ceil(64)), 0)?;
         let (dq, add_q) = g.grad_target(q)?;
         let (dk, add_k) = g.grad_target(k)?;
         let (dv, add_v) = g.grad_target(v)?;

@@ -21,7 +21,7 @@ pub const GRADIENT_TOLERANCE: f64 = 2e-5;
 /// Largest normalised mean square error of outputs where activations are f16: a relative error of 2^-9;
 /// one rounding to 11 bits has about 3e-8.
 pub const HALF_NMSE: f64 = 4e-6;
-/// Largest error of a directional derivative where activations are f16.
+/// Largest error of a directional derivative where activations are f16 and a case says nothing else.
 pub const HALF_GRADIENT_TOLERANCE: f64 = 4e-3;
 /// Up to this many elements every partial derivative is checked.
 const ELEMENTWISE: usize = 48;
@@ -197,13 +197,13 @@ pub fn check(engine: &Engine, case: &Case, choices: &Choices) -> Result<Report> 
     check_in(engine, case, choices, Dtype::F32)
 }
 
-/// As [`check`], with activations of type `precision`. In f16 the tolerances are [`HALF_NMSE`] and
-/// [`HALF_GRADIENT_TOLERANCE`] where those of the case are smaller.
+/// As [`check`], with activations of type `precision`. In f16 the tolerances are [`HALF_NMSE`], where that of the case is
+/// smaller, and [`Case::half_gradient`].
 pub fn check_in(engine: &Engine, case: &Case, choices: &Choices, precision: Dtype) -> Result<Report> {
     let prepared = Prepared::in_precision(engine, case, choices, true, precision)?;
     let (most_nmse, most_gradient) = match precision {
         Dtype::F32 => (case.nmse, GRADIENT_TOLERANCE),
-        Dtype::F16 => (case.nmse.max(HALF_NMSE), HALF_GRADIENT_TOLERANCE),
+        Dtype::F16 => (case.nmse.max(HALF_NMSE), case.half_gradient),
     };
     prepared.run(engine)?;
     let wanted = (case.reference)(&prepared.values);

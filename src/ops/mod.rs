@@ -16,6 +16,7 @@ pub mod grad_norm;
 pub mod layer_norm;
 pub mod linear;
 pub mod matmul;
+pub mod overflow;
 pub mod pattention;
 pub mod rotary;
 
@@ -131,6 +132,8 @@ pub struct Case {
     pub reference: Reference,
     /// Largest normalised mean square error of the outputs.
     pub nmse: f64,
+    /// Largest error of a directional derivative, relative to the gradient's norm, where activations are f16.
+    pub half_gradient: f64,
     /// Whether to check gradients of the differentiable inputs.
     pub gradient: bool,
     /// Whether the gradient starts from a random upstream gradient of the first output; otherwise the op
@@ -147,6 +150,7 @@ impl Default for Case {
             build: Box::new(|_, _| Ok(Vec::new())),
             reference: Box::new(|_| Vec::new()),
             nmse: 1e-10,
+            half_gradient: check::HALF_GRADIENT_TOLERANCE,
             gradient: true,
             seeded: true,
         }

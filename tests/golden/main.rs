@@ -8,6 +8,7 @@
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
+mod mixed;
 mod models;
 mod ops;
 
@@ -40,6 +41,24 @@ fn models_in_mixed_precision() {
     }
     assert!(checked >= 5, "only {checked} cases");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Mixed precision loses no more than PyTorch's autocast does.
+#[test]
+fn gradients_in_mixed_precision_are_as_good_as_those_of_autocast() {
+    if !common::engine().choices().ability().half {
+        println!("{} has no f16: nothing to check", common::engine().gpu.describe());
+        return;
+    }
+    let (mut failures, mut rows) = (Vec::new(), Vec::new());
+    for listed in mixed::listed(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")) {
+        let (compared, found) = listed.compare();
+        rows.push(mixed::row(&listed.case, &compared));
+        println!("{}", rows[rows.len() - 1]);
+        failures.extend(found);
+    }
+    assert!(rows.len() >= 12, "only {} cases", rows.len());
+    assert!(failures.is_empty(), "{} of the tensors are further off:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokenformer::train::trainer::Trainer;
 
 type Tensors = BTreeMap<String, HostTensor>;
 
-fn config(c: &Value, seq_length: usize) -> ModelConfig {
+pub fn config(c: &Value, seq_length: usize) -> ModelConfig {
     let size = |key: &str| c[key].as_u64().unwrap_or_else(|| panic!("no {key}")) as usize;
     let real = |key: &str| c[key].as_f64().unwrap_or_else(|| panic!("no {key}"));
     let norm = norm_activation(c["activation"].as_str().unwrap());
@@ -48,7 +48,7 @@ fn config(c: &Value, seq_length: usize) -> ModelConfig {
 }
 
 /// The oracle's parameter names, and ours.
-fn names(model: &ModelConfig) -> Vec<(String, String)> {
+pub fn names(model: &ModelConfig) -> Vec<(String, String)> {
     let mut names = vec![("embed.weight".to_string(), "word_embeddings.weight".to_string())];
     for i in 0..model.num_layers {
         let mut pair =
@@ -77,7 +77,7 @@ fn names(model: &ModelConfig) -> Vec<(String, String)> {
     names
 }
 
-fn ours(model: &ModelConfig, tensors: &Tensors) -> Tensors {
+pub fn ours(model: &ModelConfig, tensors: &Tensors) -> Tensors {
     let get = |(oracle, ours): (String, String)| {
         let tensor = tensors.get(&oracle).unwrap_or_else(|| panic!("no {oracle}")).clone();
         (ours, tensor)
@@ -109,7 +109,7 @@ fn logits(model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Ran {
     Ran::new(&graph, &given).unwrap()
 }
 
-fn train_config(hyper: &Value, batch_size: usize) -> TrainConfig {
+pub fn train_config(hyper: &Value, batch_size: usize) -> TrainConfig {
     let real = |key: &str, default: f64| hyper[key].as_f64().unwrap_or(default);
     TrainConfig {
         batch_size,
@@ -124,7 +124,7 @@ fn train_config(hyper: &Value, batch_size: usize) -> TrainConfig {
     }
 }
 
-fn trainer(model: &ModelConfig, train: &TrainConfig, params: &Tensors) -> Trainer<'static> {
+pub fn trainer(model: &ModelConfig, train: &TrainConfig, params: &Tensors) -> Trainer<'static> {
     let trainer = Trainer::new(engine(), model, train, vec![cohorts::first(model)], 1).unwrap();
     trainer.load_parameters(params).unwrap();
     trainer
