@@ -124,22 +124,19 @@ fn places(first: u32, step: u32, last: u32, base: u32, head: u32, width: u32) ->
 // Reads of a lane's eight places, or on GPUs its one.
 fn at_far0(at: Places, d: u32) -> Pair {
     if (LANES > 8u) { return pair(f32(far0[at.low.x + d])); }
-    let i = at.low + d;
-    let j = at.high + d;
+    let i = at.low + d; let j = at.high + d;
     return Pair(vec4(f32(far0[i.x]), f32(far0[i.y]), f32(far0[i.z]), f32(far0[i.w])), vec4(f32(far0[j.x]), f32(far0[j.y]), f32(far0[j.z]), f32(far0[j.w])));
 }
 
 fn at_far1(at: Places, d: u32) -> Pair {
     if (LANES > 8u) { return pair(f32(far1[at.low.x + d])); }
-    let i = at.low + d;
-    let j = at.high + d;
+    let i = at.low + d; let j = at.high + d;
     return Pair(vec4(f32(far1[i.x]), f32(far1[i.y]), f32(far1[i.z]), f32(far1[i.w])), vec4(f32(far1[j.x]), f32(far1[j.y]), f32(far1[j.z]), f32(far1[j.w])));
 }
 
 fn stage0(at: Places, lane: u32) {
     for (var d = lane; d < dims.head_width; d += LANES) {
-        let i = at.low + d;
-        let j = at.high + d;
+        let i = at.low + d; let j = at.high + d;
         sh_own0[d * 2u] = vec4<f32>(f32(own0[i.x]), f32(own0[i.y]), f32(own0[i.z]), f32(own0[i.w]));
         sh_own0[d * 2u + 1u] = vec4<f32>(f32(own0[j.x]), f32(own0[j.y]), f32(own0[j.z]), f32(own0[j.w]));
     }
@@ -147,8 +144,7 @@ fn stage0(at: Places, lane: u32) {
 
 fn stage1(at: Places, lane: u32) {
     for (var d = lane; d < dims.head_width; d += LANES) {
-        let i = at.low + d;
-        let j = at.high + d;
+        let i = at.low + d; let j = at.high + d;
         sh_own1[d * 2u] = vec4<f32>(f32(own1[i.x]), f32(own1[i.y]), f32(own1[i.z]), f32(own1[i.w]));
         sh_own1[d * 2u + 1u] = vec4<f32>(f32(own1[j.x]), f32(own1[j.y]), f32(own1[j.z]), f32(own1[j.w]));
     }
@@ -214,8 +210,7 @@ fn sums1(start: Block, c: Places, first: u32, span: u32, last: u32, base: u32) -
 // Rows past the end repeat the last one, which is written last.
 fn put0(at: Places, d: u32, x: Pair) {
     if (d >= dims.head_width) { return; }
-    let i = at.low + d;
-    let j = at.high + d;
+    let i = at.low + d; let j = at.high + d;
     sum0[j.w] = Real(x.high.w); sum0[j.z] = Real(x.high.z); sum0[j.y] = Real(x.high.y); sum0[j.x] = Real(x.high.x);
     sum0[i.w] = Real(x.low.w); sum0[i.z] = Real(x.low.z); sum0[i.y] = Real(x.low.y); sum0[i.x] = Real(x.low.x);
 }
@@ -229,8 +224,7 @@ fn put0_block(at: Places, c: Places, x: Block) {
 
 fn put_o(at: Places, d: u32, x: Pair) {
     if (d >= dims.head_width) { return; }
-    let i = at.low + d;
-    let j = at.high + d;
+    let i = at.low + d; let j = at.high + d;
     o[j.w] = x.high.w; o[j.z] = x.high.z; o[j.y] = x.high.y; o[j.x] = x.high.x;
     o[i.w] = x.low.w; o[i.z] = x.low.z; o[i.y] = x.low.y; o[i.x] = x.low.x;
 }
@@ -244,8 +238,7 @@ fn put_o_block(at: Places, c: Places, x: Block) {
 
 fn put1(at: Places, d: u32, x: Pair) {
     if (d >= dims.head_width) { return; }
-    let i = at.low + d;
-    let j = at.high + d;
+    let i = at.low + d; let j = at.high + d;
     sum1[j.w] = Real(x.high.w); sum1[j.z] = Real(x.high.z); sum1[j.y] = Real(x.high.y); sum1[j.x] = Real(x.high.x);
     sum1[i.w] = Real(x.low.w); sum1[i.z] = Real(x.low.z); sum1[i.y] = Real(x.low.y); sum1[i.x] = Real(x.low.x);
 }
@@ -373,15 +366,13 @@ fn forward(
 }
 
 fn at_lse(at: Places) -> Pair {
-    let i = at.low;
-    let j = at.high;
+    let i = at.low; let j = at.high;
     let low = vec4(saved_lse[i.x], saved_lse[i.y], saved_lse[i.z], saved_lse[i.w]);
     return Pair(low, vec4(saved_lse[j.x], saved_lse[j.y], saved_lse[j.z], saved_lse[j.w]));
 }
 
 fn at_delta(at: Places) -> Pair {
-    let i = at.low;
-    let j = at.high;
+    let i = at.low; let j = at.high;
     let low = vec4(delta[i.x], delta[i.y], delta[i.z], delta[i.w]);
     return Pair(low, vec4(delta[j.x], delta[j.y], delta[j.z], delta[j.w]));
 }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         planted_faults_are_found,
         the_same_bits_every_time,
         errors_do_not_hide_in_an_average,
+        an_overflow_to_f16_gives_infinity,
         every_function_is_a_trial,
     ];
     let function = |(name, run): (&str, fn())| {
