@@ -312,7 +312,7 @@ mod tests {
         let batch = Product::new(Layout::TN, [64, 64, 4096]).batch(3);
         batch.record(&mut g, every(a, 4096 * 64), b, every(c, 64 * 64)).unwrap();
         let plan = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap();
-        assert_eq!(kernels(&plan), ["matmul-tn-tiles-64x64x16-4x4", "sum-parts-vec4"]);
+        assert_eq!(kernels(&plan), ["matmul-tn-tiles-64x64x16-4x4-vabc", "sum-parts-vec4"]);
         assert_eq!((plan.products, plan.calls[0].groups), (vec![product], 3 * 8));
     }
 }

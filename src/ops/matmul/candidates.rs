@@ -161,13 +161,10 @@ fn with_parts(mut list: Vec<Candidate>, [m, n, k]: [usize; 3], all: bool) -> Vec
         let [rows, columns] = candidate.block();
         m.div_ceil(rows) * n.div_ceil(columns) < ENOUGH_BLOCKS
     };
-    let fitting: Vec<u32> = CHUNKS
-        .into_iter()
-        .rev()
-        .filter(|&chunk| k >= FEWEST_PARTS * chunk as usize)
-        .take(if all { 3 } else { 1 })
-        .collect();
-    let idle: Vec<Candidate> = list.iter().copied().filter(few).take(if all { usize::MAX } else { 2 }).collect();
-    list.extend(idle.into_iter().flat_map(|one| fitting.iter().map(move |&chunk| one.chunked(chunk))));
+    let (lengths, members) = if all { (2, 4) } else { (1, 2) };
+    let parted = |chunk: &u32| k >= FEWEST_PARTS * *chunk as usize;
+    let chunks: Vec<u32> = CHUNKS.into_iter().rev().filter(parted).take(lengths).collect();
+    let idle: Vec<Candidate> = list.iter().copied().filter(few).take(members).collect();
+    list.extend(idle.into_iter().flat_map(|one| chunks.iter().map(move |&chunk| one.chunked(chunk))));
     list
 }
