@@ -271,7 +271,7 @@ fn workgroup_bytes_are_those_of_the_text() {
     assert!(shared("cooperative16-128x128x32-2x2-w32") <= 23 * 1024);
     // More than every device has.
     let least =
-        Ability { subgroups: [32, 32], half: true, fragments: Fragments::of(|_| true), ..Ability::WEBGPU_DEFAULT };
+        Ability { subgroup_sizes: [32; 2], half: true, fragments: Fragments::of(|_| true), ..Ability::WEBGPU_DEFAULT };
     let most = Ability { workgroup_bytes: 32 * 1024, ..least };
     let large = "cooperative16-128x128x32-2x2-w32".parse().unwrap();
     assert!(!least.fits(large) && most.fits(large));

@@ -312,7 +312,7 @@ pub struct Ability {
     /// Size of every subgroup, where they are there and of one size.
     pub subgroup: Option<u32>,
     /// Fewest and most lanes of a subgroup; 0 where there are none.
-    pub subgroups: [u32; 2],
+    pub subgroup_sizes: [u32; 2],
     /// Most invocations of a workgroup.
     pub invocations: u32,
     /// Bytes of workgroup memory.
@@ -330,7 +330,7 @@ impl Ability {
     pub const WEBGPU_DEFAULT: Self = Self {
         software: false,
         subgroup: None,
-        subgroups: [0; 2],
+        subgroup_sizes: [0; 2],
         invocations: 256,
         workgroup_bytes: 16 * 1024,
         binding_bytes: 128 << 20,
@@ -347,7 +347,7 @@ impl Ability {
         Self {
             software: gpu.software,
             subgroup: one_size.then_some(least),
-            subgroups: [least, most],
+            subgroup_sizes: [least, most],
             invocations: gpu.limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: gpu.limits.max_compute_workgroup_storage_size,
             binding_bytes: gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size),
@@ -358,7 +358,7 @@ impl Ability {
 
     /// Sizes that subgroups may have, the likely ones first: where a driver chooses among several, it is mostly 32.
     pub fn lanes(&self) -> Vec<u32> {
-        let [least, most] = self.subgroups;
+        let [least, most] = self.subgroup_sizes;
         let mut lanes: Vec<u32> = (0..8).map(|i| 1 << i).filter(|n| (least..=most).contains(n)).collect();
         lanes.sort_by_key(|n| n.abs_diff(32));
         lanes
@@ -370,7 +370,7 @@ impl Ability {
             Candidate::Lanes { lanes, broadcast, .. } => !broadcast || self.subgroup == Some(lanes),
             Candidate::Tiles { .. } => true,
             Candidate::Cooperative { fragment, lanes, .. } => {
-                let [least, most] = self.subgroups;
+                let [least, most] = self.subgroup_sizes;
                 // Matrix operations need whole subgroups, whatever their size.
                 let whole = most > 0 && candidate.invocations().is_multiple_of(most);
                 self.fragments.has(fragment) && whole && (least..=most).contains(&lanes)

@@ -90,7 +90,7 @@ mod tests {
         let nvidia = Ability {
             subgroup: Some(32),
             half: true,
-            subgroups: [32; 2],
+            subgroup_sizes: [32; 2],
             fragments: Fragments::of(|fragment| fragment.side == 16),
             workgroup_bytes: 48 << 10,
             ..Ability::WEBGPU_DEFAULT
@@ -110,7 +110,7 @@ mod tests {
             assert_eq!(of(small, layout, size, true), f32_name);
             // Sizes that vary, as RADV's and Intel's: whole subgroups of any of them.
             for (sizes, lanes) in [([32, 64], "w32"), ([8, 32], "w32"), ([64, 64], "w64")] {
-                let varying = Ability { subgroups: sizes, ..nvidia };
+                let varying = Ability { subgroup_sizes: sizes, ..nvidia };
                 assert_eq!(of(varying, layout, size, true), f16_name.replace("w32", lanes));
             }
             let lanes = of(Ability { software: true, ..nvidia }, layout, size, true);

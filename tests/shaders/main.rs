@@ -67,7 +67,7 @@ fn every_shader_is_valid_and_translates() {
 fn generated_kernels() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
     let gpu = Ability {
         subgroup: Some(32),
-        subgroups: [32; 2],
+        subgroup_sizes: [32; 2],
         half: true,
         fragments: Fragments::of(|fragment| fragment.side == 16),
         workgroup_bytes: 48 * 1024,
@@ -75,7 +75,7 @@ fn generated_kernels() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
     };
     let apple = Ability {
         subgroup: None,
-        subgroups: [4, 64],
+        subgroup_sizes: [4, 64],
         fragments: Fragments::of(|fragment| fragment.side == 8),
         workgroup_bytes: 32 * 1024,
         ..gpu
