@@ -106,7 +106,7 @@ command -v nvidia-smi >/dev/null && SHOWN=20 part nvidia-smi 20 nvidia-smi
 # Right?
 if [[ -n $quick ]]; then
     part selftest 120 "$bin" selftest --quick
-    tests ops 60 gelu/ add/
+    tests ops 60 gelu/
 else
     part selftest 40 "$bin" selftest
     tests ops 60

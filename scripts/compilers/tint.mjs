@@ -5,8 +5,9 @@
 import { readFileSync } from 'node:fs';
 import { create } from 'webgpu';
 
-// The back end that runs nothing offers every feature and needs no driver.
-const adapter = await create(['backend=null']).requestAdapter();
+// The back end that runs nothing offers every feature and needs no driver. Kept, because Dawn hangs once it is collected.
+const gpu = create(['backend=null']);
+const adapter = await gpu.requestAdapter();
 if (!adapter) {
     console.log('Dawn finds no adapter');
     process.exit(2);
@@ -37,4 +38,4 @@ for (const file of process.argv.slice(2)) {
 const all = process.argv.length - 2 - left;
 console.log(`${all - refused} of ${all} accepted` + (left > 0 ? `, ${left} left out: this adapter has no f16` : ''));
 device.destroy();
-process.exit(refused > 0 ? 1 : 0);
+process.exit(gpu && refused > 0 ? 1 : 0);
