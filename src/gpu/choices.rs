@@ -5,6 +5,7 @@
 //! half precision differ, and those are never chosen without being named in the table.
 
 use super::device::Gpu;
+use super::schedule::Schedule;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -268,6 +269,10 @@ pub struct Ability {
     pub software: bool,
     /// Size of every subgroup, where they are there and of one size.
     pub subgroup: Option<u32>,
+    /// Size of the smallest subgroup; 0 where there are none.
+    pub least_subgroup: u32,
+    /// Whether subgroups have a barrier of their own.
+    pub subgroup_barrier: bool,
     /// Most invocations of a workgroup.
     pub invocations: u32,
     /// Bytes of workgroup memory.
@@ -285,6 +290,8 @@ impl Ability {
     pub const WEBGPU_DEFAULT: Self = Self {
         software: false,
         subgroup: None,
+        least_subgroup: 0,
+        subgroup_barrier: false,
         invocations: 256,
         workgroup_bytes: 16 * 1024,
         binding_bytes: 128 << 20,
@@ -295,10 +302,13 @@ impl Ability {
     /// What an open device can do.
     pub fn of(gpu: &Gpu) -> Self {
         let [least, most] = [gpu.info.subgroup_min_size, gpu.info.subgroup_max_size];
-        let one_size = gpu.features.contains(wgpu::Features::SUBGROUP) && least == most && least > 0;
+        let least = if gpu.features.contains(wgpu::Features::SUBGROUP) { least } else { 0 };
+        let one_size = least == most && least > 0;
         Self {
             software: gpu.software,
             subgroup: one_size.then_some(least),
+            least_subgroup: least,
+            subgroup_barrier: gpu.features.contains(wgpu::Features::SUBGROUP_BARRIER),
             invocations: gpu.limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: gpu.limits.max_compute_workgroup_storage_size,
             binding_bytes: gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size),
@@ -344,13 +354,14 @@ pub struct Choices(Arc<Inner>);
 struct Inner {
     ability: Ability,
     forced: Option<Candidate>,
+    attention: Option<Schedule>,
     table: BTreeMap<ShapeClass, Candidate>,
 }
 
 impl Choices {
     /// The usual candidates of a device.
     pub fn usual(ability: Ability) -> Self {
-        Self(Arc::new(Inner { ability, forced: None, table: BTreeMap::new() }))
+        Self(Arc::new(Inner { ability, forced: None, attention: None, table: BTreeMap::new() }))
     }
 
     /// The usual candidates of an open device.
@@ -360,12 +371,22 @@ impl Choices {
 
     /// One candidate for everything: for tests and benchmarks.
     pub fn forced(ability: Ability, candidate: Candidate) -> Self {
-        Self(Arc::new(Inner { ability, forced: Some(candidate), table: BTreeMap::new() }))
+        Self(Arc::new(Inner { ability, forced: Some(candidate), attention: None, table: BTreeMap::new() }))
     }
 
     /// The same with what was measured; classes not in `table` get the usual candidate.
     pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
         Self(Arc::new(Inner { table, ..(*self.0).clone() }))
+    }
+
+    /// The same with one schedule for every attention that can take it; `None`: the usual ones.
+    pub fn with_attention(&self, attention: Option<Schedule>) -> Self {
+        Self(Arc::new(Inner { attention, ..(*self.0).clone() }))
+    }
+
+    /// The schedule that every attention should have that can take it.
+    pub fn attention(&self) -> Option<Schedule> {
+        self.0.attention
     }
 
     /// What the device can do.
@@ -390,7 +411,7 @@ impl Choices {
 
     /// The candidate for one product.
     pub fn pick(&self, product: ProductKind) -> Candidate {
-        let Inner { ability, forced, table } = &*self.0;
+        let Inner { ability, forced, table, .. } = &*self.0;
         let measured = || table.get(&ShapeClass::of(product)).copied();
         let chosen = forced.or_else(measured).filter(|c| product.half || !matches!(c, Candidate::Cooperative { .. }));
         chosen.unwrap_or_else(|| ability.usual(product.size))

@@ -14,7 +14,9 @@ macro_rules! shader_files {
 
 shader_files!(
     "adamw.wgsl",
-    "attention.wgsl",
+    "attention_backward.wgsl",
+    "attention_forward.wgsl",
+    "attention_tile.wgsl",
     "cache.wgsl",
     "cross_entropy.wgsl",
     "elementwise.wgsl",
@@ -47,7 +49,8 @@ pub fn is_generic(name: &str) -> bool {
     file(name).is_ok_and(|text| text.contains(REAL_IMPORT))
 }
 
-/// The complete WGSL of a file, with `Real` as `real`.
+/// The complete WGSL of a file, with `Real` as `real`. A file imported twice, as by a file that is imported too, is there
+/// once.
 ///
 /// # Errors
 /// A file that does not exist, or that imports one that does not.
@@ -56,13 +59,25 @@ pub fn source(name: &str, real: Dtype) -> Result<String> {
     if real == Dtype::F16 {
         text.push_str("enable f16;\n");
     }
+    append(&mut text, name, real, &mut Vec::new())?;
+    Ok(text)
+}
+
+fn append(text: &mut String, name: &str, real: Dtype, imported: &mut Vec<String>) -> Result<()> {
     for line in file(name)?.lines() {
-        match line.strip_prefix("#import ") {
-            Some(_) if line == REAL_IMPORT && real == Dtype::F16 => text.push_str("alias Real = f16;\n"),
-            Some(import) => text.push_str(file(import.trim().trim_matches('"'))?),
+        match line.strip_prefix("#import ").map(|import| import.trim().trim_matches('"').to_owned()) {
+            Some(import) if imported.contains(&import) => {}
+            Some(import) => {
+                imported.push(import.clone());
+                if line == REAL_IMPORT && real == Dtype::F16 {
+                    text.push_str("alias Real = f16;\n");
+                } else {
+                    append(text, &import, real, imported)?;
+                }
+            }
             None => text.push_str(line),
         }
         text.push('\n');
     }
-    Ok(text)
+    Ok(())
 }
