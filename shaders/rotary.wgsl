@@ -4,8 +4,11 @@
 // The derivative of a rotation is its inverse, so the backward is this kernel with dims.inverse = 1.
 // Mapping: one channel pair per invocation.
 // Writes: in place.
+// FUSED: with fused multiply-adds, written out, as the attention kernels of GPUs rotate what they load: the same bits.
 // Limits: the position of row r is run.position + r mod seq, below the rows of the table.
 #import "real.wgsl"
+
+override FUSED: bool = false;
 
 struct Dims {
     rows: u32,
@@ -38,7 +41,12 @@ fn rotate(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
         let at = (row * dims.heads + head) * dims.head_width + j;
         let x1 = f32(x[at]);
         let x2 = f32(x[at + dims.half]);
-        x[at] = Real(x1 * c - x2 * s);
-        x[at + dims.half] = Real(x2 * c + x1 * s);
+        if (FUSED) {
+            x[at] = Real(fma(x1, c, -(x2 * s)));
+            x[at + dims.half] = Real(fma(x2, c, x1 * s));
+        } else {
+            x[at] = Real(x1 * c - x2 * s);
+            x[at + dims.half] = Real(x2 * c + x1 * s);
+        }
     }
 }

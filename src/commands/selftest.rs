@@ -8,6 +8,7 @@ use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::gpu::kernel::Dtype;
 use crate::gpu::shader;
+use crate::ops::attention;
 use crate::ops::check::{Report, check_in};
 use crate::ops::matmul::tune::kernel_texts;
 use crate::ops::{Case, mixed_registry, overflow, registry};
@@ -135,7 +136,9 @@ pub fn once_per_adapter(engine: &Engine, request: &AdapterRequest, precision: Dt
 
 /// Name of the verdict: per adapter, driver, program version and text of the shaders.
 fn verdict_file(engine: &Engine, precision: Dtype) -> String {
-    let texts = shader::FILES.iter().map(|(_, text)| *text).chain(kernel_texts(engine.choices().ability()));
+    let ability = *engine.choices().ability();
+    let generated = kernel_texts(&ability).into_iter().chain(attention::kernel_texts(&ability));
+    let texts = shader::FILES.iter().map(|(_, text)| *text).chain(generated);
     let hash = cache::fingerprint(texts);
     let (adapter, version) = (engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
     format!("selftest-{}-{adapter}-{version}-{hash:016x}", precision.name())

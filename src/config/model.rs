@@ -9,7 +9,10 @@ use super::{MAX_SIZE, fraction, in_range, not_negative, positive, require};
 use crate::error::{Error, Result};
 
 /// The widest attention head the kernels hold in registers and workgroup memory.
-pub const MAX_HEAD_WIDTH: usize = 128;
+pub const MAX_HEAD_WIDTH: usize = 256;
+/// Up to here heads may have any width; wider ones a multiple of [`WIDE_HEAD_STEP`].
+const ANY_HEAD_WIDTH: usize = 128;
+const WIDE_HEAD_STEP: usize = 16;
 
 const MAX_LAYERS: usize = 1024;
 const MAX_WIDTH: usize = 1 << 20;
@@ -248,6 +251,14 @@ impl ModelConfig {
                 self.fitting_heads()
             )));
         }
+        require(has_kernels(self.head_width()), || {
+            format!(
+                "hidden_size {width} over num_attention_heads {heads} gives heads of {} channels, but above \
+                 {ANY_HEAD_WIDTH} their number must be a multiple of {WIDE_HEAD_STEP}: {}",
+                self.head_width(),
+                self.fitting_heads()
+            )
+        })?;
         require(self.rotary_width().is_multiple_of(2), || {
             format!(
                 "rotary_pct {} of heads of {} channels rotates {} of them, but channels rotate in pairs: change \
@@ -271,7 +282,7 @@ impl ModelConfig {
             let rotates = other.rotary_width() > 0 || self.rotary_pct == 0.0;
             rotates && other.rotary_width().is_multiple_of(2)
         };
-        let widths = (1..=MAX_HEAD_WIDTH).filter(|&width| self.hidden_size.is_multiple_of(width));
+        let widths = (1..=MAX_HEAD_WIDTH).filter(|&width| has_kernels(width) && self.hidden_size.is_multiple_of(width));
         let heads: Vec<usize> = widths.map(|width| self.hidden_size / width).filter(fits).collect();
         let below = heads.iter().filter(|&&heads| heads < self.num_attention_heads).max();
         let above = heads.iter().filter(|&&heads| heads > self.num_attention_heads).min();
@@ -281,6 +292,11 @@ impl ModelConfig {
             (None, None) => "use another hidden_size, such as a multiple of 64".to_owned(),
         }
     }
+}
+
+/// Whether the kernels take heads of this width.
+fn has_kernels(head_width: usize) -> bool {
+    head_width <= ANY_HEAD_WIDTH || head_width.is_multiple_of(WIDE_HEAD_STEP)
 }
 
 #[cfg(test)]
@@ -308,7 +324,10 @@ mod tests {
         assert_eq!(text, "num_attention_heads 5 does not divide hidden_size 128: use num_attention_heads 4 or 8");
         // 1 head would be 512 channels wide, and 3 does not divide: only counts that pass every check are named.
         let text = refusal(|m| (m.hidden_size, m.num_attention_heads) = (512, 1));
-        assert!(text.contains("512 channels") && text.ends_with("use num_attention_heads 4"), "{text}");
+        assert!(text.contains("512 channels") && text.ends_with("use num_attention_heads 2"), "{text}");
+        // 150 channels are below the limit, but above 128 they come in steps.
+        let text = refusal(|m| (m.hidden_size, m.num_attention_heads) = (300, 2));
+        assert!(text.contains("multiple of 16") && text.ends_with("use num_attention_heads 4"), "{text}");
         assert!(refusal(|m| m.num_attention_heads = 256).ends_with("use num_attention_heads 16"));
     }
 

@@ -7,6 +7,7 @@
 use super::device::Gpu;
 use super::fragments::{Fragment, Fragments, Staging};
 use super::kernel::Dtype;
+use super::schedule::Schedule;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -313,6 +314,8 @@ pub struct Ability {
     pub subgroup: Option<u32>,
     /// Fewest and most lanes of a subgroup; 0 where there are none.
     pub subgroup_sizes: [u32; 2],
+    /// Whether subgroups have a barrier of their own.
+    pub subgroup_barrier: bool,
     /// Most invocations of a workgroup.
     pub invocations: u32,
     /// Bytes of workgroup memory.
@@ -331,6 +334,7 @@ impl Ability {
         software: false,
         subgroup: None,
         subgroup_sizes: [0; 2],
+        subgroup_barrier: false,
         invocations: 256,
         workgroup_bytes: 16 * 1024,
         binding_bytes: 128 << 20,
@@ -348,6 +352,7 @@ impl Ability {
             software: gpu.software,
             subgroup: one_size.then_some(least),
             subgroup_sizes: [least, most],
+            subgroup_barrier: gpu.features.contains(wgpu::Features::SUBGROUP_BARRIER),
             invocations: gpu.limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: gpu.limits.max_compute_workgroup_storage_size,
             binding_bytes: gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size),
@@ -388,13 +393,14 @@ pub struct Choices(Arc<Inner>);
 struct Inner {
     ability: Ability,
     forced: Option<Candidate>,
+    attention: Option<Schedule>,
     table: BTreeMap<ShapeClass, Candidate>,
 }
 
 impl Choices {
     /// The default candidates of a device.
     pub fn usual(ability: Ability) -> Self {
-        Self(Arc::new(Inner { ability, forced: None, table: BTreeMap::new() }))
+        Self(Arc::new(Inner { ability, forced: None, attention: None, table: BTreeMap::new() }))
     }
 
     /// The default candidates of an open device.
@@ -404,12 +410,22 @@ impl Choices {
 
     /// One candidate for everything: for tests and benchmarks.
     pub fn forced(ability: Ability, candidate: Candidate) -> Self {
-        Self(Arc::new(Inner { ability, forced: Some(candidate), table: BTreeMap::new() }))
+        Self(Arc::new(Inner { ability, forced: Some(candidate), attention: None, table: BTreeMap::new() }))
     }
 
     /// The same with what was measured; classes not in `table` get the default candidate.
     pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
         Self(Arc::new(Inner { table, ..(*self.0).clone() }))
+    }
+
+    /// The same with one schedule for every attention that can take it; `None`: the usual ones.
+    pub fn with_attention(&self, attention: Option<Schedule>) -> Self {
+        Self(Arc::new(Inner { attention, ..(*self.0).clone() }))
+    }
+
+    /// The schedule that every attention should have that can take it.
+    pub fn attention(&self) -> Option<Schedule> {
+        self.0.attention
     }
 
     /// What the device can do.
@@ -434,7 +450,7 @@ impl Choices {
 
     /// The candidate for one product.
     pub fn pick(&self, product: ProductKind) -> Candidate {
-        let Inner { ability, forced, table } = &*self.0;
+        let Inner { ability, forced, table, .. } = &*self.0;
         let measured = || table.get(&ShapeClass::of(product)).copied();
         let chosen = forced.or_else(measured).filter(|candidate| candidate.multiplies(product.half));
         chosen.unwrap_or_else(|| ability.default_candidate(product))

@@ -28,7 +28,8 @@ pub const WAIT_LIMIT: Duration = Duration::from_secs(600);
 pub const MAX_BINDING_BYTES: u64 = (1 << 31) - 4;
 
 /// Optional features asked for wherever they are offered.
-const WANTED: Features = Features::TIMESTAMP_QUERY.union(Features::SHADER_F16).union(Features::SUBGROUP);
+const WANTED: Features =
+    Features::TIMESTAMP_QUERY.union(Features::SHADER_F16).union(Features::SUBGROUP).union(Features::SUBGROUP_BARRIER);
 
 /// An open device with its queue; cheap to share by reference, closed on drop.
 #[derive(Debug)]

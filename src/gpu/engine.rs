@@ -12,6 +12,7 @@ use super::kernel::{Access, Kernel, MAX_WORKGROUPS};
 use super::module;
 use super::program::Step;
 pub use super::program::{BYTE_COST, Dispatch, Program};
+use super::schedule::Schedule;
 use super::shader;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -414,11 +415,12 @@ impl Engine {
     }
 }
 
-/// The usual candidates, or the one that `TOKENFORMER_MATMUL` names.
+/// The usual candidates, or the one that `TOKENFORMER_MATMUL` names, and the schedule that `TOKENFORMER_ATTENTION` names.
 fn first_choices(gpu: &Gpu) -> Result<Choices> {
     let ability = Ability::of(gpu);
+    let attention = Schedule::from_environment(&ability)?;
     let named = std::env::var("TOKENFORMER_MATMUL").ok().filter(|name| !name.is_empty());
-    let Some(name) = named else { return Ok(Choices::usual(ability)) };
+    let Some(name) = named else { return Ok(Choices::usual(ability).with_attention(attention)) };
     let candidate = name.parse()?;
     if !ability.fits(candidate) {
         return Err(Error::device(format!(
@@ -426,7 +428,7 @@ fn first_choices(gpu: &Gpu) -> Result<Choices> {
             gpu.info.name
         )));
     }
-    Ok(Choices::forced(ability, candidate))
+    Ok(Choices::forced(ability, candidate).with_attention(attention))
 }
 
 pub(super) fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {

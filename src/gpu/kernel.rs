@@ -88,6 +88,16 @@ impl Kernel {
     /// The kernel called `name`, entry point `product`, its text made by `generate` the first time. Kept for the life of the program:
     /// there are as many as there are distinct kernels, some dozens.
     pub fn generated(name: &str, bindings: &'static [Access], generate: impl FnOnce() -> String) -> &'static Self {
+        Self::generated_as(name, "product", bindings, generate)
+    }
+
+    /// As [`Kernel::generated`], with an entry point of another name.
+    pub fn generated_as(
+        name: &str,
+        entry: &'static str,
+        bindings: &'static [Access],
+        generate: impl FnOnce() -> String,
+    ) -> &'static Self {
         static KNOWN: Mutex<BTreeMap<String, &'static Kernel>> = Mutex::new(BTreeMap::new());
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = known.get(name) {
@@ -95,8 +105,7 @@ impl Kernel {
         }
         let text: &'static str = Box::leak(generate().into_boxed_str());
         let file: &'static str = Box::leak(name.to_owned().into_boxed_str());
-        let kernel: &'static Self =
-            Box::leak(Box::new(Self { text: Some(text), ..Self::new(file, "product", bindings) }));
+        let kernel: &'static Self = Box::leak(Box::new(Self { text: Some(text), ..Self::new(file, entry, bindings) }));
         known.insert(name.to_owned(), kernel);
         kernel
     }

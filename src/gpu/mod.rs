@@ -15,5 +15,6 @@ pub mod listing;
 pub mod module;
 pub mod program;
 pub mod reading;
+pub mod schedule;
 pub mod shader;
 pub mod timing;

@@ -14,7 +14,9 @@ macro_rules! shader_files {
 
 shader_files!(
     "adamw.wgsl",
-    "attention.wgsl",
+    "attention_backward.wgsl",
+    "attention_forward.wgsl",
+    "attention_tile.wgsl",
     "cache.wgsl",
     "cross_entropy.wgsl",
     "cross_entropy_gpu.wgsl",
@@ -77,7 +79,8 @@ pub fn is_generic(name: &str) -> bool {
     file(name).is_ok_and(|text| text.contains(REAL_IMPORT) || text.contains(ROWS_IMPORT))
 }
 
-/// The complete WGSL of a file, with `Real` as `real`, for rows of any width.
+/// The complete WGSL of a file, with `Real` as `real`, for rows of any width. A file imported twice, as by a file that is
+/// imported too, is there once.
 ///
 /// # Errors
 /// A file that does not exist, or that imports one that does not.
@@ -94,16 +97,22 @@ pub fn source_for(name: &str, real: Dtype, rows: Rows) -> Result<String> {
     if real == Dtype::F16 {
         text.push_str("enable f16;\n");
     }
-    append(&mut text, name, real, rows)?;
+    append(&mut text, name, (real, rows), &mut Vec::new())?;
     Ok(text)
 }
 
-fn append(text: &mut String, name: &str, real: Dtype, rows: Rows) -> Result<()> {
+fn append(text: &mut String, name: &str, (real, rows): (Dtype, Rows), imported: &mut Vec<String>) -> Result<()> {
     for line in file(name)?.lines() {
-        match line.strip_prefix("#import ") {
-            Some(_) if line == REAL_IMPORT && real == Dtype::F16 => text.push_str("alias Real = f16;\n"),
-            Some(_) if line == ROWS_IMPORT && rows == Rows::Vec4 => append(text, VEC4_ROWS, real, rows)?,
-            Some(import) => append(text, import.trim().trim_matches('"'), real, rows)?,
+        match line.strip_prefix("#import ").map(|import| import.trim().trim_matches('"').to_owned()) {
+            Some(import) if imported.contains(&import) => {}
+            Some(import) => {
+                imported.push(import.clone());
+                match line {
+                    REAL_IMPORT if real == Dtype::F16 => text.push_str("alias Real = f16;\n"),
+                    ROWS_IMPORT if rows == Rows::Vec4 => append(text, VEC4_ROWS, (real, rows), imported)?,
+                    _ => append(text, &import, (real, rows), imported)?,
+                }
+            }
             None => {
                 text.push_str(line);
                 text.push('\n');

@@ -17,10 +17,10 @@ use crate::config::{Arch, ModelConfig};
 use crate::error::Result;
 use crate::graph::{Class, Graph, Tensor};
 use crate::ops::add::add;
-use crate::ops::attention::{Attention, causal_attention};
+use crate::ops::attention::{self, Attention, Rotation, rotary_attention};
+use crate::ops::cache;
 use crate::ops::embedding::{TokenRows, embedding};
 use crate::ops::layer_norm::{Affine, add_norm, layer_norm};
-use crate::ops::{cache, rotary};
 
 /// What a forward pass reads besides the parameters, and its shape.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub struct Inputs {
     pub index: Option<TokenRows>,
     /// Uniform block whose first word is the position of the first token.
     pub run: Tensor,
-    /// Cosines and sines, (positions, rotary width); see [`rotary::table`].
+    /// Cosines and sines, (positions, rotary width); see [`crate::ops::rotary::table`].
     pub rope: Tensor,
     /// Rows of the key/value caches, where generating; `batch` is 1 then.
     pub cache: Option<usize>,
@@ -144,26 +144,23 @@ impl Layer<'_> {
     /// Rotary embedding of q and k, then causal attention, over the cache where there is one.
     pub fn attention(&self, g: &mut Graph, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
         let Self { config, inputs, .. } = self;
-        let rotation = rotary::Rotary {
-            heads: config.num_attention_heads,
-            head_width: config.head_width(),
-            rotary_width: config.rotary_width(),
-            seq: inputs.seq,
-        };
-        rotary::rotate(g, q, inputs.rope, inputs.run, rotation)?;
-        rotary::rotate(g, k, inputs.rope, inputs.run, rotation)?;
-        let (k, v, kv_rows) = match inputs.cache {
-            None => (k, v, inputs.seq),
+        let kv_rows = inputs.cache.unwrap_or(inputs.seq);
+        let shape = Attention { batch: inputs.batch, heads: config.num_attention_heads, q_rows: inputs.seq, kv_rows };
+        let keys = inputs.cache.is_none();
+        let rotation = Rotation { table: inputs.rope, width: config.rotary_width(), keys };
+        let (k, v) = match inputs.cache {
+            None => (k, v),
             Some(capacity) => {
-                let shape = [capacity, config.hidden_size];
-                let keys = g.state(&format!("cache:{}.key", self.index), &shape);
-                let values = g.state(&format!("cache:{}.value", self.index), &shape);
+                let cached = [capacity, config.hidden_size];
+                let keys = g.state(&format!("cache:{}.key", self.index), &cached);
+                let values = g.state(&format!("cache:{}.value", self.index), &cached);
+                // Keys are cached as they will be looked up: rotated.
+                attention::rotate(g, k, rotation, inputs.run, shape)?;
                 cache::append(g, k, inputs.run, keys)?;
                 cache::append(g, v, inputs.run, values)?;
-                (keys, values, capacity)
+                (keys, values)
             }
         };
-        let shape = Attention { batch: inputs.batch, heads: config.num_attention_heads, q_rows: inputs.seq, kv_rows };
-        causal_attention(g, [q, k, v], inputs.run, shape)
+        rotary_attention(g, [q, k, v], inputs.run, shape, Some(rotation))
     }
 }

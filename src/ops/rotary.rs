@@ -9,7 +9,9 @@ use crate::gpu::kernel::Access::{Read, Uniform, Write};
 use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
 
-static ROTATE: Kernel = Kernel::new("rotary.wgsl", "rotate", &[Read, Uniform, Write]);
+static ROTATE: Kernel = Kernel::new("rotary.wgsl", "rotate", &[Read, Uniform, Write]).with(&[("FUSED", false)]);
+/// As attention kernels rotate; not on software drivers, where training must go on with the bits that it has.
+static ROTATE_FUSED: Kernel = Kernel::new("rotary.wgsl", "rotate", &[Read, Uniform, Write]).with(&[("FUSED", true)]);
 
 /// Shape of what is rotated.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,19 @@ pub fn table(positions: usize, rotary_width: usize, base: f64) -> Vec<f32> {
 /// Rotates `x` (R, heads * head_width) in place; `table` (positions, rotary_width), `run` the uniform
 /// block whose first word is the position of each sequence's first row.
 pub fn rotate(g: &mut Graph, x: Tensor, table: Tensor, run: Tensor, shape: Rotary) -> Result<()> {
+    rotate_as(g, x, table, run, shape, !g.choices().ability().software)
+}
+
+/// As [`rotate`]; `fused`: with the bits of attention kernels that rotate by themselves.
+pub(super) fn rotate_as(
+    g: &mut Graph,
+    x: Tensor,
+    table: Tensor,
+    run: Tensor,
+    shape: Rotary,
+    fused: bool,
+) -> Result<()> {
+    let kernel = if fused { &ROTATE_FUSED } else { &ROTATE };
     let (rows, _) = g.matrix(x)?;
     let half = shape.rotary_width / 2;
     if half == 0 {
@@ -54,17 +69,17 @@ pub fn rotate(g: &mut Graph, x: Tensor, table: Tensor, run: Tensor, shape: Rotar
     }
     let dims = move |inverse| Dims::new().u(rows).u(shape.heads).u(shape.head_width).u(half).u(shape.seq).flag(inverse);
     let groups = workgroups((rows * shape.heads * half).div_ceil(64));
-    g.call(&ROTATE, &[table, run, x], dims(false), groups, 0)?;
+    g.call(kernel, &[table, run, x], dims(false), groups, 0)?;
     g.on_backward(move |g| {
         let dx = g.take_grad_owned(x)?;
-        g.call(&ROTATE, &[table, run, dx], dims(true), groups, 0)?;
+        g.call(kernel, &[table, run, dx], dims(true), groups, 0)?;
         g.set_grad(x, dx);
         Ok(())
     });
     Ok(())
 }
 
-fn reference(shape: Rotary, first: usize, table: &[f64], x: &[f64]) -> Vec<f64> {
+pub(super) fn reference(shape: Rotary, first: usize, table: &[f64], x: &[f64]) -> Vec<f64> {
     let (width, half) = (shape.heads * shape.head_width, shape.rotary_width / 2);
     let rotated = |i: usize| {
         let (position, channel) = (first + (i / width) % shape.seq, i % width % shape.head_width);

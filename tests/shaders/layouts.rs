@@ -15,7 +15,8 @@ use naga::{
 use tokenformer::gpu::choices::{Ability, Candidate, Choices};
 use tokenformer::gpu::kernel::{Access, Dtype};
 use tokenformer::gpu::shader;
-use tokenformer::graph::{Call, Graph, Tensor};
+use tokenformer::graph::{Call, Class, Graph, Tensor};
+use tokenformer::ops::attention::more_cases;
 use tokenformer::ops::{Case, Kind, mixed_registry, registry};
 
 use crate::lint::{Check, during, parse};
@@ -215,11 +216,15 @@ impl Comparison {
 
 #[test]
 fn what_rust_binds_is_what_shaders_declare() {
-    let gpu = Ability { subgroup: Some(32), half: true, workgroup_bytes: 32 * 1024, ..Ability::WEBGPU_DEFAULT };
+    let webgpu = Ability::WEBGPU_DEFAULT;
+    let gpu = Ability { subgroup: Some(32), least_subgroup: 32, half: true, workgroup_bytes: 32 * 1024, ..webgpu };
+    let matrices = Ability { fragment: Some(16), subgroup_barrier: true, workgroup_bytes: 48 * 1024, ..gpu };
     let software = Ability { software: true, subgroup: Some(8), ..gpu };
     let mut comparison = Comparison::default();
-    for ability in [Ability::WEBGPU_DEFAULT, gpu, software] {
+    for ability in [webgpu, gpu, matrices, software] {
         let choices = Choices::usual(ability);
+        more_cases().iter().for_each(|case| comparison.case(case, &choices, Dtype::F32));
+        more_cases().iter().for_each(|case| comparison.case(case, &choices, Dtype::F16));
         registry().iter().for_each(|case| comparison.case(case, &choices, Dtype::F32));
         mixed_registry().iter().for_each(|case| comparison.case(case, &choices, Dtype::F16));
     }

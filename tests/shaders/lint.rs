@@ -25,8 +25,10 @@ const NUMBERS: [(&str, &[f64]); 4] = [
 ];
 
 /// What generated kernels may use besides; the files in `shaders/` may not, see [`form`].
-const EXTRA: Capabilities =
-    Capabilities::SUBGROUP.union(Capabilities::SHADER_FLOAT16).union(Capabilities::COOPERATIVE_MATRIX);
+const EXTRA: Capabilities = Capabilities::SUBGROUP
+    .union(Capabilities::SUBGROUP_BARRIER)
+    .union(Capabilities::SHADER_FLOAT16)
+    .union(Capabilities::COOPERATIVE_MATRIX);
 
 pub type Check = Result<(), String>;
 

@@ -20,6 +20,7 @@ use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use tokenformer::gpu::fragments::Fragments;
 use tokenformer::gpu::kernel::{Dtype, Kernel};
 use tokenformer::gpu::shader::{self, Rows};
+use tokenformer::ops::attention::{self, Generated};
 use tokenformer::ops::matmul::candidates::{self, candidates};
 use tokenformer::ops::matmul::parts;
 use tokenformer::ops::matmul::source::{Types, Vectors};
@@ -104,6 +105,38 @@ fn every_generated_shader_is_valid_and_translates() {
         let most = candidate.workgroup_bytes().max(1);
         let cooperative = matches!(candidate, Candidate::Cooperative { .. });
         lint_for(kernel.text.expect(name), most, cooperative).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    }
+}
+
+/// The kernels of attention that are generated, of every head width that has its own: on GPUs with matrix units and
+/// without, without subgroups, and on a software driver.
+fn attention() -> BTreeMap<&'static str, Generated> {
+    let least = Ability { half: true, ..Ability::WEBGPU_DEFAULT };
+    let lanes = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], workgroup_bytes: 32 * 1024, ..least };
+    let nvidia = Ability { fragments: Fragments::of(|f| f.side == 16), subgroup_barrier: true, workgroup_bytes: 48 * 1024, ..lanes };
+    let apple = Ability { fragments: Fragments::of(|f| f.side == 8), ..lanes };
+    let software = Ability { software: true, subgroup: Some(8), subgroup_sizes: [8; 2], ..nvidia };
+    let matrices = Ability { fragments: Fragments::of(|f| f.side == 8), ..software };
+    let all = [least, lanes, nvidia, apple, software, matrices];
+    let kernels = all.iter().flat_map(attention::kernels);
+    let kernels: BTreeMap<_, _> = kernels.map(|kernel| (kernel.kernel().file, kernel)).collect();
+    let cooperative = kernels.values().filter(|kernel| matches!(kernel, Generated::Cooperative(_))).count();
+    assert!(kernels.len() > 150 && cooperative > 40, "{} kernels, {cooperative} cooperative", kernels.len());
+    kernels
+}
+
+#[test]
+fn every_attention_is_valid_and_translates() {
+    for (name, generated) in attention() {
+        let cooperative = matches!(generated, Generated::Cooperative(_));
+        let text = generated.kernel().text.expect(name);
+        lint_for(text, generated.workgroup_bytes(), cooperative).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        // What every WebGPU device has is enough for all but matrix units.
+        let shared = generated.workgroup_bytes();
+        assert!(cooperative || shared <= 32 * 1024, "{name}: {shared} bytes of workgroup memory");
+    }
+    for generated in attention::kernels(&Ability::WEBGPU_DEFAULT) {
+        assert!(generated.workgroup_bytes() <= 16 * 1024, "{}", generated.kernel().file);
     }
 }
 

@@ -99,7 +99,9 @@ fn every_translation_is_valid_spirv() {
     });
     let generated = crate::generated_kernels().into_iter();
     let generated = generated.map(|(name, (kernel, _))| (name.to_owned(), kernel.text.unwrap().to_owned()));
-    let sources: Vec<_> = files.chain(generated).collect();
+    let attention = crate::attention().into_iter();
+    let attention = attention.map(|(name, kernel)| (name.to_owned(), kernel.kernel().text.unwrap().to_owned()));
+    let sources: Vec<_> = files.chain(generated).chain(attention).collect();
     let (next, judged, faults) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {

@@ -1,0 +1,212 @@
+//! What the generated attention kernels share: the uniform block, the bindings, and the rotation of q and k.
+
+use crate::gpu::kernel::Access::{self, Read, Uniform, Write};
+use crate::gpu::kernel::Dtype;
+use crate::ops::matmul::source::Code;
+
+/// Which of the three kernels of an attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    /// o and the log-sums.
+    Forward,
+    /// dq, and <do, o> of each row.
+    BackwardQueries,
+    /// dk and dv.
+    BackwardKeysValues,
+}
+
+impl Pass {
+    /// All of them, in the order they run.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::BackwardQueries, Self::BackwardKeysValues];
+
+    /// The entry point.
+    pub fn entry(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::BackwardQueries => "backward_queries",
+            Self::BackwardKeysValues => "backward_keys_values",
+        }
+    }
+}
+
+/// What a kernel is generated for, whatever its schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// Channels of a head, a multiple of 4.
+    pub head_width: u32,
+    /// Channels of a head that rotate with as many others, a multiple of 4; 0: the kernel rotates nothing.
+    pub half: u32,
+    /// Whether k is still to be rotated; q always is.
+    pub keys: bool,
+    /// Of q, k, v, o and their gradients, as stored.
+    pub dtype: Dtype,
+}
+
+/// log2(e): weights are computed with exp2.
+const LOG2_E: f64 = std::f64::consts::LOG2_E;
+
+impl Form {
+    /// `vec4`s of a head.
+    pub fn vectors(&self) -> u32 {
+        self.head_width / 4
+    }
+
+    /// `vec4`s that rotate with as many others.
+    pub fn half_vectors(&self) -> u32 {
+        self.half / 4
+    }
+
+    /// Factor of the scores, a literal; exact in f32 or rounded once.
+    pub fn scale(&self) -> String {
+        literal(1.0 / f64::from(self.head_width).sqrt())
+    }
+
+    /// The same, for weights that are computed with exp2.
+    pub fn scale2(&self) -> String {
+        literal(LOG2_E / f64::from(self.head_width).sqrt())
+    }
+
+    /// End of a kernel's name.
+    pub fn suffix(&self) -> String {
+        let rotary = match (self.half, self.keys) {
+            (0, _) => String::new(),
+            (half, true) => format!("-rotary{}", 2 * half),
+            (half, false) => format!("-rotary{}-queries", 2 * half),
+        };
+        let half = if self.dtype == Dtype::F16 { "-f16" } else { "" };
+        format!("d{}{rotary}{half}", self.head_width)
+    }
+
+    /// What `pass` binds at 1, 2, ...
+    pub fn bindings(&self, pass: Pass) -> &'static [Access] {
+        match (pass, self.half > 0) {
+            (Pass::Forward, false) => &[Read, Read, Read, Uniform, Write, Write],
+            (Pass::Forward, true) => &[Read, Read, Read, Read, Uniform, Write, Write],
+            (Pass::BackwardQueries, false) => &[Read, Read, Read, Read, Read, Write, Write],
+            (Pass::BackwardQueries, true) => &[Read, Read, Read, Read, Read, Read, Write, Write],
+            (Pass::BackwardKeysValues, false) => &[Read, Read, Read, Read, Read, Write, Write],
+            (Pass::BackwardKeysValues, true) => &[Read, Read, Read, Read, Read, Read, Write, Write],
+        }
+    }
+
+    /// Header, uniform block, bindings, and the readers of q and k.
+    pub fn begin(&self, pass: Pass, name: &str, mapping: &str, directives: &str) -> Code {
+        let mut code = Code::default();
+        if self.dtype == Dtype::F16 {
+            code.push("enable f16;");
+        }
+        code.push(directives);
+        let formula = match pass {
+            Pass::Forward => "o_i = sum_j p_ij v_j, p_ij = exp(<q_i, k_j> / sqrt(D) - lse_i) for j <= i",
+            Pass::BackwardQueries => "dq_i = sum_j ds_ij k_j, ds_ij = p_ij (<do_i, v_j> - <do_i, o_i>) / sqrt(D)",
+            Pass::BackwardKeysValues => "dk_j = sum_i ds_ij q_i, dv_j = sum_i p_ij do_i",
+        };
+        code.push(format!(
+            "// Generated: {name}. Causal attention: {formula}.
+            // Mapping: {mapping}
+            // Order of summation: ascending, independent of tile and grid; hidden pairs add exact zeros.
+            // Writes: overwrite.
+            // Limits: query i of a run stands at position run.position + i (0 + i backward), keys at 0, 1, ...
+            struct Dims {{
+            batch: u32,
+            heads: u32,
+            q_rows: u32,
+            kv_rows: u32, // rows per sequence of k and v: q_rows, or the capacity of a cache
+            }}
+
+            struct Run {{ position: u32 }}
+
+            const HIDDEN = -1.0e30; // the score of a key that must not be seen
+            @group(0) @binding(0) var<uniform> dims: Dims;"
+        ));
+        let stored = format!("vec4<{}>", self.dtype.name());
+        let mut binding = 0;
+        let mut bind = |access: &str, name: &str, element: &str, shape: &str| {
+            binding += 1;
+            let ty = if access == "uniform" { element.to_owned() } else { format!("array<{element}>") };
+            code.push(format!("@group(0) @binding({binding}) var<{access}> {name}: {ty}; // {shape}"));
+        };
+        let (read, write) = ("storage, read", "storage, read_write");
+        let row = "(batch * q_rows, heads * D)";
+        bind(read, "q", &stored, row);
+        bind(read, "k", &stored, "(batch * kv_rows, heads * D)");
+        bind(read, "v", &stored, "(batch * kv_rows, heads * D)");
+        if pass == Pass::BackwardQueries {
+            bind(read, "o", &stored, row);
+        }
+        if pass != Pass::Forward {
+            bind(read, "dout", &stored, row);
+        }
+        let statistics = "(batch * heads, q_rows): log2 of the sum of a row, <do, o>";
+        if pass == Pass::BackwardKeysValues {
+            bind(read, "stat", "vec2<f32>", statistics);
+        }
+        if self.half > 0 {
+            bind(read, "rope", "vec4<f32>", "(positions, rotary width): cosines, then sines");
+        }
+        if pass == Pass::Forward {
+            bind("uniform", "run", "Run", "");
+            bind(write, "o", &stored, row);
+        }
+        if pass != Pass::BackwardKeysValues {
+            bind(write, "stat", "vec2<f32>", statistics);
+        }
+        match pass {
+            Pass::Forward => {}
+            Pass::BackwardQueries => bind(write, "dq", &stored, row),
+            Pass::BackwardKeysValues => {
+                bind(write, "dk", &stored, row);
+                bind(write, "dv", &stored, row);
+            }
+        }
+        self.reader(&mut code, "q", self.half > 0);
+        self.reader(&mut code, "k", self.half > 0 && self.keys);
+        code
+    }
+
+    /// `{name}_at(at, v, position)`: vector `v` of the head that starts at `at`, rotated as of `position`.
+    fn reader(&self, code: &mut Code, name: &str, rotates: bool) {
+        let stored = format!("vec4<{}>", self.dtype.name());
+        code.push(format!("\nfn {name}_at(at: u32, v: u32, position: u32) -> {stored} {{"));
+        if !rotates {
+            code.push(format!("return {name}[at + v];\n}}"));
+            return;
+        }
+        let half = self.half_vectors();
+        // fma, written out: rotating in the kernel and ahead of it gives the same bits.
+        code.push(format!(
+            "let x = {name}[at + v];
+            if (v >= {0}u) {{ return x; }}
+            let first = v < {half}u;
+            let other = vec4<f32>({name}[at + select(v - {half}u, v + {half}u, first)]);
+            let entry = position * {0}u + select(v - {half}u, v, first);
+            let by_sine = other * rope[entry + {half}u];
+            return {stored}(fma(vec4<f32>(x), rope[entry], select(by_sine, -by_sine, first)));
+            }}",
+            2 * half
+        ));
+    }
+}
+
+/// A number as a literal of WGSL.
+fn literal(x: f64) -> String {
+    format!("{:?}", x as f32)
+}
+
+/// The loop over (batch, head, tile of `rows` own rows), its first row called `first`: the longest tiles of a head first.
+/// The caller closes it.
+pub fn item_loop(form: &Form, rows: u32, declare: &str, last_first: bool) -> String {
+    let tile = if last_first { "tiles - 1u - item % tiles" } else { "item % tiles" };
+    format!(
+        "{declare}
+        let tiles = (dims.q_rows + {}u) / {rows}u;
+        let pitch = dims.heads * {1}u; // vectors from row to row
+        for (var item = group.x; item < dims.batch * dims.heads * tiles; item += groups.x) {{
+        let first = ({tile}) * {rows}u;
+        let batch = item / tiles / dims.heads;
+        let column = (item / tiles) % dims.heads * {1}u;
+        let head_rows = item / tiles * dims.q_rows; // in stat",
+        rows - 1,
+        form.vectors(),
+    )
+}

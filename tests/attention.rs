@@ -1,0 +1,295 @@
+//! Every schedule of attention that this adapter can run, forced: reference, gradients, and the bits that are promised.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{Ran, backward, engine, words};
+use tokenformer::gpu::choices::{Ability, Choices};
+use tokenformer::gpu::kernel::Dtype;
+use tokenformer::graph::{Class, Graph, Tensor};
+use tokenformer::ops::attention::source::Form;
+use tokenformer::ops::attention::{
+    Attention, Rotation, Schedule, causal_attention, more_cases, rotary_attention, schedule,
+};
+use tokenformer::ops::check::{Prepared, check_in};
+use tokenformer::ops::{Case, registry, rotary};
+use tokenformer::rng::{Rng, Stream};
+
+/// Each schedule with a description of this adapter as it may be: with subgroups and without, as software and as a GPU,
+/// with as much workgroup memory as every device has.
+fn forced(schedules: &[Schedule]) -> Vec<(String, Choices)> {
+    let own = Ability::of(&engine().gpu);
+    let mut all = Vec::new();
+    for &schedule in schedules {
+        let mut abilities = vec![("", own)];
+        match schedule {
+            Schedule::Lanes => {
+                abilities.push((" without subgroups", Ability { subgroup: None, subgroup_sizes: [0; 2], ..own }));
+                abilities.push((" in 16 KiB", Ability { workgroup_bytes: 16 * 1024, ..own }));
+            }
+            Schedule::Cooperative if own.fragments.best(Dtype::F16).is_none() => continue,
+            // Scalars in workgroup memory, as on Apple's GPUs.
+            Schedule::Cooperative => {
+                let gpu = Ability { software: false, ..own };
+                abilities.push((" as a GPU", gpu));
+                abilities.push((" without a subgroup barrier", Ability { subgroup_barrier: false, ..gpu }));
+            }
+            Schedule::Software => {}
+        }
+        for (what, ability) in abilities {
+            all.push((format!("{schedule}{what}"), Choices::usual(ability).with_attention(Some(schedule))));
+        }
+    }
+    all
+}
+
+/// The schedule a case gets.
+fn schedule_of(choices: &Choices, head_width: usize, dtype: Dtype) -> Schedule {
+    let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype };
+    schedule(&form, choices.ability(), choices.attention()).unwrap()
+}
+
+fn head_width(case: &Case) -> usize {
+    case.name.split(',').next().unwrap().rsplit('x').next().unwrap().parse().unwrap()
+}
+
+fn precisions() -> Vec<Dtype> {
+    let half = Ability::of(&engine().gpu).half;
+    [Dtype::F32, Dtype::F16].into_iter().filter(|&dtype| dtype == Dtype::F32 || half).collect()
+}
+
+fn cases() -> Vec<Case> {
+    registry().into_iter().filter(|case| case.op == "attention").chain(more_cases()).collect()
+}
+
+fn matches(schedule: Schedule) {
+    let mut failed = Vec::new();
+    for (name, choices) in forced(&[schedule]) {
+        let mut checked = 0;
+        let all = precisions().into_iter().flat_map(|precision| cases().into_iter().map(move |case| (case, precision)));
+        for (case, precision) in all {
+            let wanted = choices.attention().unwrap();
+            // Kernels are compiled for each width: a few of them show what another device changes.
+            let few = ["2x67x2x64, rotary 16", "1x67x2x128, rotary 32", "1x70x2x64, cached, rotary 16"];
+            let left_out = name != wanted.to_string() && !few.contains(&case.name.as_str());
+            if left_out || schedule_of(&choices, head_width(&case), precision) != wanted {
+                continue;
+            }
+            checked += 1;
+            let report = check_in(engine(), &case, &choices, precision).unwrap();
+            let gradient = report.gradient_error.unwrap_or(0.0);
+            println!("{name} {} {}: {:.1e} {gradient:.1e}", precision.name(), case.name, report.nmse);
+            if !report.passed {
+                failed.push(format!("{name} {} {}: {report:?}", precision.name(), case.name));
+            }
+        }
+        assert!(checked >= 3, "{name}: only {checked} cases");
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn software_matches_the_reference() {
+    matches(Schedule::Software);
+}
+
+#[test]
+fn lanes_match_the_reference() {
+    matches(Schedule::Lanes);
+}
+
+/// Where the adapter has matrix units: another test fails where there is no adapter.
+#[test]
+fn cooperative_matrices_match_the_reference() {
+    matches(Schedule::Cooperative);
+}
+
+#[test]
+fn every_schedule_gives_the_same_bits_every_time() {
+    for (name, choices) in forced(&Schedule::ALL) {
+        for precision in precisions() {
+            let case = more_cases().into_iter().find(|case| case.name == "1x200x2x64, rotary 16").unwrap();
+            if schedule_of(&choices, 64, precision) != choices.attention().unwrap() {
+                continue;
+            }
+            let prepared = Prepared::in_precision(engine(), &case, &choices, true, precision).unwrap();
+            let run = || {
+                prepared.run(engine()).unwrap();
+                prepared.bits(engine()).unwrap()
+            };
+            let first = run();
+            assert!(!first.is_empty() && (0..3).all(|_| run() == first), "{name} {}", precision.name());
+        }
+    }
+}
+
+/// Numbers in an activation of the graph's precision.
+fn activation(g: &mut Graph, name: &str, shape: &[usize]) -> Tensor {
+    let given = g.state(name, shape);
+    let copy = g.activation(name, shape);
+    g.cast(given, copy).unwrap();
+    copy
+}
+
+/// Numbers for a matrix, the first rows of which do not depend on how many there are.
+fn numbers(name: &str, rows: usize, width: usize) -> Vec<u32> {
+    words(&Rng::named(5, Stream::Test, name).normals(rows * width, 1.0))
+}
+
+/// o of `rows` queries from `first` on, over keys and values of `total` rows in a cache of `capacity`.
+fn chunk(choices: &Choices, dtype: Dtype, heads: usize, head_width: usize, place: [usize; 4]) -> Vec<f32> {
+    let [first, rows, total, capacity] = place;
+    let width = heads * head_width;
+    let mut g = Graph::forward_only(choices);
+    g.set_precision(dtype);
+    let q = activation(&mut g, "q", &[rows, width]);
+    let [k, v] = ["k", "v"].map(|name| activation(&mut g, name, &[capacity, width]));
+    let run = g.state("run", &[4]);
+    let shape = Attention { batch: 1, heads, q_rows: rows, kv_rows: capacity };
+    let o = causal_attention(&mut g, [q, k, v], run, shape).unwrap();
+    let out = g.statistic("out", &[rows, width]);
+    // Sums onto zeros: f16 as f32.
+    if dtype == Dtype::F16 {
+        g.cast_back(o, out).unwrap()
+    } else {
+        g.cast(o, out).unwrap()
+    }
+    g.keep(out, "out");
+    let all = numbers("q", total, width);
+    let behind = |name: &str| {
+        // What was in the cache before: large, and not to be seen.
+        let mut all = numbers(name, total, width);
+        all.resize(capacity * width, 77.0_f32.to_bits());
+        all
+    };
+    let given = [
+        ("q", all[first * width..(first + rows) * width].to_vec()),
+        ("k", behind("k")),
+        ("v", behind("v")),
+        ("run", vec![first as u32, 0, 0, 0]),
+    ];
+    Ran::new(&g, &given).unwrap().read("out")
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_a_full_pass_and_in_chunks_over_a_cache() {
+    for (name, choices) in forced(&Schedule::ALL) {
+        for (precision, (heads, head_width)) in
+            precisions().into_iter().flat_map(|precision| [(2, 64), (1, 32), (1, 128)].map(|shape| (precision, shape)))
+        {
+            if schedule_of(&choices, head_width, precision) != choices.attention().unwrap() {
+                continue;
+            }
+            let total = 101;
+            let full = chunk(&choices, precision, heads, head_width, [0, total, total, total]);
+            assert!(full.iter().all(|x| x.is_finite()) && full.iter().any(|x| x.abs() > 0.1), "{name}");
+            let mut first = 0;
+            for rows in [1, 37, 5, 57, 1] {
+                let part = chunk(&choices, precision, heads, head_width, [first, rows, total, 160]);
+                let width = heads * head_width;
+                let same = part.iter().zip(&full[first * width..]).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(part.len() == rows * width && same, "{name} {} {head_width}: rows {first}", precision.name());
+                first += rows;
+            }
+            assert_eq!(first, total);
+        }
+    }
+}
+
+/// o, dq, dk and dv with rotation by the attention, or by dispatches of its own ahead.
+fn rotated(choices: &Choices, head_width: usize, rotary_width: usize, apart: bool) -> Vec<Vec<f32>> {
+    let (batch, heads, rows) = (2, 2, 67);
+    let (width, all) = (heads * head_width, batch * rows);
+    let mut g = Graph::training(choices);
+    let zeros = g.state("zeros", &[all, width]);
+    let qkv = ["q", "k", "v"].map(|name| {
+        let given = g.tensor(name, &[all, width], Class::Parameter);
+        tokenformer::ops::add::add(&mut g, given, zeros).unwrap()
+    });
+    let table = g.state("table", &[rows, rotary_width]);
+    let run = g.state("run", &[4]);
+    let shape = Attention { batch, heads, q_rows: rows, kv_rows: rows };
+    let rotation = Rotation { table, width: rotary_width, keys: true };
+    let o = if apart {
+        for x in &qkv[..2] {
+            tokenformer::ops::attention::rotate(&mut g, *x, rotation, run, shape).unwrap();
+        }
+        causal_attention(&mut g, qkv, run, shape).unwrap()
+    } else {
+        rotary_attention(&mut g, qkv, run, shape, Some(rotation)).unwrap()
+    };
+    backward(&mut g, o).unwrap();
+    let rotations = g.calls().iter().filter(|call| call.kernel.file == "rotary.wgsl").count();
+    let folds = choices.attention() != Some(Schedule::Software);
+    assert_eq!(rotations, if apart || !folds { 4 } else { 0 });
+    g.keep(o, "o");
+    let given = [
+        ("q", numbers("q", all, width)),
+        ("k", numbers("k", all, width)),
+        ("v", numbers("v", all, width)),
+        ("upstream", numbers("upstream", all, width)),
+        ("table", words(&rotary::table(rows, rotary_width, 10_000.0))),
+    ];
+    let ran = Ran::new(&g, &given).unwrap();
+    ["o", "grad:q", "grad:k", "grad:v"].map(|name| ran.read(name)).to_vec()
+}
+
+#[test]
+fn rotating_in_the_kernels_and_ahead_of_them_gives_the_same_bits() {
+    for (name, choices) in forced(&Schedule::ALL) {
+        for (head_width, rotary_width) in [(64, 16), (32, 8), (128, 32), (64, 64)] {
+            if schedule_of(&choices, head_width, Dtype::F32) != choices.attention().unwrap() {
+                continue;
+            }
+            let [inside, apart] = [false, true].map(|apart| rotated(&choices, head_width, rotary_width, apart));
+            for (what, (a, b)) in ["o", "dq", "dk", "dv"].iter().zip(inside.iter().zip(&apart)) {
+                let differ = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+                assert!(a.iter().any(|x| *x != 0.0) && differ == 0, "{name} {head_width} {what}: {differ} differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn schedules_follow_device_type_and_head_width() {
+    let gpu = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], half: true, ..Ability::WEBGPU_DEFAULT };
+    let gpu = Ability { workgroup_bytes: 48 * 1024, ..gpu };
+    let matrices = Ability { fragments: Fragments::of(|f| f.side == 16), ..gpu };
+    let small = Ability { workgroup_bytes: 16 * 1024, ..matrices };
+    let varying = Ability { subgroup: None, ..matrices };
+    let software = Ability { software: true, ..matrices };
+    use Dtype::{F16, F32};
+    use Schedule::{Cooperative, Lanes, Software};
+    for (ability, head_width, dtype, wanted) in [
+        (gpu, 64, F32, Lanes),
+        (gpu, 64, F16, Lanes),
+        (matrices, 64, F32, Lanes),
+        (matrices, 64, F16, Cooperative),
+        (matrices, 80, F16, Cooperative),
+        (matrices, 128, F16, Cooperative),
+        (matrices, 72, F16, Lanes),
+        (matrices, 256, F16, Lanes),
+        (small, 64, F16, Lanes),
+        (varying, 64, F16, Lanes),
+        (gpu, 65, F32, Software),
+        (Ability::WEBGPU_DEFAULT, 64, F32, Lanes),
+        (software, 64, F16, Software),
+        (software, 128, F32, Software),
+        (software, 144, F32, Lanes),
+    ] {
+        let got = schedule_of(&Choices::usual(ability), head_width, dtype);
+        assert_eq!(got, wanted, "{head_width} {dtype:?} {ability:?}");
+    }
+    let forced = |schedule| Choices::usual(matrices).with_attention(Some(schedule));
+    assert_eq!(schedule_of(&forced(Lanes), 64, F16), Lanes);
+    // What cannot take a head width leaves it to the others.
+    assert_eq!(schedule_of(&forced(Cooperative), 64, F32), Lanes);
+    let form = Form { head_width: 150, half: 0, keys: false, dtype: F32 };
+    let error = schedule(&form, &matrices, None).unwrap_err().to_string();
+    assert!(error.contains("150 channels") && error.contains("multiple of 16"), "{error}");
+    for schedule in Schedule::ALL {
+        assert_eq!(schedule.to_string().parse::<Schedule>().unwrap(), schedule);
+    }
+    let error = "fast".parse::<Schedule>().unwrap_err().to_string();
+    assert!(error.contains("\"fast\"") && error.contains("use software, lanes or cooperative"), "{error}");
+}
