@@ -173,11 +173,14 @@ mod tests {
 
     #[test]
     fn timestamps_are_believed_within_the_wall_clock() {
-        let seconds = |ticks| Sample { wall: Duration::from_micros(5), ticks, tick_ns: 2.0 }.seconds();
-        assert_eq!(seconds(None), 5e-6);
-        assert_eq!(seconds(Some([1, 2001])), 4e-6);
+        let micros = |ticks| {
+            let sample = Sample { wall: Duration::from_micros(5), ticks, tick_ns: 2.0 };
+            (sample.seconds() * 1e6).round()
+        };
+        assert_eq!(micros(None), 5.0);
+        assert_eq!(micros(Some([1, 2001])), 4.0);
         for wrong in [[0, 2000], [2001, 1], [1, 3001], [1, 1001], [7, 7]] {
-            assert_eq!(seconds(Some(wrong)), 5e-6, "{wrong:?}");
+            assert_eq!(micros(Some(wrong)), 5.0, "{wrong:?}");
         }
     }
 

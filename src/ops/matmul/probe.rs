@@ -144,6 +144,10 @@ pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec
                 Ok(Answer { fault, ends }) => (fault, ends),
                 Err(fault) => (Some(fault), true),
             };
+            if fault.is_some() {
+                // A refusal is for all sizes.
+                lock(&left).retain(|other| other.refusal() != job.refusal());
+            }
             lock(&done).push((job, fault));
             idle = (!ends).then_some(child);
         }
@@ -152,9 +156,11 @@ pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec
     for (job, fault) in lock(&done).drain(..) {
         match fault {
             None => drop(known.works.insert(job.key())),
+            // Two processes may have tried two sizes.
             Some(cause) => {
-                tell(format_args!("warning: {} is not used: {cause}", job.refusal()));
-                known.refused.insert(job.refusal());
+                if known.refused.insert(job.refusal()) {
+                    tell(format_args!("warning: {} is not used: {cause}", job.refusal()));
+                }
             }
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn trial_types(half: bool) -> Vec<Types> {
 }
 
 /// A product of the same kind with at most so many floating-point operations: fewer rows of what the batch is long in,
-/// and fewer rows or columns of a large C.
+/// and fewer rows or columns of a large C. What is no multiple of four stays none: it has other kernels.
 pub(super) fn shortened(product: ProductKind, most: usize, software: bool) -> ProductKind {
     let size = product.size;
     let [mut m, mut n, mut k] = size;
@@ -65,7 +65,11 @@ pub(super) fn shortened(product: ProductKind, most: usize, software: bool) -> Pr
         let longer = if m > n { &mut m } else { &mut n };
         *longer = (*longer / 2).next_multiple_of(64);
     }
-    ProductKind { size: [m, n, k], ..product }
+    let mut shorter = [m, n, k];
+    for (n, before) in shorter.iter_mut().zip(size) {
+        *n -= usize::from(!before.is_multiple_of(4) && n.is_multiple_of(4));
+    }
+    ProductKind { size: shorter, ..product }
 }
 
 /// Normalised mean square error of one candidate in one product, over some outputs in every part of C.
@@ -282,6 +286,7 @@ mod tests {
         }
         let small = product(Layout::NT, [2048, 2048, 512]);
         assert_eq!(ShapeClass::of(shortened(small, FLOPS, false)), ShapeClass::of(small));
+        assert_eq!(shortened(product(Layout::NT, [4097, 768, 768]), FLOPS / 100, false).size, [511, 768, 768]);
     }
 
     /// The kernel that is timed is right, and the one with a result of f16 is not.
