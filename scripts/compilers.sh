@@ -7,6 +7,7 @@
 # FOLDER (target/compilers by default) keeps the tools and the texts. The tools are downloaded the first time, some 90 MB,
 # through pip and npm: DXC is in the Python package compushady, Tint in the npm package webgpu; spirv-val is in Debian's
 # spirv-tools. A tool that cannot be had is named at the end, and the exit status is then 2; 1 means that a kernel was refused.
+# DXC takes about a second for a matrix product, so that all of it takes more than the two minutes that CI could give.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-target/compilers}

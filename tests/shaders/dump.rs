@@ -7,7 +7,7 @@
 use naga::back::{hlsl, msl, spv};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use tokenformer::gpu::kernel::Dtype;
@@ -30,7 +30,7 @@ fn sources() -> BTreeMap<String, (String, bool)> {
     files.chain(generated).collect()
 }
 
-/// The SPIR-V, MSL and, where there is any, HLSL of one entry point, with the checks that software adapters keep or without.
+/// The SPIR-V, MSL and, where there is any, HLSL of one entry point.
 fn translations(
     name: &str,
     (module, info): &(Module, ModuleInfo),
@@ -69,13 +69,17 @@ fn translations(
 fn dump() {
     let out = PathBuf::from(std::env::var_os("OUT").expect("OUT is the folder to write to"));
     fs::create_dir_all(&out).unwrap();
+    // Constants that an entry point does not use make no other text.
+    let mut known: BTreeSet<Vec<u8>> = BTreeSet::new();
     for (name, (source, cooperative)) in sources() {
         fs::write(out.join(format!("{name}.wgsl")), &source).unwrap();
         let (module, info) = parse(&source).unwrap();
         for entry in &module.entry_points {
             for (i, variant) in variants(&module, &info, &entry.name).unwrap().iter().enumerate() {
                 for (kind, bytes) in translations(&entry.name, variant, cooperative).unwrap() {
-                    fs::write(out.join(format!("{name}-{}-{i}.{kind}", entry.name)), bytes).unwrap();
+                    if known.insert(bytes.clone()) {
+                        fs::write(out.join(format!("{name}-{}-{i}.{kind}", entry.name)), bytes).unwrap();
+                    }
                 }
             }
         }
