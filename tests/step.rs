@@ -11,6 +11,7 @@ use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::choices::{Ability, Choices};
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
+use tokenformer::gpu::fragments::Fragments;
 use tokenformer::gpu::kernel::Dtype;
 use tokenformer::graph::grad_name;
 use tokenformer::graph::memory::Memory;
@@ -32,15 +33,20 @@ fn gpu_engine() -> &'static Engine {
 }
 
 /// A large GPU, such as one of a data centre.
-const LARGE: Ability = Ability {
-    software: false,
-    subgroup: Some(32),
-    invocations: 1024,
-    workgroup_bytes: 48 * 1024,
-    binding_bytes: (1 << 31) - 4,
-    half: true,
-    fragment: Some(16),
-};
+fn large() -> Ability {
+    Ability {
+        software: false,
+        subgroup: Some(32),
+        subgroup_sizes: [32; 2],
+        subgroup_barrier: true,
+        invocations: 1024,
+        workgroup_bytes: 48 * 1024,
+        binding_bytes: (1 << 31) - 4,
+        half: true,
+        fragments: Fragments::of(|fragment| fragment.side == 16 && fragment.operand == Dtype::F16),
+    }
+}
+
 const LARGE_LIMITS: Limits = Limits { max_binding: (1 << 31) - 4, max_buffer: 1 << 38, max_storage_buffers: 16 };
 
 /// The plans of the paper's 150M model, of which a step takes 4 sequences of 1024 tokens.
@@ -56,7 +62,7 @@ fn plans_of_150m(change: impl Fn(&mut TrainConfig), ability: Ability) -> RunPlan
 #[test]
 fn a_step_of_150m_is_few_dispatches() {
     for precision in [Precision::F32, Precision::F16] {
-        let plans = plans_of_150m(|train| train.precision = precision, LARGE);
+        let plans = plans_of_150m(|train| train.precision = precision, large());
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
         for call in plans.micro.calls.iter().chain(&plans.update.calls) {
             *kinds.entry(call.kernel.name()).or_default() += 1;
@@ -75,11 +81,11 @@ const MOST_DISPATCHES: usize = 448;
 fn the_rows_of_logits_follow_the_device_and_what_is_set() {
     let rows =
         |set: usize, ability: Ability| plans_of_150m(|train| train.loss_chunk_rows = set, ability).shape.chunk_rows;
-    assert_eq!(rows(0, LARGE), 4096);
-    assert_eq!(rows(0, Ability { software: true, ..LARGE }), 1024);
-    assert_eq!(rows(0, Ability { binding_bytes: 1 << 30, ..LARGE }), 2668);
-    assert_eq!(rows(0, Ability { binding_bytes: 128 << 20, ..LARGE }), 1024);
-    assert_eq!(rows(77, LARGE), 77);
+    assert_eq!(rows(0, large()), 4096);
+    assert_eq!(rows(0, Ability { software: true, ..large() }), 1024);
+    assert_eq!(rows(0, Ability { binding_bytes: 1 << 30, ..large() }), 2668);
+    assert_eq!(rows(0, Ability { binding_bytes: 128 << 20, ..large() }), 1024);
+    assert_eq!(rows(77, large()), 77);
 }
 
 fn small(arch: Arch) -> ModelConfig {
