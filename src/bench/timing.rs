@@ -316,14 +316,14 @@ mod tests {
     #[test]
     fn readings_are_taken_until_they_are_steady() {
         // Clocks that rise for some readings, then stay.
-        let mut taken = 0;
+        let mut taken = 0_usize;
         let rising = || {
             taken += 1;
             std::thread::sleep(Duration::from_millis(1));
-            Ok(1.0 + 1.0 / f64::from(taken.min(20)))
+            Ok(1.0 + 0.1 * (20 - taken.min(20)) as f64)
         };
-        assert!(hold(rising, 0.1).unwrap());
-        assert!(taken >= 20 - 6 + AGREEMENTS as i32, "{taken}");
+        assert!(hold(rising, 1.0).unwrap());
+        assert!(taken >= 20 + AGREEMENTS, "{taken}");
         let mut up = false;
         let start = Instant::now();
         let never = || {
@@ -347,7 +347,7 @@ mod tests {
         let stopwatch = Stopwatch::new(&engine).unwrap();
         let timed = time(&stopwatch, &program, 0.1).unwrap();
         assert_eq!(timed.samples_ms.len(), STEADY_SAMPLES);
-        assert!(timed.repeats > 1 && timed.median_ms() > 0.0, "{timed:?}");
+        assert!(timed.median_ms() > 0.0, "{timed:?}");
     }
 
     /// As if no submission might take any time.
