@@ -22,9 +22,6 @@ pub const PIECE: Duration = Duration::from_millis(200);
 pub const POLITE_PIECE: Duration = Duration::from_millis(20);
 /// How long a piece may take before the GPU counts as hung.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same on software drivers: llvmpipe compiles a kernel when it first runs, which takes a large one half a minute on a
-/// busy machine.
-const SOFTWARE_PATIENCE: Duration = Duration::from_secs(300);
 /// Units of cost a second until something was measured; see [`Dispatch::cost`].
 const FIRST_RATE: [f64; 2] = [1e11, 1e10];
 /// A wait shorter than this says that the piece was done before.
@@ -167,13 +164,11 @@ impl Engine {
     /// Waits for every piece.
     ///
     /// # Errors
-    /// [`Error::Lost`] where one takes longer than half a minute (five on software drivers), with its kernels, or the GPU is lost.
+    /// [`Error::Lost`] where one takes longer than half a minute, with its kernels, or the GPU is lost.
     pub fn land(&self, flight: Flight) -> Result<()> {
-        let software = self.gpu.info.device_type == wgpu::DeviceType::Cpu;
-        let patience = if software { SOFTWARE_PATIENCE } else { PATIENCE };
         for Piece { submission, cost, kernels: [first, last], dispatches } in flight.0 {
             let start = Instant::now();
-            self.gpu.wait_within(submission, patience, || {
+            self.gpu.wait_within(submission, PATIENCE, || {
                 format!("{dispatches} kernels from {first} to {last}, planned for {} ms", self.pace().piece.as_millis())
             })?;
             let took = start.elapsed();

@@ -71,7 +71,9 @@ impl Cooperative {
             return None;
         }
         let vectors = side == 16 || ability.software;
-        let turns = [64, 32].into_iter().filter(|&columns| columns <= SUBGROUPS * side);
+        // Software drivers compile the emulation of every fragment inline, for minutes where there are many.
+        let widest = if ability.software { 16 } else { SUBGROUPS * side };
+        let turns = [64, 32, 16].into_iter().filter(|&columns| columns <= widest && columns >= widest / 2);
         let mut kernels = turns.map(|columns| Self {
             form,
             pass,

@@ -168,16 +168,17 @@ impl Cooperative {
             for c in 0..wide / self.per_row() / 4 {
                 let (v, at) = (self.sum_vector(first, wide, c), self.sum_at(wide, c));
                 code.push(format!("{{\nlet vector = {v};\nvar x = scores({at});"));
-                if rotated && first == 0 {
+                if rotated && first == 0 && c < 2 * half {
                     code.push(format!(
                         "if (vector < {0}u) {{
                         let first_half = vector < {half}u;
-                        let other = scores({at} + select(0u - {half}u, {half}u, first_half));
+                        let other = scores(own * {1}u + select(vector - {half}u, vector + {half}u, first_half));
                         let entry = own_row * {0}u + select(vector - {half}u, vector, first_half);
                         let by_sine = other * rope[entry + {half}u];
                         x = fma(x, rope[entry], select(-by_sine, by_sine, first_half));
                         }}",
-                        2 * half
+                        2 * half,
+                        self.score_pitch() / 4
                     ));
                 }
                 code.push(format!("{to}[at + vector] = vec4<f16>(x);\n}}"));
