@@ -74,15 +74,21 @@ fn across(x: vec4<f32>) -> f32 {
     return (x.x + x.y) + (x.z + x.w);
 }
 
+// What a sum against one largest logit is worth against a larger one. Exactly 1 against itself: software drivers compute
+// exp(0) with an error, which a tree of eight turns would make eight times as large.
+fn rescaled(before: f32, after: f32) -> f32 {
+    return select(exp(before - after), 1.0, before == after);
+}
+
 fn joined(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
     let largest = max(a.x, b.x);
-    return vec3<f32>(largest, a.y * exp(a.x - largest) + b.y * exp(b.x - largest), a.z + b.z);
+    return vec3<f32>(largest, a.y * rescaled(a.x, largest) + b.y * rescaled(b.x, largest), a.z + b.z);
 }
 
 // What a lane knows after one vec4 more.
 fn with_vec4(known: vec3<f32>, i: u32, x: vec4<f32>, target_token: u32) -> vec3<f32> {
     let largest = max(known.x, largest_of(i, x));
-    let sum = known.y * exp(known.x - largest) + across(exponentials(i, x, largest));
+    let sum = known.y * rescaled(known.x, largest) + across(exponentials(i, x, largest));
     return vec3<f32>(largest, sum, known.z + dot(x, is_target(i, target_token)));
 }
 
@@ -111,7 +117,7 @@ fn forward(
                 + exponentials(i + 2u * STEP, z, largest) + exponentials(i + 3u * STEP, w, largest);
             let picked = dot(x, is_target(i, target_token)) + dot(y, is_target(i + STEP, target_token))
                 + dot(z, is_target(i + 2u * STEP, target_token)) + dot(w, is_target(i + 3u * STEP, target_token));
-            known = vec3<f32>(largest, known.y * exp(known.x - largest) + across(four), known.z + picked);
+            known = vec3<f32>(largest, known.y * rescaled(known.x, largest) + across(four), known.z + picked);
         }
         for (; i < dims.vocab; i += STEP) {
             known = with_vec4(known, i, read_logits(base, i), target_token);

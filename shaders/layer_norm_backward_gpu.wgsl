@@ -28,6 +28,8 @@ struct Dims {
 @group(0) @binding(2) var<storage, read_write> dweight: array<f32>; // (columns)
 @group(0) @binding(3) var<storage, read_write> dbias: array<f32>; // (columns)
 
+const FIRST_NOT_HELD = HELD_SHARE * HELD;
+
 fn read_dy(base: u32, i: u32) -> vec4<f32> {
     let n = dims.columns;
     if (i >= n) {
@@ -101,6 +103,9 @@ fn write_dx_affine(base: u32, i: u32, v: vec4<f32>) {
 }
 
 fn hold_dy(base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         read_dy(base, i),
         read_dy(base, i + STEP),
@@ -118,6 +123,9 @@ fn xhat(base: u32, i: u32, mean: f32, rstd: f32) -> vec4<f32> {
 }
 
 fn hold_xhat(base: u32, i: u32, mean: f32, rstd: f32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         xhat(base, i, mean, rstd),
         xhat(base, i + STEP, mean, rstd),
@@ -135,6 +143,9 @@ fn weighted(base: u32, i: u32) -> vec4<f32> {
 }
 
 fn hold_weighted(base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         weighted(base, i),
         weighted(base, i + STEP),
@@ -178,21 +189,23 @@ fn backward_plain(
         let h = hold_xhat(base, i, mean, rstd);
         var sums = held_sums(g);
         var dots = held_dots(g, h);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             let more = read_dy(base, j);
             sums += more;
             dots = fma(more, xhat(base, j, mean, rstd), dots);
         }
         let means = row_sums(lane, vec2<f32>(across(sums), across(dots))) / f32(dims.columns);
-        finish_plain(base, i, rstd * (g[0] - means.x - h[0] * means.y));
-        finish_plain(base, i + STEP, rstd * (g[1] - means.x - h[1] * means.y));
-        finish_plain(base, i + 2u * STEP, rstd * (g[2] - means.x - h[2] * means.y));
-        finish_plain(base, i + 3u * STEP, rstd * (g[3] - means.x - h[3] * means.y));
-        finish_plain(base, i + 4u * STEP, rstd * (g[4] - means.x - h[4] * means.y));
-        finish_plain(base, i + 5u * STEP, rstd * (g[5] - means.x - h[5] * means.y));
-        finish_plain(base, i + 6u * STEP, rstd * (g[6] - means.x - h[6] * means.y));
-        finish_plain(base, i + 7u * STEP, rstd * (g[7] - means.x - h[7] * means.y));
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        if (HOLDS) {
+            finish_plain(base, i, rstd * (g[0] - means.x - h[0] * means.y));
+            finish_plain(base, i + STEP, rstd * (g[1] - means.x - h[1] * means.y));
+            finish_plain(base, i + 2u * STEP, rstd * (g[2] - means.x - h[2] * means.y));
+            finish_plain(base, i + 3u * STEP, rstd * (g[3] - means.x - h[3] * means.y));
+            finish_plain(base, i + 4u * STEP, rstd * (g[4] - means.x - h[4] * means.y));
+            finish_plain(base, i + 5u * STEP, rstd * (g[5] - means.x - h[5] * means.y));
+            finish_plain(base, i + 6u * STEP, rstd * (g[6] - means.x - h[6] * means.y));
+            finish_plain(base, i + 7u * STEP, rstd * (g[7] - means.x - h[7] * means.y));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             finish_plain(base, j, rstd * (read_dy(base, j) - means.x - xhat(base, j, mean, rstd) * means.y));
         }
     }
@@ -213,21 +226,23 @@ fn backward_affine(
         let h = hold_xhat(base, i, mean, rstd);
         var sums = held_sums(g);
         var dots = held_dots(g, h);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             let more = weighted(base, j);
             sums += more;
             dots = fma(more, xhat(base, j, mean, rstd), dots);
         }
         let means = row_sums(lane, vec2<f32>(across(sums), across(dots))) / f32(dims.columns);
-        finish_affine(base, i, rstd * (g[0] - means.x - h[0] * means.y));
-        finish_affine(base, i + STEP, rstd * (g[1] - means.x - h[1] * means.y));
-        finish_affine(base, i + 2u * STEP, rstd * (g[2] - means.x - h[2] * means.y));
-        finish_affine(base, i + 3u * STEP, rstd * (g[3] - means.x - h[3] * means.y));
-        finish_affine(base, i + 4u * STEP, rstd * (g[4] - means.x - h[4] * means.y));
-        finish_affine(base, i + 5u * STEP, rstd * (g[5] - means.x - h[5] * means.y));
-        finish_affine(base, i + 6u * STEP, rstd * (g[6] - means.x - h[6] * means.y));
-        finish_affine(base, i + 7u * STEP, rstd * (g[7] - means.x - h[7] * means.y));
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        if (HOLDS) {
+            finish_affine(base, i, rstd * (g[0] - means.x - h[0] * means.y));
+            finish_affine(base, i + STEP, rstd * (g[1] - means.x - h[1] * means.y));
+            finish_affine(base, i + 2u * STEP, rstd * (g[2] - means.x - h[2] * means.y));
+            finish_affine(base, i + 3u * STEP, rstd * (g[3] - means.x - h[3] * means.y));
+            finish_affine(base, i + 4u * STEP, rstd * (g[4] - means.x - h[4] * means.y));
+            finish_affine(base, i + 5u * STEP, rstd * (g[5] - means.x - h[5] * means.y));
+            finish_affine(base, i + 6u * STEP, rstd * (g[6] - means.x - h[6] * means.y));
+            finish_affine(base, i + 7u * STEP, rstd * (g[7] - means.x - h[7] * means.y));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             finish_affine(base, j, rstd * (weighted(base, j) - means.x - xhat(base, j, mean, rstd) * means.y));
         }
     }

@@ -33,6 +33,8 @@ struct Dims {
 @group(0) @binding(6) var<storage, read_write> y_6: array<Unit>; // (rows, columns)
 @group(0) @binding(7) var<storage, read_write> stats_7: array<f32>; // (rows, 2)
 
+const FIRST_NOT_HELD = HELD_SHARE * HELD;
+
 fn read_d_2(base: u32, i: u32) -> vec4<f32> {
     let n = dims.columns;
     if (i >= n) {
@@ -170,6 +172,9 @@ fn write_sum_5(base: u32, i: u32, v: vec4<f32>) {
 }
 
 fn hold_x(base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         read_x(base, i),
         read_x(base, i + STEP),
@@ -188,6 +193,9 @@ fn centred(i: u32, v: vec4<f32>, mean: f32) -> vec4<f32> {
 }
 
 fn hold_centred(i: u32, v: Held, mean: f32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         centred(i, v[0], mean),
         centred(i + STEP, v[1], mean),
@@ -212,6 +220,9 @@ fn add_2(base: u32, i: u32) -> vec4<f32> {
 }
 
 fn hold_sum_2(base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         add_2(base, i),
         add_2(base, i + STEP),
@@ -232,6 +243,9 @@ fn add_4(base: u32, i: u32) -> vec4<f32> {
 }
 
 fn hold_sum_4(base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         add_4(base, i),
         add_4(base, i + STEP),
@@ -255,27 +269,29 @@ fn forward_plain(
         let i = 4u * lane;
         let v = hold_x(base, i);
         var sums = held_sums(v);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             sums += read_x(base, j);
         }
         let mean = row_sum(lane, across(sums)) / f32(dims.columns);
         let c = hold_centred(i, v, mean);
         var squares = held_dots(c, c);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             let more = centred(j, read_x(base, j), mean);
             squares = fma(more, more, squares);
         }
         let variance = row_sum(lane, across(squares)) / f32(dims.columns);
         let rstd = 1.0 / sqrt(variance + dims.eps);
-        write_y_2(base, i, c[0] * rstd);
-        write_y_2(base, i + STEP, c[1] * rstd);
-        write_y_2(base, i + 2u * STEP, c[2] * rstd);
-        write_y_2(base, i + 3u * STEP, c[3] * rstd);
-        write_y_2(base, i + 4u * STEP, c[4] * rstd);
-        write_y_2(base, i + 5u * STEP, c[5] * rstd);
-        write_y_2(base, i + 6u * STEP, c[6] * rstd);
-        write_y_2(base, i + 7u * STEP, c[7] * rstd);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        if (HOLDS) {
+            write_y_2(base, i, c[0] * rstd);
+            write_y_2(base, i + STEP, c[1] * rstd);
+            write_y_2(base, i + 2u * STEP, c[2] * rstd);
+            write_y_2(base, i + 3u * STEP, c[3] * rstd);
+            write_y_2(base, i + 4u * STEP, c[4] * rstd);
+            write_y_2(base, i + 5u * STEP, c[5] * rstd);
+            write_y_2(base, i + 6u * STEP, c[6] * rstd);
+            write_y_2(base, i + 7u * STEP, c[7] * rstd);
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             write_y_2(base, j, centred(j, read_x(base, j), mean) * rstd);
         }
         if (lane == 0u) {
@@ -296,27 +312,29 @@ fn forward_affine(
         let i = 4u * lane;
         let v = hold_x(base, i);
         var sums = held_sums(v);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             sums += read_x(base, j);
         }
         let mean = row_sum(lane, across(sums)) / f32(dims.columns);
         let c = hold_centred(i, v, mean);
         var squares = held_dots(c, c);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             let more = centred(j, read_x(base, j), mean);
             squares = fma(more, more, squares);
         }
         let variance = row_sum(lane, across(squares)) / f32(dims.columns);
         let rstd = 1.0 / sqrt(variance + dims.eps);
-        write_y_4(base, i, affine(i, c[0] * rstd));
-        write_y_4(base, i + STEP, affine(i + STEP, c[1] * rstd));
-        write_y_4(base, i + 2u * STEP, affine(i + 2u * STEP, c[2] * rstd));
-        write_y_4(base, i + 3u * STEP, affine(i + 3u * STEP, c[3] * rstd));
-        write_y_4(base, i + 4u * STEP, affine(i + 4u * STEP, c[4] * rstd));
-        write_y_4(base, i + 5u * STEP, affine(i + 5u * STEP, c[5] * rstd));
-        write_y_4(base, i + 6u * STEP, affine(i + 6u * STEP, c[6] * rstd));
-        write_y_4(base, i + 7u * STEP, affine(i + 7u * STEP, c[7] * rstd));
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        if (HOLDS) {
+            write_y_4(base, i, affine(i, c[0] * rstd));
+            write_y_4(base, i + STEP, affine(i + STEP, c[1] * rstd));
+            write_y_4(base, i + 2u * STEP, affine(i + 2u * STEP, c[2] * rstd));
+            write_y_4(base, i + 3u * STEP, affine(i + 3u * STEP, c[3] * rstd));
+            write_y_4(base, i + 4u * STEP, affine(i + 4u * STEP, c[4] * rstd));
+            write_y_4(base, i + 5u * STEP, affine(i + 5u * STEP, c[5] * rstd));
+            write_y_4(base, i + 6u * STEP, affine(i + 6u * STEP, c[6] * rstd));
+            write_y_4(base, i + 7u * STEP, affine(i + 7u * STEP, c[7] * rstd));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             write_y_4(base, j, affine(j, centred(j, read_x(base, j), mean) * rstd));
         }
         if (lane == 0u) {
@@ -337,27 +355,29 @@ fn add_plain(
         let i = 4u * lane;
         let v = hold_sum_2(base, i);
         var sums = held_sums(v);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             sums += add_2(base, j);
         }
         let mean = row_sum(lane, across(sums)) / f32(dims.columns);
         let c = hold_centred(i, v, mean);
         var squares = held_dots(c, c);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             let more = centred(j, read_sum_3(base, j), mean);
             squares = fma(more, more, squares);
         }
         let variance = row_sum(lane, across(squares)) / f32(dims.columns);
         let rstd = 1.0 / sqrt(variance + dims.eps);
-        write_y_4(base, i, c[0] * rstd);
-        write_y_4(base, i + STEP, c[1] * rstd);
-        write_y_4(base, i + 2u * STEP, c[2] * rstd);
-        write_y_4(base, i + 3u * STEP, c[3] * rstd);
-        write_y_4(base, i + 4u * STEP, c[4] * rstd);
-        write_y_4(base, i + 5u * STEP, c[5] * rstd);
-        write_y_4(base, i + 6u * STEP, c[6] * rstd);
-        write_y_4(base, i + 7u * STEP, c[7] * rstd);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        if (HOLDS) {
+            write_y_4(base, i, c[0] * rstd);
+            write_y_4(base, i + STEP, c[1] * rstd);
+            write_y_4(base, i + 2u * STEP, c[2] * rstd);
+            write_y_4(base, i + 3u * STEP, c[3] * rstd);
+            write_y_4(base, i + 4u * STEP, c[4] * rstd);
+            write_y_4(base, i + 5u * STEP, c[5] * rstd);
+            write_y_4(base, i + 6u * STEP, c[6] * rstd);
+            write_y_4(base, i + 7u * STEP, c[7] * rstd);
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             write_y_4(base, j, centred(j, read_sum_3(base, j), mean) * rstd);
         }
         if (lane == 0u) {
@@ -378,27 +398,29 @@ fn add_affine(
         let i = 4u * lane;
         let v = hold_sum_4(base, i);
         var sums = held_sums(v);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             sums += add_4(base, j);
         }
         let mean = row_sum(lane, across(sums)) / f32(dims.columns);
         let c = hold_centred(i, v, mean);
         var squares = held_dots(c, c);
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             let more = centred(j, read_sum_5(base, j), mean);
             squares = fma(more, more, squares);
         }
         let variance = row_sum(lane, across(squares)) / f32(dims.columns);
         let rstd = 1.0 / sqrt(variance + dims.eps);
-        write_y_6(base, i, affine(i, c[0] * rstd));
-        write_y_6(base, i + STEP, affine(i + STEP, c[1] * rstd));
-        write_y_6(base, i + 2u * STEP, affine(i + 2u * STEP, c[2] * rstd));
-        write_y_6(base, i + 3u * STEP, affine(i + 3u * STEP, c[3] * rstd));
-        write_y_6(base, i + 4u * STEP, affine(i + 4u * STEP, c[4] * rstd));
-        write_y_6(base, i + 5u * STEP, affine(i + 5u * STEP, c[5] * rstd));
-        write_y_6(base, i + 6u * STEP, affine(i + 6u * STEP, c[6] * rstd));
-        write_y_6(base, i + 7u * STEP, affine(i + 7u * STEP, c[7] * rstd));
-        for (var j = i + HELD; j < dims.columns; j += STEP) {
+        if (HOLDS) {
+            write_y_6(base, i, affine(i, c[0] * rstd));
+            write_y_6(base, i + STEP, affine(i + STEP, c[1] * rstd));
+            write_y_6(base, i + 2u * STEP, affine(i + 2u * STEP, c[2] * rstd));
+            write_y_6(base, i + 3u * STEP, affine(i + 3u * STEP, c[3] * rstd));
+            write_y_6(base, i + 4u * STEP, affine(i + 4u * STEP, c[4] * rstd));
+            write_y_6(base, i + 5u * STEP, affine(i + 5u * STEP, c[5] * rstd));
+            write_y_6(base, i + 6u * STEP, affine(i + 6u * STEP, c[6] * rstd));
+            write_y_6(base, i + 7u * STEP, affine(i + 7u * STEP, c[7] * rstd));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             write_y_6(base, j, affine(j, centred(j, read_sum_5(base, j), mean) * rstd));
         }
         if (lane == 0u) {

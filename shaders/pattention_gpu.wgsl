@@ -27,6 +27,8 @@ struct Dims {
 @group(0) @binding(3) var<storage, read_write> ds: array<Unit>; // (rows, n), becomes da
 @group(0) @binding(4) var<storage, read_write> s_again: array<Unit>; // (rows, n): s
 
+const FIRST_NOT_HELD = HELD_SHARE * HELD;
+
 fn read_a(base: u32, i: u32) -> vec4<f32> {
     let n = dims.n;
     if (i >= n) {
@@ -92,6 +94,9 @@ fn write_s_again(base: u32, i: u32, v: vec4<f32>) {
 }
 
 fn hold_a(base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         read_a(base, i),
         read_a(base, i + STEP),
@@ -105,6 +110,9 @@ fn hold_a(base: u32, i: u32) -> Held {
 }
 
 fn hold_ds(base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         read_ds(base, i),
         read_ds(base, i + STEP),
@@ -140,21 +148,23 @@ fn l2_norm_gelu(
         let tanh_form = dims.use_tanh == 1u;
         let x = hold_a(base, i);
         var squares = held_dots(x, x);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             let y = read_a(base, j);
             squares = fma(y, y, squares);
         }
         let norm = sqrt(row_sum(lane, across(squares)));
         let factor = quotient(dims.tau, norm + dims.eps);
-        write_s(base, i, gelu4(x[0] * factor, tanh_form));
-        write_s(base, i + STEP, gelu4(x[1] * factor, tanh_form));
-        write_s(base, i + 2u * STEP, gelu4(x[2] * factor, tanh_form));
-        write_s(base, i + 3u * STEP, gelu4(x[3] * factor, tanh_form));
-        write_s(base, i + 4u * STEP, gelu4(x[4] * factor, tanh_form));
-        write_s(base, i + 5u * STEP, gelu4(x[5] * factor, tanh_form));
-        write_s(base, i + 6u * STEP, gelu4(x[6] * factor, tanh_form));
-        write_s(base, i + 7u * STEP, gelu4(x[7] * factor, tanh_form));
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        if (HOLDS) {
+            write_s(base, i, gelu4(x[0] * factor, tanh_form));
+            write_s(base, i + STEP, gelu4(x[1] * factor, tanh_form));
+            write_s(base, i + 2u * STEP, gelu4(x[2] * factor, tanh_form));
+            write_s(base, i + 3u * STEP, gelu4(x[3] * factor, tanh_form));
+            write_s(base, i + 4u * STEP, gelu4(x[4] * factor, tanh_form));
+            write_s(base, i + 5u * STEP, gelu4(x[5] * factor, tanh_form));
+            write_s(base, i + 6u * STEP, gelu4(x[6] * factor, tanh_form));
+            write_s(base, i + 7u * STEP, gelu4(x[7] * factor, tanh_form));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             write_s(base, j, gelu4(read_a(base, j) * factor, tanh_form));
         }
         save(row, lane, norm, 0.0);
@@ -166,6 +176,22 @@ fn gelu_backward(base: u32, i: u32, x: vec4<f32>, factor: f32) -> vec4<f32> {
     let y = gelu_with_slope4(x * factor, dims.use_tanh == 1u);
     write_s_again(base, i, y.value);
     return read_ds(base, i) * y.slope;
+}
+
+fn hold_gelu_backward(base: u32, i: u32, x: Held, factor: f32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
+    return Held(
+        gelu_backward(base, i, x[0], factor),
+        gelu_backward(base, i + STEP, x[1], factor),
+        gelu_backward(base, i + 2u * STEP, x[2], factor),
+        gelu_backward(base, i + 3u * STEP, x[3], factor),
+        gelu_backward(base, i + 4u * STEP, x[4], factor),
+        gelu_backward(base, i + 5u * STEP, x[5], factor),
+        gelu_backward(base, i + 6u * STEP, x[6], factor),
+        gelu_backward(base, i + 7u * STEP, x[7], factor),
+    );
 }
 
 @compute @workgroup_size(LANES)
@@ -180,39 +206,35 @@ fn l2_norm_gelu_backward(
         let norm = saved[row * 2u];
         let factor = quotient(dims.tau, norm + dims.eps);
         let x = hold_a(base, i);
-        let du = Held(
-            gelu_backward(base, i, x[0], factor),
-            gelu_backward(base, i + STEP, x[1], factor),
-            gelu_backward(base, i + 2u * STEP, x[2], factor),
-            gelu_backward(base, i + 3u * STEP, x[3], factor),
-            gelu_backward(base, i + 4u * STEP, x[4], factor),
-            gelu_backward(base, i + 5u * STEP, x[5], factor),
-            gelu_backward(base, i + 6u * STEP, x[6], factor),
-            gelu_backward(base, i + 7u * STEP, x[7], factor),
-        );
+        let du = hold_gelu_backward(base, i, x, factor);
         var dot = held_dots(x, du);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             let y = read_a(base, j);
             let dy = gelu_backward(base, j, y, factor);
             write_ds(base, j, dy);
             dot = fma(y, dy, dot);
         }
         let pull = quotient(row_sum(lane, across(dot)), norm * (norm + dims.eps));
-        write_ds(base, i, factor * (du[0] - x[0] * pull));
-        write_ds(base, i + STEP, factor * (du[1] - x[1] * pull));
-        write_ds(base, i + 2u * STEP, factor * (du[2] - x[2] * pull));
-        write_ds(base, i + 3u * STEP, factor * (du[3] - x[3] * pull));
-        write_ds(base, i + 4u * STEP, factor * (du[4] - x[4] * pull));
-        write_ds(base, i + 5u * STEP, factor * (du[5] - x[5] * pull));
-        write_ds(base, i + 6u * STEP, factor * (du[6] - x[6] * pull));
-        write_ds(base, i + 7u * STEP, factor * (du[7] - x[7] * pull));
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        if (HOLDS) {
+            write_ds(base, i, factor * (du[0] - x[0] * pull));
+            write_ds(base, i + STEP, factor * (du[1] - x[1] * pull));
+            write_ds(base, i + 2u * STEP, factor * (du[2] - x[2] * pull));
+            write_ds(base, i + 3u * STEP, factor * (du[3] - x[3] * pull));
+            write_ds(base, i + 4u * STEP, factor * (du[4] - x[4] * pull));
+            write_ds(base, i + 5u * STEP, factor * (du[5] - x[5] * pull));
+            write_ds(base, i + 6u * STEP, factor * (du[6] - x[6] * pull));
+            write_ds(base, i + 7u * STEP, factor * (du[7] - x[7] * pull));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             write_ds(base, j, factor * (read_ds(base, j) - read_a(base, j) * pull));
         }
     }
 }
 
 fn hold_gelu(x: Held, tanh_form: bool) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         gelu4(x[0], tanh_form),
         gelu4(x[1], tanh_form),
@@ -237,21 +259,23 @@ fn gelu_l2_norm(
         let tanh_form = dims.use_tanh == 1u;
         let g = hold_gelu(hold_a(base, i), tanh_form);
         var squares = held_dots(g, g);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             let y = gelu4(read_a(base, j), tanh_form);
             squares = fma(y, y, squares);
         }
         let norm = sqrt(row_sum(lane, across(squares)));
         let factor = quotient(dims.tau, norm + dims.eps);
-        write_s(base, i, g[0] * factor);
-        write_s(base, i + STEP, g[1] * factor);
-        write_s(base, i + 2u * STEP, g[2] * factor);
-        write_s(base, i + 3u * STEP, g[3] * factor);
-        write_s(base, i + 4u * STEP, g[4] * factor);
-        write_s(base, i + 5u * STEP, g[5] * factor);
-        write_s(base, i + 6u * STEP, g[6] * factor);
-        write_s(base, i + 7u * STEP, g[7] * factor);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        if (HOLDS) {
+            write_s(base, i, g[0] * factor);
+            write_s(base, i + STEP, g[1] * factor);
+            write_s(base, i + 2u * STEP, g[2] * factor);
+            write_s(base, i + 3u * STEP, g[3] * factor);
+            write_s(base, i + 4u * STEP, g[4] * factor);
+            write_s(base, i + 5u * STEP, g[5] * factor);
+            write_s(base, i + 6u * STEP, g[6] * factor);
+            write_s(base, i + 7u * STEP, g[7] * factor);
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             write_s(base, j, gelu4(read_a(base, j), tanh_form) * factor);
         }
         save(row, lane, norm, 0.0);
@@ -279,19 +303,21 @@ fn gelu_l2_norm_backward(
         let d = hold_ds(base, i);
         // Registers are short: GELU is computed again below.
         var dot = held_dots(hold_gelu(x, tanh_form), d);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             dot = fma(gelu4(read_a(base, j), tanh_form), read_ds(base, j), dot);
         }
         let pull = quotient(row_sum(lane, across(dot)), norm * (norm + dims.eps));
-        write_ds(base, i, gelu_norm_backward(x[0], d[0], factor, pull));
-        write_ds(base, i + STEP, gelu_norm_backward(x[1], d[1], factor, pull));
-        write_ds(base, i + 2u * STEP, gelu_norm_backward(x[2], d[2], factor, pull));
-        write_ds(base, i + 3u * STEP, gelu_norm_backward(x[3], d[3], factor, pull));
-        write_ds(base, i + 4u * STEP, gelu_norm_backward(x[4], d[4], factor, pull));
-        write_ds(base, i + 5u * STEP, gelu_norm_backward(x[5], d[5], factor, pull));
-        write_ds(base, i + 6u * STEP, gelu_norm_backward(x[6], d[6], factor, pull));
-        write_ds(base, i + 7u * STEP, gelu_norm_backward(x[7], d[7], factor, pull));
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        if (HOLDS) {
+            write_ds(base, i, gelu_norm_backward(x[0], d[0], factor, pull));
+            write_ds(base, i + STEP, gelu_norm_backward(x[1], d[1], factor, pull));
+            write_ds(base, i + 2u * STEP, gelu_norm_backward(x[2], d[2], factor, pull));
+            write_ds(base, i + 3u * STEP, gelu_norm_backward(x[3], d[3], factor, pull));
+            write_ds(base, i + 4u * STEP, gelu_norm_backward(x[4], d[4], factor, pull));
+            write_ds(base, i + 5u * STEP, gelu_norm_backward(x[5], d[5], factor, pull));
+            write_ds(base, i + 6u * STEP, gelu_norm_backward(x[6], d[6], factor, pull));
+            write_ds(base, i + 7u * STEP, gelu_norm_backward(x[7], d[7], factor, pull));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             write_ds(base, j, gelu_norm_backward(read_a(base, j), read_ds(base, j), factor, pull));
         }
     }
@@ -313,6 +339,9 @@ fn exponential(i: u32, x: vec4<f32>, largest: f32) -> vec4<f32> {
 }
 
 fn hold_exponentials(i: u32, x: Held, largest: f32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
     return Held(
         exponential(i, x[0], largest),
         exponential(i + STEP, x[1], largest),
@@ -335,34 +364,39 @@ fn softmax(
         let base = row * dims.n;
         let i = 4u * lane;
         let x = hold_a(base, i);
-        var most = largest_of(i, x[0]);
-        most = max(most, largest_of(i + STEP, x[1]));
-        most = max(most, largest_of(i + 2u * STEP, x[2]));
-        most = max(most, largest_of(i + 3u * STEP, x[3]));
-        most = max(most, largest_of(i + 4u * STEP, x[4]));
-        most = max(most, largest_of(i + 5u * STEP, x[5]));
-        most = max(most, largest_of(i + 6u * STEP, x[6]));
-        most = max(most, largest_of(i + 7u * STEP, x[7]));
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        var most = NO_SCORE;
+        if (HOLDS) {
+            most = max(most, largest_of(i, x[0]));
+            most = max(most, largest_of(i + STEP, x[1]));
+            most = max(most, largest_of(i + 2u * STEP, x[2]));
+            most = max(most, largest_of(i + 3u * STEP, x[3]));
+            most = max(most, largest_of(i + 4u * STEP, x[4]));
+            most = max(most, largest_of(i + 5u * STEP, x[5]));
+            most = max(most, largest_of(i + 6u * STEP, x[6]));
+            most = max(most, largest_of(i + 7u * STEP, x[7]));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             most = max(most, largest_of(j, read_a(base, j)));
         }
         let largest = row_max(lane, max(max(most.x, most.y), max(most.z, most.w)));
         let e = hold_exponentials(i, x, largest);
         var sums = held_sums(e);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             sums += exponential(j, read_a(base, j), largest);
         }
         let sum = row_sum(lane, across(sums));
         let factor = dims.tau * dims.tau / sum;
-        write_s(base, i, e[0] * factor);
-        write_s(base, i + STEP, e[1] * factor);
-        write_s(base, i + 2u * STEP, e[2] * factor);
-        write_s(base, i + 3u * STEP, e[3] * factor);
-        write_s(base, i + 4u * STEP, e[4] * factor);
-        write_s(base, i + 5u * STEP, e[5] * factor);
-        write_s(base, i + 6u * STEP, e[6] * factor);
-        write_s(base, i + 7u * STEP, e[7] * factor);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        if (HOLDS) {
+            write_s(base, i, e[0] * factor);
+            write_s(base, i + STEP, e[1] * factor);
+            write_s(base, i + 2u * STEP, e[2] * factor);
+            write_s(base, i + 3u * STEP, e[3] * factor);
+            write_s(base, i + 4u * STEP, e[4] * factor);
+            write_s(base, i + 5u * STEP, e[5] * factor);
+            write_s(base, i + 6u * STEP, e[6] * factor);
+            write_s(base, i + 7u * STEP, e[7] * factor);
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             write_s(base, j, exponential(j, read_a(base, j), largest) * factor);
         }
         save(row, lane, largest, sum);
@@ -383,20 +417,22 @@ fn softmax_backward(
         let e = hold_exponentials(i, hold_a(base, i), largest);
         let d = hold_ds(base, i);
         var dots = held_dots(e, d);
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             dots = fma(exponential(j, read_a(base, j), largest), read_ds(base, j), dots);
         }
         let dot = row_sum(lane, across(dots)) * scale;
         let factor = dims.tau * dims.tau * scale;
-        write_ds(base, i, factor * e[0] * (d[0] - dot));
-        write_ds(base, i + STEP, factor * e[1] * (d[1] - dot));
-        write_ds(base, i + 2u * STEP, factor * e[2] * (d[2] - dot));
-        write_ds(base, i + 3u * STEP, factor * e[3] * (d[3] - dot));
-        write_ds(base, i + 4u * STEP, factor * e[4] * (d[4] - dot));
-        write_ds(base, i + 5u * STEP, factor * e[5] * (d[5] - dot));
-        write_ds(base, i + 6u * STEP, factor * e[6] * (d[6] - dot));
-        write_ds(base, i + 7u * STEP, factor * e[7] * (d[7] - dot));
-        for (var j = i + HELD; j < dims.n; j += STEP) {
+        if (HOLDS) {
+            write_ds(base, i, factor * e[0] * (d[0] - dot));
+            write_ds(base, i + STEP, factor * e[1] * (d[1] - dot));
+            write_ds(base, i + 2u * STEP, factor * e[2] * (d[2] - dot));
+            write_ds(base, i + 3u * STEP, factor * e[3] * (d[3] - dot));
+            write_ds(base, i + 4u * STEP, factor * e[4] * (d[4] - dot));
+            write_ds(base, i + 5u * STEP, factor * e[5] * (d[5] - dot));
+            write_ds(base, i + 6u * STEP, factor * e[6] * (d[6] - dot));
+            write_ds(base, i + 7u * STEP, factor * e[7] * (d[7] - dot));
+        }
+        for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             write_ds(base, j, factor * exponential(j, read_a(base, j), largest) * (read_ds(base, j) - dot));
         }
     }

@@ -10,6 +10,11 @@
 alias Unit = Real;
 alias Unit32 = f32;
 
+// Whether lanes hold parts of rows in registers. Here they read all of it again: with four guarded stores for each vec4,
+// what is written out for eight of them took a software driver half a minute to compile.
+const HOLDS = false;
+const HELD_SHARE = 0u;
+
 // Where a unit of the vec4 lies that starts at element i of a row; the row has n elements and starts at base.
 fn unit_at(base: u32, i: u32, unit: u32, n: u32) -> u32 {
     return base + min(i + unit, n - 1u);

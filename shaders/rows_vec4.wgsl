@@ -7,6 +7,9 @@
 alias Unit = vec4<Real>;
 alias Unit32 = vec4<f32>;
 
+const HOLDS = true;
+const HELD_SHARE = 1u;
+
 fn unit_at(base: u32, i: u32, unit: u32, n: u32) -> u32 {
     return (base + i) / 4u;
 }

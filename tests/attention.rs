@@ -6,6 +6,7 @@ mod common;
 use common::{backward, engine, words};
 use tokenformer::error::Result;
 use tokenformer::gpu::choices::{Ability, Choices};
+use tokenformer::gpu::fragments::Fragments;
 use tokenformer::gpu::kernel::Dtype;
 use tokenformer::graph::memory::Memory;
 use tokenformer::graph::plan::{Limits, Plan};

@@ -19,6 +19,7 @@ use part::Part;
 use std::collections::{HashMap, HashSet};
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+
 /// Handle of a tensor in one [`Graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tensor(usize);
@@ -224,7 +225,7 @@ impl Graph {
         self.tensor(name, shape, Class::Activation)
     }
 
-    /// Whether a tensor is a parameter, whose gradient starts from zeros.
+    /// Whether a tensor is a parameter.
     pub fn is_parameter(&self, tensor: Tensor) -> bool {
         self.tensors[tensor.0].class == Class::Parameter
     }

@@ -158,10 +158,13 @@ pub fn copies(config: &ModelConfig, precision: Dtype, choices: &Choices) -> Resu
     Ok(g)
 }
 
-/// Adds the mean loss of one batch to [`EVAL_STATS`].
+/// Adds the mean loss of one batch to [`EVAL_STATS`], in f32 whatever the precision of training.
 pub fn evaluation(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
     let mut g = Graph::forward_only(choices);
-    let inputs = batch_inputs(&mut g, config, shape);
+    // No more bytes of logits than in training, which may hold many f16 rows on a GPU.
+    let fewer = shape.chunk_rows * shape.precision.bytes() as usize / 4;
+    let shape = BatchShape { chunk_rows: if g.on_gpu() { fewer.max(1) } else { shape.chunk_rows }, ..*shape };
+    let inputs = batch_inputs(&mut g, config, &shape);
     let targets = g.state(TARGETS, &[shape.rows()]);
     let stats = g.state(EVAL_STATS, &[STATS]);
     let (h, _) = hidden(&mut g, config, &inputs)?;

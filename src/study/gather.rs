@@ -229,6 +229,8 @@ fn settings(run: &Gathered) -> (Vec<ModelConfig>, Vec<u64>, RunConfig) {
     config.model = ModelConfig::default();
     config.growth.clear();
     config.train.seed = 0;
+    // A resumed run names what a fresh one leaves to the device.
+    config.train.loss_chunk_rows = 0;
     config.out_dir = PathBuf::new();
     let mut models = run.models.clone();
     for model in &mut models {

@@ -253,7 +253,11 @@ impl Runner<'_> {
         if !settings.exists() {
             return Ok(State::New);
         }
-        let stored = RunConfig::read(&settings).map(|stored| RunConfig { out_dir: dir.clone(), ..stored });
+        let mut stored = RunConfig::read(&settings).map(|stored| RunConfig { out_dir: dir.clone(), ..stored });
+        if let Ok(stored) = &mut stored {
+            // It decides about memory and last bits, and earlier versions wrote the number that is chosen today.
+            stored.train.loss_chunk_rows = run.config.train.loss_chunk_rows;
+        }
         let differs = match stored {
             Ok(stored) => difference(&stored, &run.config)?,
             Err(error) => Some(error.to_string()),

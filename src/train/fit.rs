@@ -4,7 +4,7 @@
 //! order, so with other last bits; recomputation costs about a quarter more operations and no bit.
 
 use super::cohorts::Stage;
-use super::trainer::RunPlans;
+use super::plans::{FEWEST_CHUNK_ROWS, RunPlans};
 use crate::config::{ModelConfig, RunConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::gpu::choices::Choices;
@@ -45,13 +45,16 @@ pub fn fit(
     let mut least = None;
     for recompute in [config.train.recompute, true] {
         for batch_size in micro_batches(&config.train, &config.model)? {
-            let train = TrainConfig { batch_size, total_batch_tokens, recompute, ..config.train.clone() };
-            match largest(stages, &train, limits, choices) {
-                Ok((stage, bytes)) if room.fits(stage, &train, bytes)? => return Ok(train),
-                Ok((_, bytes)) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
-                // A tensor of a large micro-batch may be over a limit of the device.
-                Err(Error::Device(_)) => {}
-                Err(other) => return Err(other),
+            for loss_chunk_rows in chunk_rows(&config.train) {
+                let train = config.train.clone();
+                let train = TrainConfig { batch_size, total_batch_tokens, recompute, loss_chunk_rows, ..train };
+                match largest(stages, &train, limits, choices) {
+                    Ok((stage, bytes)) if room.fits(stage, &train, bytes)? => return Ok(train),
+                    Ok((_, bytes)) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
+                    // A tensor of a large micro-batch may be over a limit of the device.
+                    Err(Error::Device(_)) => {}
+                    Err(other) => return Err(other),
+                }
             }
         }
     }
@@ -69,6 +72,12 @@ pub fn fit(
         }
         None => "no micro-batch of the run is within the limits of this device; `tokenformer plan` says why".to_owned(),
     }))
+}
+
+/// Rows of logits held at once: as configured; where that leaves it open, also the fewest, which cost less than a smaller
+/// micro-batch.
+fn chunk_rows(train: &TrainConfig) -> Vec<usize> {
+    if train.loss_chunk_rows == 0 { vec![0, FEWEST_CHUNK_ROWS] } else { vec![train.loss_chunk_rows] }
 }
 
 /// Sequences of a micro-batch: as configured, and fewer that divide the update, largest first.

@@ -16,7 +16,7 @@ use crate::ops::matmul::{MAX_SUM, ProductKind};
 /// Most rows of full logits computed to measure a growth.
 const PROBE_ROWS: usize = 128;
 /// Rows of logits held at once, at least and at most, where nobody says how many.
-const FEWEST_CHUNK_ROWS: usize = 1024;
+pub(super) const FEWEST_CHUNK_ROWS: usize = 1024;
 const MOST_CHUNK_ROWS: usize = 4096;
 
 /// Every plan of a training run; known, with every byte, before anything is allocated.

@@ -6,38 +6,63 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tokenformer::gpu::choices::Layout;
+use tokenformer::gpu::choices::{Ability, Layout};
+use tokenformer::gpu::fragments::Fragments;
 use tokenformer::gpu::kernel::{Dtype, Kernel};
+use tokenformer::ops::attention::source::{Form, Pass};
+use tokenformer::ops::attention::{Generated, Schedule};
 use tokenformer::ops::matmul::candidates;
-use tokenformer::ops::matmul::source::Types;
+use tokenformer::ops::matmul::source::{Types, Vectors};
 
 /// One of each kind, as a training step calls it: candidate, layout, types of the operands and of C.
 const READ: [(&str, Layout, Dtype, Dtype); 5] = [
-    ("tiles-64x64x16-4x4", Layout::NT, Dtype::F32, Dtype::F32),
+    ("tiles-64x64x8-8x8", Layout::NT, Dtype::F32, Dtype::F32),
     ("tiles-128x128x8-8x8", Layout::TN, Dtype::F32, Dtype::F32),
-    ("tiles-64x64x16-4x4", Layout::NN, Dtype::F16, Dtype::F16),
+    ("tiles-32x32x16-4x4", Layout::NN, Dtype::F16, Dtype::F16),
     ("lanes8-8x4-u4-broadcast", Layout::NT, Dtype::F32, Dtype::F32),
-    ("cooperative16-128x128x32-2x2-s32", Layout::NN, Dtype::F16, Dtype::F16),
+    ("cooperative16-128x128x32-2x2-w32", Layout::NN, Dtype::F16, Dtype::F16),
 ];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/generated")
 }
 
+/// The kernels of attention over heads of 64 that rotate 16 channels of queries and keys: f32 on lanes, f16 on matrix units.
+fn attentions() -> Vec<Generated> {
+    let lanes = Ability {
+        subgroup: Some(32),
+        subgroup_sizes: [32; 2],
+        subgroup_barrier: true,
+        half: true,
+        workgroup_bytes: 48 * 1024,
+        ..Ability::WEBGPU_DEFAULT
+    };
+    let units = Ability { fragments: Fragments::of(|fragment| fragment.side == 16), ..lanes };
+    let of = |(schedule, dtype, ability)| {
+        let form = Form { head_width: 64, half: 8, keys: true, dtype };
+        Pass::ALL.map(|pass| Generated::new(schedule, form, pass, ability).unwrap())
+    };
+    [(Schedule::Lanes, Dtype::F32, &lanes), (Schedule::Cooperative, Dtype::F16, &units)].into_iter().flat_map(of).collect()
+}
+
 /// File names and texts.
 fn expected() -> BTreeMap<String, &'static str> {
     let file = |(name, layout, operand, c): (&str, Layout, Dtype, Dtype)| {
         let candidate = name.parse().unwrap();
-        let kernel: &Kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, true);
+        let kernel: &Kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, Vectors::ALL);
         (format!("{}.wgsl", kernel.file), kernel.text.unwrap())
     };
-    READ.into_iter().map(file).collect()
+    let of_attention = |generated: Generated| {
+        let kernel = generated.kernel();
+        (format!("{}.wgsl", kernel.file), kernel.text.unwrap())
+    };
+    READ.into_iter().map(file).chain(attentions().into_iter().map(of_attention)).collect()
 }
 
 #[test]
 fn texts_that_are_checked_in_are_what_the_generator_gives() {
     let expected = expected();
-    assert_eq!(expected.len(), READ.len());
+    assert_eq!(expected.len(), READ.len() + 6);
     let on_disk = || fs::read_dir(folder()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     if std::env::var_os("TOKENFORMER_BLESS").is_some() {
         on_disk().for_each(|name| fs::remove_file(folder().join(name)).unwrap());

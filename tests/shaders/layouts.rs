@@ -13,9 +13,10 @@ use naga::{
     AddressSpace, ArraySize, GlobalVariable, Handle, Module, Scalar, ScalarKind, StorageAccess, Type, TypeInner,
 };
 use tokenformer::gpu::choices::{Ability, Candidate, Choices};
+use tokenformer::gpu::fragments::Fragments;
 use tokenformer::gpu::kernel::{Access, Dtype};
 use tokenformer::gpu::shader;
-use tokenformer::graph::{Call, Class, Graph, Tensor};
+use tokenformer::graph::{Call, Graph, Tensor};
 use tokenformer::ops::attention::more_cases;
 use tokenformer::ops::{Case, Kind, mixed_registry, registry};
 
@@ -217,8 +218,8 @@ impl Comparison {
 #[test]
 fn what_rust_binds_is_what_shaders_declare() {
     let webgpu = Ability::WEBGPU_DEFAULT;
-    let gpu = Ability { subgroup: Some(32), least_subgroup: 32, half: true, workgroup_bytes: 32 * 1024, ..webgpu };
-    let matrices = Ability { fragment: Some(16), subgroup_barrier: true, workgroup_bytes: 48 * 1024, ..gpu };
+    let gpu = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], half: true, workgroup_bytes: 32 * 1024, ..webgpu };
+    let matrices = Ability { fragments: Fragments::of(|fragment| fragment.side == 16), subgroup_barrier: true, workgroup_bytes: 48 * 1024, ..gpu };
     let software = Ability { software: true, subgroup: Some(8), ..gpu };
     let mut comparison = Comparison::default();
     for ability in [webgpu, gpu, matrices, software] {
