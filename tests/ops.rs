@@ -132,7 +132,9 @@ fn every_candidate_matches_and_gives_the_same_bits() {
     }
     assert!(least.len() >= 8 && least.iter().any(|c| c.chunk() > 0), "{least:?}");
     let of = |size| ProductKind { layout: Layout::NN, size, half: false };
-    least.extend([software, gpu].into_iter().flat_map(|a| [[1, 64, 64], [64; 3]].map(|size| a.default_candidate(of(size)))));
+    least.extend(
+        [software, gpu].into_iter().flat_map(|a| [[1, 64, 64], [64; 3]].map(|size| a.default_candidate(of(size)))),
+    );
     let missing: Vec<&Candidate> = least.difference(&seen).collect();
     assert!(missing.is_empty(), "never run: {missing:?}");
     // A software driver takes up to 7 s to compile a kernel of a large block; tests/products.rs computes with those.

@@ -42,7 +42,10 @@ fn attentions() -> Vec<Generated> {
         let form = Form { head_width: 64, half: 8, keys: true, dtype };
         Pass::ALL.map(|pass| Generated::new(schedule, form, pass, ability).unwrap())
     };
-    [(Schedule::Lanes, Dtype::F32, &lanes), (Schedule::Cooperative, Dtype::F16, &units)].into_iter().flat_map(of).collect()
+    [(Schedule::Lanes, Dtype::F32, &lanes), (Schedule::Cooperative, Dtype::F16, &units)]
+        .into_iter()
+        .flat_map(of)
+        .collect()
 }
 
 /// File names and texts.

@@ -219,7 +219,12 @@ impl Comparison {
 fn what_rust_binds_is_what_shaders_declare() {
     let webgpu = Ability::WEBGPU_DEFAULT;
     let gpu = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], half: true, workgroup_bytes: 32 * 1024, ..webgpu };
-    let matrices = Ability { fragments: Fragments::of(|fragment| fragment.side == 16), subgroup_barrier: true, workgroup_bytes: 48 * 1024, ..gpu };
+    let matrices = Ability {
+        fragments: Fragments::of(|fragment| fragment.side == 16),
+        subgroup_barrier: true,
+        workgroup_bytes: 48 * 1024,
+        ..gpu
+    };
     let software = Ability { software: true, subgroup: Some(8), ..gpu };
     let mut comparison = Comparison::default();
     for ability in [webgpu, gpu, matrices, software] {

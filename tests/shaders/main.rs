@@ -113,7 +113,12 @@ fn every_generated_shader_is_valid_and_translates() {
 fn attention() -> BTreeMap<&'static str, Generated> {
     let least = Ability { half: true, ..Ability::WEBGPU_DEFAULT };
     let lanes = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], workgroup_bytes: 32 * 1024, ..least };
-    let nvidia = Ability { fragments: Fragments::of(|f| f.side == 16), subgroup_barrier: true, workgroup_bytes: 48 * 1024, ..lanes };
+    let nvidia = Ability {
+        fragments: Fragments::of(|f| f.side == 16),
+        subgroup_barrier: true,
+        workgroup_bytes: 48 * 1024,
+        ..lanes
+    };
     let apple = Ability { fragments: Fragments::of(|f| f.side == 8), ..lanes };
     let software = Ability { software: true, subgroup: Some(8), subgroup_sizes: [8; 2], ..nvidia };
     let matrices = Ability { fragments: Fragments::of(|f| f.side == 8), ..software };
