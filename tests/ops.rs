@@ -57,7 +57,10 @@ fn every_candidate_matches_and_gives_the_same_bits() {
         }
     }
     assert!(seen.len() > 15, "only {} candidates", seen.len());
-    for candidate in seen {
+    // A software driver takes up to 7 s to compile a kernel of a large block; tests/products.rs computes with those.
+    let is_soon_compiled =
+        |c: &Candidate| !matches!(c, Candidate::Tiles { thread: [rows, columns], .. } if rows * columns > 32);
+    for candidate in seen.into_iter().filter(|c| !software.software || is_soon_compiled(c)) {
         let choices = Choices::forced(software, candidate);
         let products = || registry().into_iter().filter(|c| ["matmul", "linear", "pattention"].contains(&c.op));
         let failed = failures(engine(), &choices, products().collect());

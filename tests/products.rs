@@ -225,7 +225,7 @@ fn every_block_gives_the_bits_of_plain_kernels() {
     let rng = &mut Rng::named(15, Stream::Test, "products of every block");
     let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false };
     let list = candidates(&Ability::WEBGPU_DEFAULT, product, true);
-    assert!(list.len() > 9, "{list:?}");
+    assert!(list.len() > 8, "{list:?}");
     for (turn, candidate) in list.into_iter().enumerate() {
         for (layout, vectors) in [(turn, Vectors::ALL), (turn + 1, Vectors::NONE)] {
             random(rng, Layout::ALL[layout % 3], [Dtype::F32; 3], Some(vectors)).check(&candidate.to_string());
