@@ -62,21 +62,16 @@ impl Text {
         ));
         let warp_tiles = (self.numbers.warp_tiles() - turn).div_ceil(turns);
         let (quads, invocations) = (warp_tiles * side * side / 4, self.numbers.invocations());
-        let rounds = quads.div_ceil(invocations);
-        for round in 0..if rounds > UNROLLED { 0 } else { rounds } {
-            let open = if (round + 1) * invocations > quads {
-                format!("if ({} < {quads}u) {{", plus("lane", round * invocations))
-            } else {
-                "{".to_owned()
-            };
-            code.push(format!("{open}\nlet quad = {};", plus("lane", round * invocations)));
-            code.push(self.store_element_quad(turn, place));
-            code.push("}");
-        }
-        if rounds > UNROLLED {
-            code.push(format!("for (var quad = lane; quad < {quads}u; quad += {invocations}u) {{"));
-            code.push(self.store_element_quad(turn, place));
-            code.push("}");
+        let store = self.store_element_quad(turn, place);
+        if quads > UNROLLED * invocations {
+            code.push(format!("for (var quad = lane; quad < {quads}u; quad += {invocations}u) {{\n{store}\n}}"));
+        } else {
+            for first in (0..quads).step_by(invocations as usize) {
+                let quad = plus("lane", first);
+                let all = first + invocations <= quads;
+                let open = if all { "{".to_owned() } else { format!("if ({quad} < {quads}u) {{") };
+                code.push(format!("{open}\nlet quad = {quad};\n{store}\n}}"));
+            }
         }
         code.push("}");
     }
