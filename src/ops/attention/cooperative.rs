@@ -278,7 +278,7 @@ impl Cooperative {
         for wide in self.sum_chunks() {
             for c in 0..wide / per_row / 4 {
                 let v = self.sum_vector(first, wide, c);
-                code.push(format!("o[at + {v}] = vec4<f16>(a{index} * norm);"));
+                code.push(format!("exact[at + {v}] = a{index} * norm;\no[at + {v}] = vec4<f16>(a{index} * norm);"));
                 index += 1;
             }
             first += wide;
@@ -301,7 +301,7 @@ impl Cooperative {
         ));
         for c in 0..self.form.vectors() / self.per_row() {
             let at = format!("at + {}u + part", c * self.per_row());
-            code.push(format!("{{\nlet y = vec4<f32>(dout[{at}]);\nlet z = vec4<f32>(o[{at}]);"));
+            code.push(format!("{{\nlet y = vec4<f32>(dout[{at}]);\nlet z = o[{at}];"));
             for c in ["x", "y", "z", "w"] {
                 code.push(format!("delta = fma(y.{c}, z.{c}, delta);"));
             }

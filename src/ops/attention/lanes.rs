@@ -218,6 +218,9 @@ impl Lanes {
         code.push("}\n}\nlet norm = 1.0 / sum;\nif (row < dims.q_rows) {");
         for i in 0..self.slots() {
             code.push(format!("o[at + {}] = {};", self.vector(i), self.stored(&format!("a{i} * norm"))));
+            if self.form.keeps_exact() {
+                code.push(format!("exact[at + {}] = a{i} * norm;", self.vector(i)));
+            }
         }
         code.push("if (part == 0u) { stat[head_rows + query] = vec2<f32>(largest + log2(sum), 0.0); }\n}");
     }
@@ -241,7 +244,7 @@ impl Lanes {
                 let y{i} = vec4<f32>(dout[at + {v}]);
                 var a{i} = vec4<f32>();
                 {{
-                let z = vec4<f32>(o[at + {v}]);",
+                let z = o[at + {v}];",
                 self.form.scale2()
             ));
             for c in ["x", "y", "z", "w"] {

@@ -184,6 +184,7 @@ fn record(
 ) -> Result<Tensor> {
     let (rows, width) = g.matrix(q)?;
     let o = g.activation("attention", &[rows, width]);
+    let exact = (g.dtype(q) != Dtype::F32).then(|| g.statistic("attention", &[rows, width]));
     // The log-sum of each row; the backward adds <do, o>.
     let stat = g.statistic("log-sum", &[shape.batch * shape.heads, shape.q_rows, 2]);
     let dims = move || Dims::new().u(shape.batch).u(shape.heads).u(shape.q_rows).u(shape.kv_rows);
@@ -192,12 +193,13 @@ fn record(
         inputs.iter().copied().chain(table).chain(rest.iter().copied()).collect()
     };
     let flops = shape.flops(width);
-    let tensors = with_table(&[q, k, v], &[run, o, stat]);
+    let outputs: Vec<Tensor> = [run, o].into_iter().chain(exact).chain([stat]).collect();
+    let tensors = with_table(&[q, k, v], &outputs);
     g.call(forward.kernel(), &tensors, dims(), groups(forward), flops)?;
     g.on_backward(move |g| {
         let dout = g.take_grad(o)?;
         let [dq, dk, dv] = software::targets(g, [q, k, v])?;
-        let tensors = with_table(&[q, k, v, o, dout], &[stat, dq]);
+        let tensors = with_table(&[q, k, v, exact.unwrap_or(o), dout], &[stat, dq]);
         g.call(queries.kernel(), &tensors, dims(), groups(queries), flops * 3 / 2)?;
         let tensors = with_table(&[q, k, v, dout, stat], &[dk, dv]);
         g.call(keys_values.kernel(), &tensors, dims(), groups(keys_values), flops * 2)

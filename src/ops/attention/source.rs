@@ -77,9 +77,17 @@ impl Form {
         format!("d{}{rotary}{half}", self.head_width)
     }
 
+    /// Whether o is stored in f32 as well, for the backward. That subtracts <do, o> from <do, v>; where attention is even the
+    /// two are nearly equal, and an o rounded to f16 made the gradients of q and k up to seven times as inexact.
+    pub fn keeps_exact(&self) -> bool {
+        self.dtype == Dtype::F16
+    }
+
     /// What `pass` binds at 1, 2, ...
     pub fn bindings(&self, pass: Pass) -> &'static [Access] {
         match (pass, self.half > 0) {
+            (Pass::Forward, false) if self.keeps_exact() => &[Read, Read, Read, Uniform, Write, Write, Write],
+            (Pass::Forward, true) if self.keeps_exact() => &[Read, Read, Read, Read, Uniform, Write, Write, Write],
             (Pass::Forward, false) => &[Read, Read, Read, Uniform, Write, Write],
             (Pass::Forward, true) => &[Read, Read, Read, Read, Uniform, Write, Write],
             (Pass::BackwardQueries, false) => &[Read, Read, Read, Read, Read, Write, Write],
@@ -132,7 +140,7 @@ impl Form {
         bind(read, "k", &stored, "(batch * kv_rows, heads * D)");
         bind(read, "v", &stored, "(batch * kv_rows, heads * D)");
         if pass == Pass::BackwardQueries {
-            bind(read, "o", &stored, row);
+            bind(read, "o", "vec4<f32>", row);
         }
         if pass != Pass::Forward {
             bind(read, "dout", &stored, row);
@@ -147,6 +155,9 @@ impl Form {
         if pass == Pass::Forward {
             bind("uniform", "run", "Run", "");
             bind(write, "o", &stored, row);
+            if self.keeps_exact() {
+                bind(write, "exact", "vec4<f32>", "o, not rounded");
+            }
         }
         if pass != Pass::BackwardKeysValues {
             bind(write, "stat", "vec2<f32>", statistics);
