@@ -13,6 +13,7 @@ pub mod fragments;
 pub mod kernel;
 pub mod listing;
 pub mod module;
+mod names;
 pub mod program;
 pub mod reading;
 pub mod schedule;
