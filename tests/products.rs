@@ -211,7 +211,7 @@ fn tiles_give_the_bits_of_plain_kernels_in_every_combination_of_vectors() {
                 let is_meant = |name: &&str| {
                     name.split_once("-v").map_or("", |(_, letters)| letters) == suffix.trim_start_matches("-v")
                 };
-                assert!(kernels.iter().all(|name| is_meant(name)), "{kernels:?} for {suffix}");
+                assert!(kernels.iter().all(is_meant), "{kernels:?} for {suffix}");
                 seen.extend(kernels);
             }
         }

@@ -257,8 +257,8 @@ impl Sample {
                 (_, Dtype::F32) => GRADIENT_TOLERANCE.powi(2),
                 (_, Dtype::F16) => HALF_GRADIENT_TOLERANCE.powi(2),
             };
-            // Written so that NaN is wrong.
-            if !(nmse <= most) {
+            // Not a number is wrong as well; `normalised_error` gives infinity for it.
+            if nmse > most {
                 return Err(Error::device(format!(
                     "attention's {name} in {} is wrong on {}: its normalised mean square error over {CHECKED} rows is \
                      {nmse:.1e}, at most {most:.0e} is right; nothing was timed: update the driver, or choose another adapter \

@@ -73,9 +73,9 @@ impl Drift {
         Self { series: series.to_owned(), gflops_before, gflops_after, drift }
     }
 
-    /// Whether figures of the series are not to be compared. Written so that NaN is.
+    /// Whether figures of the series are not to be compared; so they are where it is not a number.
     pub fn is_large(&self) -> bool {
-        !(self.drift.abs() <= MOST_DRIFT)
+        self.drift.is_nan() || self.drift.abs() > MOST_DRIFT
     }
 }
 

@@ -8,7 +8,6 @@ use super::device::Gpu;
 use super::fragments::{Fragment, Fragments, Staging};
 use super::kernel::Dtype;
 use super::schedule::Schedule;
-use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -125,6 +125,7 @@ impl Drop for Child {
 }
 
 #[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::{Layout, ProductKind};
     use super::*;

@@ -171,7 +171,7 @@ impl Text {
                 let far = select(first, end - (end - first) % {depth}u, near);
                 for (var i0 = first; i0 < far; i0 += {depth}u) {{"
             ));
-            self.multiply(&mut code, &self.from_storage());
+            self.multiply(&mut code, &self.storage_sources());
             code.push("}");
             "far"
         } else {
@@ -180,7 +180,7 @@ impl Text {
         code.push(format!("for (var i0 = {staged_from}; i0 < end; i0 += {depth}u) {{\nworkgroupBarrier();"));
         self.stage(&mut code);
         code.push("workgroupBarrier();");
-        self.multiply(&mut code, &self.from_tiles());
+        self.multiply(&mut code, &self.tile_sources());
         code.push("}\n}");
         self.results(&mut code);
         code.push("}\n}\n}");
@@ -245,7 +245,7 @@ impl Text {
     }
 
     /// The staged tiles.
-    fn from_tiles(&self) -> [Source; 2] {
+    fn tile_sources(&self) -> [Source; 2] {
         let one = |role, array, output, pitch, outputs_down| Source {
             role,
             array,
@@ -264,8 +264,8 @@ impl Text {
     }
 
     /// The operands themselves.
-    fn from_storage(&self) -> [Source; 2] {
-        let [a, b] = self.from_tiles();
+    fn storage_sources(&self) -> [Source; 2] {
+        let [a, b] = self.tile_sources();
         let (a_pitch, b_pitch) = (Pitch::Stride("dims.a_stride"), Pitch::Stride("dims.b_stride"));
         [
             Source {

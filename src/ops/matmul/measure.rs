@@ -154,13 +154,13 @@ impl Search {
             trials.compile_ahead(self.threads, self.after(COMPILED))?;
         }
         let mut verified = Vec::new();
-        for at in 0..classes.len() {
+        for (at, (_, contest)) in classes.iter().enumerate() {
             if at > 0 && self.after(VERIFIED).is_some_and(|end| Instant::now() >= end) {
                 break;
             }
             let mut right = trials.verify(at, &mut known.refused)?;
             // The reference may have another order of summation; then it is chosen only where there is nothing else.
-            let order = ability.default_order(classes[at].1.product.half);
+            let order = ability.default_order(contest.product.half);
             if right.iter().any(|it| it.candidate.order() == order) {
                 right.retain(|it| it.candidate.order() == order);
             }

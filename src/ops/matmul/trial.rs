@@ -251,7 +251,7 @@ fn missing() -> Error {
 fn plan(engine: &Engine, product: ProductKind, candidate: Candidate, types: Types, [a, b, c]: Lengths) -> Result<Plan> {
     let mut g = Graph::forward_only(&Choices::forced(*engine.choices().ability(), candidate));
     let tensors = [("a", a, types.a), ("b", b, types.b), ("c", c, types.c)];
-    let [a, b, c] = tensors.map(|(letter, len, dtype)| g.typed(&name(letter, dtype), &[len], dtype, Class::State));
+    let [a, b, c] = tensors.map(|(letter, len, dtype)| g.typed(name(letter, dtype), &[len], dtype, Class::State));
     Product::new(product.layout, product.size).record(&mut g, a, b, c)?;
     Plan::new(&g, &Limits::of(&engine.gpu))
 }
