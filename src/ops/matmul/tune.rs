@@ -1,6 +1,6 @@
 //! Which candidate is the fastest on this device: measured, kept on disk, and never before it was verified.
 //!
-//! Products are tuned by [`ShapeClass`], the ones with the most work first; [`super::measure`] says how. Quick tuning ends
+//! Products are tuned by [`ShapeClass`], the ones with the most work first; `measure` says how. Quick tuning ends
 //! when its time is over and goes on in the next run where it stopped; what was not reached uses the default candidate.
 
 use super::ProductKind;
