@@ -199,7 +199,7 @@ fn bad_input_is_one_sentence_and_a_code() {
         ("matmul --sizes 64 --candidate nope", 1, &["\"nope\"", "this adapter has"]),
         ("matmul --sizes 1048576", 3, &["this device allows", "smaller size"]),
         ("matmul --print nope", 1, &["\"nope\"", "bench matmul"]),
-        ("matmul --print cooperative16-128x128x32-2x2-s32", 1, &["--dtype f16"]),
+        ("matmul --print cooperative16-128x128x32-2x2-w32", 1, &["--dtype f16"]),
         ("attention --seq 0", 1, &["--seq 0", "from 1"]),
         ("ops --filter nope", 1, &["\"nope\"", "selftest"]),
         ("step --preset nope", 1, &["no preset \"nope\"", "bench-tiny"]),

@@ -49,7 +49,12 @@ fn main() -> ExitCode {
     };
     let mut trials: Vec<Trial> = SCHEDULES.iter().flat_map(Schedule::trials).collect();
     trials.extend(functions.into_iter().map(function));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    if engine().gpu.info.backend == wgpu::Backend::Gl {
+        // GL has one context, and wgpu panics where a thread waits for it while another compiles for seconds.
+        arguments.test_threads = Some(1);
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Kernels that every case is held against its reference with.

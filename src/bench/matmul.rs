@@ -128,8 +128,9 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
 pub fn text(candidate: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
     let candidate: Candidate = candidate.parse()?;
     let half = dtype == Dtype::F16;
-    if matches!(candidate, Candidate::Cooperative { .. }) && !half {
-        return Err(Error::usage(format!("{candidate} multiplies f16: add --dtype f16")));
+    if !candidate.multiplies(half) {
+        let other = if half { Dtype::F32 } else { Dtype::F16 }.name();
+        return Err(Error::usage(format!("{candidate} multiplies {other}: use --dtype {other}")));
     }
     let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
     let kernel = kernel(candidate, layout, types, Vectors::ALL);
