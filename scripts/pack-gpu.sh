@@ -11,7 +11,7 @@ folder=${1:-.gpu}
 oracle=${2:-}
 most=$((60 << 20)) # bytes; more than this is often not carried
 
-tests=(ops golden identities growing training limits default_run)
+tests=(ops golden identities growing training limits attention cooperative products new_rows pruning default_run)
 cargo build --release
 rm -rf "$folder"
 mkdir -p "$folder/programs/tests"
