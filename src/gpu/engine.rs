@@ -92,7 +92,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The same with checks in its kernels or without them, see [`super::module`]. Changes no bit of a result.
+    /// The same with checks in its kernels or without them, see [`super::module`].
     pub fn with_checks(self, checked: bool) -> Self {
         Self { checked, ..self }
     }

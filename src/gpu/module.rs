@@ -3,7 +3,8 @@
 //! With them, no kernel reads or writes outside what is bound or loops for ever, whatever its text. On an H200 they cost
 //! f32 products that are written out 10 %, f32 attention 15 to 25 % and attention on matrix units 20 %, so kernels for GPUs
 //! are trusted and go without. On software adapters they cost nothing that could be measured, and stay.
-//! `TOKENFORMER_CHECKS=on` or `off` decides for any adapter. No bit of a result depends on it.
+//! `TOKENFORMER_CHECKS=on` or `off` decides for any adapter. On software adapters no bit of a result depends on it; a GPU's
+//! compiler may contract other products and sums, and then results differ by roundings.
 //!
 //! What proves the index of a trusted kernel:
 //!
@@ -18,7 +19,7 @@
 //! | any, as 32 bits | the plan refuses tensors of 2^31 bytes and more |
 //!
 //! Sentinels hold all of it: in the tests guard words follow every tensor of every case inside its binding, with checks and
-//! without, and the bits are the same.
+//! without, and the numbers are the same.
 
 use crate::error::{Error, Result};
 

@@ -210,7 +210,7 @@ impl Cooperative {
 
     fn forward(&self, code: &mut Code) {
         let per_row = self.per_row();
-        self.own_fragments(code, &[("x", "q", "run.position + there")]);
+        self.own_fragments(code, &[("x", "q", "run.position")]);
         let sums = self.form.vectors() / per_row;
         for c in 0..sums {
             code.push(format!("var a{c} = vec4<f32>();"));
@@ -287,7 +287,7 @@ impl Cooperative {
     }
 
     fn backward_queries(&self, code: &mut Code) {
-        self.own_fragments(code, &[("x", "q", "there"), ("y", "dout", "")]);
+        self.own_fragments(code, &[("x", "q", "0u"), ("y", "dout", "")]);
         for d in 0..self.deep() {
             code.push(format!("var a{d} = {};", self.accumulator()));
         }
@@ -333,13 +333,13 @@ impl Cooperative {
         self.meet(code);
         self.accumulate(code, &[("a", "x")]);
         code.push("}");
-        self.put_rotated_back(code, "a", "dq", self.form.half > 0);
+        self.put_rotated_back(code, "a", "dq", self.form.rotates("q"));
         // Each lane has read its log-sum: the other number of the pair is free to be written.
         code.push("if (part == 0u && row < dims.q_rows) { stat[head_rows + own_row].y = delta; }");
     }
 
     fn backward_keys_values(&self, code: &mut Code) {
-        self.own_fragments(code, &[("x", "k", "there"), ("y", "v", "")]);
+        self.own_fragments(code, &[("x", "k", "0u"), ("y", "v", "")]);
         for d in 0..self.deep() {
             code.push(format!("var a{d} = {0};\nvar c{d} = {0};", self.accumulator()));
         }
@@ -384,7 +384,7 @@ impl Cooperative {
         self.meet(code);
         self.accumulate(code, &[("a", "x")]);
         code.push("}");
-        self.put_rotated_back(code, "a", "dk", self.form.half > 0 && self.form.keys);
+        self.put_rotated_back(code, "a", "dk", self.form.rotates("k"));
         self.put_rotated_back(code, "c", "dv", false);
     }
 }

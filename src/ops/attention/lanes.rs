@@ -124,6 +124,7 @@ impl Lanes {
             self.per_row
         );
         let mut code = self.form.begin(self.pass, &self.name(), &mapping, "");
+        self.form.readers(&mut code);
         let vectors = self.staged * self.form.vectors();
         let far = self.far();
         code.push(format!(
@@ -263,7 +264,7 @@ impl Lanes {
         }
         self.sums(code, &[("a", "e", 0)]);
         code.push("}\n}\nif (row < dims.q_rows) {");
-        self.put_rotated_back(code, "dq", "query", self.form.half > 0);
+        self.put_rotated_back(code, "dq", "query", self.form.rotates("q"));
         // Each lane has read its log-sum: the other number of the pair is free to be written.
         code.push("if (part == 0u) { stat[head_rows + query].y = delta0; }\n}");
     }
@@ -299,7 +300,7 @@ impl Lanes {
         }
         self.sums(code, &[("a", "e", 0), ("c", "p", 1)]);
         code.push("}\n}\nif (row < dims.q_rows) {");
-        self.put_rotated_back(code, "dk", "key", self.form.half > 0 && self.form.keys);
+        self.put_rotated_back(code, "dk", "key", self.form.rotates("k"));
         for i in 0..self.slots() {
             code.push(format!("dv[at + {}] = {};", self.vector(i), self.stored(&format!("c{i}"))));
         }

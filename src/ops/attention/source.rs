@@ -97,7 +97,7 @@ impl Form {
         }
     }
 
-    /// Header, uniform block, bindings, and the readers of q and k.
+    /// Header, uniform block and bindings.
     pub fn begin(&self, pass: Pass, name: &str, mapping: &str, directives: &str) -> Code {
         let mut code = Code::default();
         if self.dtype == Dtype::F16 {
@@ -170,16 +170,24 @@ impl Form {
                 bind(write, "dv", &stored, row);
             }
         }
-        self.reader(&mut code, "q", self.half > 0);
-        self.reader(&mut code, "k", self.half > 0 && self.keys);
         code
     }
 
+    /// Whether the kernel rotates this tensor.
+    pub fn rotates(&self, tensor: &str) -> bool {
+        self.half > 0 && (tensor == "q" || tensor == "k" && self.keys)
+    }
+
+    /// The readers of q and k.
+    pub fn readers(&self, code: &mut Code) {
+        ["q", "k"].into_iter().for_each(|name| self.reader(code, name));
+    }
+
     /// `{name}_at(at, v, position)`: vector `v` of the head that starts at `at`, rotated as of `position`.
-    fn reader(&self, code: &mut Code, name: &str, rotates: bool) {
+    fn reader(&self, code: &mut Code, name: &str) {
         let stored = format!("vec4<{}>", self.dtype.name());
         code.push(format!("\nfn {name}_at(at: u32, v: u32, position: u32) -> {stored} {{"));
-        if !rotates {
+        if !self.rotates(name) {
             code.push(format!("return {name}[at + v];\n}}"));
             return;
         }

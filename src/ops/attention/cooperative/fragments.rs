@@ -31,6 +31,15 @@ impl Cooperative {
             };
             code.push(format!("fn put_{name}(i: u32, value: vec4<f16>) {{ {body} }}"));
         }
+        if self.form.half > 0 {
+            let value = if self.vectors {
+                "sh_x[i]".to_owned()
+            } else {
+                let four = [0, 1, 2, 3].map(|c| format!("sh_x[4u * i + {c}u]"));
+                format!("vec4<f16>({})", four.join(", "))
+            };
+            code.push(format!("fn staged_x(i: u32) -> vec4<f16> {{ return {value}; }}"));
+        }
         let scores = if self.vectors {
             "sh_scores[i]".to_owned()
         } else {
@@ -40,7 +49,7 @@ impl Cooperative {
         code.push(format!("fn scores(i: u32) -> vec4<f32> {{ return {scores}; }}"));
     }
 
-    /// Fragments of the own rows, (name, tensor, position of row `there` where it is rotated), staged on the way.
+    /// Fragments of the own rows, (name, tensor, position of row 0), staged on the way.
     pub(super) fn own_fragments(&self, code: &mut Code, of: &[(&str, &str, &str)]) {
         let (wide, invocations) = (self.own_width(), self.invocations());
         let pitch = wide + PAD;
@@ -56,12 +65,14 @@ impl Cooperative {
                 pitch / 4,
                 vectors = wide / 4,
             ));
-            for (name, tensor, position) in of {
-                let v = format!("{}u + e % {}u", first / 4, wide / 4);
-                let value = self.read(tensor, &v, position);
-                code.push(format!("put_{name}(to, {value});"));
+            for (name, tensor, _) in of {
+                code.push(format!("put_{name}(to, {tensor}[start + {}u + e % {}u]);", first / 4, wide / 4));
             }
-            code.push("}\nworkgroupBarrier();");
+            code.push("}");
+            for (name, _, position) in of.iter().filter(|(_, tensor, _)| first == 0 && self.form.rotates(tensor)) {
+                self.rotate(code, name, self.rows(), pitch, &format!("{position} + min(first + r, dims.q_rows - 1u)"));
+            }
+            code.push("workgroupBarrier();");
             for (d, (name, ..)) in (0..wide / self.side).flat_map(|d| of.iter().map(move |of| (d, of))) {
                 let load = self.load("A", true, name, &format!("strip * {}u", self.unit(pitch)), d * self.side, pitch);
                 code.push(format!("let {name}{} = {load};", first / self.side + d));
@@ -69,13 +80,30 @@ impl Cooperative {
         }
     }
 
-    /// Vector `v` of the row that starts at `start`.
-    pub(super) fn read(&self, tensor: &str, v: &str, position: &str) -> String {
-        if matches!(tensor, "q" | "k") {
-            format!("{tensor}_at(start, {v}, {position})")
-        } else {
-            format!("{tensor}[start + {v}]")
-        }
+    /// Rotates the `rows` staged rows of `name` in place, row r as of `position`. Loads that rotate, with a branch for the
+    /// channels that do not, took three times as long as the whole kernel does now on an H100: nothing else was loaded
+    /// meanwhile.
+    fn rotate(&self, code: &mut Code, name: &str, rows: u32, pitch: u32, position: &str) {
+        let half = self.form.half_vectors();
+        // fma, written out: rotating in the kernel and ahead of it gives the same bits.
+        code.push(format!(
+            "workgroupBarrier();
+            for (var e = lane; e < {}u; e += {}u) {{
+            let r = e / {half}u;
+            let entry = ({position}) * {}u + e % {half}u;
+            let cosine = rope[entry];
+            let sine = rope[entry + {half}u];
+            let at = r * {}u + e % {half}u;
+            let x = vec4<f32>(staged_{name}(at));
+            let y = vec4<f32>(staged_{name}(at + {half}u));
+            put_{name}(at, vec4<f16>(fma(x, cosine, -(y * sine))));
+            put_{name}(at + {half}u, vec4<f16>(fma(y, cosine, x * sine)));
+            }}",
+            rows * half,
+            self.invocations(),
+            2 * half,
+            pitch / 4,
+        ));
     }
 
     /// Opens the loop over turns: so many rows of two tensors of the other side in workgroup memory, as x and y.
@@ -91,14 +119,16 @@ impl Cooperative {
             let far = min(there, far_end - 1u);
             let start = (base + far) * pitch + column;
             let to = e / {vectors}u * {}u + vector;
-            put_x(to, select(vec4<f16>(), {}, there < far_end));
+            put_x(to, select(vec4<f16>(), {x}[start + vector], there < far_end));
             put_y(to, select(vec4<f16>(), {y}[start + vector], there < far_end));
             }}",
             columns * vectors,
             self.invocations(),
             self.pitch() / 4,
-            self.read(x, "vector", "far"),
         ));
+        if self.form.rotates(x) {
+            self.rotate(code, "x", columns, self.pitch(), "min(block + r, far_end - 1u)");
+        }
         if self.pass == Pass::BackwardKeysValues {
             code.push(format!(
                 "for (var e = lane; e < {columns}u; e += {}u) {{
