@@ -72,6 +72,9 @@ enum What {
         /// Channels of a head.
         #[arg(long, default_value_t = 64)]
         head_width: usize,
+        /// Channels of a head that rotate with their position, the first ones; a quarter of them unless given, 0 for none.
+        #[arg(long)]
+        rotary: Option<usize>,
         /// Types of the activations: f32, f16 or both.
         #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
         dtype: Vec<Precision>,
@@ -164,9 +167,10 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
             let texts = texts.map(|(layout, dtype)| matmul::text(name, layout, dtype)).collect::<Result<Vec<_>>>()?;
             super::print(&texts.join("\n"))
         }
-        What::Attention { batch, heads, seq, head_width, dtype, output } => {
+        What::Attention { batch, heads, seq, head_width, rotary, dtype, output } => {
             let chosen = attention::Chosen {
                 shape: [*batch, *heads, *seq, *head_width],
+                rotary: rotary.unwrap_or(head_width / 8 * 2),
                 dtypes: dtype.iter().map(|&dtype| element(dtype)).collect(),
             };
             measure(
