@@ -8,6 +8,7 @@
 //! finished one). So each submission ends with one addition to a counter, the *pulse*, and the host compares it with the
 //! number of submissions when it reads what they computed.
 
+use super::device::WAIT_LIMIT;
 use super::engine::{Block, Dispatch, Engine, Program};
 use super::kernel::{Access, Kernel};
 use crate::error::{Error, Result};
@@ -20,8 +21,9 @@ static PULSE: Kernel = Kernel::new("pulse.wgsl", "pulse", &[Access::Write]);
 pub const PIECE: Duration = Duration::from_millis(200);
 /// The same where somebody works at the display that this GPU draws.
 pub const POLITE_PIECE: Duration = Duration::from_millis(20);
-/// How long a piece may take before the GPU counts as hung.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a piece may take before the GPU counts as hung; on a software adapter, whose driver compiles when a kernel first
+/// runs: on a busy machine that alone took lavapipe more than half a minute.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(30), WAIT_LIMIT];
 /// Units of cost a second until something was measured; see [`Dispatch::cost`].
 const FIRST_RATE: [f64; 2] = [1e11, 1e10];
 /// A wait shorter than this says that the piece was done before.
@@ -164,11 +166,13 @@ impl Engine {
     /// Waits for every piece.
     ///
     /// # Errors
-    /// [`Error::Lost`] where one takes longer than half a minute, with its kernels, or the GPU is lost.
+    /// [`Error::Lost`] where one takes longer than half a minute, ten on a software adapter, with its kernels, or the GPU is
+    /// lost.
     pub fn land(&self, flight: Flight) -> Result<()> {
+        let patience = PATIENCE[usize::from(self.gpu.software)];
         for Piece { submission, cost, kernels: [first, last], dispatches } in flight.0 {
             let start = Instant::now();
-            self.gpu.wait_within(submission, PATIENCE, || {
+            self.gpu.wait_within(submission, patience, || {
                 format!("{dispatches} kernels from {first} to {last}, planned for {} ms", self.pace().piece.as_millis())
             })?;
             let took = start.elapsed();

@@ -152,7 +152,7 @@ impl<'e> Trainer<'e> {
     }
 
     /// The device it is on.
-    pub(super) fn engine(&self) -> &'e Engine {
+    pub fn engine(&self) -> &'e Engine {
         self.engine
     }
 
