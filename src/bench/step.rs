@@ -1,7 +1,7 @@
 //! Whole optimizer steps, and where their time goes.
 //!
-//! Steps are taken by the same [`Trainer`] as in training, on random tokens, and as there: one is submitted before the
-//! numbers of the one before it are read, but in mixed precision, where they say the loss scale. Then the dispatches of a step are grouped
+//! Steps are taken by the same [`Trainer`] as in training, on random tokens, and as there: one is encoded and submitted before
+//! the numbers of the one before it are read; in mixed precision these say the loss scale, so it is only encoded. Then the dispatches of a step are grouped
 //! by kernel, and each group is run by itself, on memory that holds what a real step left there: what a kernel costs
 //! depends on its data in few places (the gradient of the embedding, an update that gradients which are not finite
 //! forbid), but there it does. Runs of a group change that memory, so it is restored before each.
@@ -10,7 +10,7 @@ use super::probe::Probe;
 use super::record::{Record, Report};
 use super::roofline::fma_peak;
 use super::timing::{Timed, hold, time};
-use crate::config::{ModelConfig, Precision, RunConfig};
+use crate::config::{ModelConfig, RunConfig};
 use crate::data::{Batch, TokenSource, token_index, train_batch};
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::{Engine, Program};
@@ -79,11 +79,10 @@ pub fn run(
         100.0 * gflops / peak_gflops,
         "% of the f32 multiply-add peak of this run",
     );
-    let beside = if config.train.precision == Precision::F16 { "while the GPU waits" } else { "while the GPU works" };
     report.fact(
         "host work of a step",
         100.0 * host_ms / step_ms,
-        &format!("% of a step: making batches and commands, {beside}"),
+        "% of a step: making batches and commands, most of it while the GPU works on another",
     );
     report.summary.push(chosen(engine));
     let parts = Parts { stopwatch, config, plans: &plans, case: &case, seconds };
@@ -185,25 +184,28 @@ struct Steps<'a> {
     source: &'a TokenSource,
     taken: usize,
     pending: Option<PendingStep>,
-    /// When the last one was finished.
+    /// When the last one was submitted and the one before it finished.
     last: Instant,
 }
 
 impl Steps<'_> {
-    /// Submits a step and finishes the one before it, in mixed precision the same: milliseconds since the last one was
-    /// finished, and of the host's work for the one that was submitted.
+    /// Submits a step and finishes the one before it: milliseconds since it was called last, and of the host's work for the step
+    /// that was submitted.
     fn next(&mut self) -> Result<[f64; 2]> {
         let start = Instant::now();
         let batches = batches(self.source, self.plans, self.taken)?;
         let lr = learning_rate(&self.config.train, self.taken);
-        let submitted = self.trainer.start_step(&batches, self.taken as u64, lr)?;
-        let host = start.elapsed();
-        self.taken += 1;
-        let before = self.pending.replace(submitted);
-        self.finish(before)?;
+        let first = self.trainer.encode_step(&batches)?;
+        let mut host = start.elapsed();
         if self.trainer.is_mixed() {
             self.end()?;
         }
+        let start = Instant::now();
+        let submitted = self.trainer.start_encoded(first, &batches, self.taken as u64, lr)?;
+        host += start.elapsed();
+        self.taken += 1;
+        let before = self.pending.replace(submitted);
+        self.finish(before)?;
         let step = self.last.elapsed();
         self.last = Instant::now();
         Ok([step, host].map(|time| time.as_secs_f64() * 1e3))

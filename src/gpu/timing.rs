@@ -4,7 +4,6 @@
 //! time is that of the whole chain. Where the device has timestamps they are taken at both ends of the pass; whether
 //! they are to be believed is the caller's decision, so the wall clock always comes along.
 
-use super::clocks::Seen;
 use super::device::Gpu;
 use super::engine::{Engine, Program};
 use crate::error::Result;
@@ -47,9 +46,8 @@ pub struct Stopwatch<'e> {
     /// The device with its kernels.
     pub engine: &'e Engine,
     queries: Option<Queries>,
-    /// What [`Stopwatch::raise_clocks`] runs, once it was called, and how fast that was.
+    /// What [`Stopwatch::raise_clocks`] runs, once it was called.
     pub(super) multiply_adds: RefCell<Option<Program>>,
-    pub(super) seen: RefCell<Seen>,
 }
 
 struct Queries {
@@ -86,7 +84,7 @@ impl<'e> Stopwatch<'e> {
     pub fn new(engine: &'e Engine) -> Result<Self> {
         let has_ticks = engine.gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY);
         let queries = has_ticks.then(|| Queries::new(&engine.gpu)).transpose()?;
-        Ok(Self { engine, queries, multiply_adds: RefCell::default(), seen: RefCell::default() })
+        Ok(Self { engine, queries, multiply_adds: RefCell::default() })
     }
 
     /// Runs `program` once, in as many submissions as training would make of it, by the wall clock.

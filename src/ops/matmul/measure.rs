@@ -231,6 +231,7 @@ fn is_out_of_memory(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Layout;
     use super::super::known::refusal;
     use super::super::planted::{Fault, plant};
     use super::super::tune::classes;
