@@ -11,6 +11,7 @@
 #   PACK=DIR     what scripts/pack-gpu.sh made, for a machine without cargo
 #   BIN, TESTS   a program, and a folder of test programs, built elsewhere; without these two and PACK, cargo builds them
 #   OUT          another folder for the results
+#   TEXT         what to train on for 1,000 steps; the pack may have one
 #   BUDGET       seconds for everything, 480 by default, building not counted
 #   QUICK=1      sizes that say nothing about speed, to try the script; a CPU will do
 #   ONLY         parts to run, as a pattern: ONLY='selftest|step-.*'
@@ -34,21 +35,34 @@ if [[ -n ${PACK:-} ]]; then
     tar -C "$work/programs" -xzf "$PACK/programs.tar.gz" || exit 1
     BIN=$work/programs/tokenformer TESTS=$work/programs/tests
     [[ -z $oracle && -d $PACK/oracle ]] && oracle=$PACK/oracle
+    [[ -z ${TEXT:-} && -e $PACK/text.txt ]] && TEXT=$PACK/text.txt
+    finds_gpu() {
+        timeout 30 "$BIN" devices 2>/dev/null | grep -E '^ +backend, type .*, (discrete|integrated|virtual)$' >/dev/null
+    }
     # A loader of the machine's own goes first: it fits the driver.
-    if ! ldconfig -p 2>/dev/null | grep -F 'libvulkan.so.1 ' >/dev/null; then
-        for package in "$PACK"/loader/*.deb; do dpkg -x "$package" "$work/loader"; done
-        libraries=$(dirname "$(find "$work/loader" -name 'libvulkan.so.1' | head -1)")
-        export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    fi
-    nvidia=/usr/local/nvidia/share/vulkan/icd.d/nvidia_icd.json
-    if [[ -z ${VK_DRIVER_FILES:-} && -e $nvidia && ! -e /etc/vulkan/icd.d/nvidia_icd.json &&
-        ! -e /usr/share/vulkan/icd.d/nvidia_icd.json ]]; then
-        export VK_DRIVER_FILES=$nvidia
+    if finds_gpu; then
+        echo "loader: the machine's own"
+    else
+        mkdir "$work/loader"
+        for package in "$PACK"/loader/*.deb; do [[ ! -e $package ]] || dpkg -x "$package" "$work/loader"; done
+        libraries=$(find "$work/loader" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
+        [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+        # Where containers have NVIDIA's driver: another one may be listed before it, or alone.
+        nvidia=/usr/local/nvidia/share
+        if [[ -z ${VK_DRIVER_FILES:-} && -e $nvidia/vulkan/icd.d/nvidia_icd.json ]]; then
+            export VK_DRIVER_FILES=$nvidia/vulkan/icd.d/nvidia_icd.json
+            vendor=$nvidia/glvnd/egl_vendor.d/10_nvidia.json
+            [[ ! -e $vendor ]] || export __EGL_VENDOR_LIBRARY_FILENAMES=$vendor
+        fi
+        echo "loader: the packed one, ${libraries:-which is empty}; driver: ${VK_DRIVER_FILES:-as the loader finds it}"
+        finds_gpu || echo "loader: no GPU is found with it either; what follows is about a software adapter, or fails" >&2
     fi
 fi
 if [[ -z ${BIN:-} ]]; then
     source scripts/setup.sh
     cargo build --release || exit 1
+    # All at once later on: what is compiled then would count as theirs.
+    cargo test --release --no-run || exit 1
 fi
 bin=${BIN:-target/release/tokenformer}
 # Where the fixtures of the tests are, wherever the tests were built.
@@ -103,20 +117,17 @@ tests() {
 part adapter 20 "$bin" devices
 command -v nvidia-smi >/dev/null && SHOWN=20 part nvidia-smi 20 nvidia-smi
 
-# Right?
+# Right? All of it at once: nothing is timed, and the host computes most of the time.
 if [[ -n $quick ]]; then
-    part selftest 120 "$bin" selftest --quick
-    tests ops 60 gelu/
+    part selftest 120 "$bin" selftest --quick &
+    tests ops 60 gelu/ &
 else
-    part selftest 40 "$bin" selftest
-    tests ops 60
-    tests golden 40
-    tests identities 25
-    tests growing 25
-    tests training 40
-    tests limits 45
-    tests default_run 25
+    part selftest 110 "$bin" selftest &
+    for what in ops golden identities growing training limits attention cooperative products new_rows default_run; do
+        SHOWN=2 tests "$what" 110 &
+    done
 fi
+wait
 
 # How fast? `seconds` is for one case; on GPUs a case ends when its time is steady.
 if [[ -n $quick ]]; then
@@ -137,22 +148,20 @@ else
 fi
 model+=(--set train.total_batch_tokens=0)
 run+=(--set train.total_batch_tokens=0 --set train.eval_interval=0 --tune "$tune" --overwrite)
-record roofline 30 bench roofline "${seconds[@]}"
-for precision in f32 f16; do
-    record "matmul-$precision" 40 bench matmul --sizes "$products" --dtype "$precision" "${seconds[@]}"
-done
-for precision in f32 f16; do
-    record "matmul-shapes-$precision" 40 bench matmul --sizes "$shapes" --dtype "$precision" "${seconds[@]}"
-done
+# What matters most first: time may end before the rest.
 for precision in f32 f16; do
     record "step-150m-$precision" 60 bench step "${model[@]}" --precision "$precision" --tune "$tune" --steps "$steps" "${seconds[@]}"
 done
-record attention 40 bench attention "${attention[@]}" --dtype f32,f16 "${seconds[@]}"
 if [[ -n $oracle ]] && python3 -c 'import torch' 2>/dev/null; then
     torch=(--oracle "$oracle" --batch 4 --seconds 2 --out "$out/$name-torch.json")
     [[ -z $quick ]] || torch=(--oracle "$oracle" --batch 2 --seconds 0.1 --cpu --out "$out/$name-torch.json")
     part torch 100 python3 benches/torch_gpu.py "${torch[@]}" --precisions float32,float16
 fi
+record attention 25 bench attention "${attention[@]}" --dtype f32,f16 "${seconds[@]}"
+record roofline 30 bench roofline "${seconds[@]}"
+for precision in f32 f16; do
+    record "matmul-$precision" 40 bench matmul --sizes "$products" --dtype "$precision" "${seconds[@]}"
+done
 
 # The same bits every time? Losses, norms and the tensors of the checkpoint of two runs.
 tensors() {
@@ -189,4 +198,7 @@ if [[ -e $text || -n $quick ]]; then
         [[ ! -e $work/train-$precision/metrics.jsonl ]] || cp "$work/train-$precision/metrics.jsonl" "$out/$name-train-$precision.jsonl"
     done
 fi
+for precision in f32 f16; do
+    record "matmul-shapes-$precision" 40 bench matmul --sizes "$shapes" --dtype "$precision" "${seconds[@]}"
+done
 echo "== all: $SECONDS s; results are in $out/$name-*"

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Everything that scripts/bench-gpu.sh needs on a machine with a GPU and no compiler, in one folder that git ignores:
-# the program, the test programs, and Debian's Vulkan loader. Carry the repository with that folder there, and run
+# the program, the test programs, and Debian's Vulkan loader with the libraries of libglvnd, which NVIDIA's driver needs. Carry
+# the repository with that folder there, and run
 #
 #   PACK=.gpu bash scripts/bench-gpu.sh NAME
 #
-# Arguments choose the folder (default .gpu) and the oracle's folder, whose model PyTorch is timed with.
+# Arguments choose the folder (default .gpu) and the oracle's folder, whose model PyTorch is timed with. TEXT=FILE packs a text
+# to train on, such as tinyshakespeare.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-.gpu}
@@ -37,14 +39,19 @@ rm -r "$folder/programs"
 
 if command -v apt-get >/dev/null; then
     mkdir -p "$folder/loader"
-    (cd "$folder/loader" && apt-get download libvulkan1) ||
-        echo "libvulkan1 could not be downloaded (apt-get update first?): the machine must have its own Vulkan loader" >&2
+    for package in libvulkan1 libegl1 libglvnd0 libopengl0 libgl1 libglx0 libgles2; do
+        (cd "$folder/loader" && apt-get download "$package") ||
+            echo "$package could not be downloaded (apt-get update first?): the machine must have its own" >&2
+    done
 else
     echo "no apt-get here: the machine must have its own Vulkan loader" >&2
 fi
 if [[ -n $oracle ]]; then
     mkdir -p "$folder/oracle"
     cp "$oracle"/{bench_torch,tokenformer_oracle}.py "$folder/oracle/"
+fi
+if [[ -n ${TEXT:-} ]]; then
+    cp "$TEXT" "$folder/text.txt"
 fi
 
 bytes=$(du -sb "$folder" | cut -f1)

@@ -141,7 +141,8 @@ fn a_step_is_taken_apart() {
     let share: f64 = records.iter().filter_map(|r| r["share_percent"].as_f64()).sum();
     assert!((share - 100.0).abs() < 1e-6, "{share}");
     let facts: Vec<&str> = report["facts"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
-    for fact in ["tokens", "hardware FLOP utilisation", "memory, parameters", "host between steps", "matrix products"] {
+    for fact in ["tokens", "hardware FLOP utilisation", "memory, parameters", "host work of a step", "matrix products"]
+    {
         assert!(facts.contains(&fact), "{fact}");
     }
     let summary = report["summary"].as_array().unwrap();

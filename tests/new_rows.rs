@@ -185,7 +185,7 @@ fn sources(dir: &Path) -> PathBuf {
         }
     }
     let mut text = String::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
+    collect(&common::root().join("src"), &mut text);
     let path = dir.join("sources.txt");
     std::fs::write(&path, text).unwrap();
     path

@@ -28,6 +28,9 @@ use half::f16;
 const CHECKED: usize = 256;
 /// Largest extent of a matrix: what a kernel's 32-bit indices are sure to hold is checked by the plan.
 const MOST: usize = 1 << 20;
+/// Bytes of the matrices of products that are checked together, and then timed together: the host computes while it checks,
+/// and clocks fall.
+const TOGETHER: u64 = 2 << 30;
 
 /// What to time.
 #[derive(Debug, Clone)]
@@ -105,9 +108,16 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
             timed += wanted.len();
             let matrices = Matrices::new(product);
             let series = format!("{} {}", case_name(layout, size), matrices.dtype().name());
+            let together = if engine.gpu.software { 1 } else { (TOGETHER / matrices.bytes()).max(1) as usize };
             probe.around(&series, report, |report| {
-                let time = |&&candidate: &&Candidate| matrices.time(stopwatch, candidate, peak.as_ref(), seconds);
-                wanted.iter().try_for_each(|candidate| time(candidate).map(|record| report.add(record)))
+                for some in wanted.chunks(together) {
+                    let checked = |candidate: &&Candidate| matrices.checked(engine, **candidate);
+                    let programs = some.iter().map(checked).collect::<Result<Vec<Program>>>()?;
+                    for (&&candidate, program) in some.iter().zip(&programs) {
+                        report.add(matrices.time(stopwatch, candidate, program, peak.as_ref(), seconds)?);
+                    }
+                }
+                Ok(())
             })?;
         }
     }
@@ -189,6 +199,12 @@ impl Matrices {
         if self.product.half { Dtype::F16 } else { Dtype::F32 }
     }
 
+    /// Of A, B and C.
+    fn bytes(&self) -> u64 {
+        let [m, n, k] = self.product.size;
+        self.dtype().bytes() * (m * k + k * n) as u64 + 4 * (m * n) as u64
+    }
+
     fn case(&self) -> String {
         case_name(self.product.layout, self.product.size)
     }
@@ -197,10 +213,10 @@ impl Matrices {
         &self,
         stopwatch: &Stopwatch,
         candidate: Candidate,
+        program: &Program,
         peak: Option<&FmaPeak>,
         seconds: f64,
     ) -> Result<Record> {
-        let program = self.checked(stopwatch.engine, candidate)?;
         let [m, n, k] = self.product.size;
         let record = Record {
             op: "matmul".to_owned(),
@@ -213,12 +229,12 @@ impl Matrices {
             dtype: self.dtype().name().to_owned(),
             candidate: candidate.to_string(),
             flops: 2 * (m * n) as u64 * k as u64,
-            bytes: self.dtype().bytes() * (m * k + k * n) as u64 + 4 * (m * n) as u64,
+            bytes: self.bytes(),
             ..Record::default()
         };
         match peak.filter(|_| !self.product.half) {
-            Some(peak) => peak.beside(stopwatch, record, &program, seconds),
-            None => Ok(record.timed(time(stopwatch, &program, seconds)?)),
+            Some(peak) => peak.beside(stopwatch, record, program, seconds),
+            None => Ok(record.timed(time(stopwatch, program, seconds)?)),
         }
     }
 

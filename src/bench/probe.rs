@@ -1,12 +1,13 @@
 //! Whether a GPU kept its speed while a series of cases was timed.
 //!
-//! A ranking across a change of clocks is noise. A fixed kernel of multiply-adds is timed before a series and after it, and
-//! a series across which it changed is marked. Software adapters have no clocks of their own: nothing is probed there.
+//! A ranking across a change of clocks is noise. A fixed kernel of multiply-adds is timed before a series, when clocks are
+//! up, and after it, at the clocks that the series left; a series across which it changed is marked. Software adapters have no clocks of their own: nothing is probed there.
 
 use super::record::{Drift, Report};
 use super::roofline::Fma;
-use super::timing::time;
+use super::timing::{Timed, time, time_as_it_is};
 use crate::error::{Result, tell};
+use crate::gpu::engine::Program;
 use crate::gpu::timing::Stopwatch;
 use std::fmt;
 
@@ -14,6 +15,9 @@ use std::fmt;
 pub const MOST_DRIFT: f64 = 3.0;
 /// Seconds of one reading of the probe.
 const SECONDS: f64 = 0.3;
+
+/// How a reading is taken.
+type Time = fn(&Stopwatch, &Program, f64) -> Result<Timed>;
 
 /// The kernel, on one device.
 pub struct Probe<'a> {
@@ -44,15 +48,15 @@ impl<'a> Probe<'a> {
         series: impl FnOnce(&mut Report) -> Result<()>,
     ) -> Result<()> {
         let first = report.records.len();
-        let before = self.gflops()?;
+        let before = self.gflops(time)?;
         series(report)?;
-        if let (Some(before), Some(after)) = (before, self.gflops()?) {
+        if let (Some(before), Some(after)) = (before, self.gflops(time_as_it_is)?) {
             note(report, first, Drift::new(name, before, after));
         }
         Ok(())
     }
 
-    fn gflops(&self) -> Result<Option<f64>> {
+    fn gflops(&self, time: Time) -> Result<Option<f64>> {
         let Some(fma) = &self.fma else { return Ok(None) };
         let ms = time(self.stopwatch, &fma.program, SECONDS)?.median_ms();
         Ok(Some(fma.flops as f64 / ms * 1e-6))

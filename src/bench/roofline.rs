@@ -209,6 +209,7 @@ impl Fma {
         let rounds = TERMS / unrolled;
         let most = (MOST_INVOCATIONS / setup.workgroup).min(MAX_WORKGROUPS as usize);
         let mut groups = (256 / setup.workgroup).max(4);
+        stopwatch.raise_clocks()?;
         loop {
             let program = setup.prepare(engine, dims(rounds, 0, true), &blocks, groups)?;
             let wall = stopwatch.sample(&program, 1)?.wall.as_secs_f64();

@@ -1,6 +1,7 @@
 //! Whole optimizer steps, and where their time goes.
 //!
-//! Steps are taken by the same [`Trainer`] as in training, on random tokens. Then the dispatches of a step are grouped
+//! Steps are taken by the same [`Trainer`] as in training, on random tokens, and as there: one is encoded and submitted before
+//! the numbers of the one before it are read; in mixed precision these say the loss scale, so it is only encoded. Then the dispatches of a step are grouped
 //! by kernel, and each group is run by itself, on memory that holds what a real step left there: what a kernel costs
 //! depends on its data in few places (the gradient of the embedding, an update that gradients which are not finite
 //! forbid), but there it does. Runs of a group change that memory, so it is restored before each.
@@ -25,7 +26,7 @@ use crate::ops::matmul::tune::{self, Effort, Sandbox};
 use crate::rng::{Rng, Stream};
 use crate::train::cohorts;
 use crate::train::schedule::learning_rate;
-use crate::train::trainer::{RunPlans, Trainer, upload_parameters, upload_rope};
+use crate::train::trainer::{PendingStep, RunPlans, Trainer, upload_parameters, upload_rope};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -63,7 +64,7 @@ pub fn run(
     let probe = Probe::new(stopwatch)?;
     let mut host_ms = 0.0;
     probe.around("steps", report, |report| {
-        let (record, host) = steps_record(engine, config, &plans, &source, steps, seconds, report)?;
+        let (record, host) = steps_record(stopwatch, config, &plans, &source, steps, seconds, report)?;
         host_ms = host;
         report.add(Record { case: case.clone(), ..record });
         Ok(())
@@ -78,7 +79,11 @@ pub fn run(
         100.0 * gflops / peak_gflops,
         "% of the f32 multiply-add peak of this run",
     );
-    report.fact("host between steps", 100.0 * host_ms / step_ms, "% of a step: making batches");
+    report.fact(
+        "host work of a step",
+        100.0 * host_ms / step_ms,
+        "% of a step: making batches and commands, most of it while the GPU works on another",
+    );
     report.summary.push(chosen(engine));
     let parts = Parts { stopwatch, config, plans: &plans, case: &case, seconds };
     probe.around("kernels of a step", report, |report| parts.add(&source, step_ms, report))
@@ -117,9 +122,9 @@ fn batches(source: &TokenSource, plans: &RunPlans, step: usize) -> Result<Vec<Ba
     (0..shape.grad_accum).map(batch).collect()
 }
 
-/// The step as a whole, by the wall clock, and the median of what the host did before each, milliseconds.
+/// The step as a whole, by the wall clock, and the median of what the host did for each, milliseconds.
 fn steps_record(
-    engine: &Engine,
+    stopwatch: &Stopwatch,
     config: &RunConfig,
     plans: &RunPlans,
     source: &TokenSource,
@@ -127,36 +132,23 @@ fn steps_record(
     seconds: f64,
     report: &mut Report,
 ) -> Result<(Record, f64)> {
-    let (model, train) = (&config.model, &config.train);
+    let (engine, model, train) = (stopwatch.engine, &config.model, &config.train);
     let trainer = Trainer::new(engine, model, train, vec![cohorts::first(model)], 1)?;
     trainer.load_parameters(&init::initial(model, train.seed))?;
     tell(format_args!("{} optimizer steps and more", WARM_UP + steps));
-    let mut taken = 0;
-    // Milliseconds of the next step, and of what the host did before it.
-    let mut step = || -> Result<[f64; 2]> {
-        let (start, step) = (Instant::now(), taken);
-        taken += 1;
-        let batches = batches(source, plans, step)?;
-        let lr = learning_rate(train, step);
-        let ready = start.elapsed();
-        let stats = trainer.step(&batches, step as u64, lr)?;
-        if !stats.finite {
-            return Err(Error::device(format!(
-                "step {step} has loss {} and gradient norm {} on {}: nothing more was timed; run `tokenformer selftest`",
-                stats.loss,
-                stats.grad_norm,
-                engine.gpu.describe()
-            )));
-        }
-        Ok([start.elapsed(), ready].map(|time| time.as_secs_f64() * 1e3))
-    };
+    let mut steps_taken =
+        Steps { trainer: &trainer, config, plans, source, taken: 0, pending: None, last: Instant::now() };
     for _ in 0..WARM_UP {
-        step()?;
+        steps_taken.next()?;
     }
     if !engine.gpu.software {
-        hold(|| Ok(step()?[0]), seconds)?;
+        stopwatch.raise_clocks()?;
+        // The first of them has a part of what was before it.
+        steps_taken.next()?;
+        hold(|| Ok(steps_taken.next()?[0]), seconds)?;
     }
-    let times = (0..steps).map(|_| step()).collect::<Result<Vec<_>>>()?;
+    let times = (0..steps).map(|_| steps_taken.next()).collect::<Result<Vec<_>>>()?;
+    steps_taken.end()?;
     let (samples_ms, host_ms): (Vec<f64>, Vec<f64>) = times.into_iter().map(|[step, host]| (step, host)).unzip();
     let bytes = trainer.bytes();
     for (class, bytes) in [
@@ -182,6 +174,63 @@ fn steps_record(
     let tokens = (plans.shape.rows() * plans.shape.grad_accum) as f64;
     record.tokens_per_second = Some(tokens / record.median_ms * 1e3);
     Ok((record, super::timing::quantile(&host_ms, 0.5)))
+}
+
+/// Steps, taken as in training.
+struct Steps<'a> {
+    trainer: &'a Trainer<'a>,
+    config: &'a RunConfig,
+    plans: &'a RunPlans,
+    source: &'a TokenSource,
+    taken: usize,
+    pending: Option<PendingStep>,
+    /// When the last one was submitted and the one before it finished.
+    last: Instant,
+}
+
+impl Steps<'_> {
+    /// Submits a step and finishes the one before it: milliseconds since it was called last, and of the host's work for the step
+    /// that was submitted.
+    fn next(&mut self) -> Result<[f64; 2]> {
+        let start = Instant::now();
+        let batches = batches(self.source, self.plans, self.taken)?;
+        let lr = learning_rate(&self.config.train, self.taken);
+        let first = self.trainer.encode_step(&batches)?;
+        let mut host = start.elapsed();
+        if self.trainer.is_mixed() {
+            self.end()?;
+        }
+        let start = Instant::now();
+        let submitted = self.trainer.start_encoded(first, &batches, self.taken as u64, lr)?;
+        host += start.elapsed();
+        self.taken += 1;
+        let before = self.pending.replace(submitted);
+        self.finish(before)?;
+        let step = self.last.elapsed();
+        self.last = Instant::now();
+        Ok([step, host].map(|time| time.as_secs_f64() * 1e3))
+    }
+
+    /// Finishes what was submitted.
+    fn end(&mut self) -> Result<()> {
+        let last = self.pending.take();
+        self.finish(last)
+    }
+
+    fn finish(&self, step: Option<PendingStep>) -> Result<()> {
+        let Some(step) = step else { return Ok(()) };
+        let engine = self.trainer.engine();
+        let stats = step.finish(engine)?;
+        if stats.finite {
+            return Ok(());
+        }
+        Err(Error::device(format!(
+            "a step has loss {} and gradient norm {} on {}: nothing more was timed; run `tokenformer selftest`",
+            stats.loss,
+            stats.grad_norm,
+            engine.gpu.describe()
+        )))
+    }
 }
 
 /// The dispatches of one kernel in one of the two plans of a step.

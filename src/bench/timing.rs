@@ -5,8 +5,8 @@
 //! takes longer than systems let one submission run is cut into several, as in training.
 //!
 //! A GPU that is asked for little lowers its clocks: an H200 went from 1980 to 345 MHz within a second of short bursts with
-//! host work between them. There the program itself runs until its time is steady, and the samples follow at once, with
-//! no host work between them.
+//! host work between them. There clocks are brought up first ([`Stopwatch::raise_clocks`]), the program itself runs until
+//! its time is steady, and the samples follow at once, with no host work between them.
 
 use crate::error::Result;
 use crate::gpu::engine::Program;
@@ -119,6 +119,16 @@ impl Way {
 /// # Errors
 /// Those of the device.
 pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
+    // Also how many runs make a sample depends on the clocks.
+    stopwatch.raise_clocks()?;
+    time_as_it_is(stopwatch, program, seconds)
+}
+
+/// The same at the clocks that the last work left: what tells whether they were up.
+///
+/// # Errors
+/// Those of the device.
+pub fn time_as_it_is(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
     let way = warm_up(stopwatch, program, seconds)?;
     let steady = !stopwatch.engine.gpu.software;
     if steady {
@@ -175,6 +185,7 @@ pub fn hold(mut reading: impl FnMut() -> Result<f64>, seconds: f64) -> Result<bo
 /// Those of the device.
 pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, seconds: f64) -> Result<[Timed; 2]> {
     let programs = [program, other];
+    stopwatch.raise_clocks()?;
     let ways = [warm_up(stopwatch, program, seconds)?, warm_up(stopwatch, other, seconds)?];
     let steady = !stopwatch.engine.gpu.software;
     if steady {

@@ -277,12 +277,13 @@ struct Inner {
     forced: Option<Candidate>,
     attention: Option<Schedule>,
     table: BTreeMap<ShapeClass, Candidate>,
+    whole: BTreeMap<ShapeClass, Candidate>,
 }
 
 impl Choices {
     /// The default candidates of a device.
     pub fn usual(ability: Ability) -> Self {
-        Self(Arc::new(Inner { ability, forced: None, attention: None, table: BTreeMap::new() }))
+        Self(Arc::new(Inner { ability, forced: None, attention: None, table: BTreeMap::new(), whole: BTreeMap::new() }))
     }
 
     /// The default candidates of an open device.
@@ -292,12 +293,24 @@ impl Choices {
 
     /// One candidate for everything: for tests and benchmarks.
     pub fn forced(ability: Ability, candidate: Candidate) -> Self {
-        Self(Arc::new(Inner { ability, forced: Some(candidate), attention: None, table: BTreeMap::new() }))
+        Self(Arc::new(Inner {
+            ability,
+            forced: Some(candidate),
+            attention: None,
+            table: BTreeMap::new(),
+            whole: BTreeMap::new(),
+        }))
     }
 
     /// The same with what was measured; classes not in `table` get the default candidate.
     pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
         Self(Arc::new(Inner { table, ..(*self.0).clone() }))
+    }
+
+    /// The same with what was measured for products whose sums must not be cut, of classes for which `table` names a
+    /// candidate that cuts them.
+    pub fn with_whole(&self, whole: BTreeMap<ShapeClass, Candidate>) -> Self {
+        Self(Arc::new(Inner { whole, ..(*self.0).clone() }))
     }
 
     /// The same with one schedule for every attention that can take it; `None`: the usual ones.
@@ -337,6 +350,15 @@ impl Choices {
         let chosen = forced.or_else(measured).filter(|candidate| candidate.multiplies(product.half));
         chosen.unwrap_or_else(|| ability.default_candidate(product))
     }
+
+    /// The same for a product whose sums must not be cut. Of those that do not cut them all give the same bits.
+    pub fn pick_whole(&self, product: ProductKind) -> Candidate {
+        let picked = self.pick(product);
+        let measured = || self.0.whole.get(&ShapeClass::of(product)).copied().filter(|_| !self.is_forced());
+        let same_bits =
+            |other: &Candidate| other.multiplies(product.half) && other.chunk() == 0 && other.order() == picked.order();
+        if picked.chunk() == 0 { picked } else { measured().filter(same_bits).unwrap_or_else(|| picked.unsplit()) }
+    }
 }
 
 #[cfg(test)]
@@ -356,5 +378,23 @@ mod tests {
         assert_eq!(choices.pick(product(Layout::NT, [600, 300, 1])), other);
         let unknown = product(Layout::NN, [600, 300, 1]);
         assert_eq!(choices.pick(unknown), Ability::WEBGPU_DEFAULT.default_candidate(unknown));
+    }
+
+    #[test]
+    fn sums_that_must_not_be_cut_have_a_choice_of_their_own() {
+        let product = ProductKind { layout: Layout::NN, size: [64, 64, 4096], half: false };
+        let class = ShapeClass::of(product);
+        let small = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
+        let cut = Candidate::Tiles { block: [128, 64], depth: 8, thread: [8; 2], chunk: 512 };
+        let choices = Choices::usual(Ability::WEBGPU_DEFAULT).with_table([(class, cut)].into());
+        assert_eq!([choices.pick(product), choices.pick_whole(product)], [cut, cut.unsplit()]);
+        let choices = choices.with_whole([(class, small)].into());
+        assert_eq!([choices.pick(product), choices.pick_whole(product)], [cut, small]);
+        // Where the table has no sums that are cut, it is what counts.
+        let whole = choices.with_table([(class, cut.unsplit())].into());
+        assert_eq!(whole.pick_whole(product), cut.unsplit());
+        // Other bits.
+        let wrong = choices.with_whole([(class, small.chunked(512))].into());
+        assert_eq!(wrong.pick_whole(product), cut.unsplit());
     }
 }

@@ -162,7 +162,14 @@ impl Gpu {
     /// # Errors
     /// Anything wgpu found wrong with them, or earlier.
     pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
-        let commands = encoder.finish();
+        self.submit_commands(encoder.finish())
+    }
+
+    /// Submits commands that were encoded before.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_commands(&self, commands: wgpu::CommandBuffer) -> Result<wgpu::SubmissionIndex> {
         self.check()?;
         let submission = self.queue.submit([commands]);
         self.check()?;

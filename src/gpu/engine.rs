@@ -6,6 +6,7 @@
 use super::block::Allocation;
 pub use super::block::Block;
 use super::choices::{Ability, Choices};
+use super::clocks::Seen;
 use super::device::{Gpu, cause};
 use super::flight::{Pace, Pulse};
 use super::kernel::{Access, Kernel, MAX_WORKGROUPS};
@@ -55,6 +56,8 @@ pub struct Engine {
     pace: Mutex<Pace>,
     order: Mutex<Order>,
     pulse: OnceLock<Pulse>,
+    /// How fast the kernel that brings clocks up was.
+    pub(super) clocks: Mutex<Seen>,
 }
 
 /// Submissions are made one after the other, so that the pulse tells which of them ran.
@@ -65,6 +68,16 @@ pub(super) struct Order {
     /// The submission after so many more never runs.
     #[cfg(test)]
     pub(super) drop_after: Option<u32>,
+}
+
+#[cfg(test)]
+impl Order {
+    /// Whether the next submission is lost.
+    fn drops(&mut self) -> bool {
+        let more = self.drop_after.take();
+        self.drop_after = more.and_then(|more| more.checked_sub(1));
+        more == Some(0)
+    }
 }
 
 impl Engine {
@@ -86,6 +99,7 @@ impl Engine {
             staging: Mutex::new(staging),
             order: Mutex::default(),
             pulse: OnceLock::new(),
+            clocks: Mutex::default(),
         };
         let pulse = Pulse::new(&engine)?;
         engine.pulse.get_or_init(|| pulse);
@@ -239,15 +253,27 @@ impl Engine {
         behind(&mut encoder, pulse.map(|pulse| &pulse.count));
         order.submitted = order.submitted.wrapping_add(1);
         #[cfg(test)]
-        match order.drop_after.as_mut() {
-            Some(0) => {
-                order.drop_after = None;
-                encoder = self.encoder();
-            }
-            Some(more) => *more -= 1,
-            None => {}
+        if order.drops() {
+            encoder = self.encoder();
         }
         encoder
+    }
+
+    /// Finishes commands that [`Engine::submit_encoded`] submits later, with their mark.
+    pub(super) fn finish(&self, mut encoder: wgpu::CommandEncoder) -> wgpu::CommandBuffer {
+        if let Some(pulse) = self.pulse.get() {
+            pulse.beat(&mut encoder);
+        }
+        encoder.finish()
+    }
+
+    /// Submits what [`Engine::finish`] gave.
+    pub(super) fn submit_encoded(&self, commands: wgpu::CommandBuffer) -> Result<wgpu::SubmissionIndex> {
+        let mut order = self.order();
+        order.submitted = order.submitted.wrapping_add(1);
+        #[cfg(test)]
+        let commands = if order.drops() { self.encoder().finish() } else { commands };
+        self.gpu.submit_commands(commands)
     }
 
     /// Loses the submission after so many more, as a driver might.

@@ -8,6 +8,7 @@
 //! finished one). So each submission ends with one addition to a counter, the *pulse*, and the host compares it with the
 //! number of submissions when it reads what they computed.
 
+use super::device::WAIT_LIMIT;
 use super::engine::{Block, Dispatch, Engine, Program};
 use super::kernel::{Access, Kernel};
 use crate::error::{Error, Result};
@@ -20,8 +21,9 @@ static PULSE: Kernel = Kernel::new("pulse.wgsl", "pulse", &[Access::Write]);
 pub const PIECE: Duration = Duration::from_millis(200);
 /// The same where somebody works at the display that this GPU draws.
 pub const POLITE_PIECE: Duration = Duration::from_millis(20);
-/// How long a piece may take before the GPU counts as hung.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a piece may take before the GPU counts as hung; on a software adapter, whose driver compiles when a kernel first
+/// runs: on a busy machine that alone took lavapipe more than half a minute.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(30), WAIT_LIMIT];
 /// Units of cost a second until something was measured; see [`Dispatch::cost`].
 const FIRST_RATE: [f64; 2] = [1e11, 1e10];
 /// A wait shorter than this says that the piece was done before.
@@ -94,6 +96,12 @@ impl Flight {
     }
 }
 
+/// The first piece of a program, encoded while the device works on something else.
+pub struct Ahead {
+    commands: wgpu::CommandBuffer,
+    dispatches: usize,
+}
+
 /// The counter that every submission adds to.
 pub(super) struct Pulse {
     pub(super) count: Block,
@@ -131,20 +139,49 @@ impl Engine {
     /// # Errors
     /// Anything wgpu found wrong with the commands, or earlier; those of [`Engine::land`].
     pub fn start(&self, encoder: wgpu::CommandEncoder, program: &Program) -> Result<Flight> {
+        let ahead = self.encode_ahead(encoder, program)?;
+        self.start_encoded(ahead, program)
+    }
+
+    /// Encodes `encoder` and after it the first piece of `program`, for [`Engine::start_encoded`]: most of what the host does
+    /// for a program, and nothing of it waits for the device.
+    ///
+    /// # Errors
+    /// Anything wgpu found wrong earlier.
+    pub fn encode_ahead(&self, mut encoder: wgpu::CommandEncoder, program: &Program) -> Result<Ahead> {
+        let first = self.pace().cut(program.costs(0)).into_iter().next().unwrap_or(0..0);
+        if !first.is_empty() {
+            program.encode_range(&mut encoder, first.clone());
+        }
+        self.gpu.check()?;
+        Ok(Ahead { commands: self.finish(encoder), dispatches: first.end })
+    }
+
+    /// Submits what was encoded of `program`, and the rest of it as [`Engine::start`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_encoded(&self, ahead: Ahead, program: &Program) -> Result<Flight> {
         let mut flight = Flight::default();
-        let (mut encoder, mut next) = (Some(encoder), 0);
-        while next < program.dispatches() {
-            // Cut again for each piece, because the one before may have taught something.
-            let (range, learning) = {
-                let pace = self.pace();
-                let range = pace.cut(program.costs(next)).into_iter().next().unwrap_or(0..1);
-                (next + range.start..next + range.end, !pace.measured)
+        let (mut encoded, mut next) = (Some(ahead), 0);
+        while next < program.dispatches() || encoded.is_some() {
+            let learning = !self.pace().measured;
+            let (range, submission) = if let Some(Ahead { commands, dispatches }) = encoded.take() {
+                (0..dispatches, self.submit_encoded(commands)?)
+            } else {
+                // Cut again for each piece, because the one before may have taught something.
+                let range = self.pace().cut(program.costs(next)).into_iter().next().unwrap_or(0..1);
+                let range = next + range.start..next + range.end;
+                let mut encoder = self.encoder();
+                program.encode_range(&mut encoder, range.clone());
+                (range, self.submit(encoder)?)
             };
             next = range.end;
-            let mut commands = encoder.take().unwrap_or_else(|| self.encoder());
-            program.encode_range(&mut commands, range.clone());
+            if range.is_empty() {
+                continue;
+            }
             let piece = Piece {
-                submission: self.submit(commands)?,
+                submission,
                 cost: program.costs(range.start).take(range.len()).sum(),
                 kernels: [range.start, range.end - 1].map(|i| program.kernel_name(i)),
                 dispatches: range.len(),
@@ -155,20 +192,19 @@ impl Engine {
             }
             flight.then(one);
         }
-        if let Some(encoder) = encoder {
-            self.submit(encoder)?;
-        }
         Ok(flight)
     }
 
     /// Waits for every piece.
     ///
     /// # Errors
-    /// [`Error::Lost`] where one takes longer than half a minute, with its kernels, or the GPU is lost.
+    /// [`Error::Lost`] where one takes longer than half a minute, ten on a software adapter, with its kernels, or the GPU is
+    /// lost.
     pub fn land(&self, flight: Flight) -> Result<()> {
+        let patience = PATIENCE[usize::from(self.gpu.software)];
         for Piece { submission, cost, kernels: [first, last], dispatches } in flight.0 {
             let start = Instant::now();
-            self.gpu.wait_within(submission, PATIENCE, || {
+            self.gpu.wait_within(submission, patience, || {
                 format!("{dispatches} kernels from {first} to {last}, planned for {} ms", self.pace().piece.as_millis())
             })?;
             let took = start.elapsed();
@@ -202,7 +238,41 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::adapter::AdapterRequest;
+    use super::super::device::Gpu;
     use super::*;
+
+    static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
+
+    /// It reads what was written meanwhile, counts as one submission, and as none where it is thrown away.
+    #[test]
+    fn what_was_encoded_ahead_runs_when_it_is_submitted() {
+        let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+        let [from, to] = ["from", "to"].map(|name| engine.allocate(name, 16).unwrap());
+        let blocks = vec![from.clone(), to.clone()];
+        let copy = || Dispatch { kernel: &COPY, dims: vec![4, 0, 0, 0], blocks: blocks.clone(), groups: 1, cost: 1.0 };
+        let program = engine.prepare(&[copy(), copy(), copy()]).unwrap();
+        engine.write(&from, &[1.0_f32; 4]);
+        // In one piece, and then in three: no submission may take any time.
+        for (value, piece) in [(2.0_f32, PIECE), (3.0, Duration::ZERO)] {
+            engine.set_piece(piece);
+            drop(engine.encode_ahead(engine.encoder(), &program).unwrap());
+            let ahead = engine.encode_ahead(engine.encoder(), &program).unwrap();
+            assert_eq!(ahead.dispatches, if piece == PIECE { 3 } else { 1 });
+            engine.write(&from, &[value; 4]);
+            engine.land(engine.start_encoded(ahead, &program).unwrap()).unwrap();
+            assert_eq!(engine.read(&to).unwrap(), [value; 4]);
+            engine.check_pulse().unwrap();
+        }
+        let nothing = engine.prepare(&[]).unwrap();
+        assert_eq!(engine.start(engine.encoder(), &nothing).unwrap().pieces(), 0);
+        engine.check_pulse().unwrap();
+        let ahead = engine.encode_ahead(engine.encoder(), &program).unwrap();
+        engine.drop_after(0);
+        engine.land(engine.start_encoded(ahead, &program).unwrap()).unwrap();
+        let said = engine.check_pulse().unwrap_err().to_string();
+        assert!(said.contains("left no mark"), "{said}");
+    }
 
     #[test]
     fn pieces_follow_what_was_measured_and_never_split_a_dispatch() {

@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod block;
 pub mod choices;
+mod clocks;
 pub mod custom;
 mod defaults;
 pub mod device;

@@ -7,6 +7,7 @@
 use super::device::Gpu;
 use super::engine::{Engine, Program};
 use crate::error::Result;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// Bytes of the two ticks that frame a pass.
@@ -45,6 +46,8 @@ pub struct Stopwatch<'e> {
     /// The device with its kernels.
     pub engine: &'e Engine,
     queries: Option<Queries>,
+    /// What [`Stopwatch::raise_clocks`] runs, once it was called.
+    pub(super) multiply_adds: RefCell<Option<Program>>,
 }
 
 struct Queries {
@@ -81,7 +84,7 @@ impl<'e> Stopwatch<'e> {
     pub fn new(engine: &'e Engine) -> Result<Self> {
         let has_ticks = engine.gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY);
         let queries = has_ticks.then(|| Queries::new(&engine.gpu)).transpose()?;
-        Ok(Self { engine, queries })
+        Ok(Self { engine, queries, multiply_adds: RefCell::default() })
     }
 
     /// Runs `program` once, in as many submissions as training would make of it, by the wall clock.

@@ -117,7 +117,8 @@ impl Product {
         let [m, n, k] = self.size;
         let part_bytes = 4 * (self.count * k.div_ceil(picked.chunk().max(1)) * m * n) as u64;
         let whole = !self.cut || self.sum > 1 || part_bytes > g.choices().ability().binding_bytes;
-        self.dispatch(g, if whole { picked.unsplit() } else { picked }, product, operands)
+        let candidate = if whole { g.choices().pick_whole(product) } else { picked };
+        self.dispatch(g, candidate, product, operands)
     }
 
     /// Refuses operands whose last element is outside of their tensor. Kernels clamp or mask against (m, n, k) alone, and on

@@ -327,15 +327,20 @@ impl<'a> Run<'a> {
             self.trainer()?.verify(&batches, self.step)?;
         }
         let trainer = self.trainer()?;
-        // The loss scale of a step depends on the one before it.
-        let one_by_one = trainer.is_mixed();
         #[cfg(test)]
         faults::before_step(trainer, self.step)?;
-        let submitted = (trainer.start_step(&batches, self.step, lr)?, self.step, lr);
+        let (first, is_mixed) = (trainer.encode_step(&batches)?, trainer.is_mixed());
+        // The loss scale of a step depends on the one before it.
+        if is_mixed {
+            self.catch_up()?;
+            if self.gone_bad.is_some() {
+                return Ok(());
+            }
+        }
+        let submitted = (self.trainer()?.start_encoded(first, &batches, self.step, lr)?, self.step, lr);
         self.step += 1;
         let before = self.pending.replace(submitted);
-        self.complete(before)?;
-        if one_by_one { self.catch_up() } else { Ok(()) }
+        self.complete(before)
     }
 
     /// Reads the numbers of every step submitted.

@@ -12,7 +12,7 @@ use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::data::{Batch, token_index};
 use crate::error::{Error, Result};
 use crate::gpu::engine::{Block, Engine, Program};
-use crate::gpu::flight::Flight;
+use crate::gpu::flight::{Ahead, Flight};
 use crate::gpu::reading::{Reading, Staging};
 use crate::graph::memory::{Bytes, Memory};
 use crate::graph::plan::Limits;
@@ -152,7 +152,7 @@ impl<'e> Trainer<'e> {
     }
 
     /// The device it is on.
-    pub(super) fn engine(&self) -> &'e Engine {
+    pub fn engine(&self) -> &'e Engine {
         self.engine
     }
 
@@ -214,16 +214,34 @@ impl<'e> Trainer<'e> {
 
     /// Submits a step. At most one other may be pending.
     pub fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
+        self.start_encoded(self.encode_step(batches)?, batches, step, lr)
+    }
+
+    /// Encodes what a step begins with, and brings its first micro-batch on the way: the device may still work on the step
+    /// before.
+    pub fn encode_step(&self, batches: &[Batch]) -> Result<Ahead> {
+        batches.first().map_or(Ok(()), |batch| self.upload(batch))?;
+        let mut encoder = self.engine.encoder();
+        self.engine.clear(&mut encoder, self.cleared());
+        self.engine.encode_ahead(encoder, &self.programs.micro)
+    }
+
+    /// Submits the step that begins with what [`Trainer::encode_step`] gave for the same batches; nothing else may have been
+    /// submitted since then.
+    pub fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
         let stats = self.memory.named(graphs::STATS_NAME)?;
-        let mut flight = Flight::default();
+        let (mut flight, mut first) = (Flight::default(), Some(first));
         for (i, batch) in batches.iter().enumerate() {
-            self.upload(batch)?;
-            let mut encoder = self.engine.encoder();
-            if i == 0 {
-                self.engine.clear(&mut encoder, self.cleared());
-                self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
-            }
-            flight.then(self.engine.start(encoder, self.micro_batch(i))?);
+            flight.then(match first.take() {
+                Some(first) => {
+                    self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
+                    self.engine.start_encoded(first, &self.programs.micro)?
+                }
+                None => {
+                    self.upload(batch)?;
+                    self.engine.start(self.engine.encoder(), self.micro_batch(i))?
+                }
+            });
         }
         #[cfg(test)]
         super::faults::between_gradients_and_update(self, step)?;

@@ -51,7 +51,7 @@ fn gradients_in_mixed_precision_are_as_good_as_those_of_autocast() {
         return;
     }
     let (mut failures, mut rows) = (Vec::new(), Vec::new());
-    for listed in mixed::listed(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")) {
+    for listed in mixed::listed(&common::root().join("tests/fixtures")) {
         let (compared, found) = listed.compare();
         rows.push(mixed::row(&listed.case, &compared));
         println!("{}", rows[rows.len() - 1]);

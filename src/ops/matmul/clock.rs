@@ -1,8 +1,9 @@
 //! Which of several programs is the fastest on one device.
 //!
 //! A GPU that is asked for little lowers its clocks: after a second of short bursts with host work between them an H200
-//! went from 1980 to 345 MHz, and one kernel read 42 instead of 195 TFLOP/s. So programs are timed back to back, by
-//! timestamps, with nothing but the next recording between them, and each is first run until its readings agree.
+//! went from 1980 to 345 MHz, and one kernel read 42 instead of 195 TFLOP/s. So clocks are brought up before the programs of
+//! a class are timed, and they are timed back to back, by timestamps, with nothing but the next recording between them; each
+//! is first run until its readings agree.
 
 use crate::error::Result;
 use crate::gpu::engine::{Engine, Program};
@@ -44,11 +45,21 @@ impl<'e> Clock<'e> {
         Ok(Self { stopwatch: Stopwatch::new(engine)?, software: engine.choices().ability().software })
     }
 
-    /// Runs a program until the device's clocks are up; the last reading in seconds a run.
+    /// Brings the clocks up; the multiply-adds that the device does then, in floating-point operations a second. `None` where
+    /// there are no clocks to bring up.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn raise(&self) -> Result<Option<f64>> {
+        self.stopwatch.raise_clocks()
+    }
+
+    /// Runs a program until the device's clocks are up and its readings agree; the last one in seconds a run.
     ///
     /// # Errors
     /// Those of the device.
     pub fn warm_up(&self, program: &Program) -> Result<f64> {
+        self.raise()?;
         let start = Instant::now();
         let mut last = self.reading(program, self.reading(program, f64::INFINITY)?)?;
         let mut agreed = 0;
@@ -66,6 +77,7 @@ impl<'e> Clock<'e> {
     /// # Errors
     /// Those of the device; no programs.
     pub fn fastest(&self, programs: &[&Program]) -> Result<(usize, f64)> {
+        self.raise()?;
         let mut best = f64::INFINITY;
         let mut times = Vec::with_capacity(programs.len());
         for program in programs {

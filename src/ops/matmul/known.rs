@@ -22,7 +22,7 @@ pub(super) struct Record {
 /// What is known of the candidates of an adapter.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// The fastest, by class.
+    /// The fastest, by class; where it cuts sums, also the fastest that does not, by [`whole_name`].
     pub fastest: BTreeMap<String, Record>,
     /// Wrong on this adapter, or not taken by its driver: never tried again. By layout and type of the operands.
     pub refused: BTreeSet<String>,
@@ -55,6 +55,11 @@ impl Known {
         usable(ability, &self.fastest.get(&class.to_string())?.candidate)
     }
 
+    /// The fastest of a class that does not cut sums, where the fastest does.
+    pub fn whole(&self, class: ShapeClass, ability: &Ability) -> Option<Candidate> {
+        usable(ability, &self.fastest.get(&whole_name(&class.to_string()))?.candidate)
+    }
+
     /// Whether a candidate was refused for products like this.
     pub fn refuses(&self, product: ProductKind, candidate: Candidate) -> bool {
         self.refused.contains(&refusal(product, candidate))
@@ -64,10 +69,16 @@ impl Known {
     pub fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
         for (class, _) in classes {
             self.fastest.remove(&class.to_string());
+            self.fastest.remove(&whole_name(&class.to_string()));
         }
         self.refused.clear();
         self.works.clear();
     }
+}
+
+/// How the fastest candidate of a class that does not cut sums is kept.
+pub(super) fn whole_name(class: &str) -> String {
+    format!("{class} whole")
 }
 
 /// How a refusal is kept: kernels of one candidate differ by layout and type.

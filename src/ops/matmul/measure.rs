@@ -4,13 +4,13 @@
 //! All of it is on a device that is closed before anything else is done: a kernel that a driver cannot compile may cost the
 //! whole device, and then the trials go on with another.
 
+use super::ProductKind;
 use super::candidates::candidates;
 use super::clock::{Clock, agree};
-use super::known::{Known, Record};
+use super::known::{Known, Record, whole_name};
 use super::probe::{self, Job};
-use super::trial::{Contest, Trials, shortened};
+use super::trial::{Contest, Trials, Verified, shortened};
 use super::tune::{Effort, Sandbox, threads};
-use super::{Layout, ProductKind};
 use crate::error::{Error, Result, tell};
 use crate::gpu::choices::{Ability, Candidate, ShapeClass};
 use crate::gpu::engine::Engine;
@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 /// Floating-point operations of one timed product on a software adapter: longer ones are measured on fewer rows.
 const SOFTWARE_FLOPS: usize = 60_000_000;
-/// The most on a GPU.
-const GPU_FLOPS: usize = 40_000_000_000;
-/// What one product may take on a slow GPU.
+/// The most on a GPU: what an H100 does in f32 in 4 ms.
+const GPU_FLOPS: usize = 160_000_000_000;
+/// What one product may take on a slower GPU, ...
 const PRODUCT_SECONDS: f64 = 4e-3;
-/// Operations of the product that shows how fast a GPU is.
-const FIRST_PRODUCT: [usize; 3] = [512, 512, 512];
+/// ... where products reach this share of what multiply-adds alone do.
+const PRODUCT_SHARE: f64 = 0.5;
 /// Shares of the budget of a GPU after which no product is compiled or verified any more: timing needs the rest.
 const COMPILED: f64 = 0.5;
 const VERIFIED: f64 = 0.65;
@@ -60,7 +60,7 @@ pub(super) fn measure(
         start: Instant::now(),
         until: (effort == Effort::Quick).then_some(until),
         probed,
-        flops: most_flops(&engine)?,
+        flops: if ability.software { SOFTWARE_FLOPS } else { most_flops(&engine)? },
         // Software drivers compile when a kernel first runs.
         threads: if ability.software { 1 } else { threads() },
     };
@@ -173,13 +173,24 @@ impl Search {
             if at > 0 && self.is_over() {
                 break;
             }
-            let programs: Vec<_> = verified.iter().map(|it| &it.program).collect();
-            let (winner, seconds) = clock.fastest(&programs)?;
-            if let Some(winner) = verified.get(winner) {
-                let flops = 2.0 * contest.product.size.iter().map(|&n| n as f64).product::<f64>();
-                let record = Record { candidate: winner.candidate.to_string(), gflops: flops / seconds / 1e9 };
-                known.fastest.insert(name.clone(), record);
+            let flops = 2.0 * contest.product.size.iter().map(|&n| n as f64).product::<f64>();
+            let fastest = |among: &[&Verified]| -> Result<Option<(Candidate, Record)>> {
+                let programs: Vec<_> = among.iter().map(|it| it.timed()).collect();
+                let (winner, seconds) = clock.fastest(&programs)?;
+                let record = |candidate: Candidate| {
+                    (candidate, Record { candidate: candidate.to_string(), gflops: flops / seconds / 1e9 })
+                };
+                Ok(among.get(winner).map(|winner| record(winner.candidate)))
+            };
+            let Some((winner, record)) = fastest(&verified.iter().collect::<Vec<_>>())? else { continue };
+            // Products whose sums must not be cut run no winner that cuts them.
+            if winner.chunk() > 0 {
+                let whole: Vec<&Verified> = verified.iter().filter(|it| it.candidate.chunk() == 0).collect();
+                if let Some((_, record)) = fastest(&whole)? {
+                    known.fastest.insert(whole_name(name), record);
+                }
             }
+            known.fastest.insert(name.clone(), record);
         }
         if let (Some(before), Some(first)) = (before, first) {
             report_drift(before, clock.warm_up(&first.program)?);
@@ -207,21 +218,11 @@ fn report_drift(before: f64, after: f64) {
     }
 }
 
-/// Operations of a product that takes a GPU a few milliseconds: kernels run dozens of times.
+/// Operations of a product that takes a GPU a few milliseconds: kernels run dozens of times. How fast it is shows only once
+/// its clocks are up: at a sixth of them products were cut to so few rows that other kernels won.
 fn most_flops(engine: &Engine) -> Result<usize> {
-    let ability = *engine.choices().ability();
-    if ability.software {
-        return Ok(SOFTWARE_FLOPS);
-    }
-    let product = ProductKind { layout: Layout::NN, size: FIRST_PRODUCT, half: false };
-    let candidates: Vec<Candidate> = contest(&ability, product, false).into_iter().take(1).collect();
-    if candidates.is_empty() {
-        return Ok(SOFTWARE_FLOPS);
-    }
-    let trials = Trials::new(engine, vec![Contest { product, candidates }])?;
-    let seconds = Clock::new(engine)?.warm_up(&trials.reference(0)?.program)?;
-    let flops = 2.0 * FIRST_PRODUCT.iter().product::<usize>() as f64 / seconds * PRODUCT_SECONDS;
-    Ok((flops as usize).clamp(SOFTWARE_FLOPS, GPU_FLOPS))
+    let rate = Clock::new(engine)?.raise()?.unwrap_or_default();
+    Ok(((rate * PRODUCT_SHARE * PRODUCT_SECONDS) as usize).clamp(SOFTWARE_FLOPS, GPU_FLOPS))
 }
 
 fn is_out_of_memory(error: &Error) -> bool {
@@ -230,6 +231,7 @@ fn is_out_of_memory(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Layout;
     use super::super::known::refusal;
     use super::super::planted::{Fault, plant};
     use super::super::tune::classes;

@@ -22,7 +22,18 @@ use std::time::Instant;
 /// Most outputs of a timed product on a software adapter.
 const SOFTWARE_OUTPUTS: usize = 1 << 22;
 /// The same on a GPU: three results of that size are held.
-const GPU_OUTPUTS: usize = 1 << 24;
+const GPU_OUTPUTS: usize = 1 << 25;
+/// A GPU's products are cut to multiples of it: whole blocks of every candidate.
+const CUT: usize = 256;
+/// Outputs of the largest block that is likely.
+const BLOCK: usize = 128 * 128;
+/// Blocks of that size that a cut product still has: two waves and more on the largest GPUs, ...
+const MOST_BLOCKS: usize = 600;
+/// ... and on a smaller one, as it is given fewer operations, one for each so many.
+const BLOCK_FLOPS: usize = 200_000_000;
+const FEWEST_BLOCKS: usize = 4;
+/// A sum that is cut keeps so many terms: candidates that compute it in parts have four parts or more.
+const TERMS: usize = 32_768;
 /// Largest normalised mean square error of a verified candidate: operands are exact in either type, sums are f32.
 pub const NMSE: f64 = 1e-9;
 /// Runs of a candidate whose results are equal in all bits; matrix units run in subgroups that a missing barrier lets
@@ -44,32 +55,66 @@ pub(super) struct Verified {
     pub candidate: Candidate,
     /// One product with a result in f32.
     pub program: Program,
+    /// One with the result that steps ask for, where that is f16.
+    half: Option<Program>,
 }
 
-/// What is tried: operands of one type, a result that is f32, which is timed, and for f16 one that is f16.
+impl Verified {
+    /// What is timed: the result has the type that it has in steps.
+    pub fn timed(&self) -> &Program {
+        self.half.as_ref().unwrap_or(&self.program)
+    }
+}
+
+/// What is tried: operands of one type, a result that is f32, and for f16 one that is f16.
 pub(super) fn trial_types(half: bool) -> Vec<Types> {
     let operand = if half { Dtype::F16 } else { Dtype::F32 };
     let results: &[Dtype] = if half { &[Dtype::F32, Dtype::F16] } else { &[Dtype::F32] };
     results.iter().map(|&c| Types::of([operand, operand, c])).collect()
 }
 
-/// A product of the same kind with at most so many floating-point operations: fewer rows of what the batch is long in,
-/// and fewer rows or columns of a large C. What is no multiple of four stays none: it has other kernels.
+/// A product of the same kind with at most so many floating-point operations, where that tells the same: see
+/// [`on_gpu`] and [`on_software`]. What is no multiple of four stays none: it has other kernels.
 pub(super) fn shortened(product: ProductKind, most: usize, software: bool) -> ProductKind {
+    let mut size = if software { on_software(product, most) } else { on_gpu(product.size, most) };
+    for (n, before) in size.iter_mut().zip(product.size) {
+        *n -= usize::from(!before.is_multiple_of(4) && n.is_multiple_of(4));
+    }
+    ProductKind { size, ..product }
+}
+
+/// Fewer rows of what the batch is long in, and fewer rows or columns of a large C.
+fn on_software(product: ProductKind, most: usize) -> [usize; 3] {
     let size = product.size;
     let [mut m, mut n, mut k] = size;
     let long = if product.layout == Layout::TN { &mut k } else { &mut m };
     let rest = size.iter().product::<usize>() / (*long).max(1);
     *long = (*long).min((most / 2 / rest.max(1)).next_power_of_two().max(64));
-    while m * n > if software { SOFTWARE_OUTPUTS } else { GPU_OUTPUTS } {
+    while m * n > SOFTWARE_OUTPUTS {
         let longer = if m > n { &mut m } else { &mut n };
         *longer = (*longer / 2).next_multiple_of(64);
     }
-    let mut shorter = [m, n, k];
-    for (n, before) in shorter.iter_mut().zip(size) {
-        *n -= usize::from(!before.is_multiple_of(4) && n.is_multiple_of(4));
+    [m, n, k]
+}
+
+/// Half of the longer side of C again and again, in whole blocks, as long as all of a GPU stays busy; then fewer terms of a
+/// very long sum. With few blocks, or with sums in fewer parts, other kernels would win than those of the whole product:
+/// at 128 of 4096 rows of the logits 64 x 128 did, at 94 TFLOP/s in a step where 128 x 128 reaches 170.
+fn on_gpu([mut m, mut n, mut k]: [usize; 3], most: usize) -> [usize; 3] {
+    let fewest = (most / BLOCK_FLOPS).clamp(FEWEST_BLOCKS, MOST_BLOCKS);
+    let is_long = |m: usize, n: usize, k: usize| 2 * m * n > most / k.max(1);
+    while m * n > GPU_OUTPUTS || is_long(m, n, k) {
+        let (longer, other) = if m > n { (&mut m, n) } else { (&mut n, m) };
+        let half = (*longer / 2).next_multiple_of(CUT);
+        if half >= *longer || half * other < fewest * BLOCK {
+            break;
+        }
+        *longer = half;
     }
-    ProductKind { size: shorter, ..product }
+    while k > TERMS && is_long(m, n, k) {
+        k = (k / 2).next_multiple_of(CUT).max(TERMS);
+    }
+    [m, n, k]
 }
 
 /// Normalised mean square error of one candidate in one product, over some outputs in every part of C.
@@ -159,7 +204,10 @@ impl<'e> Trials<'e> {
         let mut verified = vec![self.reference(at)?];
         for (i, &candidate) in candidates.iter().enumerate().skip(1) {
             match self.check(at, i) {
-                Ok(program) => verified.push(Verified { candidate, program }),
+                Ok((program, half)) => {
+                    let half = half.filter(|_| gives_half(*product));
+                    verified.push(Verified { candidate, program, half });
+                }
                 Err(cause) => {
                     let refusal = refusal(*product, candidate);
                     tell(format_args!("warning: {refusal} is not used: {cause}"));
@@ -195,17 +243,17 @@ impl<'e> Trials<'e> {
     ///
     /// # Errors
     /// It does not compile, its result is wrong or differs from run to run; a device error.
-    pub fn check(&self, at: usize, candidate: usize) -> Result<Program> {
+    pub fn check(&self, at: usize, candidate: usize) -> Result<(Program, Option<Program>)> {
         let contest = self.contest(at)?;
         let cooperative = matches!(contest.candidates.get(candidate), Some(Candidate::Cooperative { .. }));
         let runs = if cooperative { MOST_RUNS } else { RUNS };
         let program = self.program(at, candidate, 0)?;
         self.results.check(&program, self.output(contest.product, Dtype::F32)?, runs, NMSE)?;
-        if contest.product.half {
-            let half = self.program(at, candidate, 1)?;
-            self.results.check(&half, self.output(contest.product, Dtype::F16)?, runs, HALF_NMSE)?;
+        let half = contest.product.half.then(|| self.program(at, candidate, 1)).transpose()?;
+        if let Some(half) = &half {
+            self.results.check(half, self.output(contest.product, Dtype::F16)?, runs, HALF_NMSE)?;
         }
-        Ok(program)
+        Ok((program, half))
     }
 
     /// Runs the reference once more.
@@ -219,7 +267,9 @@ impl<'e> Trials<'e> {
         let program = self.program(at, 0, 0)?;
         self.results.expect(&program, self.output(contest.product, Dtype::F32)?)?;
         let candidate = contest.candidates.first().copied().ok_or_else(missing)?;
-        Ok((Verified { candidate, program }, self.results.sampled_error(contest.product)?))
+        // The one with a result in f16 is not verified; it is the usual kernel, whatever comes of it.
+        let half = if gives_half(contest.product) { self.program(at, 0, 1).ok() } else { None };
+        Ok((Verified { candidate, program, half }, self.results.sampled_error(contest.product)?))
     }
 
     /// Compiles a candidate for one type of C.
@@ -237,6 +287,11 @@ impl<'e> Trials<'e> {
         let [m, n, terms] = product.size;
         Ok(Output { block: self.memory.named(&name("c", dtype))?, dtype, len: m * n, terms })
     }
+}
+
+/// Whether steps ask for a result in f16: activations and their gradients are, gradients of parameters are f32.
+fn gives_half(product: ProductKind) -> bool {
+    product.half && product.layout != Layout::TN
 }
 
 /// Of a tensor that all products share.
@@ -268,25 +323,71 @@ mod tests {
         Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()
     }
 
+    fn product(layout: Layout, size: [usize; 3]) -> ProductKind {
+        ProductKind { layout, size, half: false }
+    }
+
     #[test]
-    fn a_large_result_is_tried_in_part() {
-        const FLOPS: usize = 40_000_000_000;
-        let product = |layout, size| ProductKind { layout, size, half: false };
+    fn software_adapters_try_fewer_rows() {
         for (layout, size) in [
             (Layout::NT, [1024, 50_304, 768]),
             (Layout::TN, [50_304, 768, 1024]),
             (Layout::NN, [65_536, 65_536, 64]),
             (Layout::TN, [5120, 1280, 4096]),
         ] {
-            for (software, most) in [(true, SOFTWARE_OUTPUTS), (false, GPU_OUTPUTS)] {
-                let [m, n, k] = shortened(product(layout, size), FLOPS, software).size;
-                assert!(m * n <= most && m * n > most / 4, "{m} x {n}");
-                assert!(m >= 768 && n >= 768 && k == size[2], "{m} x {n} x {k}");
-            }
+            let [m, n, k] = shortened(product(layout, size), 40_000_000_000, true).size;
+            assert!(m * n <= SOFTWARE_OUTPUTS && m * n > SOFTWARE_OUTPUTS / 4, "{m} x {n}");
+            assert!(m >= 768 && n >= 768 && k == size[2], "{m} x {n} x {k}");
         }
-        let small = product(Layout::NT, [2048, 2048, 512]);
-        assert_eq!(ShapeClass::of(shortened(small, FLOPS, false)), ShapeClass::of(small));
-        assert_eq!(shortened(product(Layout::NT, [4097, 768, 768]), FLOPS / 100, false).size, [511, 768, 768]);
+        assert_eq!(shortened(product(Layout::NT, [4097, 768, 768]), 400_000_000, true).size, [511, 768, 768]);
+    }
+
+    /// Those of a step of the 150M model on a GPU that does 65 TFLOP/s: all but the largest as they are.
+    #[test]
+    fn a_fast_gpu_tries_what_steps_have() {
+        const FLOPS: usize = 130_000_000_000;
+        let of = |layout, size| shortened(product(layout, size), FLOPS, false).size;
+        for (layout, size) in [
+            (Layout::NN, [4096, 768, 3072]),
+            (Layout::NT, [4096, 3072, 768]),
+            (Layout::NT, [12_288, 768, 768]),
+            (Layout::TN, [768, 768, 4096]),
+            (Layout::TN, [3072, 768, 4096]),
+            // Few blocks and a long sum: parts are what is tried.
+            (Layout::NN, [128, 128, 32_768]),
+        ] {
+            assert_eq!(of(layout, size), size);
+            let whole = product(layout, size);
+            assert_eq!(ShapeClass::of(shortened(whole, FLOPS, false)), ShapeClass::of(whole));
+        }
+        for (layout, size) in [
+            (Layout::NT, [4096, 50_304, 768]),
+            (Layout::TN, [50_304, 768, 4096]),
+            (Layout::NN, [4096, 768, 50_304]),
+            (Layout::NN, [65_536, 65_536, 64]),
+        ] {
+            let [m, n, k] = of(layout, size);
+            assert!(m * n <= GPU_OUTPUTS && 2 * m * n * k <= FLOPS.max(2 * 4096 * 768 * TERMS), "{m} x {n} x {k}");
+            // Whole blocks in the dimension that was cut, at least two waves of them, and parts as in the whole product.
+            for (cut, before) in [m, n, k].into_iter().zip(size) {
+                assert!(cut == before || cut.is_multiple_of(CUT), "{m} x {n} x {k}");
+            }
+            let blocks = m.div_ceil(128) * n.div_ceil(128);
+            let before = size[0].div_ceil(128) * size[1].div_ceil(128);
+            assert!(blocks >= MOST_BLOCKS.min(before) && k >= TERMS.min(size[2]), "{m} x {n} x {k}");
+        }
+    }
+
+    #[test]
+    fn a_slow_gpu_tries_less_and_never_nothing() {
+        // 0.4 TFLOP/s, and what is left when memory was short again and again.
+        for most in [800_000_000, 60_000_000, 1000] {
+            let [m, n, k] = shortened(product(Layout::NT, [4096, 50_304, 768]), most, false).size;
+            let short = 2 * m * n * k <= most || m * n < 2 * FEWEST_BLOCKS * BLOCK;
+            assert!(short && m * n >= FEWEST_BLOCKS * BLOCK && k == 768, "{m} x {n} x {k}");
+        }
+        assert_eq!(shortened(product(Layout::NT, [1, 1, 1]), 1, false).size, [1, 1, 1]);
+        assert_eq!(shortened(product(Layout::NN, [4097, 2000, 4095]), 60_000_000, false).size, [255, 256, 4095]);
     }
 
     /// The kernel that is timed is right, and the one with a result of f16 is not.

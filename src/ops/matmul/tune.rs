@@ -97,9 +97,10 @@ pub fn recall(engine: &Engine) {
         return;
     }
     let known = Known::load(engine);
-    let parsed = known.fastest.keys().filter_map(|name| name.parse().ok());
-    let table = parsed.filter_map(|class| Some((class, known.of(class, usual.ability())?)));
-    engine.choose(usual.with_table(table.collect()));
+    let classes: Vec<ShapeClass> = known.fastest.keys().filter_map(|name| name.parse().ok()).collect();
+    let table = classes.iter().filter_map(|&class| Some((class, known.of(class, usual.ability())?)));
+    let whole = classes.iter().filter_map(|&class| Some((class, known.whole(class, usual.ability())?)));
+    engine.choose(usual.with_table(table.collect()).with_whole(whole.collect()));
 }
 
 /// Makes `engine` use the fastest kernels for `products`; a line is printed before and after where that takes time.
@@ -131,16 +132,18 @@ pub fn tune(
     let todo: Vec<_> = classes.iter().copied().filter(new).collect();
     if !todo.is_empty() {
         tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
-        let (before, start) = (known.fastest.len(), Instant::now());
+        let start = Instant::now();
         let budget = if usual.ability().software { SOFTWARE_BUDGET } else { GPU_BUDGET };
         let measured = measure(sandbox, &todo, effort, budget, &mut known);
         // Also what was found before an error.
         known.keep();
         measured?;
-        let done = known.fastest.len() - before;
+        let done = todo.iter().filter(|(class, _)| known.fastest.contains_key(&class.to_string())).count();
         tell(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
     }
-    engine.choose(usual.with_table(chosen(usual.ability(), &classes, &known, stored)));
+    let whole = classes.iter().filter_map(|&(class, _)| Some((class, known.whole(class, usual.ability())?)));
+    let table = chosen(usual.ability(), &classes, &known, stored);
+    engine.choose(usual.with_table(table).with_whole(whole.collect()));
     Ok(())
 }
 
