@@ -125,6 +125,24 @@ fn hold_ds(base: u32, i: u32) -> Held {
     );
 }
 
+// Whether any of the vec4 from element i on is of the row: of a row of 768, two of the eight vec4s of a lane are.
+fn is_inside(i: u32) -> bool {
+    return i < dims.n;
+}
+
+fn gelu_inside(i: u32, x: vec4<f32>) -> vec4<f32> {
+    if (is_inside(i)) {
+        return gelu4(x, dims.use_tanh == 1u);
+    }
+    return vec4<f32>();
+}
+
+fn write_gelu(base: u32, i: u32, x: vec4<f32>) {
+    if (is_inside(i)) {
+        write_s(base, i, gelu4(x, dims.use_tanh == 1u));
+    }
+}
+
 fn quotient(numerator: f32, denominator: f32) -> f32 {
     return select(0.0, numerator / denominator, denominator > 0.0);
 }
@@ -145,7 +163,6 @@ fn l2_norm_gelu(
     for (var row = group.x; row < dims.rows; row += groups.x) {
         let base = row * dims.n;
         let i = 4u * lane;
-        let tanh_form = dims.use_tanh == 1u;
         let x = hold_a(base, i);
         var squares = held_dots(x, x);
         for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
@@ -155,42 +172,45 @@ fn l2_norm_gelu(
         let norm = sqrt(row_sum(lane, across(squares)));
         let factor = quotient(dims.tau, norm + dims.eps);
         if (HOLDS) {
-            write_s(base, i, gelu4(x[0] * factor, tanh_form));
-            write_s(base, i + STEP, gelu4(x[1] * factor, tanh_form));
-            write_s(base, i + 2u * STEP, gelu4(x[2] * factor, tanh_form));
-            write_s(base, i + 3u * STEP, gelu4(x[3] * factor, tanh_form));
-            write_s(base, i + 4u * STEP, gelu4(x[4] * factor, tanh_form));
-            write_s(base, i + 5u * STEP, gelu4(x[5] * factor, tanh_form));
-            write_s(base, i + 6u * STEP, gelu4(x[6] * factor, tanh_form));
-            write_s(base, i + 7u * STEP, gelu4(x[7] * factor, tanh_form));
+            write_gelu(base, i, x[0] * factor);
+            write_gelu(base, i + STEP, x[1] * factor);
+            write_gelu(base, i + 2u * STEP, x[2] * factor);
+            write_gelu(base, i + 3u * STEP, x[3] * factor);
+            write_gelu(base, i + 4u * STEP, x[4] * factor);
+            write_gelu(base, i + 5u * STEP, x[5] * factor);
+            write_gelu(base, i + 6u * STEP, x[6] * factor);
+            write_gelu(base, i + 7u * STEP, x[7] * factor);
         }
         for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
-            write_s(base, j, gelu4(read_a(base, j) * factor, tanh_form));
+            write_gelu(base, j, read_a(base, j) * factor);
         }
         save(row, lane, norm, 0.0);
     }
 }
 
 // Writes s again and gives du.
-fn gelu_backward(base: u32, i: u32, x: vec4<f32>, factor: f32) -> vec4<f32> {
+fn gelu_backward(base: u32, i: u32, x: vec4<f32>, d: vec4<f32>, factor: f32) -> vec4<f32> {
+    if (!is_inside(i)) {
+        return vec4<f32>();
+    }
     let y = gelu_with_slope4(x * factor, dims.use_tanh == 1u);
     write_s_again(base, i, y.value);
-    return read_ds(base, i) * y.slope;
+    return d * y.slope;
 }
 
-fn hold_gelu_backward(base: u32, i: u32, x: Held, factor: f32) -> Held {
+fn hold_gelu_backward(base: u32, i: u32, x: Held, d: Held, factor: f32) -> Held {
     if (!HOLDS) {
         return Held();
     }
     return Held(
-        gelu_backward(base, i, x[0], factor),
-        gelu_backward(base, i + STEP, x[1], factor),
-        gelu_backward(base, i + 2u * STEP, x[2], factor),
-        gelu_backward(base, i + 3u * STEP, x[3], factor),
-        gelu_backward(base, i + 4u * STEP, x[4], factor),
-        gelu_backward(base, i + 5u * STEP, x[5], factor),
-        gelu_backward(base, i + 6u * STEP, x[6], factor),
-        gelu_backward(base, i + 7u * STEP, x[7], factor),
+        gelu_backward(base, i, x[0], d[0], factor),
+        gelu_backward(base, i + STEP, x[1], d[1], factor),
+        gelu_backward(base, i + 2u * STEP, x[2], d[2], factor),
+        gelu_backward(base, i + 3u * STEP, x[3], d[3], factor),
+        gelu_backward(base, i + 4u * STEP, x[4], d[4], factor),
+        gelu_backward(base, i + 5u * STEP, x[5], d[5], factor),
+        gelu_backward(base, i + 6u * STEP, x[6], d[6], factor),
+        gelu_backward(base, i + 7u * STEP, x[7], d[7], factor),
     );
 }
 
@@ -206,11 +226,13 @@ fn l2_norm_gelu_backward(
         let norm = saved[row * 2u];
         let factor = quotient(dims.tau, norm + dims.eps);
         let x = hold_a(base, i);
-        let du = hold_gelu_backward(base, i, x, factor);
+        // Before the first store: all loads of a lane are under way together.
+        let d = hold_ds(base, i);
+        let du = hold_gelu_backward(base, i, x, d, factor);
         var dot = held_dots(x, du);
         for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             let y = read_a(base, j);
-            let dy = gelu_backward(base, j, y, factor);
+            let dy = gelu_backward(base, j, y, read_ds(base, j), factor);
             write_ds(base, j, dy);
             dot = fma(y, dy, dot);
         }
@@ -231,19 +253,19 @@ fn l2_norm_gelu_backward(
     }
 }
 
-fn hold_gelu(x: Held, tanh_form: bool) -> Held {
+fn hold_gelu(i: u32, x: Held) -> Held {
     if (!HOLDS) {
         return Held();
     }
     return Held(
-        gelu4(x[0], tanh_form),
-        gelu4(x[1], tanh_form),
-        gelu4(x[2], tanh_form),
-        gelu4(x[3], tanh_form),
-        gelu4(x[4], tanh_form),
-        gelu4(x[5], tanh_form),
-        gelu4(x[6], tanh_form),
-        gelu4(x[7], tanh_form),
+        gelu_inside(i, x[0]),
+        gelu_inside(i + STEP, x[1]),
+        gelu_inside(i + 2u * STEP, x[2]),
+        gelu_inside(i + 3u * STEP, x[3]),
+        gelu_inside(i + 4u * STEP, x[4]),
+        gelu_inside(i + 5u * STEP, x[5]),
+        gelu_inside(i + 6u * STEP, x[6]),
+        gelu_inside(i + 7u * STEP, x[7]),
     );
 }
 
@@ -257,7 +279,7 @@ fn gelu_l2_norm(
         let base = row * dims.n;
         let i = 4u * lane;
         let tanh_form = dims.use_tanh == 1u;
-        let g = hold_gelu(hold_a(base, i), tanh_form);
+        let g = hold_gelu(i, hold_a(base, i));
         var squares = held_dots(g, g);
         for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             let y = gelu4(read_a(base, j), tanh_form);
@@ -287,6 +309,12 @@ fn gelu_norm_backward(x: vec4<f32>, d: vec4<f32>, factor: f32, pull: f32) -> vec
     return y.slope * factor * (d - y.value * pull);
 }
 
+fn write_gelu_norm_backward(base: u32, i: u32, x: vec4<f32>, d: vec4<f32>, factor: f32, pull: f32) {
+    if (is_inside(i)) {
+        write_ds(base, i, gelu_norm_backward(x, d, factor, pull));
+    }
+}
+
 @compute @workgroup_size(LANES)
 fn gelu_l2_norm_backward(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -302,20 +330,20 @@ fn gelu_l2_norm_backward(
         let x = hold_a(base, i);
         let d = hold_ds(base, i);
         // Registers are short: GELU is computed again below.
-        var dot = held_dots(hold_gelu(x, tanh_form), d);
+        var dot = held_dots(hold_gelu(i, x), d);
         for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             dot = fma(gelu4(read_a(base, j), tanh_form), read_ds(base, j), dot);
         }
         let pull = quotient(row_sum(lane, across(dot)), norm * (norm + dims.eps));
         if (HOLDS) {
-            write_ds(base, i, gelu_norm_backward(x[0], d[0], factor, pull));
-            write_ds(base, i + STEP, gelu_norm_backward(x[1], d[1], factor, pull));
-            write_ds(base, i + 2u * STEP, gelu_norm_backward(x[2], d[2], factor, pull));
-            write_ds(base, i + 3u * STEP, gelu_norm_backward(x[3], d[3], factor, pull));
-            write_ds(base, i + 4u * STEP, gelu_norm_backward(x[4], d[4], factor, pull));
-            write_ds(base, i + 5u * STEP, gelu_norm_backward(x[5], d[5], factor, pull));
-            write_ds(base, i + 6u * STEP, gelu_norm_backward(x[6], d[6], factor, pull));
-            write_ds(base, i + 7u * STEP, gelu_norm_backward(x[7], d[7], factor, pull));
+            write_gelu_norm_backward(base, i, x[0], d[0], factor, pull);
+            write_gelu_norm_backward(base, i + STEP, x[1], d[1], factor, pull);
+            write_gelu_norm_backward(base, i + 2u * STEP, x[2], d[2], factor, pull);
+            write_gelu_norm_backward(base, i + 3u * STEP, x[3], d[3], factor, pull);
+            write_gelu_norm_backward(base, i + 4u * STEP, x[4], d[4], factor, pull);
+            write_gelu_norm_backward(base, i + 5u * STEP, x[5], d[5], factor, pull);
+            write_gelu_norm_backward(base, i + 6u * STEP, x[6], d[6], factor, pull);
+            write_gelu_norm_backward(base, i + 7u * STEP, x[7], d[7], factor, pull);
         }
         for (var j = i + FIRST_NOT_HELD; j < dims.n; j += STEP) {
             write_ds(base, j, gelu_norm_backward(read_a(base, j), read_ds(base, j), factor, pull));

@@ -263,7 +263,7 @@ fn workgroup_bytes_are_those_of_the_text() {
             Candidate::Cooperative { fragment, block, depth, subgroups, lanes: 32, direct: false, chunk: 0 };
         let declared = Layout::ALL.map(|layout| {
             let types = Types { a: fragment.operand, b: fragment.operand, c: Dtype::F32 };
-            declared(candidates::kernel(candidate, layout, types, Vectors::ALL).text.unwrap())
+            declared(candidates::kernel(candidate, layout, types, Vectors::ALL, false).text.unwrap())
         });
         assert_eq!(declared.into_iter().max(), Some(candidate.workgroup_bytes()), "{candidate}: {declared:?}");
     }

@@ -125,16 +125,20 @@ fn every_candidate_matches_and_gives_the_same_bits() {
     let mut bits: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for (ability, layout) in [software, gpu].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l))) {
         for size in [[64; 3], [1, 64, 64], [64, 64, 4096]] {
-            seen.extend(candidates(&ability, ProductKind { layout, size, half: false }, true));
+            seen.extend(candidates(&ability, ProductKind { layout, size, half: false, pair: false }, true));
         }
     }
     // At the least what every device runs, and what this one runs where nothing was measured.
     let mut least: BTreeSet<Candidate> = BTreeSet::new();
     for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [64, 64, 4096]].map(|s| (l, s))) {
-        least.extend(candidates(&Ability::WEBGPU_DEFAULT, ProductKind { layout, size, half: false }, true));
+        least.extend(candidates(
+            &Ability::WEBGPU_DEFAULT,
+            ProductKind { layout, size, half: false, pair: false },
+            true,
+        ));
     }
     assert!(least.len() >= 8 && least.iter().any(|c| c.chunk() > 0), "{least:?}");
-    let of = |size| ProductKind { layout: Layout::NN, size, half: false };
+    let of = |size| ProductKind { layout: Layout::NN, size, half: false, pair: false };
     least.extend(
         [software, gpu].into_iter().flat_map(|a| [[1, 64, 64], [64; 3]].map(|size| a.default_candidate(of(size)))),
     );
@@ -185,7 +189,7 @@ fn every_candidate_multiplies_f16() {
     for ability in [ability, Ability { software: false, ..ability }] {
         for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [70, 131, 45], [1, 9, 3]].map(|s| (l, s)))
         {
-            let product = ProductKind { layout, size, half: true };
+            let product = ProductKind { layout, size, half: true, pair: false };
             for candidate in candidates(&ability, product, true) {
                 let large = match candidate {
                     Candidate::Cooperative { .. } => candidate.block().iter().product::<usize>() > 64 * 32,

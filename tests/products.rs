@@ -7,7 +7,7 @@ mod common;
 use common::{Ran, engine};
 use half::f16;
 use std::collections::BTreeSet;
-use tokenformer::gpu::choices::{Ability, Choices, Layout, ProductKind};
+use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout, ProductKind};
 use tokenformer::gpu::kernel::Dtype;
 use tokenformer::graph::part::Even;
 use tokenformer::graph::{Class, Graph};
@@ -223,7 +223,7 @@ fn tiles_give_the_bits_of_plain_kernels_in_every_combination_of_vectors() {
 #[test]
 fn every_block_gives_the_bits_of_plain_kernels() {
     let rng = &mut Rng::named(15, Stream::Test, "products of every block");
-    let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false };
+    let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };
     let list = candidates(&Ability::WEBGPU_DEFAULT, product, true);
     assert!(list.len() > 8, "{list:?}");
     for (turn, candidate) in list.into_iter().enumerate() {
@@ -330,4 +330,120 @@ fn zeros_appended_along_k_change_no_bit() {
         let bits = |trial: &Trial| trial.run(kernel).0.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         assert_eq!(bits(&small), bits(&large), "{layout:?} {kernel} {sum}");
     }
+}
+
+/// Two trials of one product whose A lie in one tensor, and whose C: all but the operands B of the second are neighbours.
+fn random_pair(rng: &mut Rng, layout: Layout, types: [Dtype; 3], wanted: Option<Vectors>) -> [Trial; 2] {
+    let mut first = random(rng, layout, types, wanted);
+    first.product.sum = 1;
+    let mut second = first.clone();
+    // As many elements as keep what can be read in vectors, and some that do not where nothing is wanted.
+    let gap = if wanted.is_some() { 8 } else { 3 };
+    for (first, second, dtype) in [(&mut first.a, &mut second.a, types[0]), (&mut first.c, &mut second.c, types[2])] {
+        second.offset += first.values.len().next_multiple_of(4) + gap;
+        let mut values = rng.normals(second.offset + first.values.len() + 3, 1.0);
+        if dtype == Dtype::F16 {
+            values.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
+        }
+        first.values.clone_from(&values);
+        second.values = values;
+    }
+    // Of the second, all may share one B.
+    let count = if rng.below(2) > 0 { 1 } else { second.product.count };
+    let Operand { rows, columns, width, offset, .. } = second.b;
+    second.b = Operand::new(rng, types[1], [rows, columns, width], count, [offset + 8, 4]);
+    [first, second]
+}
+
+/// All of C's memory after a pair, and the names of the kernels.
+fn run_pair([first, second]: &[Trial; 2], kernel: &str) -> (Vec<f32>, Vec<&'static str>) {
+    let mut g = Graph::forward_only(&forced(kernel));
+    let named = [(&first.a, "a"), (&first.b, "b"), (&second.b, "b2"), (&first.c, "c")];
+    let [a, b, b2, c] = named.map(|(of, name)| of.record(&mut g, name));
+    let [a2, c2] =
+        [(a, &second.a), (c, &second.c)].map(|(first, of)| Even { offset: of.offset, stride: of.stride, ..first });
+    first.product.record_pair(&mut g, [a, b, c], [a2, b2, c2]).unwrap();
+    let kernels = g.calls().iter().map(|call| call.kernel.file).collect();
+    let ran = Ran::new(&g, &named.map(|(of, name)| (name, words(of.dtype, &of.values)))).unwrap();
+    let found = if first.c.dtype == Dtype::F32 { ran.read("c") } else { ran.read_halves("c") };
+    (found[..first.c.values.len()].to_vec(), kernels)
+}
+
+/// Tiles, whole and in parts, and what matrix units this device has.
+fn pairing_kernels(half: bool) -> Vec<String> {
+    let mut kernels: Vec<String> = TILES.iter().map(|name| (*name).to_owned()).collect();
+    kernels.push(format!("{}-k16", TILES[0]));
+    let ability = Ability::of(&engine().gpu);
+    if let Some(fragment) = ability.fragments.best(if half { Dtype::F16 } else { Dtype::F32 }) {
+        for (block, depth, direct, chunk) in
+            [([16, 16], 8, false, 0), ([32, 16], 16, false, 32), ([16, 16], 8, true, 0)]
+        {
+            let subgroups = [2, 2];
+            let lanes = ability.subgroup.unwrap_or(32);
+            let [block, depth] = [block, [depth; 2]].map(|sizes| sizes.map(|n| n * fragment.side / 8));
+            let depth = depth[0];
+            let kernel = Candidate::Cooperative { fragment, block, depth, subgroups, lanes, direct, chunk };
+            kernels.push(kernel.to_string());
+        }
+    }
+    kernels
+}
+
+/// Two batches of products as one dispatch have the bits of two, whichever C comes first in memory.
+#[test]
+fn a_pair_has_the_bits_of_two_products() {
+    let rng = &mut Rng::named(16, Stream::Test, "pairs of products");
+    let mut seen = BTreeSet::new();
+    for (turn, types) in types().into_iter().cycle().take(20).enumerate() {
+        let half = types[..2] == [Dtype::F16; 2];
+        for (i, kernel) in pairing_kernels(half).into_iter().enumerate() {
+            if kernel.contains("cooperative") && types[0] != types[1] {
+                continue;
+            }
+            let layout = [Layout::TN, Layout::ALL[(turn + i) % 3]][turn % 2];
+            let of_b = Vectors { b: true, ..Vectors::NONE };
+            let wanted = [None, Some(Vectors::ALL), Some(of_b)][(turn + i) % 3];
+            let mut pair = random_pair(rng, layout, types, wanted);
+            if (turn + i) % 4 == 0 {
+                pair.swap(0, 1);
+            }
+            let (found, kernels) = run_pair(&pair, &kernel);
+            let cut = kernel.split_once("-k").map_or(0, |(_, terms)| terms.parse().unwrap());
+            let in_parts = cut > 0 && pair[0].product.size[2] > cut;
+            let is_one = kernels[0].contains("-pair");
+            assert!(is_one || wanted.is_none(), "{kernels:?}");
+            if is_one {
+                assert_eq!(kernels.len(), if in_parts { 2 } else { 1 }, "{kernel}: {kernels:?}");
+                assert!(!kernels[0].contains("direct"), "{kernels:?}");
+            }
+            let [first, mut second] = pair;
+            second.c.values = first.run(&kernel).0;
+            let expected = second.run(&kernel).0;
+            assert_ne!(second.c.values, expected, "the second changes nothing");
+            let wrong = (0..found.len()).find(|&i| found[i].to_bits() != expected[i].to_bits());
+            assert_eq!(wrong, None, "{kernels:?}: {:?}", first.product);
+            seen.extend(kernels.into_iter().filter(|name| name.contains("-pair")));
+        }
+    }
+    assert!(seen.len() >= 6, "{seen:?}");
+}
+
+/// What cannot be one dispatch is two: other strides, another tensor, a device of another kind.
+#[test]
+fn products_that_do_not_lie_alike_are_two_dispatches() {
+    let ability = Ability { software: false, ..Ability::of(&engine().gpu) };
+    let recorded = |choices: &Choices, second: fn(Even) -> Even| {
+        let mut g = Graph::forward_only(choices);
+        let [a, b, c, other] = ["a", "b", "c", "other"].map(|name| g.state(name, &[1200]));
+        let at = |whole, offset, stride| Even { whole, offset, stride };
+        let first = [at(a, 0, 144), b.into(), at(c, 0, 144)];
+        let second = [at(a, 500, 144), other.into(), second(at(c, 500, 144))];
+        Product::new(Layout::TN, [12, 12, 12]).batch(3).record_pair(&mut g, first, second).map(|()| g.calls().len())
+    };
+    let gpu = Choices::usual(ability);
+    assert_eq!(recorded(&gpu, |c| c).unwrap(), 1);
+    assert_eq!(recorded(&gpu, |c| Even { stride: 148, ..c }).unwrap(), 2);
+    assert!(recorded(&gpu, |c| Even { offset: 769, ..c }).unwrap_err().to_string().starts_with("C of a product"));
+    assert_eq!(recorded(&Choices::forced(ability, PLAIN.parse().unwrap()), |c| c).unwrap(), 2);
+    assert_eq!(recorded(&Choices::usual(Ability { software: true, ..ability }), |c| c).unwrap(), 2);
 }

@@ -96,7 +96,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
     let peak = chosen.peaks.then(|| FmaPeak::find(stopwatch, Dtype::F32, seconds)).transpose()?;
     for &size in &chosen.sizes {
         for (&layout, &half) in chosen.layouts.iter().flat_map(|l| chosen.halves.iter().map(move |h| (l, h))) {
-            let product = ProductKind { layout, size, half };
+            let product = ProductKind { layout, size, half, pair: false };
             check_device(engine, product)?;
             let all = candidates(engine.choices().ability(), product, chosen.all);
             names.extend(all.iter().map(ToString::to_string));
@@ -143,7 +143,7 @@ pub fn text(candidate: &str, layout: Layout, dtype: Dtype) -> Result<&'static st
         return Err(Error::usage(format!("{candidate} multiplies {other}: use --dtype {other}")));
     }
     let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
-    let kernel = kernel(candidate, layout, types, Vectors::ALL);
+    let kernel = kernel(candidate, layout, types, Vectors::ALL, false);
     kernel.text.ok_or_else(|| Error::usage(format!("{candidate} is not generated; this is a defect")))
 }
 
@@ -153,7 +153,7 @@ fn case_name(layout: Layout, [m, n, k]: [usize; 3]) -> String {
 
 /// Before anything is made on the host: a matrix may be larger than all memory.
 fn check_device(engine: &Engine, product: ProductKind) -> Result<()> {
-    let ProductKind { layout, size, half } = product;
+    let ProductKind { layout, size, half, .. } = product;
     if half && !engine.choices().ability().half {
         return Err(Error::device(format!(
             "\"{}\" has no 16-bit floats in shaders; use --dtype f32, or another adapter",
@@ -241,7 +241,7 @@ impl Matrices {
     /// The product, run once and found right.
     fn checked(&self, engine: &Engine, candidate: Candidate) -> Result<Program> {
         let [m, n, k] = self.product.size;
-        let ProductKind { layout, size, half } = self.product;
+        let ProductKind { layout, size, half, .. } = self.product;
         let mut g = Graph::forward_only(&Choices::forced(*engine.choices().ability(), candidate));
         let shape = |transposed: bool, rows, columns| if transposed { [columns, rows] } else { [rows, columns] };
         let a = g.typed("a", &shape(layout == Layout::TN, m, k), self.dtype(), Class::State);
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_wrong_product_is_not_timed() {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
-        let product = ProductKind { layout: Layout::NT, size: [9, 65, 17], half: false };
+        let product = ProductKind { layout: Layout::NT, size: [9, 65, 17], half: false, pair: false };
         let mut matrices = Matrices::new(product);
         let all = candidates(engine.choices().ability(), product, false);
         for &candidate in &all {
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn single_outputs_are_those_of_the_reference() {
         for layout in [Layout::NN, Layout::NT, Layout::TN] {
-            let matrices = Matrices::new(ProductKind { layout, size: [3, 5, 7], half: false });
+            let matrices = Matrices::new(ProductKind { layout, size: [3, 5, 7], half: false, pair: false });
             let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&x| f64::from(x)).collect() };
             let all = reference(layout, [3, 5, 7], &wide(&matrices.a), &wide(&matrices.b));
             for (e, want) in all.iter().enumerate() {

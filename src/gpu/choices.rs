@@ -111,6 +111,17 @@ impl Candidate {
         self.chunked(0)
     }
 
+    /// The same, able to take two operands B; `None` where there is no such kernel.
+    pub fn paired(self) -> Option<Self> {
+        match self {
+            Self::Lanes { .. } => None,
+            Self::Tiles { .. } => Some(self),
+            Self::Cooperative { fragment, block, depth, subgroups, lanes, chunk, .. } => {
+                Some(Self::Cooperative { fragment, block, depth, subgroups, lanes, chunk, direct: false })
+            }
+        }
+    }
+
     /// Whether each output is one sum in ascending order of products in f32: all such candidates give the same bits.
     pub fn keeps_order(self) -> bool {
         self.chunk() == 0 && !matches!(self, Self::Cooperative { .. })
@@ -165,10 +176,12 @@ pub struct ProductKind {
     pub size: [usize; 3],
     /// Whether both operands are f16.
     pub half: bool,
+    /// Whether the upper and the lower half of C have an operand B each.
+    pub pair: bool,
 }
 
 /// Products that are alike for the choice of a kernel: the layout, m, n, k rounded up to powers of two,
-/// and the type of the operands.
+/// the type of the operands, and whether there are two operands B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShapeClass {
     /// Which operand is transposed.
@@ -177,13 +190,15 @@ pub struct ShapeClass {
     pub size: [usize; 3],
     /// Whether both operands are f16.
     pub half: bool,
+    /// Whether the upper and the lower half of C have an operand B each.
+    pub pair: bool,
 }
 
 impl ShapeClass {
     /// The class of one product.
     pub fn of(product: ProductKind) -> Self {
-        let ProductKind { layout, size, half } = product;
-        Self { layout, size: size.map(|n| n.max(1).next_power_of_two()), half }
+        let ProductKind { layout, size, half, pair } = product;
+        Self { layout, size: size.map(|n| n.max(1).next_power_of_two()), half, pair }
     }
 }
 
@@ -367,11 +382,15 @@ mod tests {
 
     #[test]
     fn classes_round_up_and_unknown_classes_get_the_default_candidate() {
-        let product = |layout, size| ProductKind { layout, size, half: false };
+        let product = |layout, size| ProductKind { layout, size, half: false, pair: false };
         let class = ShapeClass::of(product(Layout::NT, [1000, 512, 1]));
         assert_eq!(class.to_string(), "NT 1024x512x1");
         assert_eq!("NT 1024x512x1".parse::<ShapeClass>().unwrap(), class);
         assert!("NT 1000x512x1".parse::<ShapeClass>().is_err() && "NT 8x8".parse::<ShapeClass>().is_err());
+        let pair = ShapeClass { half: true, pair: true, ..class };
+        assert_eq!(pair.to_string(), "NT 1024x512x1 f16 pair");
+        assert_eq!(pair.to_string().parse::<ShapeClass>().unwrap(), pair);
+        assert!("NT 1024x512x1 pair f16".parse::<ShapeClass>().is_err());
         let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
         let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
         let choices = choices.with_table([(class, other)].into());
@@ -382,7 +401,7 @@ mod tests {
 
     #[test]
     fn sums_that_must_not_be_cut_have_a_choice_of_their_own() {
-        let product = ProductKind { layout: Layout::NN, size: [64, 64, 4096], half: false };
+        let product = ProductKind { layout: Layout::NN, size: [64, 64, 4096], half: false, pair: false };
         let class = ShapeClass::of(product);
         let small = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
         let cut = Candidate::Tiles { block: [128, 64], depth: 8, thread: [8; 2], chunk: 512 };

@@ -17,7 +17,7 @@ impl Ability {
     /// The order of all sums of products of f16 operands, or of others: one for all sizes, so that a model that grows into
     /// other sizes, and other kernels, keeps the bits of its sums.
     pub fn default_order(&self, half: bool) -> Option<Fragment> {
-        self.default_candidate(ProductKind { layout: Layout::NN, size: [1; 3], half }).order()
+        self.default_candidate(ProductKind { layout: Layout::NN, size: [1; 3], half, pair: false }).order()
     }
 
     /// The same without matrix units, which some drivers have and compute wrongly.
@@ -96,7 +96,7 @@ mod tests {
             ..Ability::WEBGPU_DEFAULT
         };
         let of = |ability: Ability, layout, size, half| {
-            ability.default_candidate(ProductKind { layout, size, half }).to_string()
+            ability.default_candidate(ProductKind { layout, size, half, pair: false }).to_string()
         };
         for (layout, size, f32_name, f16_name) in [
             (Layout::NN, [4096, 768, 3072], "tiles-64x64x8-8x8", "cooperative16-64x128x32-2x2-w32"),

@@ -104,10 +104,11 @@ impl FromStr for ShapeClass {
     fn from_str(text: &str) -> Result<Self> {
         let parse = || {
             let (layout, size) = text.split_once(' ')?;
+            let (size, pair) = size.strip_suffix(" pair").map_or((size, false), |size| (size, true));
             let (size, half) = size.strip_suffix(" f16").map_or((size, false), |size| (size, true));
             let layout = Layout::ALL.into_iter().find(|known| format!("{known:?}") == layout)?;
             let size = sizes(size)?.map(|n: u32| n as usize);
-            let class = Self::of(ProductKind { layout, size, half });
+            let class = Self::of(ProductKind { layout, size, half, pair });
             (class.to_string() == text).then_some(class)
         };
         parse().ok_or_else(|| Error::input(format!("\"{text}\" is no class of matrix products, such as NT 512x64x64")))
@@ -117,7 +118,8 @@ impl FromStr for ShapeClass {
 impl fmt::Display for ShapeClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [m, n, k] = self.size;
-        write!(f, "{:?} {m}x{n}x{k}{}", self.layout, if self.half { " f16" } else { "" })
+        let [half, pair] = [(self.half, " f16"), (self.pair, " pair")].map(|(is, name)| if is { name } else { "" });
+        write!(f, "{:?} {m}x{n}x{k}{half}{pair}", self.layout)
     }
 }
 

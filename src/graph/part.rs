@@ -81,6 +81,12 @@ impl Graph {
         self.tensors[tensor.0].part
     }
 
+    /// The same, of the tensor that owns the memory.
+    pub fn in_whole(&self, operand: Even) -> Even {
+        let part = self.part_of(operand.whole);
+        part.map_or(operand, |Part { whole, offset }| Even { whole, offset: operand.offset + offset, ..operand })
+    }
+
     /// Tensors of one class, packed in order into as few wholes as the device's bindings allow. `name` makes the names
     /// of tensors and wholes from those of the parameters they belong to.
     pub fn pack(

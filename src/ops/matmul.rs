@@ -13,6 +13,7 @@ mod cooperative;
 mod known;
 mod lanes;
 mod measure;
+mod pair;
 pub mod parts;
 #[cfg(test)]
 pub mod planted;
@@ -30,6 +31,7 @@ pub use crate::gpu::choices::{Layout, ProductKind};
 use crate::gpu::kernel::{Dims, Dtype, workgroups};
 use crate::graph::part::Even;
 use crate::graph::{Graph, Tensor};
+use pair::Second;
 use source::{Types, Vectors};
 
 /// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
@@ -42,7 +44,7 @@ pub const MAX_SUM: usize = 32_768;
 const MOST_SUMMED: usize = 4;
 
 /// Products of one shape, recorded as one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
     /// Which operand is transposed.
     pub layout: Layout,
@@ -113,12 +115,15 @@ impl Product {
             };
             return (0..self.sum).try_for_each(record);
         }
-        // Parts must fit one binding, which they may in one product of a class and not in another.
+        let candidate = if self.may_be_cut(g, picked) { picked } else { g.choices().pick_whole(product) };
+        self.dispatch(g, candidate, product, operands, None)
+    }
+
+    /// Parts must fit one binding, which they may in one product of a class and not in another.
+    fn may_be_cut(&self, g: &Graph, candidate: Candidate) -> bool {
         let [m, n, k] = self.size;
-        let part_bytes = 4 * (self.count * k.div_ceil(picked.chunk().max(1)) * m * n) as u64;
-        let whole = !self.cut || self.sum > 1 || part_bytes > g.choices().ability().binding_bytes;
-        let candidate = if whole { g.choices().pick_whole(product) } else { picked };
-        self.dispatch(g, candidate, product, operands)
+        let part_bytes = 4 * (self.count * k.div_ceil(candidate.chunk().max(1)) * m * n) as u64;
+        self.cut && self.sum == 1 && part_bytes <= g.choices().ability().binding_bytes
     }
 
     /// Refuses operands whose last element is outside of their tensor. Kernels clamp or mask against (m, n, k) alone, and on
@@ -147,8 +152,16 @@ impl Product {
         Ok(())
     }
 
-    /// Records the dispatches of `candidate`, which was picked for `product`.
-    fn dispatch(self, g: &mut Graph, candidate: Candidate, product: ProductKind, operands: [Even; 3]) -> Result<()> {
+    /// Records the dispatches of `candidate`, which was picked for `product`; `second` is where the second half of the batch
+    /// lies, if elsewhere.
+    fn dispatch(
+        self,
+        g: &mut Graph,
+        candidate: Candidate,
+        product: ProductKind,
+        operands: [Even; 3],
+        second: Option<Second>,
+    ) -> Result<()> {
         let ([m, n, k], [a, b, c]) = (self.size, operands);
         // From row to row as stored, and from one term of the sum to the next.
         let a_stride = self.a_width.unwrap_or(if self.layout == Layout::TN { m } else { k });
@@ -168,28 +181,41 @@ impl Product {
             let flops = 2 * (m * n * self.count * self.sum) as u64 * terms as u64;
             let (part, parts) = if chunk > 0 { (chunk, terms.div_ceil(chunk)) } else { (terms, 1) };
             // Where the kernel writes: C, or the parts of it.
-            let (to, add) = if parts == 1 {
-                (c, accumulate)
+            let (to, to_second, add) = if parts == 1 {
+                (c, second.map_or(0, |second| second.c), accumulate)
             } else {
                 let whole = g.statistic("parts of a product", &[self.count * parts, m, n]);
-                (Even { whole, offset: 0, stride: if self.count > 1 { parts * m * n } else { 0 } }, false)
+                let stride = if self.count > 1 { parts * m * n } else { 0 };
+                (Even { whole, offset: 0, stride }, self.count / 2 * stride, false)
             };
+            // The same of the second half as of the first, if there is none.
+            let [a_second, b_second, b2_stride] = second.map_or([a_offset, b_offset, b.stride], |second| {
+                [second.a + first * a_term, second.b.offset + first * b_term, second.b.stride]
+            });
             let types = Types { c: g.dtype(to.whole), ..types };
             let vectors = Vectors::of([
-                [a_offset, a_stride, a.stride, if self.layout == Layout::TN { m } else { terms }],
-                [b_offset, b_stride, b.stride, if self.layout == Layout::NT { terms } else { n }],
-                [to.offset, n, to.stride, n],
+                [a_offset, a_stride, a.stride, if self.layout == Layout::TN { m } else { terms }, a_second, 0],
+                [b_offset, b_stride, b.stride, if self.layout == Layout::NT { terms } else { n }, b_second, b2_stride],
+                [to.offset, n, to.stride, to_second, 0, 0],
             ]);
-            let kernel = candidates::kernel(candidate, self.layout, types, vectors);
+            let kernel = candidates::kernel(candidate, self.layout, types, vectors, second.is_some());
             let dims = Dims::new().u(m).u(n).u(terms).u(a_offset).u(b_offset).u(to.offset).u(a_stride).u(b_stride);
             let dims = dims.flag(add).u(part).u(self.count).u(a.stride).u(b.stride).u(to.stride);
             let sums = !matches!(candidate, Candidate::Lanes { .. });
             let dims = if sums { dims.u(self.sum) } else { dims };
-            g.call(kernel, &[a.whole, b.whole, to.whole], dims, workgroups(blocks * parts), flops)?;
+            let mut bound = vec![a.whole, b.whole, to.whole];
+            let dims = match second {
+                None => dims,
+                Some(Second { b: b2, .. }) => {
+                    bound.push(b2.whole);
+                    dims.u(a_second).u(b_second).u(to_second - to.offset).u(b2_stride)
+                }
+            };
+            g.call(kernel, &bound, dims, workgroups(blocks * parts), flops)?;
             g.last_is(product);
-            g.last_moves(self.bytes(types, [a, b, to], [terms, parts], add));
+            g.last_moves(self.bytes(types, [a, b, to], second, [terms, parts], add));
             if parts > 1 {
-                self.sum_parts(g, to.whole, parts, c)?;
+                self.sum_parts(g, to.whole, parts, c, second.map(|second| second.c))?;
             }
         }
         Ok(())
@@ -202,21 +228,27 @@ impl Product {
         let [m, n, k] = self.size;
         let half = types.a == Dtype::F16 && types.b == Dtype::F16;
         let size = if g.choices().ability().software { self.size } else { [m * self.count, n, k * self.sum] };
-        ProductKind { layout: self.layout, size, half }
+        ProductKind { layout: self.layout, size, half, pair: false }
     }
 
     /// Bytes of the ranges of A, B and C that `terms` of the sum take, C in so many parts; an operand that all share counts
     /// once.
-    fn bytes(&self, types: Types, operands: [Even; 3], [terms, parts]: [usize; 2], accumulate: bool) -> u64 {
+    fn bytes(
+        &self,
+        types: Types,
+        [a, b, _]: [Even; 3],
+        second: Option<Second>,
+        [terms, parts]: [usize; 2],
+        accumulate: bool,
+    ) -> u64 {
         let [m, n, _] = self.size;
-        let of = |operand: Even, elements: usize, dtype: Dtype| {
-            let matrices = if operand.stride == 0 { 1 } else { self.count * self.sum };
-            (elements * matrices) as u64 * dtype.bytes()
-        };
-        let [a, b, _] = operands;
+        let halves = if second.is_some() { 2 } else { 1 };
+        let matrices = |operand: Even| if operand.stride == 0 { 1 } else { self.count * self.sum / halves };
+        let of = |matrices: usize, elements: usize, dtype: Dtype| (elements * matrices) as u64 * dtype.bytes();
+        let of_b = matrices(b) + second.map_or(0, |second| matrices(second.b));
         let passes = if accumulate { 2 } else { parts as u64 };
         let c = (m * n * self.count) as u64 * types.c.bytes();
-        of(a, m * terms, types.a) + of(b, n * terms, types.b) + passes * c
+        of(halves * matrices(a), m * terms, types.a) + of(of_b, n * terms, types.b) + passes * c
     }
 }
 
@@ -307,7 +339,7 @@ pub(super) fn cases() -> Vec<Case> {
     let sums = [([5, 9, 7], 2), ([70, 68, 36], 3), ([33, 65, 17], 6)];
     let of =
         |layout| sizes.map(|size| case(layout, size)).into_iter().chain(sums.map(|(s, n)| summed_case(layout, s, n)));
-    Layout::ALL.into_iter().flat_map(of).collect()
+    Layout::ALL.into_iter().flat_map(of).chain(pair::cases()).collect()
 }
 
 /// Their gradients are sums over two million rows, which no model asks for.
@@ -371,7 +403,7 @@ mod tests {
     /// The parts of all products of a batch are computed in one dispatch, and added up in one.
     #[test]
     fn a_batch_is_computed_by_the_kernel_that_was_chosen_for_it() {
-        let product = ProductKind { layout: Layout::TN, size: [3 * 64, 64, 4096], half: false };
+        let product = ProductKind { layout: Layout::TN, size: [3 * 64, 64, 4096], half: false, pair: false };
         let choices = Choices::usual(Ability::WEBGPU_DEFAULT).with_table([(ShapeClass::of(product), SPLIT)].into());
         let mut g = Graph::forward_only(&choices);
         let [a, b, c] = [("a", 3 * 4096 * 64), ("b", 4096 * 64), ("c", 3 * 64 * 64)]

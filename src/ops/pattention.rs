@@ -17,8 +17,9 @@ use super::{Case, Input};
 use crate::config::NormActivation;
 use crate::error::{Error, Result};
 use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
+use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
 use crate::graph::part::Even;
+use crate::graph::plan::Limits;
 use crate::graph::{Graph, Tensor};
 
 /// What does not depend on the shapes.
@@ -155,8 +156,7 @@ fn batch<const M: usize>(
             *dout = g.take_grad(*dout)?;
         }
         let dout = g.gathered(&douts)?;
-        let weights = g.activation("token weights again", &[M * rows, n]);
-        let dscores = g.activation("d token weights, then d scores", &[M * rows, n]);
+        let [weights, dscores] = backward_activations(g, [M * rows, n], g.dtype(scores))?;
         let dims = settings.dims(M * rows, n);
         products(Layout::NT, [rows, n, c_out]).record(g, dout, values, stacked(dscores))?;
         if settings.norm == NormActivation::L2NormGelu {
@@ -169,19 +169,39 @@ fn batch<const M: usize>(
         }
         // Of the tokens that train, which are the last.
         let from = |whole, first| Even { whole, offset: first, stride: rows * n };
-        let first = g.first_trained(tokens[0].values);
-        let (dvalues, add) = g.even_grads(&tokens.map(|t| t.values))?;
-        let of_values = products(Layout::TN, [n - first, c_out, rows]).of_columns(n).adding(add);
-        of_values.record(g, from(weights, first), dout, dvalues)?;
-        let first = g.first_trained(tokens[0].keys);
-        let (dkeys, add) = g.even_grads(&tokens.map(|t| t.keys))?;
-        let of_keys = products(Layout::TN, [n - first, c_in, rows]).of_columns(n).adding(add);
-        of_keys.record(g, from(dscores, first), x, dkeys)?;
+        let gradients = |width, first, add| products(Layout::TN, [n - first, width, rows]).of_columns(n).adding(add);
+        let first = [tokens[0].values, tokens[0].keys].map(|tokens| g.first_trained(tokens));
+        let (dvalues, add_values) = g.even_grads(&tokens.map(|t| t.values))?;
+        let (dkeys, add_keys) = g.even_grads(&tokens.map(|t| t.keys))?;
+        let of_values = gradients(c_out, first[0], add_values);
+        let of_keys = gradients(c_in, first[1], add_keys);
+        let values_of = [from(weights, first[0]), dout, dvalues];
+        let keys_of = [from(dscores, first[1]), x.into(), dkeys];
+        if of_values == of_keys {
+            of_values.record_pair(g, values_of, keys_of)?;
+        } else {
+            let [a, b, c] = values_of;
+            of_values.record(g, a, b, c)?;
+            let [a, b, c] = keys_of;
+            of_keys.record(g, a, b, c)?;
+        }
         let (dx, add) = g.grad_target(x)?;
         let of_x = Product::new(Layout::NN, [rows, c_in, n]).summed(M).adding(add);
         of_x.record(g, stacked(dscores), keys, dx)
     });
     Ok((outs, weights))
+}
+
+/// The token weights again, and the gradient of the token weights, which becomes that of the scores. On GPUs both are in
+/// one tensor, where a device can bind it, so that the gradients of keys and values are products of one dispatch.
+fn backward_activations(g: &mut Graph, shape: [usize; 2], dtype: Dtype) -> Result<[Tensor; 2]> {
+    let names = ["token weights again", "d token weights, then d scores"];
+    let bytes = 2 * (shape[0] * shape[1]).next_multiple_of(128) as u64 * dtype.bytes();
+    let most = g.choices().ability().binding_bytes;
+    if g.on_gpu() && bytes <= (Limits { max_binding: most, max_buffer: most, max_storage_buffers: 8 }).max_tensor() {
+        return g.even_activations::<2>(&names.join(", "), &shape);
+    }
+    Ok(names.map(|name| g.activation(name, &shape)))
 }
 
 /// Token weights of one row of scores, in f64.
@@ -296,5 +316,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(several_case(NormActivation::L2NormGelu, [5, 8, 12, 6]));
     cases.push(several_case(NormActivation::Softmax, [9, 16, 24, 16]));
     cases.push(several_case(NormActivation::L2NormGelu, [33, 20, 67, 17]));
+    // Gradients of keys and values as one dispatch: in vectors, and element by element.
+    cases.push(several_case(NormActivation::L2NormGelu, [33, 20, 68, 20]));
+    cases.push(several_case(NormActivation::GeluL2Norm, [21, 17, 35, 17]));
     cases
 }

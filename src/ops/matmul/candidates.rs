@@ -8,13 +8,14 @@ use crate::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dtype, Kernel};
 
-/// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that.
-pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors) -> &'static Kernel {
+/// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that. `pair`: with two
+/// operands B, of a candidate that is [`Candidate::paired`].
+pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> &'static Kernel {
     let name = |suffix: &str| {
-        let layout = format!("{layout:?}").to_lowercase();
-        format!("matmul-{layout}-{}{}{suffix}", candidate.unsplit(), types.suffix())
+        let (layout, pair) = (format!("{layout:?}").to_lowercase(), if pair { "-pair" } else { "" });
+        format!("matmul-{layout}-{}{}{pair}{suffix}", candidate.unsplit(), types.suffix())
     };
-    let bindings = &[Read, Read, Write];
+    let bindings: &[_] = if pair { &[Read, Read, Write, Read] } else { &[Read, Read, Write] };
     let kernel = match candidate {
         Candidate::Lanes { lanes, rows, columns, unroll, broadcast } => {
             let a_vectors = vectors.a && broadcast && layout != Layout::TN && unroll.is_multiple_of(4);
@@ -25,12 +26,12 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
         Candidate::Tiles { block, depth, thread, .. } => {
             let name = name(&vectors.suffix());
             let tiles = Tiles { block, depth, thread };
-            Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors))
+            Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors, pair))
         }
         Candidate::Cooperative { fragment, block, depth, subgroups, lanes, direct, .. } => {
             let name = name(&vectors.suffix());
             let kind = Cooperative { fragment, block, depth, subgroups, lanes, direct };
-            Kernel::generated(&name, bindings, || kind.generate(&name, layout, types, vectors))
+            Kernel::generated(&name, bindings, || kind.generate(&name, layout, types, vectors, pair))
         }
     };
     #[cfg(test)]
@@ -41,7 +42,7 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
 /// The candidates worth timing for a product, first the default one without matrix units: all others are held against it.
 /// `all`: also those that are rarely the best.
 pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
-    let ProductKind { size, half, .. } = product;
+    let ProductKind { size, half, pair, .. } = product;
     let mut list = vec![ability.default_scalar(product)];
     // Software drivers emulate matrix units, slowly.
     if !ability.software {
@@ -59,7 +60,8 @@ pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Can
         if !all && beaten && ability.subgroup.is_some() && !known.is_empty() {
             continue;
         }
-        if ability.fits(candidate) && !known.contains(&candidate) {
+        let able = ability.fits(candidate) && (!pair || candidate.paired() == Some(candidate));
+        if able && !known.contains(&candidate) {
             known.push(candidate);
         }
     }

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn job() -> Job {
-        let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false };
+        let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };
         Job::new(product, "tiles-64x64x16-4x4".parse().unwrap())
     }
 

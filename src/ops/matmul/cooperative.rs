@@ -12,7 +12,7 @@
 mod result;
 mod staging;
 
-use super::source::{Code, SUM_LOOP, Types, Vectors, begin_blocks, block_loop, quad_loads};
+use super::source::{Code, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
 use crate::gpu::choices::Layout;
 use crate::gpu::fragments::{Fragment, Staging};
 use crate::gpu::kernel::Dtype;
@@ -44,6 +44,8 @@ struct Text {
     direct: bool,
     /// Whether fragments of C are stored to storage where they lie inside.
     plain: bool,
+    /// Whether there are two operands B, each for one half of the batch.
+    pair: bool,
 }
 
 /// Where fragments of an operand are loaded from.
@@ -100,12 +102,12 @@ impl Cooperative {
     }
 
     /// The WGSL. `vectors`: what may be read or written four elements at a time.
-    pub fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors) -> String {
+    pub fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
         let Self { fragment, block, depth, subgroups, .. } = *self;
         // Metal loads and stores 8 x 8 matrices through pointers to scalars only; other drivers are faster with vectors.
         let scalars = fragment.side == 8;
         let stored = |dtype| dtype == fragment.operand;
-        let direct = self.direct && stored(types.a) && stored(types.b);
+        let direct = self.direct && !pair && stored(types.a) && stored(types.b);
         let plain = vectors.c && types.c == Dtype::F32;
         let bound = Vectors { a: vectors.a && !direct, b: vectors.b && !direct, c: vectors.c && !(plain && scalars) };
         let text = Text {
@@ -118,6 +120,7 @@ impl Cooperative {
             fragments: [0, 1].map(|i| block[i] / subgroups[i] / fragment.side),
             direct,
             plain,
+            pair,
         };
         text.write(name)
     }
@@ -126,8 +129,9 @@ impl Cooperative {
 impl Text {
     fn write(&self, name: &str) -> String {
         let Cooperative { fragment: Fragment { side, operand }, block: [rows, columns], depth, .. } = self.numbers;
-        let mut code = begin_blocks(name, self.layout, self.types, self.bound, "enable wgpu_cooperative_matrix;");
-        code.push(quad_loads(self.layout, self.types, self.bound));
+        let directives = "enable wgpu_cooperative_matrix;";
+        let mut code = begin_blocks(name, self.layout, self.types, self.bound, directives, self.pair);
+        code.push(quad_loads(self.layout, self.types, self.bound, self.pair));
         let Staging { a, b, slots, .. } = self.staging;
         let array = |elements: u32, dtype: Dtype| match self.unit {
             1 => format!("array<{}, {elements}>", dtype.name()),
@@ -151,7 +155,7 @@ impl Text {
             array(b.rows * b.pitch, operand),
             array(slots * side * side, Dtype::F32),
             self.numbers.invocations(),
-            block_loop(self.numbers.block, &self.passes()),
+            block_loop(self.numbers.block, &self.passes(), self.pair),
         ));
         code.push(format!(
             "let whole = row0 + {rows}u <= dims.m && column0 + {columns}u <= dims.n;
@@ -162,7 +166,7 @@ impl Text {
         for (y, x) in self.pairs() {
             code.push(format!("var acc{y}_{x} = coop_mat{side}x{side}<f32, C>();"));
         }
-        code.push(SUM_LOOP);
+        code.push(sum_loop(self.pair));
         let staged_from = if self.direct {
             // Vulkan wants rows that start at multiples of 16 bytes. naga refuses matrix operations in branches.
             let unit = 16 / operand.bytes();

@@ -83,7 +83,9 @@ pub(super) fn whole_name(class: &str) -> String {
 
 /// How a refusal is kept: kernels of one candidate differ by layout and type.
 pub(super) fn refusal(product: ProductKind, candidate: Candidate) -> String {
-    format!("{:?} {candidate}{}", product.layout, if product.half { " f16" } else { "" })
+    let ProductKind { layout, half, pair, .. } = product;
+    let [half, pair] = [(half, " f16"), (pair, " pair")].map(|(is, name)| if is { name } else { "" });
+    format!("{layout:?} {candidate}{half}{pair}")
 }
 
 /// The candidate that a file names, where this device can run it.
@@ -95,9 +97,13 @@ pub(super) fn usable(ability: &Ability, name: &str) -> Option<Candidate> {
 pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
     let half = ability.half;
     let of_layout = |layout| {
-        let list = candidates(ability, ProductKind { layout, size: [256; 3], half }, true);
-        let kernels = move |candidate| {
-            trial_types(half).into_iter().map(move |types| kernel(candidate, layout, types, Vectors::ALL))
+        let list = candidates(ability, ProductKind { layout, size: [256; 3], half, pair: false }, true);
+        let kernels = move |candidate: Candidate| {
+            let forms = [Some((candidate, false)), candidate.paired().map(|candidate| (candidate, true))];
+            forms.into_iter().flatten().flat_map(move |(candidate, pair)| {
+                let of = move |types| kernel(candidate, layout, types, Vectors::ALL, pair);
+                trial_types(half).into_iter().map(of)
+            })
         };
         list.into_iter().flat_map(kernels).filter_map(|kernel| kernel.text)
     };
@@ -111,9 +117,10 @@ mod tests {
     /// What is wrong in one layout or type may be right in the others.
     #[test]
     fn refusals_are_of_one_layout_and_type() {
-        let of = |layout, half| ProductKind { layout, size: [64; 3], half };
-        let candidate = Ability::WEBGPU_DEFAULT.default_candidate(of(Layout::NN, false));
-        let names = Layout::ALL.map(|layout| [true, false].map(|half| refusal(of(layout, half), candidate)));
-        assert_eq!(names.as_flattened().iter().collect::<BTreeSet<_>>().len(), 6);
+        let of = |layout, half, pair| ProductKind { layout, size: [64; 3], half, pair };
+        let candidate = Ability::WEBGPU_DEFAULT.default_candidate(of(Layout::NN, false, false));
+        let forms = [(true, false), (false, false), (true, true), (false, true)];
+        let names = Layout::ALL.map(|layout| forms.map(|(half, pair)| refusal(of(layout, half, pair), candidate)));
+        assert_eq!(names.as_flattened().iter().collect::<BTreeSet<_>>().len(), 12);
     }
 }

@@ -254,7 +254,7 @@ mod tests {
         let ability = *engine.choices().ability();
         let (mut tunings, mut refused) = (0, 0);
         for layout in Layout::ALL {
-            let product = ProductKind { layout, size: [96, 64, 80], half: false };
+            let product = ProductKind { layout, size: [96, 64, 80], half: false, pair: false };
             let rivals = candidates(&ability, product, true);
             let faults = Fault::ALL.len().min(rivals.len() - 1);
             assert!(faults > 2, "{rivals:?}");
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn what_was_refused_is_not_tried_again() {
         let ability = *open().unwrap().choices().ability();
-        let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false };
+        let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };
         let rivals = contest(&ability, product, true);
         let refused: BTreeSet<String> = rivals[1..].iter().map(|rival| refusal(product, *rival)).collect();
         let mut known = Known { refused, ..Known::default() };
@@ -305,7 +305,8 @@ mod tests {
     /// With no time at all, each run finds the kernel of one more class.
     #[test]
     fn quick_tuning_goes_on_where_it_stopped() {
-        let products = [64, 128, 256].map(|m| ProductKind { layout: Layout::NN, size: [m, 64, 64], half: false });
+        let products =
+            [64, 128, 256].map(|m| ProductKind { layout: Layout::NN, size: [m, 64, 64], half: false, pair: false });
         let (classes, mut known) = (classes(&products), Known::default());
         for done in 1..=products.len() {
             let new = |(class, _): &(ShapeClass, ProductKind)| !known.fastest.contains_key(&class.to_string());
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_device_that_computes_the_reference_wrongly_is_refused() {
-        let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false };
+        let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false, pair: false };
         let reference = contest(open().unwrap().choices().ability(), product, false)[0];
         let _guard = plant([(reference, Fault::LastTile)].into());
         let sandbox = Sandbox { open: &open, process: None };
@@ -339,7 +340,7 @@ mod tests {
         };
         let ability = *open().unwrap().choices().ability();
         let half = ability.half && !ability.fragments.is_empty();
-        let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half });
+        let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half, pair: false });
         let todo = products.map(|product| (ShapeClass::of(product), product));
         let rivals = contest(&ability, products[0], false);
         let faults = [Fault::CostsDevice, Fault::DiffersBetweenRuns, Fault::LastTile];

@@ -39,11 +39,13 @@ fn generate(name: &str, dtype: Dtype, vectors: bool) -> String {
         accumulate: u32,
         batch: u32, // products; the parts of one lie one after the other, then those of the next
         c_batch: u32, // from C to C
+        half: u32, // from so many products on, C lies elsewhere
+        c_second: u32, // there
         }}
 
         @group(0) @binding(0) var<uniform> dims: Dims;
         @group(0) @binding(1) var<storage, read> parts: array<{sum}>; // (batch, parts, n)
-        @group(0) @binding(2) var<storage, read_write> c: array<{c}>; // (n) at c_offset + z c_batch
+        @group(0) @binding(2) var<storage, read_write> c: array<{c}>; // (n) each
 
         @compute @workgroup_size({LANES})
         fn product(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {{
@@ -51,7 +53,8 @@ fn generate(name: &str, dtype: Dtype, vectors: bool) -> String {
         for (var e = id.x; e < length * dims.batch; e += groups.x * {LANES}u) {{
         let z = e / length;
         let inner = e % length;
-        let at = (dims.c_offset + z * dims.c_batch) / {per}u + inner;
+        let c_first = select(dims.c_offset + z * dims.c_batch, dims.c_second + (z - dims.half) * dims.c_batch, z >= dims.half);
+        let at = c_first / {per}u + inner;
         var sum = {sum}();
         if (dims.accumulate == 1u) {{
         sum = {sum}(c[at]);
@@ -67,12 +70,21 @@ fn generate(name: &str, dtype: Dtype, vectors: bool) -> String {
 }
 
 impl Product {
-    /// Records the sum of the parts of every C of the batch.
-    pub(super) fn sum_parts(&self, g: &mut Graph, partial: Tensor, parts: usize, c: Even) -> Result<()> {
+    /// Records the sum of the parts of every C of the batch; `second` is where those of its second half start.
+    pub(super) fn sum_parts(
+        &self,
+        g: &mut Graph,
+        partial: Tensor,
+        parts: usize,
+        c: Even,
+        second: Option<usize>,
+    ) -> Result<()> {
         let ([m, n, _], count) = (self.size, self.count);
         let dtype = g.dtype(c.whole);
-        let vectors = [m * n, c.offset, c.stride].iter().all(|n| n.is_multiple_of(4));
+        let (half, second) = second.map_or((count, 0), |second| (count / 2, second));
+        let vectors = [m * n, c.offset, c.stride, second].iter().all(|n| n.is_multiple_of(4));
         let dims = Dims::new().u(m * n).u(parts).u(c.offset).flag(self.accumulate).u(count).u(c.stride);
+        let dims = dims.u(half).u(second);
         let invocations = (m * n * count).div_ceil(if vectors { 4 } else { 1 });
         g.call(kernel(dtype, vectors), &[partial, c.whole], dims, workgroups(invocations.div_ceil(LANES)), 0)?;
         let passes = if self.accumulate { 2 } else { 1 };

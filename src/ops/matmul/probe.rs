@@ -29,6 +29,9 @@ const THREADS: usize = 2;
 pub struct Job {
     layout: String,
     half: bool,
+    /// Whether there are two operands B.
+    #[serde(default)]
+    pair: bool,
     /// Which of m, n and k are multiples of four: kernels read in vectors where they can.
     fours: [bool; 3],
     candidate: String,
@@ -67,7 +70,7 @@ impl Job {
     pub(super) fn new(product: ProductKind, candidate: Candidate) -> Self {
         let layout = format!("{:?}", product.layout);
         let fours = product.size.map(|n| n.is_multiple_of(4));
-        Self { layout, half: product.half, fours, candidate: candidate.to_string() }
+        Self { layout, half: product.half, pair: product.pair, fours, candidate: candidate.to_string() }
     }
 
     /// How the outcome is kept.
@@ -78,7 +81,8 @@ impl Job {
 
     /// How a refusal is kept: for all sizes.
     fn refusal(&self) -> String {
-        format!("{} {}{}", self.layout, self.candidate, if self.half { " f16" } else { "" })
+        let [half, pair] = [(self.half, " f16"), (self.pair, " pair")].map(|(is, name)| if is { name } else { "" });
+        format!("{} {}{half}{pair}", self.layout, self.candidate)
     }
 
     /// A product of more than one block, with edges.
@@ -86,8 +90,11 @@ impl Job {
         let layout = Layout::ALL.into_iter().find(|layout| format!("{layout:?}") == self.layout)?;
         let [rows, columns] = candidate.block();
         let mut size = [rows, columns, 140].map(|n| n.next_multiple_of(4) + 4);
-        size.iter_mut().zip(self.fours).for_each(|(n, fours)| *n -= usize::from(!fours));
-        Some(ProductKind { layout, size, half: self.half })
+        // Two halves of one C, each more than a block.
+        let (halves, odd) = if self.pair { (2, 2) } else { (1, 1) };
+        size[0] *= halves;
+        size.iter_mut().zip(self.fours).for_each(|(n, fours)| *n -= if fours { 0 } else { odd });
+        Some(ProductKind { layout, size, half: self.half, pair: self.pair })
     }
 }
 
@@ -185,17 +192,23 @@ mod tests {
     fn jobs_are_kept_as_refusals_are() {
         let candidate: Candidate = "tiles-64x64x16-4x4".parse().unwrap();
         let mut keys = std::collections::BTreeSet::new();
-        for (half, size) in [(false, [64; 3]), (true, [64; 3]), (true, [64, 64, 65])] {
-            let product = ProductKind { layout: Layout::NT, size, half };
+        for (half, pair, size) in [
+            (false, false, [64; 3]),
+            (true, false, [64; 3]),
+            (true, false, [64, 64, 65]),
+            (true, true, [64; 3]),
+            (true, true, [66, 64, 64]),
+        ] {
+            let product = ProductKind { layout: Layout::NT, size, half, pair };
             let job = Job::new(product, candidate);
             assert_eq!(job.refusal(), refusal(product, candidate));
             let text = serde_json::to_string(&job).unwrap();
             assert!(!text.contains('\n') && serde_json::from_str::<Job>(&text).unwrap() == job);
             let tried = job.product(candidate).unwrap();
-            assert_eq!((tried.layout, tried.half), (product.layout, half));
+            assert_eq!((tried.layout, tried.half, tried.pair), (product.layout, half, pair));
             assert_eq!(Job::new(tried, candidate), job);
             keys.insert(job.key());
         }
-        assert_eq!(keys.len(), 3);
+        assert_eq!(keys.len(), 5);
     }
 }

@@ -121,8 +121,17 @@ impl Vectors {
 
 /// The loop over the blocks of `rows` x `columns` of C, once for each matrix of the batch and part of the sum: row0,
 /// column0, the terms from `first` to `end`, and `shift`, where this C starts. `declare` comes before the loop; the caller
-/// closes it, and puts [`SUM_LOOP`] around the loop over the terms.
-pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
+/// closes it, and puts [`sum_loop`] around the loop over the terms.
+///
+/// `pair`: also `second`, whether this is of the second half of the batch, whose B is `b2`, and `own`, the number in its half.
+pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> String {
+    let of_batch = if pair {
+        "let second = z >= dims.batch / 2u;
+        let own = select(z, z - dims.batch / 2u, second);
+        let c_first = select(0u, dims.c_second, second) + own * dims.c_batch;"
+    } else {
+        "let c_first = z * dims.c_batch;"
+    };
     format!(
         "let column_tiles = (dims.n + {}u) / {columns}u;
         let part_tiles = column_tiles * ((dims.m + {}u) / {rows}u);
@@ -132,7 +141,8 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
         for (var tile = group.x; tile < tiles; tile += groups.x) {{
         let z = tile / (part_tiles * parts);
         let part = (tile / part_tiles) % parts;
-        let shift = z * dims.c_batch + part * dims.m * dims.n;
+        {of_batch}
+        let shift = c_first + part * dims.m * dims.n;
         let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
         let column0 = (tile % column_tiles) * {columns}u;
         let first = part * dims.part;
@@ -142,19 +152,30 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str) -> String {
     )
 }
 
+/// [`SUM_LOOP`], or for a pair of batches, which adds nothing up, a block.
+pub fn sum_loop(pair: bool) -> &'static str {
+    if pair { PAIR } else { SUM_LOOP }
+}
+
+const PAIR: &str = "{
+    let a_base = select(dims.a_offset, dims.a_second, second) + own * dims.a_batch;
+    let b_base = select(dims.b_offset, dims.b_second, second) + own * select(dims.b_batch, dims.b2_batch, second);";
+
 /// The loop over the products that are added up in one C; the accumulators are declared before it and live on through it.
 /// Either `dims.batch` or `dims.sum` is 1.
-pub const SUM_LOOP: &str = "for (var y = z; y < z + dims.sum; y++) {
+const SUM_LOOP: &str = "for (var y = z; y < z + dims.sum; y++) {
     let a_base = dims.a_offset + y * dims.a_batch;
     let b_base = dims.b_offset + y * dims.b_batch;";
 
 /// `a_quad(a_base, row, i, end)` and `b_quad(b_base, i, column, end)`: four neighbours in memory from an element of op(A)
 /// or op(B) on, along k where k is the fastest axis, as vectors of the stored type; zeros outside of the matrix and from term
-/// `end` on. Of an operand in vectors, the coordinate along its fastest axis must be a multiple of four.
-pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors) -> String {
-    let load = |name: char, dtype: Dtype, vectors: bool, arguments: &str, slow: [&str; 2], fast: [&str; 2]| {
+/// `end` on. Of an operand in vectors, the coordinate along its fastest axis must be a multiple of four. `pair`: also
+/// `b2_quad`, which takes what `b_quad` does.
+pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
+    let load = |name: &str, dtype: Dtype, vectors: bool, arguments: &str, slow: [&str; 2], fast: [&str; 2]| {
         let ([slow, slow_end], [fast, fast_end], dtype) = (slow, fast, dtype.name());
-        let at = format!("{name}_base + {slow} * dims.{name}_stride + {fast}");
+        let operand = &name[..1];
+        let at = format!("{operand}_base + {slow} * dims.{operand}_stride + {fast}");
         let body = if vectors {
             format!("if (({slow} < {slow_end}) & ({fast} < {fast_end})) {{\nquad = {name}[({at}) / 4u];\n}}")
         } else {
@@ -166,7 +187,7 @@ pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors) -> String {
             format!("if ({slow} < {slow_end}) {{\nlet at = {at};\n{elements}}}")
         };
         format!(
-            "fn {name}_quad({name}_base: u32, {arguments}, end: u32) -> vec4<{dtype}> {{
+            "fn {name}_quad({operand}_base: u32, {arguments}, end: u32) -> vec4<{dtype}> {{
             var quad = vec4<{dtype}>();
             {body}
             return quad;
@@ -178,15 +199,16 @@ pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors) -> String {
     let (row, column, term) = (["row", "dims.m"], ["column", "dims.n"], ["i", "end"]);
     let (a_slow, a_fast) = if layout == Layout::TN { (term, row) } else { (row, term) };
     let (b_slow, b_fast) = if layout == Layout::NT { (column, term) } else { (term, column) };
-    load('a', types.a, vectors.a, "row: u32, i: u32", a_slow, a_fast)
-        + &load('b', types.b, vectors.b, "i: u32, column: u32", b_slow, b_fast)
+    let of_b = |name| load(name, types.b, vectors.b, "i: u32, column: u32", b_slow, b_fast);
+    let second = if pair { of_b("b2") } else { String::new() };
+    load("a", types.a, vectors.a, "row: u32, i: u32", a_slow, a_fast) + &of_b("b") + &second
 }
 
-/// For kernels on [`block_loop`] and [`SUM_LOOP`]: header, uniform block, bindings and `store_quad(row, column, shift,
+/// For kernels on [`block_loop`] and [`sum_loop`]: header, uniform block, bindings and `store_quad(row, column, shift,
 /// value)`, which writes four columns, `column` a multiple of four. Where C is written by elements, also `store`, which
 /// writes one. C is read only where it is added to.
-pub fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str) -> Code {
-    let mut code = header(title, layout, types, vectors, directives, true);
+pub fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, pair: bool) -> Code {
+    let mut code = header(title, layout, types, vectors, directives, if pair { Sums::Pair } else { Sums::Batch });
     let c = types.c.name();
     code.push(if vectors.c {
         format!(
@@ -231,7 +253,7 @@ pub fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors,
 /// `vec4`.
 pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool) -> Code {
     let vectors = Vectors { a: a_vectors, ..Vectors::NONE };
-    let mut code = header(title, layout, types, vectors, "", false);
+    let mut code = header(title, layout, types, vectors, "", Sums::Single);
     code.push(format!(
         "fn store(row: u32, column: u32, shift: u32, value: f32) {{
         if (row < dims.m && column < dims.n) {{
@@ -245,8 +267,18 @@ pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool) -> Code
     code
 }
 
-/// Header, uniform block and bindings; `directives` come first. `sums`: the block has the number of products to add up.
-fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, sums: bool) -> Code {
+/// What the uniform block has besides.
+#[derive(Clone, Copy, PartialEq)]
+enum Sums {
+    Single,
+    /// The number of products to add up.
+    Batch,
+    /// That, and where the second half of the batch lies.
+    Pair,
+}
+
+/// Header, uniform block and bindings; `directives` come first.
+fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, sums: Sums) -> Code {
     let mut code = Code::default();
     if types.any_half() {
         code.push("enable f16;");
@@ -260,7 +292,18 @@ fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directive
     let stored =
         |dtype: Dtype, vectors: bool| if vectors { format!("vec4<{}>", dtype.name()) } else { dtype.name().to_owned() };
     let [a, b, c] = [stored(types.a, vectors.a), stored(types.b, vectors.b), stored(types.c, vectors.c)];
-    let sum = if sums { "\nsum: u32, // products of the batch that are added up in one C" } else { "" };
+    let sum = if sums == Sums::Single { "" } else { "\nsum: u32, // products of the batch that are added up in one C" };
+    let (second, b2) = if sums == Sums::Pair {
+        (
+            "\na_second: u32, // the first element of A of the second half of the batch
+            b_second: u32, // of B, in b2
+            c_second: u32, // from the C of the first half to that of the second
+            b2_batch: u32,",
+            format!("\n@group(0) @binding(4) var<storage, read> b2: array<{b}>; // {b_shape} of the second half"),
+        )
+    } else {
+        ("", String::new())
+    };
     code.push(format!(
         "// Generated: {title}. C = op(A) op(B), {layout:?}.
         // Order of summation: k ascending into one accumulator an output, so zeros appended along k change no bit.
@@ -279,13 +322,13 @@ fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directive
         batch: u32, // products of one shape
         a_batch: u32, // from matrix to matrix of the batch
         b_batch: u32,
-        c_batch: u32,{sum}
+        c_batch: u32,{sum}{second}
         }}
 
         @group(0) @binding(0) var<uniform> dims: Dims;
         @group(0) @binding(1) var<storage, read> a: array<{a}>; // {a_shape}
         @group(0) @binding(2) var<storage, read> b: array<{b}>; // {b_shape}
-        @group(0) @binding(3) var<storage, read_write> c: array<{c}>; // (m, n)
+        @group(0) @binding(3) var<storage, read_write> c: array<{c}>; // (m, n){b2}
         "
     ));
     code

@@ -9,7 +9,7 @@
 //! Measured on an H200 at 4096 cubed: reading storage in vectors took such a kernel from 31 to 34 TFLOP/s, writing out the
 //! turns of the inner loop to 41, 8 x 16 outputs an invocation to 43 (A B) and 45 (A^T B). Two buffers were slower (37).
 
-use super::source::{Code, SUM_LOOP, Types, Vectors, begin_blocks, block_loop, quad_loads};
+use super::source::{Code, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
 use crate::gpu::choices::Layout;
 
 const PARTS: [&str; 4] = ["x", "y", "z", "w"];
@@ -34,6 +34,8 @@ struct Staged {
     /// Whether k is the fastest axis in memory.
     k_fastest: bool,
     invocations: u32,
+    /// Whether it comes from one of two tensors.
+    pair: bool,
 }
 
 impl Tiles {
@@ -42,7 +44,7 @@ impl Tiles {
     }
 
     /// The WGSL.
-    pub fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors) -> String {
+    pub fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
         let Self { block: [rows, columns], depth, thread: [thread_rows, thread_columns] } = *self;
         let invocations = self.invocations();
         let staged = |name, stored, side: u32, k_fastest| Staged {
@@ -52,13 +54,14 @@ impl Tiles {
             depth,
             k_fastest,
             invocations,
+            pair: pair && name == 'b',
         };
         let operands = [
             staged('a', types.a.name(), rows, layout != Layout::TN),
             staged('b', types.b.name(), columns, layout == Layout::NT),
         ];
-        let mut code = begin_blocks(name, layout, types, vectors, "");
-        code.push(quad_loads(layout, types, vectors));
+        let mut code = begin_blocks(name, layout, types, vectors, "", pair);
+        code.push(quad_loads(layout, types, vectors, pair));
         for operand in &operands {
             code.push(format!("var<workgroup> sh_{}: array<vec4<f32>, {}>;", operand.name, depth * operand.pitch()));
         }
@@ -72,7 +75,7 @@ impl Tiles {
             @builtin(local_invocation_index) lane: u32,
             ) {{
             {}",
-            block_loop(self.block, &format!("let tx = lane % {across}u;\nlet ty = lane / {across}u;")),
+            block_loop(self.block, &format!("let tx = lane % {across}u;\nlet ty = lane / {across}u;"), pair),
         ));
         for (r, q) in outputs(thread_rows, thread_columns) {
             code.push(format!("var s{r}_{q} = vec4<f32>();"));
@@ -80,7 +83,7 @@ impl Tiles {
         for operand in &operands {
             operand.declare(&mut code);
         }
-        code.push(SUM_LOOP);
+        code.push(sum_loop(pair));
         operands.iter().for_each(|operand| operand.fetch(&mut code, "first"));
         code.push(format!("for (var i0 = first; i0 < end; i0 += {depth}u) {{\nworkgroupBarrier();"));
         operands.iter().for_each(|operand| operand.put(&mut code));
@@ -172,17 +175,30 @@ impl Staged {
         }
     }
 
-    /// Loads this invocation's pieces of the tile that starts at term `i0` into registers.
+    /// Loads this invocation's pieces of the tile that starts at term `i0` into registers. Of a pair, one branch leads to
+    /// all loads, so that they are under way together.
     fn fetch(&self, code: &mut Code, i0: &str) {
+        if self.pair {
+            code.push("if (second) {");
+            self.fetch_by("b2_quad", code, i0);
+            code.push("} else {");
+            self.fetch_by("b_quad", code, i0);
+            code.push("}");
+        } else {
+            self.fetch_by(if self.name == 'a' { "a_quad" } else { "b_quad" }, code, i0);
+        }
+    }
+
+    fn fetch_by(&self, load: &str, code: &mut Code, i0: &str) {
         let name = self.name;
         for (e, _) in self.numbers() {
             self.begin(code, e);
             for x in 0..self.height() {
                 let term = format!("{i0} + {name}_term{e}");
                 let quad = if name == 'a' {
-                    format!("a_quad(a_base, row0 + a_quad{e} * 4u + {x}u, {term}, end)")
+                    format!("{load}(a_base, row0 + a_quad{e} * 4u + {x}u, {term}, end)")
                 } else {
-                    format!("b_quad(b_base, {term}, column0 + b_quad{e} * 4u + {x}u, end)")
+                    format!("{load}(b_base, {term}, column0 + b_quad{e} * 4u + {x}u, end)")
                 };
                 code.push(format!("next_{name}{e}_{x} = {quad};"));
             }

@@ -13,8 +13,9 @@ use crate::gpu::choices::{Candidate, Choices};
 use crate::gpu::engine::{Engine, Program};
 use crate::gpu::kernel::{Dtype, Kernel};
 use crate::graph::memory::Memory;
+use crate::graph::part::Even;
 use crate::graph::plan::{Limits, Plan};
-use crate::graph::{Class, Graph};
+use crate::graph::{Class, Graph, Tensor};
 use crate::ops::check::HALF_NMSE;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
@@ -77,8 +78,10 @@ pub(super) fn trial_types(half: bool) -> Vec<Types> {
 /// [`on_gpu`] and [`on_software`]. What is no multiple of four stays none: it has other kernels.
 pub(super) fn shortened(product: ProductKind, most: usize, software: bool) -> ProductKind {
     let mut size = if software { on_software(product, most) } else { on_gpu(product.size, most) };
+    // The halves of a pair are of one size.
+    let odd = if product.pair { 2 } else { 1 };
     for (n, before) in size.iter_mut().zip(product.size) {
-        *n -= usize::from(!before.is_multiple_of(4) && n.is_multiple_of(4));
+        *n -= if !before.is_multiple_of(4) && n.is_multiple_of(4) { odd } else { 0 };
     }
     ProductKind { size, ..product }
 }
@@ -307,8 +310,22 @@ fn plan(engine: &Engine, product: ProductKind, candidate: Candidate, types: Type
     let mut g = Graph::forward_only(&Choices::forced(*engine.choices().ability(), candidate));
     let tensors = [("a", a, types.a), ("b", b, types.b), ("c", c, types.c)];
     let [a, b, c] = tensors.map(|(letter, len, dtype)| g.typed(name(letter, dtype), &[len], dtype, Class::State));
-    Product::new(product.layout, product.size).record(&mut g, a, b, c)?;
+    if product.pair {
+        record_halves(&mut g, product, [a, b, c])?;
+    } else {
+        Product::new(product.layout, product.size).record(&mut g, a, b, c)?;
+    }
     Plan::new(&g, &Limits::of(&engine.gpu))
+}
+
+/// One product as a pair: the upper half of C is the first of it, the lower half the second, and B the same for both.
+fn record_halves(g: &mut Graph, product: ProductKind, [a, b, c]: [Tensor; 3]) -> Result<()> {
+    let ProductKind { layout, size: [m, n, k], .. } = product;
+    let upper = m / 2;
+    let from = |whole, offset| Even { whole, offset, stride: 0 };
+    let (a_width, below) = if layout == Layout::TN { (m, upper) } else { (k, upper * k) };
+    let half = Product::new(layout, [upper, n, k]).of_columns(a_width);
+    half.record_pair(g, [a.into(), b.into(), c.into()], [from(a, below), b.into(), from(c, upper * n)])
 }
 
 #[cfg(test)]
@@ -324,7 +341,7 @@ mod tests {
     }
 
     fn product(layout: Layout, size: [usize; 3]) -> ProductKind {
-        ProductKind { layout, size, half: false }
+        ProductKind { layout, size, half: false, pair: false }
     }
 
     #[test]
@@ -401,7 +418,7 @@ mod tests {
         }
         // An odd number of outputs: the last word holds one.
         for size in [[96, 64, 80], [9, 7, 5]] {
-            let product = ProductKind { layout: Layout::NN, size, half: true };
+            let product = ProductKind { layout: Layout::NN, size, half: true, pair: false };
             let usual = ability.default_candidate(product);
             let check = || {
                 let trials = Trials::new(&engine, vec![Contest { product, candidates: vec![usual; 2] }]).unwrap();
@@ -424,8 +441,12 @@ mod tests {
         for layout in Layout::ALL {
             for size in [[96, 64, 80], [1, 1, 1], [13, 17, 300], [65, 131, 33]] {
                 for half in [false, true].into_iter().take(1 + usize::from(ability.half)) {
-                    let product = ProductKind { layout, size, half };
+                    let product = ProductKind { layout, size, half, pair: false };
                     contests.push(Contest { product, candidates: vec![ability.default_candidate(product); 2] });
+                    // The reference computes both halves as this device does, a pair is for GPUs.
+                    let product = ProductKind { pair: true, size: [2 * size[0], size[1], size[2]], ..product };
+                    let tiles = Candidate::Tiles { block: [32; 2], depth: 16, thread: [4; 2], chunk: 0 };
+                    contests.push(Contest { product, candidates: vec![tiles; 2] });
                 }
             }
         }

@@ -215,7 +215,8 @@ mod tests {
     #[test]
     fn choices_are_the_runs_own() {
         let ability = Ability::WEBGPU_DEFAULT;
-        let products = [64, 128, 256].map(|m| ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false });
+        let products =
+            [64, 128, 256].map(|m| ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false, pair: false });
         let [a, b, c] = products.map(ShapeClass::of);
         let [whole, split, other] = ["tiles-32x32x16-4x4", "tiles-64x64x16-4x4-k1024", "tiles-64x64x8-4x4"];
         let record = |name: &str| Record { candidate: name.to_owned(), gflops: 1.0 };
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn a_usual_candidate_that_was_refused_is_replaced() {
         let ability = Ability::WEBGPU_DEFAULT;
-        let product = ProductKind { layout: Layout::NN, size: [256; 3], half: false };
+        let product = ProductKind { layout: Layout::NN, size: [256; 3], half: false, pair: false };
         let usual = ability.default_candidate(product);
         let table = |refused: BTreeSet<String>| {
             let known = Known { refused, ..Known::default() };

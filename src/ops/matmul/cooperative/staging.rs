@@ -11,6 +11,9 @@ const UNROLLED: u32 = 16;
 /// One operand of a block.
 struct Operand {
     name: char,
+    /// What is bound, and for B of a pair what is bound for the second half of the batch.
+    array: &'static str,
+    second: Option<&'static str>,
     tile: Tile,
     /// Whether its rows, as stored, are terms of the sum.
     terms_down: bool,
@@ -46,18 +49,39 @@ impl Operand {
             'a' => [format!("{origin} + {output}"), format!("i0 + {term}")],
             _ => [format!("i0 + {term}"), format!("{origin} + {output}")],
         };
-        format!("{name}_quad({name}_base, {first}, {second}, end)")
+        format!("{}_quad({name}_base, {first}, {second}, end)", self.array)
     }
 
     /// A quad that lies inside.
     fn inside(&self, [y, x]: &[String; 2]) -> String {
-        let name = self.name;
+        let Self { name, array, .. } = self;
         if self.vectors {
-            return format!("{name}[{name}_tile + ({y}) * {name}_pitch + {x}]");
+            return format!("{array}[{name}_tile + ({y}) * {name}_pitch + {x}]");
         }
         let elements = [0, 1, 2, 3]
-            .map(|i| format!("{name}[{}]", plus(&format!("{name}_tile + ({y}) * {name}_pitch + {x} * 4u"), i)));
+            .map(|i| format!("{array}[{}]", plus(&format!("{name}_tile + ({y}) * {name}_pitch + {x} * 4u"), i)));
         format!("vec4<{}>({})", self.dtype.name(), elements.join(", "))
+    }
+
+    /// Declares names, each with the quad at its place. Of a pair, one branch leads to all loads, so that they are under way
+    /// together.
+    fn load(&self, code: &mut Code, loads: &[(String, [String; 2])], load: fn(&Self, &[String; 2]) -> String) {
+        let Some(second) = self.second else {
+            loads.iter().for_each(|(name, place)| code.push(format!("let {name} = {};", load(self, place))));
+            return;
+        };
+        let assign = |code: &mut Code, of: &Self| {
+            loads.iter().for_each(|(name, place)| code.push(format!("{name} = {};", load(of, place))));
+        };
+        let of_second = Self { array: second, ..*self };
+        for (name, _) in loads {
+            code.push(format!("var {name} = vec4<{}>();", self.dtype.name()));
+        }
+        code.push("if (second) {");
+        assign(code, &of_second);
+        code.push("} else {");
+        assign(code, self);
+        code.push("}");
     }
 }
 
@@ -95,6 +119,7 @@ impl Text {
         }
         // All loads come before the first store, so that they are under way together.
         for operand in operands {
+            let mut loads = Vec::new();
             for turn in 0..turns(operand) {
                 let first = turn * invocations;
                 // A tile smaller than the workgroup: the others load its last quad, which they do not store.
@@ -102,8 +127,9 @@ impl Text {
                     Some(_) => operand.place("lane", first),
                     None => operand.place(&format!("min({}, {}u)", plus("lane", first), operand.quads() - 1), 0),
                 };
-                code.push(format!("let next_{}{turn} = {};", operand.name, load(operand, &place)));
+                loads.push((format!("next_{}{turn}", operand.name), place));
             }
+            operand.load(code, &loads, load);
         }
         for operand in operands {
             for turn in 0..turns(operand) {
@@ -121,16 +147,11 @@ impl Text {
     /// For small workgroups: a loop keeps the text short.
     fn stage_in_turns(&self, code: &mut Code, operand: &Operand, load: fn(&Operand, &[String; 2]) -> String) {
         let place = operand.place("quad", 0);
-        code.push(format!(
-            "for (var quad = lane; quad < {}u; quad += {}u) {{
-            let next = {};
-            {}
-            }}",
-            operand.quads(),
-            self.numbers.invocations(),
-            load(operand, &place),
-            self.put(operand, &place, "next"),
-        ));
+        let (quads, invocations) = (operand.quads(), self.numbers.invocations());
+        code.push(format!("for (var quad = lane; quad < {quads}u; quad += {invocations}u) {{"));
+        operand.load(code, &[("next".to_owned(), place.clone())], load);
+        code.push(self.put(operand, &place, "next"));
+        code.push("}");
     }
 
     /// Stores a quad into the tile.
@@ -151,6 +172,8 @@ impl Text {
         [
             Operand {
                 name: 'a',
+                array: "a",
+                second: None,
                 tile: self.staging.a,
                 terms_down: self.layout == Layout::TN,
                 origin: "row0",
@@ -159,6 +182,8 @@ impl Text {
             },
             Operand {
                 name: 'b',
+                array: "b",
+                second: self.pair.then_some("b2"),
                 tile: self.staging.b,
                 terms_down: self.layout != Layout::NT,
                 origin: "column0",
