@@ -123,14 +123,17 @@ impl Vectors {
 /// column0, the terms from `first` to `end`, and `shift`, where this C starts. `declare` comes before the loop; the caller
 /// closes it, and puts [`sum_loop`] around the loop over the terms.
 ///
-/// `pair`: also `second`, whether this is of the second half of the batch, whose B is `b2`, and `own`, the number in its half.
+/// `pair`: also `second`, whether this is of the second half of the batch, whose B is `b2`, and `in_half`, the number in its half.
 pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> String {
-    let of_batch = if pair {
-        "let second = z >= dims.batch / 2u;
-        let own = select(z, z - dims.batch / 2u, second);
-        let c_first = select(0u, dims.c_second, second) + own * dims.c_batch;"
+    let (halves, c) = if pair {
+        (
+            "let second = z >= dims.batch / 2u;
+            let in_half = select(z, z - dims.batch / 2u, second);
+            ",
+            "select(0u, dims.c_second, second) + in_half * dims.c_batch",
+        )
     } else {
-        "let c_first = z * dims.c_batch;"
+        ("", "z * dims.c_batch")
     };
     format!(
         "let column_tiles = (dims.n + {}u) / {columns}u;
@@ -141,8 +144,7 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> Strin
         for (var tile = group.x; tile < tiles; tile += groups.x) {{
         let z = tile / (part_tiles * parts);
         let part = (tile / part_tiles) % parts;
-        {of_batch}
-        let shift = c_first + part * dims.m * dims.n;
+        {halves}let shift = {c} + part * dims.m * dims.n;
         let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
         let column0 = (tile % column_tiles) * {columns}u;
         let first = part * dims.part;
@@ -158,8 +160,8 @@ pub fn sum_loop(pair: bool) -> &'static str {
 }
 
 const PAIR: &str = "{
-    let a_base = select(dims.a_offset, dims.a_second, second) + own * dims.a_batch;
-    let b_base = select(dims.b_offset, dims.b_second, second) + own * select(dims.b_batch, dims.b2_batch, second);";
+    let a_base = select(dims.a_offset, dims.a_second, second) + in_half * dims.a_batch;
+    let b_base = select(dims.b_offset, dims.b_second, second) + in_half * select(dims.b_batch, dims.b2_batch, second);";
 
 /// The loop over the products that are added up in one C; the accumulators are declared before it and live on through it.
 /// Either `dims.batch` or `dims.sum` is 1.
@@ -207,14 +209,7 @@ pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors, pair: bool) ->
 /// For kernels on [`block_loop`] and [`sum_loop`]: header, uniform block, bindings and `store_quad(row, column, shift,
 /// value)`, which writes four columns, `column` a multiple of four. Where C is written by elements, also `store`, which
 /// writes one. C is read only where it is added to.
-pub fn begin_blocks(
-    title: &str,
-    layout: Layout,
-    types: Types,
-    vectors: Vectors,
-    directives: &str,
-    pair: bool,
-) -> Code {
+pub fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, pair: bool) -> Code {
     let mut code = header(title, layout, types, vectors, directives, if pair { Sums::Pair } else { Sums::Batch });
     let c = types.c.name();
     code.push(if vectors.c {
@@ -299,8 +294,7 @@ fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directive
     let stored =
         |dtype: Dtype, vectors: bool| if vectors { format!("vec4<{}>", dtype.name()) } else { dtype.name().to_owned() };
     let [a, b, c] = [stored(types.a, vectors.a), stored(types.b, vectors.b), stored(types.c, vectors.c)];
-    let sum =
-        if sums == Sums::Single { "" } else { "\nsum: u32, // products of the batch that are added up in one C" };
+    let sum = if sums == Sums::Single { "" } else { "\nsum: u32, // products of the batch that are added up in one C" };
     let (second, b2) = if sums == Sums::Pair {
         (
             "\na_second: u32, // the first element of A of the second half of the batch
