@@ -123,14 +123,17 @@ impl Vectors {
 /// column0, the terms from `first` to `end`, and `shift`, where this C starts. `declare` comes before the loop; the caller
 /// closes it, and puts [`sum_loop`] around the loop over the terms.
 ///
-/// `pair`: also `second`, whether this is of the second half of the batch, whose B is `b2`, and `own`, the number in its half.
+/// `pair`: also `second`, whether this is of the second half of the batch, whose B is `b2`, and `in_half`, the number in its half.
 pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> String {
-    let of_batch = if pair {
-        "let second = z >= dims.batch / 2u;
-        let own = select(z, z - dims.batch / 2u, second);
-        let c_first = select(0u, dims.c_second, second) + own * dims.c_batch;"
+    let (halves, c) = if pair {
+        (
+            "let second = z >= dims.batch / 2u;
+            let in_half = select(z, z - dims.batch / 2u, second);
+            ",
+            "select(0u, dims.c_second, second) + in_half * dims.c_batch",
+        )
     } else {
-        "let c_first = z * dims.c_batch;"
+        ("", "z * dims.c_batch")
     };
     format!(
         "let column_tiles = (dims.n + {}u) / {columns}u;
@@ -141,8 +144,7 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> Strin
         for (var tile = group.x; tile < tiles; tile += groups.x) {{
         let z = tile / (part_tiles * parts);
         let part = (tile / part_tiles) % parts;
-        {of_batch}
-        let shift = c_first + part * dims.m * dims.n;
+        {halves}let shift = {c} + part * dims.m * dims.n;
         let row0 = ((tile % part_tiles) / column_tiles) * {rows}u;
         let column0 = (tile % column_tiles) * {columns}u;
         let first = part * dims.part;
@@ -158,8 +160,8 @@ pub fn sum_loop(pair: bool) -> &'static str {
 }
 
 const PAIR: &str = "{
-    let a_base = select(dims.a_offset, dims.a_second, second) + own * dims.a_batch;
-    let b_base = select(dims.b_offset, dims.b_second, second) + own * select(dims.b_batch, dims.b2_batch, second);";
+    let a_base = select(dims.a_offset, dims.a_second, second) + in_half * dims.a_batch;
+    let b_base = select(dims.b_offset, dims.b_second, second) + in_half * select(dims.b_batch, dims.b2_batch, second);";
 
 /// The loop over the products that are added up in one C; the accumulators are declared before it and live on through it.
 /// Either `dims.batch` or `dims.sum` is 1.
