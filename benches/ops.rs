@@ -82,10 +82,11 @@ fn benches(usual: &Choices) -> Vec<Bench> {
     }
     let mut benches: Vec<Bench> = largest.into_iter().map(|case| Bench { case, candidates: vec![None] }).collect();
     for (n, layout) in [256, 512].into_iter().flat_map(|n| Layout::ALL.map(|layout| (n, layout))) {
-        let candidates = candidates(usual.ability(), ProductKind { layout, size: [n; 3], half: false, pair: false }, false)
-            .into_iter()
-            .map(Some)
-            .collect();
+        let candidates =
+            candidates(usual.ability(), ProductKind { layout, size: [n; 3], half: false, pair: false }, false)
+                .into_iter()
+                .map(Some)
+                .collect();
         benches.push(Bench { case: square(layout, n), candidates });
     }
     benches.push(Bench { case: training_pattention(), candidates: vec![None] });

@@ -131,7 +131,11 @@ fn every_candidate_matches_and_gives_the_same_bits() {
     // At the least what every device runs, and what this one runs where nothing was measured.
     let mut least: BTreeSet<Candidate> = BTreeSet::new();
     for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [64, 64, 4096]].map(|s| (l, s))) {
-        least.extend(candidates(&Ability::WEBGPU_DEFAULT, ProductKind { layout, size, half: false, pair: false }, true));
+        least.extend(candidates(
+            &Ability::WEBGPU_DEFAULT,
+            ProductKind { layout, size, half: false, pair: false },
+            true,
+        ));
     }
     assert!(least.len() >= 8 && least.iter().any(|c| c.chunk() > 0), "{least:?}");
     let of = |size| ProductKind { layout: Layout::NN, size, half: false, pair: false };

@@ -52,7 +52,8 @@ fn attentions() -> Vec<Generated> {
 fn expected() -> BTreeMap<String, &'static str> {
     let file = |(name, layout, operand, c): (&str, Layout, Dtype, Dtype)| {
         let candidate = name.parse().unwrap();
-        let kernel: &Kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, Vectors::ALL, false);
+        let kernel: &Kernel =
+            candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, Vectors::ALL, false);
         (format!("{}.wgsl", kernel.file), kernel.text.unwrap())
     };
     let of_attention = |generated: Generated| {

@@ -85,14 +85,16 @@ fn generated_kernels() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
     let mut kernels = BTreeMap::new();
     let all = [gpu, apple, software].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l)));
     for ((ability, layout), half) in all.flat_map(|x| [(x, false), (x, true)]) {
-        let products = [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| ProductKind { layout, size, half, pair: false });
+        let products =
+            [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| ProductKind { layout, size, half, pair: false });
         for candidate in products.map(|product| candidates(&ability, product, true)).concat() {
             let operand = if half { Dtype::F16 } else { Dtype::F32 };
             for (c, vectors) in [(Dtype::F32, Vectors::NONE), (Dtype::F32, Vectors::ALL), (operand, Vectors::ALL)] {
                 let kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors, false);
                 kernels.insert(kernel.file, (kernel, candidate));
                 if let (Some(candidate), true) = (candidate.paired(), vectors.b) {
-                    let pair = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors, true);
+                    let pair =
+                        candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors, true);
                     kernels.insert(pair.file, (pair, candidate));
                 }
             }

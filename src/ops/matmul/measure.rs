@@ -303,7 +303,8 @@ mod tests {
     /// With no time at all, each run finds the kernel of one more class.
     #[test]
     fn quick_tuning_goes_on_where_it_stopped() {
-        let products = [64, 128, 256].map(|m| ProductKind { layout: Layout::NN, size: [m, 64, 64], half: false, pair: false });
+        let products =
+            [64, 128, 256].map(|m| ProductKind { layout: Layout::NN, size: [m, 64, 64], half: false, pair: false });
         let (classes, mut known) = (classes(&products), Known::default());
         for done in 1..=products.len() {
             let new = |(class, _): &(ShapeClass, ProductKind)| !known.fastest.contains_key(&class.to_string());

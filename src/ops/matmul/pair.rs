@@ -7,9 +7,9 @@
 use super::source::Types;
 use super::{Layout, Product, ProductKind, reference};
 use crate::error::Result;
-use crate::ops::{Case, Input};
 use crate::graph::Graph;
 use crate::graph::part::Even;
+use crate::ops::{Case, Input};
 
 /// Where the second half of a batch lies.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,8 @@ fn case(layout: Layout, size: [usize; 3], count: usize) -> Case {
         build: Box::new(move |g, t| {
             let c = g.activation("pair of products", &[2 * count, m * n]);
             let stride = |elements: usize| if count > 1 { elements } else { 0 };
-            let from = |whole, first: usize, elements| Even { whole, offset: first * elements, stride: stride(elements) };
+            let from =
+                |whole, first: usize, elements| Even { whole, offset: first * elements, stride: stride(elements) };
             let first = [from(t[0], 0, m * k), from(t[1], 0, k * n), from(c, 0, m * n)];
             let second = [from(t[0], count, m * k), t[2].into(), from(c, count, m * n)];
             Product::new(layout, size).batch(count).record_pair(g, first, second)?;
@@ -102,6 +103,7 @@ fn case(layout: Layout, size: [usize; 3], count: usize) -> Case {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let of = |layout| [([5, 9, 7], 1), ([36, 68, 44], 3), ([70, 33, 129], 1)].map(|(size, count)| case(layout, size, count));
+    let of =
+        |layout| [([5, 9, 7], 1), ([36, 68, 44], 3), ([70, 36, 132], 1)].map(|(size, count)| case(layout, size, count));
     Layout::ALL.into_iter().flat_map(of).collect()
 }

@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn choices_are_the_runs_own() {
         let ability = Ability::WEBGPU_DEFAULT;
-        let products = [64, 128, 256].map(|m| ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false, pair: false });
+        let products =
+            [64, 128, 256].map(|m| ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false, pair: false });
         let [a, b, c] = products.map(ShapeClass::of);
         let [whole, split, other] = ["tiles-32x32x16-4x4", "tiles-64x64x16-4x4-k1024", "tiles-64x64x8-4x4"];
         let record = |name: &str| Record { candidate: name.to_owned(), gflops: 1.0 };
