@@ -2,9 +2,10 @@
 //
 // Mapping of dx: one workgroup of 128 lanes a row, as in layer_norm_gpu.wgsl.
 // Mapping of the gradients of weight and bias: a workgroup of 64 lanes adds up 64 rows of 64 columns, each lane every
-// fourth row of 4 columns; parameter_sums then adds the parts of a column, one lane a column.
+// fourth row of 4 columns; backward_affine then adds up the parts of a column, one lane a column.
 // Order of summation: row_gpu.wgsl; over rows: 64 at a time, in 4 interleaved sums, then ascending.
-// Writes: dx adds when dims.accumulate is 1, and so do the gradients of weight and bias; parts are overwritten.
+// Writes: dx adds when dims.accumulate is 1, the gradients of weight and bias when accumulate_parameters is; parts are
+// overwritten.
 #import "row_gpu.wgsl"
 #import "rows_scalar.wgsl"
 
@@ -12,7 +13,8 @@ struct Dims {
     rows: u32,
     columns: u32,
     eps: f32,
-    accumulate: u32,
+    accumulate: u32, // dx
+    accumulate_parameters: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -23,12 +25,13 @@ struct Dims {
 @group(0) @binding(4) var<storage, read> weight: array<Unit32>; // (columns)
 @group(0) @binding(5) var<storage, read_write> dx_affine: array<Unit>; // (rows, columns)
 @group(0) @binding(4) var<storage, read_write> parts: array<f32>; // (rows / 64, 2, columns): of weight, of bias
-
-@group(0) @binding(1) var<storage, read> all_parts: array<f32>; // (rows / 64, 2, columns)
-@group(0) @binding(2) var<storage, read_write> dweight: array<f32>; // (columns)
-@group(0) @binding(3) var<storage, read_write> dbias: array<f32>; // (columns)
+@group(0) @binding(6) var<storage, read> all_parts: array<f32>; // (rows / 64, 2, columns)
+@group(0) @binding(7) var<storage, read_write> dweight: array<f32>; // (columns)
+@group(0) @binding(8) var<storage, read_write> dbias: array<f32>; // (columns)
 
 const FIRST_NOT_HELD = HELD_SHARE * HELD;
+// Rows of a part of the gradients of weight and bias.
+const CHUNK = 64u;
 
 fn read_dy(base: u32, i: u32) -> vec4<f32> {
     let n = dims.columns;
@@ -211,6 +214,23 @@ fn backward_plain(
     }
 }
 
+// Adds up the parts of every column, one lane a column.
+fn parameter_sums(first: u32, step: u32) {
+    for (var column = first; column < dims.columns; column += step) {
+        let end = (dims.rows + CHUNK - 1u) / CHUNK * 2u * dims.columns;
+        let next = 2u * dims.columns;
+        let adds = dims.accumulate_parameters == 1u;
+        var w = select(0.0, dweight[column], adds);
+        var b = select(0.0, dbias[column], adds);
+        for (var at = column; at < end; at += next) {
+            w += all_parts[at];
+            b += all_parts[at + dims.columns];
+        }
+        dweight[column] = w;
+        dbias[column] = b;
+    }
+}
+
 @compute @workgroup_size(LANES)
 fn backward_affine(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -246,9 +266,8 @@ fn backward_affine(
             finish_affine(base, j, rstd * (weighted(base, j) - means.x - xhat(base, j, mean, rstd) * means.y));
         }
     }
+    parameter_sums(group.x * LANES + lane, groups.x * LANES);
 }
-
-const CHUNK = 64u;
 
 var<workgroup> sh_weight: array<vec4<f32>, 64>;
 var<workgroup> sh_bias: array<vec4<f32>, 64>;
@@ -290,21 +309,5 @@ fn parameter_parts(
             parts[2u * chunk * dims.columns + column] = w;
             parts[(2u * chunk + 1u) * dims.columns + column] = b;
         }
-    }
-}
-
-@compute @workgroup_size(64)
-fn parameter_sums(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var column = id.x; column < dims.columns; column += groups.x * 64u) {
-        let end = (dims.rows + CHUNK - 1u) / CHUNK * 2u * dims.columns;
-        let step = 2u * dims.columns;
-        var w = select(0.0, dweight[column], dims.accumulate == 1u);
-        var b = select(0.0, dbias[column], dims.accumulate == 1u);
-        for (var at = column; at < end; at += step) {
-            w += all_parts[at];
-            b += all_parts[at + dims.columns];
-        }
-        dweight[column] = w;
-        dbias[column] = b;
     }
 }

@@ -394,7 +394,7 @@ fn pairing_kernels(half: bool) -> Vec<String> {
 fn a_pair_has_the_bits_of_two_products() {
     let rng = &mut Rng::named(16, Stream::Test, "pairs of products");
     let mut seen = BTreeSet::new();
-    for (turn, types) in types().into_iter().cycle().take(20).enumerate() {
+    for (turn, types) in types().into_iter().cycle().take(9).enumerate() {
         let half = types[..2] == [Dtype::F16; 2];
         for (i, kernel) in pairing_kernels(half).into_iter().enumerate() {
             if kernel.contains("cooperative") && types[0] != types[1] {
@@ -420,8 +420,10 @@ fn a_pair_has_the_bits_of_two_products() {
             second.c.values = first.run(&kernel).0;
             let expected = second.run(&kernel).0;
             assert_ne!(second.c.values, expected, "the second changes nothing");
-            let wrong = (0..found.len()).find(|&i| found[i].to_bits() != expected[i].to_bits());
-            assert_eq!(wrong, None, "{kernels:?}: {:?}", first.product);
+            let wrong: Vec<usize> = (0..found.len()).filter(|&i| found[i].to_bits() != expected[i].to_bits()).collect();
+            let shown: Vec<_> = wrong.iter().take(6).map(|&i| (i, found[i], expected[i])).collect();
+            let places = [&first.c, &second.c].map(|c| (c.offset, c.stride));
+            assert!(wrong.is_empty(), "{kernels:?}: {:?} {places:?}: {} as {shown:?}", first.product, wrong.len());
             seen.extend(kernels.into_iter().filter(|name| name.contains("-pair")));
         }
     }

@@ -19,8 +19,8 @@ use crate::graph::{Class, Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::attention::{self, Attention, Rotation, rotary_attention};
 use crate::ops::cache;
-use crate::ops::embedding::{TokenRows, embedding};
-use crate::ops::layer_norm::{Affine, add_norm, layer_norm};
+use crate::ops::embedding::{Lookup, TokenRows, embedding};
+use crate::ops::layer_norm::{Affine, add_norm, embed_norm, layer_norm};
 
 /// What a forward pass reads besides the parameters, and its shape.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +46,15 @@ pub struct Inputs {
 /// The residual stream x of a block: a sum whose last term may still wait, because it is added by the norm that follows.
 #[derive(Debug, Clone, Copy)]
 pub struct Residual {
-    sum: Tensor,
+    sum: Sum,
     waiting: Option<Tensor>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Sum {
+    Made(Tensor),
+    /// Rows of the embedding, which the first norm looks up.
+    LookedUp(Lookup),
 }
 
 impl Residual {
@@ -60,20 +67,35 @@ impl Residual {
 
     /// LayerNorm of x.
     pub fn norm(&mut self, g: &mut Graph, affine: Option<Affine>, eps: f64) -> Result<Tensor> {
-        match self.waiting.take() {
-            None => layer_norm(g, self.sum, affine, eps),
-            Some(term) => {
-                let (sum, normed) = add_norm(g, [self.sum, term], affine, eps)?;
-                self.sum = sum;
-                Ok(normed)
+        let (sum, normed) = match (self.sum, self.waiting.take(), affine) {
+            (Sum::LookedUp(lookup), None, None) => embed_norm(g, lookup, eps)?,
+            (_, None, _) => {
+                let sum = self.made(g)?;
+                (sum, layer_norm(g, sum, affine, eps)?)
             }
-        }
+            (_, Some(term), _) => {
+                let sum = self.made(g)?;
+                add_norm(g, [sum, term], affine, eps)?
+            }
+        };
+        self.sum = Sum::Made(sum);
+        Ok(normed)
+    }
+
+    fn made(&mut self, g: &mut Graph) -> Result<Tensor> {
+        let made = match self.sum {
+            Sum::Made(sum) => sum,
+            Sum::LookedUp(Lookup { tokens, embed, index }) => embedding(g, tokens, embed, index)?,
+        };
+        self.sum = Sum::Made(made);
+        Ok(made)
     }
 
     /// Adds what waits.
     fn settle(&mut self, g: &mut Graph) -> Result<()> {
         if let Some(term) = self.waiting.take() {
-            self.sum = add(g, self.sum, term)?;
+            let sum = self.made(g)?;
+            self.sum = Sum::Made(add(g, sum, term)?);
         }
         Ok(())
     }
@@ -86,8 +108,12 @@ pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(T
     let parameters = Parameters { all: packed.parts };
     // Where two dispatches cost what one does, an output that the next layer makes would only be kept the longer.
     let separate = inputs.separate_layers || !g.on_gpu();
-    let sum = embedding(g, inputs.tokens, parameters.get("word_embeddings.weight")?, inputs.index)?;
-    let mut x = Residual { sum, waiting: None };
+    let lookup =
+        Lookup { tokens: inputs.tokens, embed: parameters.get("word_embeddings.weight")?, index: inputs.index };
+    let mut x = Residual { sum: Sum::LookedUp(lookup), waiting: None };
+    if separate {
+        x.made(g)?;
+    }
     let mut layers = Vec::with_capacity(config.num_layers);
     for i in 0..config.num_layers {
         g.begin_layer();
@@ -98,7 +124,7 @@ pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(T
         }
         if separate {
             x.settle(g)?;
-            layers.push(x.sum);
+            layers.push(x.made(g)?);
         }
     }
     g.end_layers();

@@ -4,6 +4,7 @@
 //! `dE[v]` adds up dy over the rows that hold token v, in ascending order: the host sorts row numbers by
 //! token, so the sum needs no atomics and has the same bits in every run.
 
+use super::layer_norm::{self, embed_norm};
 use super::{Case, Input};
 use crate::error::Result;
 use crate::gpu::kernel::Access::{Read, Write};
@@ -23,57 +24,98 @@ pub struct TokenRows {
     pub starts: Tensor,
 }
 
+/// What is looked up where.
+#[derive(Debug, Clone, Copy)]
+pub struct Lookup {
+    /// Token ids (R).
+    pub tokens: Tensor,
+    /// The embedding (V, C).
+    pub embed: Tensor,
+    /// Needed for the backward.
+    pub index: Option<TokenRows>,
+}
+
+impl Lookup {
+    /// Rows looked up, rows of the table, and their width.
+    pub(super) fn sizes(&self, g: &Graph) -> Result<[usize; 3]> {
+        let (vocab, columns) = g.matrix(self.embed)?;
+        Ok([g.shape(self.tokens).iter().product(), vocab, columns])
+    }
+
+    /// Records the gradient of the embedding from that of `y`, what was looked up.
+    pub(super) fn backward(&self, g: &mut Graph, y: Tensor) -> Result<()> {
+        let Some(TokenRows { sorted_rows, starts }) = self.index else { return Ok(()) };
+        let [rows, vocab, columns] = self.sizes(g)?;
+        let dy = g.take_grad(y)?;
+        let (dembed, add) = g.grad_target(self.embed)?;
+        let dims = Dims::new().u(rows).u(vocab).u(columns).flag(add);
+        let groups = workgroups(vocab * columns.div_ceil(64));
+        g.call(&BACKWARD, &[sorted_rows, starts, dy, dembed], dims, groups, 0)
+    }
+}
+
 /// y (R, C) from tokens (R) and the embedding (V, C). `index` is needed for the backward.
 pub fn embedding(g: &mut Graph, tokens: Tensor, embed: Tensor, index: Option<TokenRows>) -> Result<Tensor> {
-    let (vocab, columns) = g.matrix(embed)?;
-    let rows: usize = g.shape(tokens).iter().product();
+    let lookup = Lookup { tokens, embed, index };
+    let [rows, vocab, columns] = lookup.sizes(g)?;
     let y = g.residual("embedding", &[rows, columns]);
-    let dims = move |add| Dims::new().u(rows).u(vocab).u(columns).flag(add);
-    g.call(&FORWARD, &[tokens, embed, y], dims(false), workgroups((rows * columns).div_ceil(64)), 0)?;
-    if let Some(TokenRows { sorted_rows, starts }) = index {
-        g.on_backward(move |g| {
-            let dy = g.take_grad(y)?;
-            let (dembed, add) = g.grad_target(embed)?;
-            let groups = workgroups(vocab * columns.div_ceil(64));
-            g.call(&BACKWARD, &[sorted_rows, starts, dy, dembed], dims(add), groups, 0)
-        });
+    let dims = Dims::new().u(rows).u(vocab).u(columns).flag(false);
+    g.call(&FORWARD, &[tokens, embed, y], dims, workgroups((rows * columns).div_ceil(64)), 0)?;
+    if index.is_some() {
+        g.on_backward(move |g| lookup.backward(g, y));
     }
     Ok(y)
 }
+
+/// Of the norm in test cases.
+const NORM_EPS: f64 = 1e-5;
 
 fn reference(columns: usize, tokens: &[f64], embed: &[f64]) -> Vec<f64> {
     let row = |token: &f64| *token as usize * columns..(*token as usize + 1) * columns;
     tokens.iter().flat_map(|t| embed[row(t)].to_vec()).collect()
 }
 
-fn case((rows, vocab, columns): (usize, usize, usize)) -> Case {
+fn case((rows, vocab, columns): (usize, usize, usize), normed: bool) -> Case {
     let tokens: Vec<u32> = (0..rows).map(|r| (r * r + r / 3) as u32 % vocab as u32).collect();
     let mut sorted: Vec<u32> = (0..rows as u32).collect();
     sorted.sort_by_key(|&r| tokens[r as usize]);
     let starts = (0..=vocab as u32).map(|v| tokens.iter().filter(|&&t| t < v).count() as u32).collect();
     Case {
         op: "embedding",
-        name: format!("{rows} of {vocab}x{columns}"),
+        name: format!("{rows} of {vocab}x{columns}{}", if normed { ", and its norm" } else { "" }),
         inputs: vec![
             Input::words("tokens", &[rows], tokens),
             Input::parameter("embed", &[vocab, columns], 1.0),
             Input::words("sorted_rows", &[rows], sorted),
             Input::words("starts", &[vocab + 1], starts),
         ],
-        build: Box::new(|g, t| {
-            let index = TokenRows { sorted_rows: t[2], starts: t[3] };
-            Ok(vec![embedding(g, t[0], t[1], Some(index))?])
+        build: Box::new(move |g, t| {
+            let index = Some(TokenRows { sorted_rows: t[2], starts: t[3] });
+            if !normed {
+                return Ok(vec![embedding(g, t[0], t[1], index)?]);
+            }
+            let (rows, norm) = embed_norm(g, Lookup { tokens: t[0], embed: t[1], index }, NORM_EPS)?;
+            Ok(vec![norm, rows])
         }),
-        reference: Box::new(move |x| vec![reference(columns, &x[0], &x[1])]),
+        reference: Box::new(move |x| {
+            let rows = reference(columns, &x[0], &x[1]);
+            if !normed {
+                return vec![rows];
+            }
+            vec![layer_norm::reference(columns, NORM_EPS, &rows, None), rows]
+        }),
         ..Case::default()
     }
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [(1, 1, 1), (50, 19, 24), (33, 7, 130)].into_iter().map(case).collect()
+    let looked_up = [(1, 1, 1), (50, 19, 24), (33, 7, 130)].map(|size| case(size, false));
+    // Past what a workgroup holds, and element by element.
+    let normed = [(50, 19, 24), (33, 7, 131), (5, 3, 4612)].map(|size| case(size, true));
+    looked_up.into_iter().chain(normed).collect()
 }
 
 pub(super) fn large_cases() -> Vec<Case> {
     // Many rows of tokens, and many rows of the table.
-    vec![case((65_539, 31, 65)), case((50, 65_539, 3))]
+    vec![case((65_539, 31, 65), false), case((50, 65_539, 3), false), case((65_539, 31, 8), true)]
 }

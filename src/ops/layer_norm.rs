@@ -8,6 +8,7 @@
 //! again; software adapters keep the two, and so their bits.
 
 use super::add::add;
+use super::embedding::{Lookup, embedding};
 use super::{Case, Input};
 use crate::error::Result;
 use crate::gpu::kernel::Access::{Read, Write};
@@ -28,13 +29,16 @@ static FORWARD_AFFINE_GPU: Kernel =
 static ADD_PLAIN_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "add_plain", &[Read, Read, Write, Write, Write]);
 static ADD_AFFINE_GPU: Kernel =
     Kernel::new("layer_norm_gpu.wgsl", "add_affine", &[Read, Read, Read, Read, Write, Write, Write]);
+static EMBED_GPU: Kernel = Kernel::new("embedding_gpu.wgsl", "forward", &[Read, Read, Write, Write, Write]);
 static BACKWARD_PLAIN_GPU: Kernel =
     Kernel::new("layer_norm_backward_gpu.wgsl", "backward_plain", &[Read, Read, Read, Write]);
-static BACKWARD_AFFINE_GPU: Kernel =
-    Kernel::new("layer_norm_backward_gpu.wgsl", "backward_affine", &[Read, Read, Read, Read, Write]);
+static BACKWARD_AFFINE_GPU: Kernel = Kernel::new(
+    "layer_norm_backward_gpu.wgsl",
+    "backward_affine",
+    &[Read, Read, Read, Read, Write, Read, Write, Write],
+);
 static PARAMETER_PARTS: Kernel =
     Kernel::new("layer_norm_backward_gpu.wgsl", "parameter_parts", &[Read, Read, Read, Write]);
-static PARAMETER_SUMS: Kernel = Kernel::new("layer_norm_backward_gpu.wgsl", "parameter_sums", &[Read, Write, Write]);
 
 /// Rows that one workgroup adds up for the gradients of weight and bias on a GPU; the same in the shader.
 const CHUNK: usize = 64;
@@ -94,6 +98,25 @@ pub fn add_norm(g: &mut Graph, [x, d]: [Tensor; 2], affine: Option<Affine>, eps:
     Ok((sum, y))
 }
 
+/// What is looked up, (R, C), and the [`layer_norm`] of it, without parameters.
+pub fn embed_norm(g: &mut Graph, lookup: Lookup, eps: f64) -> Result<(Tensor, Tensor)> {
+    let Lookup { tokens, embed, index } = lookup;
+    if !g.on_gpu() {
+        let x = embedding(g, tokens, embed, index)?;
+        return Ok((x, layer_norm(g, x, None, eps)?));
+    }
+    let [rows, vocab, columns] = lookup.sizes(g)?;
+    let x = g.residual("embedding", &[rows, columns]);
+    let (norm, y) = begin(g, x, None, eps)?;
+    let dims = Dims::new().u(rows).u(columns).f(eps).u(vocab);
+    g.call(EMBED_GPU.for_width(columns), &[tokens, embed, x, y, norm.stats], dims, workgroups(rows), 0)?;
+    g.on_backward(move |g| {
+        norm.backward(g, x, y)?;
+        lookup.backward(g, x)
+    });
+    Ok((x, y))
+}
+
 /// Where the norm of `x` goes.
 fn begin(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) -> Result<(Norm, Tensor)> {
     let (rows, columns) = g.matrix(x)?;
@@ -110,35 +133,35 @@ impl Norm {
     fn backward(&self, g: &mut Graph, x: Tensor, y: Tensor) -> Result<()> {
         let Self { rows, columns, affine, stats, .. } = *self;
         let dy = g.take_grad(y)?;
-        if let Some((w, b)) = affine {
-            let (dw, add_w) = g.grad_target(w)?;
-            let (db, add_b) = g.grad_target(b)?;
-            // Both belong to one norm: they are new together.
-            self.parameters(g, [x, dy], [dw, db], add_w || add_b)?;
-        }
-        let (dx, add) = g.grad_target(x)?;
-        let (plain, with_affine) = match g.on_gpu() {
-            true => (BACKWARD_PLAIN_GPU.for_width(columns), BACKWARD_AFFINE_GPU.for_width(columns)),
-            false => (&BACKWARD_PLAIN, &BACKWARD_AFFINE),
+        let Some((w, b)) = affine else {
+            let (dx, add) = g.grad_target(x)?;
+            let plain = if g.on_gpu() { BACKWARD_PLAIN_GPU.for_width(columns) } else { &BACKWARD_PLAIN };
+            return g.call(plain, &[x, stats, dy, dx], self.backward_dims(g, add, false), workgroups(rows), 0);
         };
-        match affine {
-            None => g.call(plain, &[x, stats, dy, dx], self.dims(add), workgroups(rows), 0),
-            Some((w, _)) => g.call(with_affine, &[x, stats, dy, w, dx], self.dims(add), workgroups(rows), 0),
-        }
-    }
-
-    /// The gradients of weight and bias. On a GPU, which sums by few workgroups would leave idle, in two dispatches.
-    fn parameters(&self, g: &mut Graph, [x, dy]: [Tensor; 2], [dw, db]: [Tensor; 2], add: bool) -> Result<()> {
-        let Self { rows, columns, stats, .. } = *self;
+        let (dw, add_w) = g.grad_target(w)?;
+        let (db, add_b) = g.grad_target(b)?;
+        // Both belong to one norm: they are new together.
+        let add_parameters = add_w || add_b;
         if !g.on_gpu() {
             let groups = workgroups(columns.div_ceil(8));
-            return g.call(&BACKWARD_PARAMETERS, &[x, stats, dy, dw, db], self.dims(add), groups, 0);
+            g.call(&BACKWARD_PARAMETERS, &[x, stats, dy, dw, db], self.dims(add_parameters), groups, 0)?;
+            let (dx, add) = g.grad_target(x)?;
+            return g.call(&BACKWARD_AFFINE, &[x, stats, dy, w, dx], self.dims(add), workgroups(rows), 0);
         }
+        // Sums by few workgroups would leave a GPU idle: parts first, which are added up along with dx.
         let count = rows.div_ceil(CHUNK);
         let parts = g.statistic("parts of d weight and d bias", &[count, 2, columns]);
         let groups = workgroups(count * columns.div_ceil(64));
-        g.call(PARAMETER_PARTS.for_width(columns), &[x, stats, dy, parts], self.dims(false), groups, 0)?;
-        g.call(&PARAMETER_SUMS, &[parts, dw, db], self.dims(add), workgroups(columns.div_ceil(64)), 0)
+        let dims = self.backward_dims(g, false, false);
+        g.call(PARAMETER_PARTS.for_width(columns), &[x, stats, dy, parts], dims, groups, 0)?;
+        let (dx, add) = g.grad_target(x)?;
+        let bound = [x, stats, dy, w, dx, parts, dw, db];
+        let dims = self.backward_dims(g, add, add_parameters);
+        g.call(BACKWARD_AFFINE_GPU.for_width(columns), &bound, dims, workgroups(rows), 0)
+    }
+
+    fn backward_dims(&self, g: &Graph, add: bool, add_parameters: bool) -> Dims {
+        if g.on_gpu() { self.dims(add).flag(add_parameters) } else { self.dims(add) }
     }
 }
 

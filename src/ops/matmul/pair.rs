@@ -104,6 +104,6 @@ fn case(layout: Layout, size: [usize; 3], count: usize) -> Case {
 
 pub(super) fn cases() -> Vec<Case> {
     let of =
-        |layout| [([5, 9, 7], 1), ([36, 68, 44], 3), ([70, 33, 129], 1)].map(|(size, count)| case(layout, size, count));
+        |layout| [([5, 9, 7], 1), ([36, 68, 44], 3), ([70, 36, 132], 1)].map(|(size, count)| case(layout, size, count));
     Layout::ALL.into_iter().flat_map(of).collect()
 }
