@@ -177,6 +177,31 @@ fn an_overflow_to_f16_gives_infinity() {
     }
 }
 
+/// Holds every candidate for operands in f16 in one layout against sums in f64; those that were.
+fn multiply_f16(ability: &Ability, layout: Layout) -> Vec<Candidate> {
+    let full = std::env::var_os("TOKENFORMER_TEST_FULL").is_some();
+    let mut checked = Vec::new();
+    for size in [[64; 3], [70, 131, 45], [1, 9, 3]] {
+        let product = ProductKind { layout, size, half: true, pair: false };
+        for candidate in candidates(ability, product, true) {
+            let large = match candidate {
+                Candidate::Cooperative { .. } => candidate.block().iter().product::<usize>() > 64 * 32,
+                Candidate::Tiles { thread: [rows, columns], .. } => !full && rows * columns > 32,
+                Candidate::Lanes { .. } => false,
+            };
+            if engine().gpu.software && large {
+                // A software driver takes seconds to minutes to compile the large ones; they differ in numbers only.
+                continue;
+            }
+            let error = error_of(engine(), product, candidate).unwrap();
+            // The operands are exact and the sums are f32.
+            assert!(error < 1e-12, "{candidate} {product:?}: {error}");
+            checked.push(candidate);
+        }
+    }
+    checked
+}
+
 /// Operands in f16, with every candidate there is for them, matrix units included where the adapter has them.
 fn every_candidate_multiplies_f16() {
     let ability = Ability::of(&engine().gpu);
@@ -184,29 +209,18 @@ fn every_candidate_multiplies_f16() {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
         return;
     }
-    let full = std::env::var_os("TOKENFORMER_TEST_FULL").is_some();
-    let mut checked = BTreeSet::new();
-    for ability in [ability, Ability { software: false, ..ability }] {
-        for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [70, 131, 45], [1, 9, 3]].map(|s| (l, s)))
-        {
-            let product = ProductKind { layout, size, half: true, pair: false };
-            for candidate in candidates(&ability, product, true) {
-                let large = match candidate {
-                    Candidate::Cooperative { .. } => candidate.block().iter().product::<usize>() > 64 * 32,
-                    Candidate::Tiles { thread: [rows, columns], .. } => !full && rows * columns > 32,
-                    Candidate::Lanes { .. } => false,
-                };
-                if engine().gpu.software && large {
-                    // A software driver takes seconds to minutes to compile the large ones; they differ in numbers only.
-                    continue;
-                }
-                let error = error_of(engine(), product, candidate).unwrap();
-                // The operands are exact and the sums are f32.
-                assert!(error < 1e-12, "{candidate} {product:?}: {error}");
-                checked.insert(candidate);
-            }
-        }
-    }
+    let mut abilities = vec![ability];
+    abilities.extend(ability.software.then_some(Ability { software: false, ..ability }));
+    let of_layout = |layout| abilities.iter().flat_map(|ability| multiply_f16(ability, layout)).collect::<Vec<_>>();
+    let checked: BTreeSet<Candidate> = if ability.software {
+        Layout::ALL.into_iter().flat_map(of_layout).collect()
+    } else {
+        // A GPU's driver compiles some hundred kernels, half a second each.
+        std::thread::scope(|scope| {
+            let threads = Layout::ALL.map(|layout| scope.spawn(move || multiply_f16(&ability, layout)));
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        })
+    };
     println!(
         "{} candidates: {}",
         checked.len(),
