@@ -117,12 +117,12 @@ tests() {
 part adapter 20 "$bin" devices
 command -v nvidia-smi >/dev/null && SHOWN=20 part nvidia-smi 20 nvidia-smi
 
-# Right? All of it at once: nothing is timed, and the host computes most of the time.
+# Right? Every kernel alone first; then all at once, for nothing is timed, and the host computes most of the time.
 if [[ -n $quick ]]; then
-    part selftest 120 "$bin" selftest --quick &
-    tests ops 60 gelu/ &
+    part selftest 120 "$bin" selftest --quick
+    tests ops 60 gelu/
 else
-    part selftest 110 "$bin" selftest &
+    part selftest 60 "$bin" selftest
     for what in ops golden identities growing training limits attention cooperative products new_rows default_run; do
         SHOWN=2 tests "$what" 110 &
     done
@@ -150,7 +150,7 @@ model+=(--set train.total_batch_tokens=0)
 run+=(--set train.total_batch_tokens=0 --set train.eval_interval=0 --tune "$tune" --overwrite)
 # What matters most first: time may end before the rest.
 for precision in f32 f16; do
-    record "step-150m-$precision" 60 bench step "${model[@]}" --precision "$precision" --tune "$tune" --steps "$steps" "${seconds[@]}"
+    record "step-150m-$precision" 100 bench step "${model[@]}" --precision "$precision" --tune "$tune" --steps "$steps" "${seconds[@]}"
 done
 if [[ -n $oracle ]] && python3 -c 'import torch' 2>/dev/null; then
     torch=(--oracle "$oracle" --batch 4 --seconds 2 --out "$out/$name-torch.json")

@@ -24,26 +24,6 @@ const HIDDEN = -1.0e30; // the score of a key that must not be seen
 @group(0) @binding(6) var<storage, read_write> o: array<vec4<f16>>; // (batch * q_rows, heads * D)
 @group(0) @binding(7) var<storage, read_write> exact: array<vec4<f32>>; // o, not rounded
 @group(0) @binding(8) var<storage, read_write> stat: array<vec2<f32>>; // (batch * heads, q_rows): log2 of the sum of a row, <do, o>
-
-fn q_at(at: u32, v: u32, position: u32) -> vec4<f16> {
-    let x = q[at + v];
-    if (v >= 4u) { return x; }
-    let first = v < 2u;
-    let other = vec4<f32>(q[at + select(v - 2u, v + 2u, first)]);
-    let entry = position * 4u + select(v - 2u, v, first);
-    let by_sine = other * rope[entry + 2u];
-    return vec4<f16>(fma(vec4<f32>(x), rope[entry], select(by_sine, -by_sine, first)));
-}
-
-fn k_at(at: u32, v: u32, position: u32) -> vec4<f16> {
-    let x = k[at + v];
-    if (v >= 4u) { return x; }
-    let first = v < 2u;
-    let other = vec4<f32>(k[at + select(v - 2u, v + 2u, first)]);
-    let entry = position * 4u + select(v - 2u, v, first);
-    let by_sine = other * rope[entry + 2u];
-    return vec4<f16>(fma(vec4<f32>(x), rope[entry], select(by_sine, -by_sine, first)));
-}
 var<workgroup> sh_x: array<vec4<f16>, 1152>;
 var<workgroup> sh_y: array<vec4<f16>, 1152>;
 var<workgroup> sh_scores: array<vec4<f32>, 1088>;
@@ -51,6 +31,7 @@ var<workgroup> sh_weights: array<vec4<f16>, 1152>;
 fn put_x(i: u32, value: vec4<f16>) { sh_x[i] = value; }
 fn put_y(i: u32, value: vec4<f16>) { sh_y[i] = value; }
 fn put_weights(i: u32, value: vec4<f16>) { sh_weights[i] = value; }
+fn staged_x(i: u32) -> vec4<f16> { return sh_x[i]; }
 fn scores(i: u32) -> vec4<f32> { return sh_scores[i]; }
 
 @compute @workgroup_size(128)
@@ -82,7 +63,19 @@ fn forward(
             let there = min(first + r, dims.q_rows - 1u);
             let start = (own_base + there) * pitch + column;
             let to = r * 18u + e % 16u;
-            put_x(to, q_at(start, 0u + e % 16u, run.position + there));
+            put_x(to, q[start + 0u + e % 16u]);
+        }
+        workgroupBarrier();
+        for (var e = lane; e < 128u; e += 128u) {
+            let r = e / 2u;
+            let entry = (run.position + min(first + r, dims.q_rows - 1u)) * 4u + e % 2u;
+            let cosine = rope[entry];
+            let sine = rope[entry + 2u];
+            let at = r * 18u + e % 2u;
+            let x = vec4<f32>(staged_x(at));
+            let y = vec4<f32>(staged_x(at + 2u));
+            put_x(at, vec4<f16>(fma(x, cosine, -(y * sine))));
+            put_x(at + 2u, vec4<f16>(fma(y, cosine, x * sine)));
         }
         workgroupBarrier();
         let x0 = coopLoadT<coop_mat16x16<f16, A>>(&sh_x[strip * 18u + 0u], 18u);
@@ -111,8 +104,20 @@ fn forward(
                 let far = min(there, far_end - 1u);
                 let start = (base + far) * pitch + column;
                 let to = e / 16u * 18u + vector;
-                put_x(to, select(vec4<f16>(), k_at(start, vector, far), there < far_end));
+                put_x(to, select(vec4<f16>(), k[start + vector], there < far_end));
                 put_y(to, select(vec4<f16>(), v[start + vector], there < far_end));
+            }
+            workgroupBarrier();
+            for (var e = lane; e < 128u; e += 128u) {
+                let r = e / 2u;
+                let entry = (min(block + r, far_end - 1u)) * 4u + e % 2u;
+                let cosine = rope[entry];
+                let sine = rope[entry + 2u];
+                let at = r * 18u + e % 2u;
+                let x = vec4<f32>(staged_x(at));
+                let y = vec4<f32>(staged_x(at + 2u));
+                put_x(at, vec4<f16>(fma(x, cosine, -(y * sine))));
+                put_x(at + 2u, vec4<f16>(fma(y, cosine, x * sine)));
             }
             workgroupBarrier();
             {

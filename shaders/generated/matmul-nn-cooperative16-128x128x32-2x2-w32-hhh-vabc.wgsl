@@ -73,7 +73,8 @@ fn product(
     if (lane == 0u) {
         sh_c[0] = vec4<f32>(f32(subgroups));
     }
-    let present = u32(workgroupUniformLoad(&sh_c[0]).x);
+    // At least 1: a loop over passes that never ended would hang a device without a display for good.
+    let present = max(u32(workgroupUniformLoad(&sh_c[0]).x), 1u);
     for (var tile = group.x; tile < tiles; tile += groups.x) {
         let z = tile / (part_tiles * parts);
         let part = (tile / part_tiles) % parts;

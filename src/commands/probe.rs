@@ -41,6 +41,8 @@ pub fn command(request: &AdapterRequest) -> std::io::Result<Command> {
 pub fn run(request: &AdapterRequest) -> Result<()> {
     let (sender, jobs) = channel();
     std::thread::spawn(move || listen(sender));
+    #[cfg(target_os = "linux")]
+    std::thread::spawn(watch_memory);
     let engine = Engine::new(Gpu::open(request)?)?;
     say(&Hello { adapter: engine.gpu.cache_key() })?;
     for job in jobs {
@@ -69,6 +71,24 @@ fn listen(sender: Sender<String>) {
     let _ = signal_hook::low_level::raise(KILL);
     std::process::abort();
 }
+
+/// Ends the process when it takes more memory than any sound compiler needs: several such at once would take a machine's.
+#[cfg(target_os = "linux")]
+fn watch_memory() {
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        // Pages of 4 KiB, or larger ones.
+        let pages =
+            std::fs::read_to_string("/proc/self/statm").ok().and_then(|s| s.split(' ').nth(1)?.parse::<u64>().ok());
+        if pages.is_some_and(|pages| pages > MOST_MEMORY / 4096) {
+            let _ = signal_hook::low_level::raise(KILL);
+        }
+    }
+}
+
+/// Bytes that a process may hold in memory.
+#[cfg(target_os = "linux")]
+const MOST_MEMORY: u64 = 4 << 30;
 
 #[cfg(unix)]
 const KILL: i32 = 9;

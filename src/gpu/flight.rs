@@ -201,7 +201,7 @@ impl Engine {
     /// [`Error::Lost`] where one takes longer than half a minute, ten on a software adapter, with its kernels, or the GPU is
     /// lost.
     pub fn land(&self, flight: Flight) -> Result<()> {
-        let patience = PATIENCE[usize::from(self.gpu.software)];
+        let patience = self.patience();
         for Piece { submission, cost, kernels: [first, last], dispatches } in flight.0 {
             let start = Instant::now();
             self.gpu.wait_within(submission, patience, || {
@@ -213,6 +213,11 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// How long a submission may take before the GPU counts as hung.
+    pub fn patience(&self) -> Duration {
+        PATIENCE[usize::from(self.gpu.software)]
     }
 
     /// Plans pieces for `piece` each from now on.

@@ -154,7 +154,7 @@ impl<'e> Stopwatch<'e> {
         let start = Instant::now();
         let submission = gpu.queue.submit([commands]);
         drop(order);
-        gpu.wait(submission)?;
+        gpu.wait_within(submission, self.engine.patience(), || "what is timed".to_owned())?;
         let wall = start.elapsed();
         self.engine.check_pulse()?;
         let ticks = match &self.queries {

@@ -223,7 +223,9 @@ impl<'a> Run<'a> {
             self.grow_if_due()?;
             self.evaluate_if_due()?;
             self.train_step()?;
-            self.sample_if_due()?;
+            if self.gone_bad.is_none() {
+                self.sample_if_due()?;
+            }
             let interrupted = stop.load(Ordering::Relaxed);
             if interrupted || is_due(self.step, config.train.checkpoint_interval) || self.step == steps {
                 self.catch_up()?;

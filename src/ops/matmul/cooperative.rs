@@ -202,7 +202,8 @@ impl Text {
             "if (lane == 0u) {{
             sh_c[0] = {write};
             }}
-            let present = u32(workgroupUniformLoad(&sh_c[0]){read});"
+            // At least 1: a loop over passes that never ended would hang a device without a display for good.
+            let present = max(u32(workgroupUniformLoad(&sh_c[0]){read}), 1u);"
         )
     }
 

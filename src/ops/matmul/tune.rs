@@ -156,10 +156,15 @@ fn chosen(
 ) -> BTreeMap<ShapeClass, Candidate> {
     let is_wrong = |product: ProductKind| known.refuses(product, ability.default_candidate(product));
     // One order of summation for all products of a type, that of the default candidates unless one of those is wrong here
-    // or was not taken by the driver.
+    // or was not taken by the driver. A pair has others of that order in its place.
     let order = |half: bool| {
-        let wrong = classes.iter().any(|&(_, product)| product.half == half && is_wrong(product));
-        if wrong { None } else { ability.default_order(half) }
+        let order = ability.default_order(half);
+        let wrong = |product: ProductKind| {
+            let mut right =
+                candidates(ability, product, false).into_iter().filter(|c| c.order() == order && c.chunk() == 0);
+            is_wrong(product) && !(product.pair && right.any(|candidate| !known.refuses(product, candidate)))
+        };
+        if classes.iter().any(|&(_, product)| product.half == half && wrong(product)) { None } else { order }
     };
     let orders = [order(false), order(true)];
     let keeps = |product: ProductKind, candidate: Candidate| candidate.order() == orders[usize::from(product.half)];
@@ -200,6 +205,7 @@ mod tests {
     use super::super::known::{Record, refusal};
     use super::*;
     use crate::gpu::choices::Layout;
+    use crate::gpu::fragments::Fragments;
     use std::collections::BTreeSet;
 
     #[test]
@@ -247,5 +253,33 @@ mod tests {
         assert!(table(BTreeSet::new()).is_empty());
         let chosen: Vec<Candidate> = table([refusal(product, usual)].into()).into_values().collect();
         assert!(chosen.len() == 1 && chosen[0] != usual && chosen[0].keeps_order());
+    }
+
+    /// A kernel of a pair is one more text for a driver to fail at: that alone takes no other product off its matrix units.
+    #[test]
+    fn a_refused_pair_costs_the_others_nothing() {
+        let ability = Ability {
+            subgroup: Some(32),
+            subgroup_sizes: [32; 2],
+            half: true,
+            fragments: Fragments::of(|fragment| fragment.side == 16),
+            workgroup_bytes: 48 << 10,
+            ..Ability::WEBGPU_DEFAULT
+        };
+        let single = ProductKind { layout: Layout::NN, size: [512; 3], half: true, pair: false };
+        let pair = ProductKind { layout: Layout::TN, pair: true, ..single };
+        let classes = [single, pair].map(|product| (ShapeClass::of(product), product));
+        let of_pair: Vec<Candidate> = candidates(&ability, pair, false);
+        let table = |refused: &[Candidate]| {
+            let refused = refused.iter().map(|&candidate| refusal(pair, candidate)).collect();
+            chosen(&ability, &classes, &Known { refused, ..Known::default() }, &BTreeMap::new())
+        };
+        let usual = ability.default_candidate(pair);
+        let replaced = table(&[usual]);
+        let instead = replaced[&classes[1].0];
+        assert!(replaced.len() == 1 && instead != usual && instead.order() == usual.order(), "{instead}");
+        let units: Vec<Candidate> = of_pair.into_iter().filter(|c| c.order() == usual.order()).collect();
+        let orders: Vec<_> = table(&units).into_values().map(|candidate| candidate.order()).collect();
+        assert_eq!(orders, [None, None]);
     }
 }
