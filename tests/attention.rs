@@ -6,21 +6,21 @@ mod common;
 use common::{backward, engine, words};
 use tokenformer::error::Result;
 use tokenformer::gpu::choices::{Ability, Choices};
-use tokenformer::gpu::fragments::Fragments;
+use tokenformer::gpu::fragments::{Fragment, Fragments};
 use tokenformer::gpu::kernel::Dtype;
 use tokenformer::graph::memory::Memory;
 use tokenformer::graph::plan::{Limits, Plan};
 use tokenformer::graph::{Class, Graph, Tensor};
-use tokenformer::ops::attention::source::Form;
+use tokenformer::ops::attention::source::{Form, Pass};
 use tokenformer::ops::attention::{
-    Attention, Rotation, Schedule, causal_attention, more_cases, rotary_attention, schedule,
+    Attention, Generated, Rotation, Schedule, causal_attention, more_cases, rotary_attention, schedule,
 };
 use tokenformer::ops::check::{Prepared, check_in};
 use tokenformer::ops::{Case, registry, rotary};
 use tokenformer::rng::{Rng, Stream};
 
-/// Each schedule with a description of this adapter as it may be: with subgroups and without, as software and as a GPU,
-/// with as much workgroup memory as every device has.
+/// Each schedule with a description of this adapter as it may be: with subgroups of one size, of any and without, as software
+/// and as a GPU, with as much workgroup memory as every device has.
 fn forced(schedules: &[Schedule]) -> Vec<(String, Choices)> {
     let own = Ability::of(&engine().gpu);
     let mut all = Vec::new();
@@ -37,6 +37,12 @@ fn forced(schedules: &[Schedule]) -> Vec<(String, Choices)> {
                 let gpu = Ability { software: false, ..own };
                 abilities.push((" as a GPU", gpu));
                 abilities.push((" without a subgroup barrier", Ability { subgroup_barrier: false, ..gpu }));
+                // Fewer or more than there are strips; a workgroup has whole subgroups of the largest size.
+                let [_, most] = own.subgroup_sizes;
+                let of_any = Ability { subgroup: None, subgroup_sizes: [most, most.max(32)], ..gpu };
+                abilities.push((" with subgroups of any size", of_any));
+                abilities
+                    .push((" with few subgroups of any size", Ability { invocations: of_any.lanes()[0], ..of_any }));
             }
             Schedule::Software => {}
         }
@@ -161,6 +167,49 @@ fn every_schedule_gives_the_same_bits_every_time() {
             assert!(!first.is_empty() && (0..3).all(|_| bits() == first), "{name} {}", precision.name());
         }
     }
+}
+
+/// Kernels for subgroups of any size: how many there are, and so how many passes they take or how many are spare, changes no
+/// bit; nor is any changed from the kernel for one size, where that is what they are laid out for.
+#[test]
+fn the_number_of_subgroups_changes_no_bit() {
+    let own = Ability::of(&engine().gpu);
+    let Some(Fragment { side, .. }) = own.fragments.best(Dtype::F16) else {
+        println!("{} has no matrix units of f16: nothing to check", engine().gpu.describe());
+        return;
+    };
+    let case = more_cases().into_iter().find(|case| case.name == "1x130x2x32, rotary 8").unwrap();
+    let form = Form { head_width: 32, half: 4, keys: true, dtype: Dtype::F16 };
+    let mut compared = 0;
+    for (software, lanes) in [true, false].into_iter().flat_map(|s| [side, 2 * side, 4 * side].map(|lanes| (s, lanes)))
+    {
+        let own = Ability { software, ..own };
+        let any = [4, 2, 1].map(|count| {
+            let ability = Ability { subgroup: None, subgroup_sizes: [lanes; 2], invocations: count * lanes, ..own };
+            (if count < 4 { format!("-{count}w{lanes}-") } else { format!("-w{lanes}-") }, ability)
+        });
+        // Matrix operations need whole subgroups.
+        let any = any.into_iter().filter(|(_, ability)| ability.invocations.is_multiple_of(own.subgroup_sizes[1]));
+        let one = (own.subgroup == Some(lanes)).then(|| (format!("-s{lanes}-"), own));
+        let mut first: Option<Vec<u32>> = None;
+        for (wanted, ability) in any.chain(one) {
+            for pass in Pass::ALL {
+                let name = Generated::new(Schedule::Cooperative, form, pass, &ability).unwrap().kernel().file;
+                assert!(name.contains(&wanted), "{name}, not {wanted}");
+            }
+            let choices = Choices::usual(ability).with_attention(Some(Schedule::Cooperative));
+            let prepared = Prepared::in_precision(engine(), &case, &choices, true, Dtype::F16).unwrap();
+            patiently(|| prepared.run(engine()));
+            let bits = prepared.bits(engine()).unwrap();
+            assert!(bits.iter().any(|&word| word != 0));
+            let first = first.get_or_insert_with(|| bits.clone());
+            let differ = bits.iter().zip(&*first).filter(|(a, b)| a != b).count();
+            assert!(bits.len() == first.len() && differ == 0, "{wanted}: {differ} of {} words differ", bits.len());
+            println!("{wanted} as a GPU: {}, {} words", !software, bits.len());
+            compared += 1;
+        }
+    }
+    assert!(compared >= 2, "only {compared} kernels");
 }
 
 /// Numbers in an activation of the graph's precision.
@@ -300,7 +349,12 @@ fn schedules_follow_device_type_and_head_width() {
     let gpu = Ability { workgroup_bytes: 48 * 1024, ..gpu };
     let matrices = Ability { fragments: Fragments::of(|f| f.side == 16), ..gpu };
     let small = Ability { workgroup_bytes: 16 * 1024, ..matrices };
-    let varying = Ability { subgroup: None, ..matrices };
+    // Drivers that choose the size of subgroups.
+    let any = |sizes| Ability { subgroup: None, subgroup_sizes: sizes, ..matrices };
+    let radv = Ability { workgroup_bytes: 64 * 1024, ..any([32, 64]) };
+    let intel = Ability { workgroup_bytes: 64 * 1024, ..any([8, 32]) };
+    let eight = Fragments::of(|f| f.side == 8);
+    let apple = Ability { fragments: eight, workgroup_bytes: 32 * 1024, ..any([4, 64]) };
     let software = Ability { software: true, ..matrices };
     use Dtype::{F16, F32};
     use Schedule::{Cooperative, Lanes, Software};
@@ -314,7 +368,20 @@ fn schedules_follow_device_type_and_head_width() {
         (matrices, 72, F16, Lanes),
         (matrices, 256, F16, Lanes),
         (small, 64, F16, Lanes),
-        (varying, 64, F16, Lanes),
+        (radv, 64, F16, Cooperative),
+        (radv, 128, F16, Cooperative),
+        (radv, 64, F32, Lanes),
+        (intel, 64, F16, Cooperative),
+        (intel, 128, F16, Cooperative),
+        (Ability { fragments: eight, ..intel }, 128, F16, Cooperative),
+        (apple, 64, F16, Cooperative),
+        (apple, 128, F16, Cooperative),
+        (apple, 72, F16, Lanes),
+        // No size is a multiple of the side of a fragment, or too many lanes would make a whole subgroup.
+        (any([4, 8]), 64, F16, Lanes),
+        (any([32, 128]), 64, F16, Cooperative),
+        (any([32, 512]), 64, F16, Lanes),
+        (any([0, 0]), 64, F16, Lanes),
         (gpu, 65, F32, Software),
         (Ability::WEBGPU_DEFAULT, 64, F32, Lanes),
         (software, 64, F16, Software),

@@ -16,7 +16,7 @@ const ROUNDS: usize = 128;
 const UNROLLED: usize = 4;
 /// Accumulators of a subgroup: products of two fragments of A with two of B.
 const ACCUMULATORS: usize = 4;
-/// Subgroups of a workgroup that are tried.
+/// Subgroups of a workgroup that are tried; as many lanes, where a driver chooses the size.
 const SUBGROUPS: [u32; 4] = [1, 2, 4, 8];
 /// A dispatch is made larger until it takes this long.
 const DISPATCH_MS: f64 = 2.0;
@@ -30,10 +30,13 @@ const SWEEP_SHARE: f64 = 0.1;
 pub fn peak_of_matrix_units(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
     let ability = *stopwatch.engine.choices().ability();
     let fragment = ability.fragments.best(Dtype::F16).map(|fragment| fragment.side);
-    let (Some(fragment), Some(size)) = (fragment, ability.subgroup) else { return Ok(()) };
+    let (Some(fragment), Some(&size)) = (fragment, ability.lanes().first()) else { return Ok(()) };
+    let [_, most] = ability.subgroup_sizes;
+    // Matrix operations need whole subgroups, whatever their size.
+    let fits = |n: &u32| n * size <= ability.invocations && (n * size).is_multiple_of(most);
     tell(format_args!("matrix units: trying {} configurations", SUBGROUPS.len()));
     let mut best: Option<(f64, Mma)> = None;
-    for subgroups in SUBGROUPS.into_iter().filter(|n| n * size <= ability.invocations) {
+    for subgroups in SUBGROUPS.into_iter().filter(fits) {
         let mma = Mma::new(stopwatch, fragment, subgroups, size)?;
         let rate = mma.flops as f64 / time(stopwatch, &mma.program, seconds * SWEEP_SHARE)?.best_ms();
         if best.as_ref().is_none_or(|(most, _)| rate > *most) {
@@ -58,21 +61,25 @@ impl Mma {
     fn new(stopwatch: &Stopwatch, fragment: u32, subgroups: u32, size: u32) -> Result<Self> {
         let engine = stopwatch.engine;
         let text = text(fragment, subgroups, subgroups * size);
-        let products = (ROUNDS * UNROLLED * ACCUMULATORS) as u64 * u64::from(subgroups);
         let mut groups = 64_u32;
         loop {
-            let sums = engine.allocate("sums", 4 * u64::from(groups))?;
+            let sums = engine.allocate("sums", 8 * u64::from(groups))?;
             let program = |store| prepare(engine, &text, &sums, groups, store);
             let checked = program(true)?;
             engine.run(&checked)?;
             let expected = (ROUNDS * UNROLLED * ACCUMULATORS) as f32 * fragment as f32;
-            if let Some(sum) = engine.read(&sums)?.into_iter().find(|&sum| sum != expected) {
+            let found: Vec<f32> = engine.read(&sums)?;
+            if let Some(sum) = found.iter().step_by(2).find(|&&sum| sum != expected) {
                 let what = format!("a chain of matrix products gives {sum}, {expected} is right");
                 return Err(wrong(engine, &what));
             }
             let wall = stopwatch.sample(&checked, 1)?.wall.as_secs_f64() * 1e3;
             if wall >= DISPATCH_MS || groups >= MAX_WORKGROUPS / 4 {
-                let flops = products * 2 * u64::from(fragment).pow(3) * u64::from(groups);
+                // Each workgroup tells how many subgroups the driver made.
+                let present: u64 = found.iter().skip(1).step_by(2).map(|&n| n as u64).sum();
+                let products = (ROUNDS * UNROLLED * ACCUMULATORS) as u64 * present;
+                let flops = products * 2 * u64::from(fragment).pow(3);
+                let subgroups = present / u64::from(groups);
                 let config = format!("{subgroups} subgroups a workgroup, {ACCUMULATORS} accumulators each");
                 return Ok(Self { program: program(false)?, flops, config });
             }
@@ -127,20 +134,26 @@ fn multiply(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
 ) {{
     for (var i = lane; i < {}u; i += {invocations}u) {{ sh[i] = f16(dims.value); }}
     workgroupBarrier();
     {operands}{accumulators}for (var round = 0u; round < dims.rounds; round++) {{
     {body}}}
-    let at = subgroup * {elements}u;
+    // The sums of all are equal: those that a driver makes besides may share a place.
+    let at = min(subgroup, {}u) * {elements}u;
     let stride = {fragment}u;
     var sum = 0.0;
-    {stores}if (lane == 0u && (dims.store == 1u || sum < 0.0)) {{ sums[group.x] = sum; }}
+    {stores}if (lane == 0u && (dims.store == 1u || sum < 0.0)) {{
+        sums[2u * group.x] = sum;
+        sums[2u * group.x + 1u] = f32(subgroups);
+    }}
 }}
 ",
         2 * elements,
         subgroups * elements,
         2 * elements,
+        subgroups - 1,
     )
 }
 

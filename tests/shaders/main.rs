@@ -128,7 +128,11 @@ fn attention() -> BTreeMap<&'static str, Generated> {
     let apple = Ability { fragments: Fragments::of(|f| f.side == 8), ..lanes };
     let software = Ability { software: true, subgroup: Some(8), subgroup_sizes: [8; 2], ..nvidia };
     let matrices = Ability { fragments: Fragments::of(|f| f.side == 8), ..software };
-    let all = [least, lanes, nvidia, apple, software, matrices];
+    // Drivers that choose the size of subgroups: RADV, one with few invocations, Apple's.
+    let radv = Ability { subgroup: None, subgroup_sizes: [32, 64], ..nvidia };
+    let few = Ability { subgroup: None, subgroup_sizes: [64; 2], invocations: 128, ..nvidia };
+    let any_apple = Ability { subgroup: None, subgroup_sizes: [4, 64], ..apple };
+    let all = [least, lanes, nvidia, apple, software, matrices, radv, few, any_apple];
     let kernels = all.iter().flat_map(attention::kernels);
     let kernels: BTreeMap<_, _> = kernels.map(|kernel| (kernel.kernel().file, kernel)).collect();
     let cooperative = kernels.values().filter(|kernel| matches!(kernel, Generated::Cooperative(_))).count();

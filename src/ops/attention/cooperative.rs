@@ -1,21 +1,29 @@
 //! Attention in f16 on cooperative matrices, accumulated in f32.
 //!
-//! A workgroup of 4 subgroups owns 4 strips of as many rows as a fragment is wide (queries; keys for dk and dv), whose
+//! A workgroup owns 4 strips of as many rows as a fragment is wide (queries; keys for dk and dv), whose
 //! fragments stay in registers. The other side is staged in workgroup memory, `columns` rows a turn. The scores of a strip
 //! go through workgroup memory as f32, for there is no access to single elements of a fragment; weights come back as f16.
 //! The backward accumulates in fragments. Forward, the sums of a turn go through workgroup memory and are added, scaled,
 //! to an output in the lanes' registers: on NVIDIA, an accumulator that is stored, scaled and loaded again computes wrong
 //! numbers. On an H200 with heads of 64: 44 TFLOP/s forward, 64 and 65 backward.
+//!
+//! Where subgroups have one size there is one for each strip, whose lanes exchange numbers by shuffles and wait for each
+//! other alone. Elsewhere a driver chooses the size. Where it makes fewer subgroups than there are strips, they take
+//! several passes over the other side; where it makes more, the spare ones compute the last strip of the pass again, for
+//! matrix operations must be met by all. Lanes then take rows by their number in the workgroup, and exchange numbers
+//! through workgroup memory. The bits are those of subgroups of the size that the kernel is laid out for.
 
 mod fragments;
+mod subgroups;
 
-use super::source::{Form, Pass, item_loop};
+use self::subgroups::{Joined, Subgroups};
+use super::source::{Form, Pass};
 use crate::gpu::choices::Ability;
 use crate::gpu::kernel::{Dtype, Kernel};
 use crate::ops::matmul::source::Code;
 
-/// Subgroups of a workgroup; 2 were half as fast, and with 8 a driver did not finish compiling.
-const SUBGROUPS: u32 = 4;
+/// Strips of a workgroup, and mostly subgroups; 2 were half as fast, and with 8 a driver did not finish compiling.
+const STRIPS: u32 = 4;
 /// Halves that pad a row in workgroup memory, against bank conflicts.
 const PAD: u32 = 8;
 /// Floats that pad a row of scores.
@@ -32,7 +40,7 @@ pub struct Cooperative {
     pass: Pass,
     /// Side of a fragment.
     side: u32,
-    subgroup_size: u32,
+    subgroups: Subgroups,
     /// Rows of the other side a turn.
     columns: u32,
     /// Whether the lanes of a subgroup can wait for each other alone, and not only a whole workgroup.
@@ -61,24 +69,20 @@ fn sums_width(form: &Form) -> u32 {
 }
 
 impl Cooperative {
-    /// The kernel of a form, where the device has what it needs: fragments, subgroups of one size that is a multiple of
+    /// The kernel of a form, where the device has what it needs: fragments, subgroups whose size may be a multiple of
     /// their side, workgroup memory.
     pub fn new(form: Form, pass: Pass, ability: &Ability) -> Option<Self> {
-        let (side, subgroup_size) = (ability.fragments.best(Dtype::F16)?.side, ability.subgroup?);
-        let lanes = subgroup_size / side;
-        let laid_out = subgroup_size.is_multiple_of(side) && [1, 2, 4].contains(&lanes);
-        if !laid_out || SUBGROUPS * subgroup_size > ability.invocations {
-            return None;
-        }
+        let side = ability.fragments.best(Dtype::F16)?.side;
+        let subgroups = Subgroups::new(side, ability)?;
         let vectors = side == 16 || ability.software;
         // Software drivers compile the emulation of every fragment inline, for minutes where there are many.
-        let widest = if ability.software { 16 } else { SUBGROUPS * side };
+        let widest = if ability.software { 16 } else { STRIPS * side };
         let turns = [64, 32, 16].into_iter().filter(|&columns| columns <= widest && columns >= widest / 2);
         let mut kernels = turns.map(|columns| Self {
             form,
             pass,
             side,
-            subgroup_size,
+            subgroups,
             columns,
             subgroup_barrier: ability.subgroup_barrier,
             vectors,
@@ -87,17 +91,17 @@ impl Cooperative {
     }
 
     fn invocations(&self) -> u32 {
-        SUBGROUPS * self.subgroup_size
+        self.subgroups.invocations()
     }
 
     /// Own rows of a workgroup.
     pub fn rows(&self) -> u32 {
-        SUBGROUPS * self.side
+        STRIPS * self.side
     }
 
     /// Lanes to a row of a strip.
     fn per_row(&self) -> u32 {
-        self.subgroup_size / self.side
+        self.subgroups.lanes / self.side
     }
 
     /// Fragments along the channels of a head.
@@ -133,24 +137,27 @@ impl Cooperative {
     /// Bytes of workgroup memory.
     pub fn workgroup_bytes(&self) -> u32 {
         let statistics = if self.pass == Pass::BackwardKeysValues { 8 * self.columns } else { 0 };
-        4 * self.side_elements() + self.rows() * (4 * self.score_pitch() + 2 * self.weight_pitch()) + statistics
+        let rows = self.rows() * (4 * self.score_pitch() + 2 * self.weight_pitch());
+        4 * self.side_elements() + rows + statistics + 4 * self.shared_floats()
     }
 
     /// Most loop iterations of an invocation, for software drivers; a loop counts once more than it turns.
     pub fn iterations(&self, far_rows: usize) -> usize {
         let turn = (self.columns * self.form.vectors()).div_ceil(self.invocations()) + 1 + 1;
         let own = (self.rows() * self.form.vectors()).div_ceil(self.invocations()) + 2;
-        far_rows.div_ceil(self.columns as usize) * turn as usize + own as usize + 2
+        let pass = far_rows.div_ceil(self.columns as usize) * turn as usize + own as usize + 2;
+        if self.subgroups.vary { (pass + 1) * STRIPS as usize } else { pass }
     }
 
     /// Of the kernel and its text.
     pub fn name(&self) -> String {
-        let Self { pass, side, columns, subgroup_size, .. } = self;
+        let Self { pass, side, columns, subgroups, .. } = self;
         let scalars = if self.vectors { "" } else { "-scalars" };
-        let barrier = if self.subgroup_barrier { "" } else { "-workgroup" };
+        let barrier = if self.subgroup_barrier || subgroups.vary { "" } else { "-workgroup" };
         let entry = pass.entry();
         format!(
-            "attention-{entry}-cooperative{side}-{columns}-s{subgroup_size}{scalars}{barrier}-{}",
+            "attention-{entry}-cooperative{side}-{columns}-{}{scalars}{barrier}-{}",
+            subgroups.suffix(),
             self.form.suffix()
         )
     }
@@ -163,9 +170,10 @@ impl Cooperative {
     /// The WGSL.
     pub fn generate(&self) -> String {
         let mapping = format!(
-            "one workgroup per (batch, head, tile of {} rows); a subgroup to {} of them, {} lane(s) to a row.",
+            "one workgroup per (batch, head, tile of {} rows); a subgroup to {} of them{}, {} lane(s) to a row.",
             self.rows(),
             self.side,
+            if self.subgroups.vary { " a pass" } else { "" },
             self.per_row()
         );
         let mut code = self.form.begin(self.pass, &self.name(), &mapping, "enable wgpu_cooperative_matrix;");
@@ -178,22 +186,15 @@ impl Cooperative {
             @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) lane: u32,
             @builtin(subgroup_id) subgroup: u32,
-            @builtin(subgroup_invocation_id) inner: u32,
+            @builtin({}: u32,
             ) {{",
             self.invocations(),
             self.pass.entry(),
+            if self.subgroups.vary { "num_subgroups) subgroups" } else { "subgroup_invocation_id) inner" },
         ));
-        let declare = format!(
-            "let part = inner % {0}u;
-            let strip = subgroup * {1}u;
-            let own = strip + inner / {0}u;",
-            self.per_row(),
-            self.side
-        );
-        code.push(item_loop(&self.form, self.rows(), &declare, self.pass != Pass::BackwardKeysValues));
+        self.begin_tiles(&mut code);
         code.push(format!(
-            "let row = first + own;
-            let own_row = min(row, dims.q_rows - 1u);
+            "let own_row = min(row, dims.q_rows - 1u);
             let own_base = batch * dims.q_rows;
             let at = (own_base + own_row) * pitch + column;
             let base = batch * dims.{};",
@@ -204,7 +205,8 @@ impl Cooperative {
             Pass::BackwardQueries => self.backward_queries(&mut code),
             Pass::BackwardKeysValues => self.backward_keys_values(&mut code),
         }
-        code.push("}\n}");
+        self.end_tiles(&mut code);
+        code.push("}");
         code.finish()
     }
 
@@ -237,7 +239,7 @@ impl Cooperative {
                 self.form.scale2(),
             ));
         }
-        self.over_lanes(code, |apart| format!("now = max(now, subgroupShuffleXor(now, {apart}u));"));
+        self.over_lanes(code, "now", Joined::Largest);
         code.push(
             "let shrink = select(1.0, exp2(largest - now), now > largest);
             largest = now;
@@ -272,8 +274,8 @@ impl Cooperative {
             first += wide;
         }
         code.push("}");
-        self.over_lanes(code, |apart| format!("sum += subgroupShuffleXor(sum, {apart}u);"));
-        code.push("let norm = 1.0 / sum;\nif (row < dims.q_rows) {");
+        self.over_lanes(code, "sum", Joined::Sum);
+        code.push(format!("let norm = 1.0 / sum;\nif ({}) {{", self.stores()));
         let (mut index, mut first) = (0, 0);
         for wide in self.sum_chunks() {
             for c in 0..wide / per_row / 4 {
@@ -307,7 +309,7 @@ impl Cooperative {
             }
             code.push("}");
         }
-        self.over_lanes(code, |apart| format!("delta += subgroupShuffleXor(delta, {apart}u);"));
+        self.over_lanes(code, "delta", Joined::Sum);
         self.begin_far(code, "k", "v");
         self.scores(code, "x", "x");
         self.meet(code);
@@ -335,7 +337,8 @@ impl Cooperative {
         code.push("}");
         self.put_rotated_back(code, "a", "dq", self.form.rotates("q"));
         // Each lane has read its log-sum: the other number of the pair is free to be written.
-        code.push("if (part == 0u && row < dims.q_rows) { stat[head_rows + own_row].y = delta; }");
+        let stores = self.stores();
+        code.push(format!("if (part == 0u && {stores}) {{ stat[head_rows + own_row].y = delta; }}"));
     }
 
     fn backward_keys_values(&self, code: &mut Code) {

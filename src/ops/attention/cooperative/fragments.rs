@@ -23,6 +23,9 @@ impl Cooperative {
         if self.pass == Pass::BackwardKeysValues {
             code.push(format!("var<workgroup> sh_stat: array<vec2<f32>, {}>;", self.columns));
         }
+        if self.subgroups.vary {
+            code.push(format!("var<workgroup> sh_lanes: array<f32, {}>;", self.shared_floats()));
+        }
         for name in ["x", "y", "weights"] {
             let body = if self.vectors {
                 format!("sh_{name}[i] = value;")
@@ -194,7 +197,7 @@ impl Cooperative {
             self.meet(code);
             self.store_sums(code, name, first, wide);
             self.meet(code);
-            code.push("if (row < dims.q_rows) {");
+            code.push(format!("if ({}) {{", self.stores()));
             for c in 0..wide / self.per_row() / 4 {
                 let (v, at) = (self.sum_vector(first, wide, c), self.sum_at(wide, c));
                 code.push(format!("{{\nlet vector = {v};\nvar x = scores({at});"));
@@ -216,11 +219,6 @@ impl Cooperative {
             code.push("}");
             first += wide;
         }
-    }
-
-    /// The lanes of a subgroup see what the others have put into workgroup memory.
-    pub(super) fn meet(&self, code: &mut Code) {
-        code.push(if self.subgroup_barrier { "subgroupBarrier();" } else { "workgroupBarrier();" });
     }
 
     /// An accumulator of zeros.
@@ -279,14 +277,5 @@ impl Cooperative {
     /// Which vector of its head that is.
     pub(super) fn sum_vector(&self, first: u32, wide: u32, c: u32) -> String {
         format!("{}u + part * {}u + {c}u", first / 4, wide / self.per_row() / 4)
-    }
-
-    /// A line for each step of a reduction over the lanes of a row; every lane gets the same bits.
-    pub(super) fn over_lanes(&self, code: &mut Code, line: impl Fn(u32) -> String) {
-        let mut apart = 1;
-        while apart < self.per_row() {
-            code.push(line(apart));
-            apart *= 2;
-        }
     }
 }
