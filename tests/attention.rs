@@ -41,8 +41,6 @@ fn forced(schedules: &[Schedule]) -> Vec<(String, Choices)> {
                 let [_, most] = own.subgroup_sizes;
                 let of_any = Ability { subgroup: None, subgroup_sizes: [most, most.max(32)], ..gpu };
                 abilities.push((" with subgroups of any size", of_any));
-                abilities
-                    .push((" with few subgroups of any size", Ability { invocations: of_any.lanes()[0], ..of_any }));
             }
             Schedule::Software => {}
         }
@@ -181,15 +179,14 @@ fn the_number_of_subgroups_changes_no_bit() {
     let case = more_cases().into_iter().find(|case| case.name == "1x130x2x32, rotary 8").unwrap();
     let form = Form { head_width: 32, half: 4, keys: true, dtype: Dtype::F16 };
     let mut compared = 0;
-    for (software, lanes) in [true, false].into_iter().flat_map(|s| [side, 2 * side, 4 * side].map(|lanes| (s, lanes)))
-    {
-        let own = Ability { software, ..own };
-        let any = [4, 2, 1].map(|count| {
+    // Kernels for other sizes differ in numbers: software drivers take long to compile them.
+    for (lanes, counts) in [(side, &[4, 2, 1][..]), (2 * side, &[4, 1]), (4 * side, &[4, 1])] {
+        let any = counts.iter().map(|&count| {
             let ability = Ability { subgroup: None, subgroup_sizes: [lanes; 2], invocations: count * lanes, ..own };
             (if count < 4 { format!("-{count}w{lanes}-") } else { format!("-w{lanes}-") }, ability)
         });
         // Matrix operations need whole subgroups.
-        let any = any.into_iter().filter(|(_, ability)| ability.invocations.is_multiple_of(own.subgroup_sizes[1]));
+        let any = any.filter(|(_, ability)| ability.invocations.is_multiple_of(own.subgroup_sizes[1]));
         let one = (own.subgroup == Some(lanes)).then(|| (format!("-s{lanes}-"), own));
         let mut first: Option<Vec<u32>> = None;
         for (wanted, ability) in any.chain(one) {
@@ -205,7 +202,7 @@ fn the_number_of_subgroups_changes_no_bit() {
             let first = first.get_or_insert_with(|| bits.clone());
             let differ = bits.iter().zip(&*first).filter(|(a, b)| a != b).count();
             assert!(bits.len() == first.len() && differ == 0, "{wanted}: {differ} of {} words differ", bits.len());
-            println!("{wanted} as a GPU: {}, {} words", !software, bits.len());
+            println!("{wanted}: {} words", bits.len());
             compared += 1;
         }
     }
