@@ -154,7 +154,7 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> Strin
     )
 }
 
-/// [`SUM_LOOP`], or for a pair of batches, which adds nothing up, a block.
+/// Opens the loop over the products that are added up; a pair of batches adds nothing up and has a block in its place.
 pub fn sum_loop(pair: bool) -> &'static str {
     if pair { PAIR } else { SUM_LOOP }
 }
