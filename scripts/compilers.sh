@@ -66,7 +66,7 @@ dxc_ready() {
     mkdir -p "$folder/dxc"
     (
         cd "$folder/dxc" || exit 1
-        python3 -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: compushady || exit 1
+        python3 -m pip download --quiet --no-deps --no-binary compushady compushady || exit 1
         tar -xzf compushady-*.tar.gz --strip-components=3 --wildcards '*/backends/WinAdapter.h' '*/backends/dxcapi.h' \
             '*/backends/libdxcompiler_x86_64.so*' || exit 1
         rm compushady-*.tar.gz
