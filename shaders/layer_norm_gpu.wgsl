@@ -1,9 +1,12 @@
-// LayerNorm over the columns of each row, for GPUs, also of the sum of a residual addition; layer_norm.wgsl has the formulas.
+// LayerNorm over the columns of each row, for GPUs, also of the sum of a residual addition or of rows of the embedding;
+// layer_norm.wgsl has the formulas.
 //
 // Mapping: one workgroup of 128 lanes a row, vec4s of which each lane holds the first eight: a row of up to 4096 is read
-// once. The add_ forms write the sum x + d and the norm of it, which saves a dispatch and reading the sum again.
+// once. The add_ forms write the sum x + d and the norm of it, which saves a dispatch and reading the sum again; so does
+// embed_plain with the rows that it looks up.
 // Order of summation: row_gpu.wgsl.
 // Writes: all outputs are overwritten.
+// Limits: the host checks that tokens are below the vocabulary size; larger ones are taken for the last.
 #import "row_gpu.wgsl"
 #import "rows_scalar.wgsl"
 
@@ -11,22 +14,23 @@ struct Dims {
     rows: u32,
     columns: u32,
     eps: f32,
-    accumulate: u32,
+    vocab: u32, // embed_plain: rows of x
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> x: array<Unit32>; // (rows, columns): the residual stream, f32 in every precision
+@group(0) @binding(1) var<storage, read> x: array<Unit32>; // (rows, columns): the residual stream, f32 in every precision; or the embedding
 
 @group(0) @binding(2) var<storage, read_write> y_2: array<Unit>; // (rows, columns): forward_plain
 @group(0) @binding(3) var<storage, read_write> stats_3: array<f32>; // (rows, 2): mean, rstd
 
 @group(0) @binding(2) var<storage, read> weight: array<Unit32>; // (columns): both affine forms
 @group(0) @binding(3) var<storage, read> bias: array<Unit32>; // (columns)
-@group(0) @binding(4) var<storage, read_write> y_4: array<Unit>; // (rows, columns): forward_affine, add_plain
+@group(0) @binding(4) var<storage, read_write> y_4: array<Unit>; // (rows, columns): forward_affine, add_plain, embed_plain
 @group(0) @binding(5) var<storage, read_write> stats_5: array<f32>; // (rows, 2)
 
 @group(0) @binding(2) var<storage, read> d_2: array<Unit>; // (rows, columns): add_plain
-@group(0) @binding(3) var<storage, read_write> sum_3: array<Unit32>; // (rows, columns): x + d
+@group(0) @binding(2) var<storage, read> tokens: array<u32>; // (rows): embed_plain
+@group(0) @binding(3) var<storage, read_write> sum_3: array<Unit32>; // (rows, columns): x + d, or the rows of tokens
 
 @group(0) @binding(4) var<storage, read> d_4: array<Unit>; // (rows, columns): add_affine
 @group(0) @binding(5) var<storage, read_write> sum_5: array<Unit32>; // (rows, columns): x + d
@@ -235,6 +239,29 @@ fn hold_sum_2(base: u32, i: u32) -> Held {
     );
 }
 
+// Writes what is looked up in the row of the table that starts at `first`, and gives it.
+fn look_up(first: u32, base: u32, i: u32) -> vec4<f32> {
+    let found = read_x(first, i);
+    write_sum_3(base, i, found);
+    return found;
+}
+
+fn hold_looked_up(first: u32, base: u32, i: u32) -> Held {
+    if (!HOLDS) {
+        return Held();
+    }
+    return Held(
+        look_up(first, base, i),
+        look_up(first, base, i + STEP),
+        look_up(first, base, i + 2u * STEP),
+        look_up(first, base, i + 3u * STEP),
+        look_up(first, base, i + 4u * STEP),
+        look_up(first, base, i + 5u * STEP),
+        look_up(first, base, i + 6u * STEP),
+        look_up(first, base, i + 7u * STEP),
+    );
+}
+
 // Writes x + d, and gives it.
 fn add_4(base: u32, i: u32) -> vec4<f32> {
     let sum = read_x(base, i) + read_d_4(base, i);
@@ -344,6 +371,38 @@ fn forward_affine(
     }
 }
 
+// Writes the norm of a row of sum_3: `v` of it is held, `sums` is what the lane's elements add up to.
+fn norm_sum_3(row: u32, lane: u32, v: Held, sums: vec4<f32>) {
+    let base = row * dims.columns;
+    let i = 4u * lane;
+    let mean = row_sum(lane, across(sums)) / f32(dims.columns);
+    let c = hold_centred(i, v, mean);
+    var squares = held_dots(c, c);
+    for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
+        let more = centred(j, read_sum_3(base, j), mean);
+        squares = fma(more, more, squares);
+    }
+    let variance = row_sum(lane, across(squares)) / f32(dims.columns);
+    let rstd = 1.0 / sqrt(variance + dims.eps);
+    if (HOLDS) {
+        write_y_4(base, i, c[0] * rstd);
+        write_y_4(base, i + STEP, c[1] * rstd);
+        write_y_4(base, i + 2u * STEP, c[2] * rstd);
+        write_y_4(base, i + 3u * STEP, c[3] * rstd);
+        write_y_4(base, i + 4u * STEP, c[4] * rstd);
+        write_y_4(base, i + 5u * STEP, c[5] * rstd);
+        write_y_4(base, i + 6u * STEP, c[6] * rstd);
+        write_y_4(base, i + 7u * STEP, c[7] * rstd);
+    }
+    for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
+        write_y_4(base, j, centred(j, read_sum_3(base, j), mean) * rstd);
+    }
+    if (lane == 0u) {
+        stats_5[row * 2u] = mean;
+        stats_5[row * 2u + 1u] = rstd;
+    }
+}
+
 @compute @workgroup_size(LANES)
 fn add_plain(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -358,32 +417,26 @@ fn add_plain(
         for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
             sums += add_2(base, j);
         }
-        let mean = row_sum(lane, across(sums)) / f32(dims.columns);
-        let c = hold_centred(i, v, mean);
-        var squares = held_dots(c, c);
+        norm_sum_3(row, lane, v, sums);
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn embed_plain(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var row = group.x; row < dims.rows; row += groups.x) {
+        let base = row * dims.columns;
+        let i = 4u * lane;
+        let first = min(tokens[row], dims.vocab - 1u) * dims.columns;
+        let v = hold_looked_up(first, base, i);
+        var sums = held_sums(v);
         for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
-            let more = centred(j, read_sum_3(base, j), mean);
-            squares = fma(more, more, squares);
+            sums += look_up(first, base, j);
         }
-        let variance = row_sum(lane, across(squares)) / f32(dims.columns);
-        let rstd = 1.0 / sqrt(variance + dims.eps);
-        if (HOLDS) {
-            write_y_4(base, i, c[0] * rstd);
-            write_y_4(base, i + STEP, c[1] * rstd);
-            write_y_4(base, i + 2u * STEP, c[2] * rstd);
-            write_y_4(base, i + 3u * STEP, c[3] * rstd);
-            write_y_4(base, i + 4u * STEP, c[4] * rstd);
-            write_y_4(base, i + 5u * STEP, c[5] * rstd);
-            write_y_4(base, i + 6u * STEP, c[6] * rstd);
-            write_y_4(base, i + 7u * STEP, c[7] * rstd);
-        }
-        for (var j = i + FIRST_NOT_HELD; j < dims.columns; j += STEP) {
-            write_y_4(base, j, centred(j, read_sum_3(base, j), mean) * rstd);
-        }
-        if (lane == 0u) {
-            stats_5[row * 2u] = mean;
-            stats_5[row * 2u + 1u] = rstd;
-        }
+        norm_sum_3(row, lane, v, sums);
     }
 }
 

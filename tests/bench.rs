@@ -190,6 +190,8 @@ fn a_kernel_can_be_printed_without_an_adapter() {
     assert!(text.contains("NT.") && text.contains("TN.") && text.contains("fn product("), "{text}");
     let half = succeed(&dir, "matmul --print tiles-64x64x16-4x4 --layout nn --dtype f16");
     assert!(half.starts_with("enable f16;"), "{half}");
+    let pair = succeed(&dir, "matmul --print tiles-64x64x16-4x4-pair --layout tn");
+    assert!(pair.contains("-pair") && pair.contains("b2: array<"), "{pair}");
 }
 
 #[test]
@@ -197,7 +199,8 @@ fn bad_input_is_one_sentence_and_a_code() {
     let dir = folder("bad");
     fs::write(dir.join("text.json"), "hello").unwrap();
     fs::write(dir.join("other.json"), "{\"schema\": 99}").unwrap();
-    let cases: [(&str, i32, &[&str]); 19] = [
+    let cases: [(&str, i32, &[&str]); 20] = [
+        ("matmul --print lanes8-8x8-u1-pair --layout nn", 1, &["lanes8-8x8-u1", "-pair"]),
         ("attention --head-width 8 --rotary 3", 1, &["--rotary 3", "even", "8"]),
         ("attention --head-width 8 --rotary 10", 1, &["--rotary 10", "even", "8"]),
         ("matmul --sizes 0", 1, &["\"0\"", "MxNxK"]),

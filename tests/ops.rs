@@ -209,15 +209,17 @@ fn every_candidate_multiplies_f16() {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
         return;
     }
-    let mut abilities = vec![ability];
-    abilities.extend(ability.software.then_some(Ability { software: false, ..ability }));
-    let of_layout = |layout| abilities.iter().flat_map(|ability| multiply_f16(ability, layout)).collect::<Vec<_>>();
+    let of_layout = |layout| {
+        // What a software adapter runs, and what it would run if it were a GPU.
+        let software = if ability.software { multiply_f16(&ability, layout) } else { Vec::new() };
+        software.into_iter().chain(multiply_f16(&Ability { software: false, ..ability }, layout)).collect::<Vec<_>>()
+    };
     let checked: BTreeSet<Candidate> = if ability.software {
         Layout::ALL.into_iter().flat_map(of_layout).collect()
     } else {
         // A GPU's driver compiles some hundred kernels, half a second each.
         std::thread::scope(|scope| {
-            let threads = Layout::ALL.map(|layout| scope.spawn(move || multiply_f16(&ability, layout)));
+            let threads = Layout::ALL.map(|layout| scope.spawn(move || of_layout(layout)));
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         })
     };

@@ -17,7 +17,7 @@ use crate::graph::memory::Memory;
 use crate::graph::plan::{Limits, Plan};
 use crate::graph::{Class, Graph, Tensor};
 use crate::ops::check::normalised_error;
-use crate::ops::matmul::candidates::{candidates, kernel};
+use crate::ops::matmul::candidates::{PAIR, candidates, kernel};
 use crate::ops::matmul::source::{Types, Vectors};
 use crate::ops::matmul::trial::NMSE;
 use crate::ops::matmul::{Layout, Product, ProductKind};
@@ -131,19 +131,24 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
     Err(Error::usage(format!("--candidate \"{filter}\" is in the name of no kernel: this adapter has {names}")))
 }
 
-/// The WGSL of the kernel called `candidate`: operands of type `dtype`, C in f32, rows of A at multiples of four elements.
+/// The WGSL of the kernel called `name`, a candidate's or that with `-pair` for two operands B: operands of type `dtype`, C in
+/// f32, rows of A at multiples of four elements.
 ///
 /// # Errors
 /// A usage error where no kernel has that name.
-pub fn text(candidate: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
+pub fn text(name: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
+    let (candidate, pair) = name.strip_suffix(PAIR).map_or((name, false), |candidate| (candidate, true));
     let candidate: Candidate = candidate.parse()?;
+    if pair && candidate.paired() != Some(candidate) {
+        return Err(Error::usage(format!("{candidate} takes no second operand B: leave out {PAIR}")));
+    }
     let half = dtype == Dtype::F16;
     if !candidate.multiplies(half) {
         let other = if half { Dtype::F32 } else { Dtype::F16 }.name();
         return Err(Error::usage(format!("{candidate} multiplies {other}: use --dtype {other}")));
     }
     let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
-    let kernel = kernel(candidate, layout, types, Vectors::ALL, false);
+    let kernel = kernel(candidate, layout, types, Vectors::ALL, pair);
     kernel.text.ok_or_else(|| Error::usage(format!("{candidate} is not generated; this is a defect")))
 }
 

@@ -298,7 +298,7 @@ struct Inner {
 impl Choices {
     /// The default candidates of a device.
     pub fn usual(ability: Ability) -> Self {
-        Self(Arc::new(Inner { ability, forced: None, attention: None, table: BTreeMap::new(), whole: BTreeMap::new() }))
+        Self::nothing_measured(ability, None)
     }
 
     /// The default candidates of an open device.
@@ -308,13 +308,11 @@ impl Choices {
 
     /// One candidate for everything: for tests and benchmarks.
     pub fn forced(ability: Ability, candidate: Candidate) -> Self {
-        Self(Arc::new(Inner {
-            ability,
-            forced: Some(candidate),
-            attention: None,
-            table: BTreeMap::new(),
-            whole: BTreeMap::new(),
-        }))
+        Self::nothing_measured(ability, Some(candidate))
+    }
+
+    fn nothing_measured(ability: Ability, forced: Option<Candidate>) -> Self {
+        Self(Arc::new(Inner { ability, forced, attention: None, table: BTreeMap::new(), whole: BTreeMap::new() }))
     }
 
     /// The same with what was measured; classes not in `table` get the default candidate.

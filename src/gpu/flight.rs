@@ -215,9 +215,10 @@ impl Engine {
         Ok(())
     }
 
-    /// How long a submission may take before the GPU counts as hung.
+    /// How long a submission may take before the GPU counts as hung. A software adapter that is taken for a GPU still
+    /// compiles when a kernel first runs.
     pub fn patience(&self) -> Duration {
-        PATIENCE[usize::from(self.gpu.software)]
+        PATIENCE[usize::from(self.gpu.info.device_type == wgpu::DeviceType::Cpu)]
     }
 
     /// Plans pieces for `piece` each from now on.

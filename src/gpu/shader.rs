@@ -22,7 +22,6 @@ shader_files!(
     "cross_entropy_gpu.wgsl",
     "elementwise.wgsl",
     "embedding.wgsl",
-    "embedding_gpu.wgsl",
     "gelu.wgsl",
     "gelu_vec4.wgsl",
     "row.wgsl",

@@ -29,7 +29,7 @@ static FORWARD_AFFINE_GPU: Kernel =
 static ADD_PLAIN_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "add_plain", &[Read, Read, Write, Write, Write]);
 static ADD_AFFINE_GPU: Kernel =
     Kernel::new("layer_norm_gpu.wgsl", "add_affine", &[Read, Read, Read, Read, Write, Write, Write]);
-static EMBED_GPU: Kernel = Kernel::new("embedding_gpu.wgsl", "forward", &[Read, Read, Write, Write, Write]);
+static EMBED_PLAIN_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "embed_plain", &[Read, Read, Write, Write, Write]);
 static BACKWARD_PLAIN_GPU: Kernel =
     Kernel::new("layer_norm_backward_gpu.wgsl", "backward_plain", &[Read, Read, Read, Write]);
 static BACKWARD_AFFINE_GPU: Kernel = Kernel::new(
@@ -109,7 +109,7 @@ pub fn embed_norm(g: &mut Graph, lookup: Lookup, eps: f64) -> Result<(Tensor, Te
     let x = g.residual("embedding", &[rows, columns]);
     let (norm, y) = begin(g, x, None, eps)?;
     let dims = Dims::new().u(rows).u(columns).f(eps).u(vocab);
-    g.call(EMBED_GPU.for_width(columns), &[tokens, embed, x, y, norm.stats], dims, workgroups(rows), 0)?;
+    g.call(EMBED_PLAIN_GPU.for_width(columns), &[embed, tokens, x, y, norm.stats], dims, workgroups(rows), 0)?;
     g.on_backward(move |g| {
         norm.backward(g, x, y)?;
         lookup.backward(g, x)

@@ -8,11 +8,14 @@ use crate::gpu::choices::{Ability, Candidate, Layout, ProductKind};
 use crate::gpu::kernel::Access::{Read, Write};
 use crate::gpu::kernel::{Dtype, Kernel};
 
+/// End of the names of kernels with two operands B, of which a half of a batch takes each.
+pub const PAIR: &str = "-pair";
+
 /// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that. `pair`: with two
 /// operands B, of a candidate that is [`Candidate::paired`].
 pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> &'static Kernel {
     let name = |suffix: &str| {
-        let (layout, pair) = (format!("{layout:?}").to_lowercase(), if pair { "-pair" } else { "" });
+        let (layout, pair) = (format!("{layout:?}").to_lowercase(), if pair { PAIR } else { "" });
         format!("matmul-{layout}-{}{}{pair}{suffix}", candidate.unsplit(), types.suffix())
     };
     let bindings: &[_] = if pair { &[Read, Read, Write, Read] } else { &[Read, Read, Write] };

@@ -22,8 +22,11 @@ pub(super) struct Record {
 /// What is known of the candidates of an adapter.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// The fastest, by class; where it cuts sums, also the fastest that does not, by [`whole_name`].
+    /// The fastest, by class.
     pub fastest: BTreeMap<String, Record>,
+    /// The fastest that cuts no sums, of the classes whose fastest does.
+    #[serde(default)]
+    pub fastest_whole: BTreeMap<String, Record>,
     /// Wrong on this adapter, or not taken by its driver: never tried again. By layout and type of the operands.
     pub refused: BTreeSet<String>,
     /// Tried in a process of their own, and right there.
@@ -57,7 +60,7 @@ impl Known {
 
     /// The fastest of a class that does not cut sums, where the fastest does.
     pub fn whole(&self, class: ShapeClass, ability: &Ability) -> Option<Candidate> {
-        usable(ability, &self.fastest.get(&whole_name(&class.to_string()))?.candidate)
+        usable(ability, &self.fastest_whole.get(&class.to_string())?.candidate)
     }
 
     /// Whether a candidate was refused for products like this.
@@ -69,16 +72,11 @@ impl Known {
     pub fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
         for (class, _) in classes {
             self.fastest.remove(&class.to_string());
-            self.fastest.remove(&whole_name(&class.to_string()));
+            self.fastest_whole.remove(&class.to_string());
         }
         self.refused.clear();
         self.works.clear();
     }
-}
-
-/// How the fastest candidate of a class that does not cut sums is kept.
-pub(super) fn whole_name(class: &str) -> String {
-    format!("{class} whole")
 }
 
 /// How a refusal is kept: kernels of one candidate differ by layout and type.

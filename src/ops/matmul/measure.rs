@@ -7,7 +7,7 @@
 use super::ProductKind;
 use super::candidates::candidates;
 use super::clock::{Clock, agree};
-use super::known::{Known, Record, whole_name};
+use super::known::{Known, Record};
 use super::probe::{self, Job};
 use super::trial::{Contest, Trials, Verified, shortened};
 use super::tune::{Effort, Sandbox, threads};
@@ -187,7 +187,7 @@ impl Search {
             if winner.chunk() > 0 {
                 let whole: Vec<&Verified> = verified.iter().filter(|it| it.candidate.chunk() == 0).collect();
                 if let Some((_, record)) = fastest(&whole)? {
-                    known.fastest.insert(whole_name(name), record);
+                    known.fastest_whole.insert(name.clone(), record);
                 }
             }
             known.fastest.insert(name.clone(), record);

@@ -1,7 +1,7 @@
 //! Two batches of products as one dispatch, where only their operands B are in two tensors: twice the blocks of C, which a
 //! large GPU needs to be busy.
 //!
-//! The two weight gradients of a Pattention, of its keys and of its values, are such. Each alone has 48 to 144 blocks of
+//! The two weight gradients of a Pattention, of its keys and of its values, are such. Each alone has 36 to 144 blocks of
 //! 128 x 128 in the 150M model, on an H100 with 132 multiprocessors.
 
 use super::source::Types;
@@ -31,7 +31,7 @@ impl Product {
     pub fn record_pair(self, g: &mut Graph, first: [Even; 3], second: [Even; 3]) -> Result<()> {
         self.check_extents(g, first)?;
         self.check_extents(g, second)?;
-        if self.is_one(g, first, second) {
+        if self.fits_one_dispatch(g, first, second) {
             let wholes = |batch: [Even; 3]| batch.map(|operand| g.in_whole(operand));
             let (mut first, mut second) = (wholes(first), wholes(second));
             // Kernels count from the first C to the second.
@@ -55,7 +55,7 @@ impl Product {
         Ok(())
     }
 
-    fn is_one(&self, g: &Graph, first: [Even; 3], second: [Even; 3]) -> bool {
+    fn fits_one_dispatch(&self, g: &Graph, first: [Even; 3], second: [Even; 3]) -> bool {
         // Loads of single elements, each in a branch of its own, would be there twice: a software driver compiled them for
         // half a minute.
         let [_, n, k] = self.size;

@@ -2,7 +2,7 @@
 //!
 //! A candidate is verified before it is timed: its result against that of the reference, which is held against f64 sums
 //! on the host, and the results of several runs against each other. Products of f16 have a result in f32 or in f16, by two
-//! kernels of one candidate: the first is timed, both are verified.
+//! kernels of one candidate: both are verified, and the one with the type that steps ask for is timed.
 
 use super::known::refusal;
 use super::results::{MOST_RUNS, Output, Results, fill_operand};

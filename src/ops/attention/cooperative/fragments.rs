@@ -83,9 +83,8 @@ impl Cooperative {
         }
     }
 
-    /// Rotates the `rows` staged rows of `name` in place, row r as of `position`. Loads that rotate, with a branch for the
-    /// channels that do not, took three times as long as the whole kernel does now on an H100: nothing else was loaded
-    /// meanwhile.
+    /// Rotates the `rows` staged rows of `name` in place, row r as of `position`. On an H100 kernels whose loads rotated, with
+    /// a branch around the channels that do not, took two to three times as long as without rotation.
     fn rotate(&self, code: &mut Code, name: &str, rows: u32, pitch: u32, position: &str) {
         let half = self.form.half_vectors();
         // fma, written out: rotating in the kernel and ahead of it gives the same bits.
