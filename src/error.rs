@@ -22,12 +22,23 @@ pub enum Error {
     /// The GPU was lost or dropped work; opened again, it may do (exit code 3).
     #[error("{0}")]
     Lost(String),
+    /// Device memory does not suffice (exit code 3).
+    #[error("{detail}")]
+    OutOfMemory {
+        /// Bytes that were asked for; 0 where the driver does not say.
+        wanted: u64,
+        /// The sentence: what was to be allocated, and the remedy.
+        detail: String,
+    },
     /// Training diverged (exit code 4).
     #[error("{0}")]
     Diverged(String),
     /// The user interrupted the run; everything was saved (exit code 130).
     #[error("{0}")]
     Interrupted(String),
+    /// This program contradicts itself (exit code 70, `EX_SOFTWARE` of sysexits.h); nothing the user did.
+    #[error("{0}")]
+    Defect(String),
 }
 
 /// Result of everything in this library that can fail.
@@ -54,6 +65,23 @@ impl Error {
         Self::Lost(sentence.into())
     }
 
+    /// Device memory that does not suffice (exit code 3): `wanted` bytes, or 0 where nobody says how many.
+    pub fn out_of_memory(wanted: u64, sentence: impl Into<String>) -> Self {
+        Self::OutOfMemory { wanted, detail: sentence.into() }
+    }
+
+    /// What must not happen whatever the user does (exit code 70), with the line of the source that noticed.
+    #[track_caller]
+    pub fn defect(contradiction: impl Into<String>) -> Self {
+        let at = std::panic::Location::caller();
+        let found = format!("{}:{}", at.file().replace('\\', "/"), at.line());
+        Self::Defect(one_line(format!(
+            "{}; this is a defect of tokenformer {} (at {found}), please report it",
+            contradiction.into(),
+            env!("CARGO_PKG_VERSION")
+        )))
+    }
+
     /// An input error about an operation on a file: `cannot read corpus.txt: no such file or directory`.
     pub fn io(verb: &str, path: &Path, cause: &std::io::Error) -> Self {
         Self::input(format!("cannot {verb} {}: {}", path.display(), plain(cause)))
@@ -64,8 +92,9 @@ impl Error {
         match self {
             Self::Usage(_) => 1,
             Self::Input(_) => 2,
-            Self::Device(_) | Self::Lost(_) => 3,
+            Self::Device(_) | Self::Lost(_) | Self::OutOfMemory { .. } => 3,
             Self::Diverged(_) => 4,
+            Self::Defect(_) => 70,
             Self::Interrupted(_) => 130,
         }
     }
@@ -140,6 +169,15 @@ mod tests {
         let hostile = Error::io("read", Path::new("a\nb"), &cause).to_string();
         assert_eq!(hostile, "cannot read a\\nb: no such file or directory");
         assert_eq!(Error::usage("a\u{1b}[31m\tb").to_string(), "a\\u{1b}[31m\\tb");
+    }
+
+    #[test]
+    fn a_defect_names_its_line_and_asks_for_a_report() {
+        let defect = Error::defect("an arm has no length");
+        let (said, line) = (defect.to_string(), line!() - 1);
+        assert!(said.starts_with("an arm has no length; this is a defect of tokenformer "), "{said}");
+        assert!(said.contains(&format!("(at src/error.rs:{line})")) && said.ends_with("please report it"), "{said}");
+        assert_eq!(defect.exit_code(), 70);
     }
 
     #[test]

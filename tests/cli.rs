@@ -57,14 +57,14 @@ fn with_environment(mut command: Command, dir: &Path, args: &[String]) -> Comman
     command
 }
 
-/// The program, which heeds a hang-up even where these tests run under `nohup`.
+/// The program, which heeds signals even where these tests are run in the background or under `nohup`.
 #[cfg(unix)]
 fn heeding(dir: &Path, args: &str) -> Command {
     if !cfg!(target_os = "linux") {
         return program(dir, args);
     }
     let mut env = Command::new("env");
-    env.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_tokenformer")]);
+    env.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_tokenformer")]);
     with_environment(env, dir, &words(args))
 }
 

@@ -109,8 +109,7 @@ impl Timing {
         g.backward()?;
         g.keep(o, RESULTS[0]);
         for (tensor, name) in [q, k, v].into_iter().zip(&RESULTS[1..]) {
-            let gradient =
-                g.grad(tensor).ok_or_else(|| Error::usage(format!("no {name} was recorded; this is a defect")))?;
+            let gradient = g.grad(tensor).ok_or_else(|| Error::defect(format!("no {name} was recorded")))?;
             g.keep(gradient, name);
         }
         let plan = Plan::new(&g, &Limits::of(&engine.gpu))?;

@@ -149,7 +149,7 @@ pub fn text(name: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
     }
     let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
     let kernel = kernel(candidate, layout, types, Vectors::ALL, pair);
-    kernel.text.ok_or_else(|| Error::usage(format!("{candidate} is not generated; this is a defect")))
+    kernel.text.ok_or_else(|| Error::defect(format!("{candidate} is not generated")))
 }
 
 fn case_name(layout: Layout, [m, n, k]: [usize; 3]) -> String {

@@ -292,7 +292,7 @@ impl Parts<'_> {
             .collect();
         let (memory, programs) = Memory::allocate(engine, &all)?;
         let [micro, update, parts @ ..] = programs.as_slice() else {
-            return Err(Error::usage("plans and programs differ in number; this is a defect"));
+            return Err(Error::defect("plans and programs differ in number"));
         };
         let (parts, copies) = parts.split_at(groups.len());
         let initial = init::initial(&self.config.model, self.config.train.seed);

@@ -70,7 +70,7 @@ impl Checkpoint {
             TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets: (start, end) }
         };
         let infos = tensors.iter().map(|(name, tensor)| (name.as_str(), place(tensor))).collect();
-        let defect = |cause: String| Error::input(format!("the checkpoint's header cannot be written: {cause}"));
+        let defect = |cause: String| Error::defect(format!("the checkpoint's header cannot be written: {cause}"));
         let meta = serde_json::to_string(&self.meta).map_err(|e| defect(e.to_string()))?;
         let budget = Budget::new(end as u64).after_metadata(meta.as_bytes());
         let metadata = BTreeMap::from([
@@ -94,11 +94,7 @@ impl Checkpoint {
             )));
         }
         head.iter_mut().zip(len.to_le_bytes()).for_each(|(to, byte)| *to = byte);
-        if checksum::seal(&mut head) {
-            Ok(head)
-        } else {
-            Err(defect("its checksum has no place; this is a defect".into()))
-        }
+        if checksum::seal(&mut head) { Ok(head) } else { Err(defect("its checksum has no place".into())) }
     }
 }
 

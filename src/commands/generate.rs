@@ -65,8 +65,7 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     let (model, limits) = (&start.host.model, Limits::of(&engine.gpu));
     let plans = GeneratorPlans::new(model, prompt.len(), &limits, &engine.choices())?;
     let (memory, programs) = Memory::allocate(&engine, &plans.plans.iter().collect::<Vec<_>>())?;
-    let programs =
-        programs.try_into().map_err(|_| Error::usage("plans and programs differ in number; this is a defect"))?;
+    let programs = programs.try_into().map_err(|_| Error::defect("plans and programs differ in number"))?;
     let generator = plans.ready(programs);
     upload_rope(&engine, &memory, model)?;
     upload_parameters(&engine, &memory, model, &start.host.params)?;

@@ -179,7 +179,7 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
 
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;
     let logits_after = logits(&engine, &after.model, &after.params, &tokens)?;
-    let stored = |e| Error::usage(format!("the growth cannot be stored: {e}; this is a defect"));
+    let stored = |e| Error::defect(format!("the growth cannot be stored: {e}"));
     let change = Change {
         max_logit_change: max_change(&logits_before, &logits_after),
         loss_before: mean_loss(&logits_before, &tokens, before.model.vocab_size),

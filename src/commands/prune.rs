@@ -107,7 +107,7 @@ pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
         tell(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
     (config.model, config.growth) = (after.model, ahead);
-    let stored = |e| Error::usage(format!("the pruned model cannot be stored: {e}; this is a defect"));
+    let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
     record.before = Some(FileDigest::read(&path)?);

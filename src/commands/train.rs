@@ -168,7 +168,7 @@ fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
 fn allocates(engine: &Engine, stage: &Stage, train: &TrainConfig) -> Result<bool> {
     match Trainer::new(engine, &stage.model, train, stage.cohorts.clone(), 1) {
         Ok(_) => Ok(true),
-        Err(Error::Device(text)) if text.contains("memory") => Ok(false),
+        Err(Error::OutOfMemory { .. }) => Ok(false),
         Err(other) => Err(other),
     }
 }
@@ -187,7 +187,7 @@ pub(super) fn check_limits(engine: &Engine, stages: &[Stage], train: &TrainConfi
 /// Flags may change how a model is trained and on what, not what it is.
 fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
     let identity = |config: &RunConfig| -> Result<Vec<(String, serde_json::Value)>> {
-        let json = |e| Error::usage(format!("the settings cannot be compared: {e}; this is a defect"));
+        let json = |e| Error::defect(format!("the settings cannot be compared: {e}"));
         let model = serde_json::to_value(&config.model).map_err(json)?;
         let model = model.as_object().into_iter().flatten();
         let tokenizer = serde_json::to_value(config.data.tokenizer).map_err(json)?;

@@ -147,11 +147,11 @@ impl Gpu {
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
         let buffer = self.device.create_buffer(&descriptor);
         if pollster::block_on(scope.pop()).is_some() {
-            return Err(Error::device(format!(
-                "buffer \"{label}\" needs {}, more than \"{}\" has free; use a smaller batch_size",
-                human_bytes(bytes),
-                self.info.name
-            )));
+            let (needed, adapter) = (human_bytes(bytes), &self.info.name);
+            let sentence = format!(
+                "buffer \"{label}\" needs {needed}, more than \"{adapter}\" has free; use a smaller batch_size"
+            );
+            return Err(Error::out_of_memory(bytes, sentence));
         }
         self.check()?;
         Ok(buffer)

@@ -18,7 +18,11 @@ impl Fault {
         let slot = self.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
             verbose(&error);
-            slot.keep(Error::device(sentence(&error)));
+            slot.keep(match error {
+                // Nobody says how much was asked for.
+                wgpu::Error::OutOfMemory { .. } => Error::out_of_memory(0, sentence(&error)),
+                _ => Error::device(sentence(&error)),
+            });
         }));
         let slot = self.clone();
         device.set_device_lost_callback(move |reason, message| {

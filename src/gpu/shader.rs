@@ -71,7 +71,7 @@ fn file(name: &str) -> Result<&'static str> {
         .iter()
         .find(|(file, _)| *file == name)
         .map(|&(_, text)| text)
-        .ok_or_else(|| Error::usage(format!("no shader file \"{name}\"; this is a defect")))
+        .ok_or_else(|| Error::defect(format!("no shader file \"{name}\"")))
 }
 
 /// Whether a file is written for activations of any type: it imports the alias `Real`.

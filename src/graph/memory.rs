@@ -55,8 +55,8 @@ impl Ledger {
             let bytes = info.bytes();
             let known = self.named.entry(info.name.clone()).or_insert((info.class, bytes));
             if known.1 != bytes {
-                return Err(Error::usage(format!(
-                    "tensor \"{}\" has {bytes} bytes in one plan and {} in another; this is a defect",
+                return Err(Error::defect(format!(
+                    "tensor \"{}\" has {bytes} bytes in one plan and {} in another",
                     info.name, known.1
                 )));
             }
@@ -124,10 +124,16 @@ impl Memory {
         }
         let mut memory = Self { bytes: ledger.bytes(), ..Self::default() };
         let with_total = |e: Error| match e {
-            Error::Device(text) if text.contains("memory") => Error::device(format!(
-                "{text} (the run needs {} of device memory in all; use a smaller batch_size or model)",
-                human_bytes(ledger.bytes().total())
-            )),
+            Error::OutOfMemory { detail, .. } => {
+                let total = ledger.bytes().total();
+                let needed = human_bytes(total);
+                Error::out_of_memory(
+                    total,
+                    format!(
+                        "{detail} (the run needs {needed} of device memory in all; use a smaller batch_size or model)"
+                    ),
+                )
+            }
             other => other,
         };
         for (name, &(class, bytes)) in &ledger.named {
@@ -213,9 +219,7 @@ impl Memory {
     /// # Errors
     /// An unknown name is a defect and says so.
     pub fn named(&self, name: &str) -> Result<&Block> {
-        self.named
-            .get(name)
-            .ok_or_else(|| Error::usage(format!("no tensor \"{name}\" on the device; this is a defect")))
+        self.named.get(name).ok_or_else(|| Error::defect(format!("no tensor \"{name}\" on the device")))
     }
 
     /// The gradients of all parameters, for clearing them.

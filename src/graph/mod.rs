@@ -239,7 +239,7 @@ impl Graph {
     /// The tensor called `name`; for parameters, whose names are unique in a graph.
     pub fn find(&self, name: &str) -> Result<Tensor> {
         let found = self.tensors.iter().position(|t| t.name == name);
-        found.map(Tensor).ok_or_else(|| Error::usage(format!("no tensor \"{name}\" was recorded; this is a defect")))
+        found.map(Tensor).ok_or_else(|| Error::defect(format!("no tensor \"{name}\" was recorded")))
     }
 
     /// Shape of a tensor.
@@ -287,7 +287,7 @@ impl Graph {
         groups: u32,
         flops: u64,
     ) -> Result<()> {
-        let wrong = |what: &str| Err(Error::usage(format!("kernel {} {what}; this is a defect", kernel.name())));
+        let wrong = |what: &str| Err(Error::defect(format!("kernel {} {what}", kernel.name())));
         if tensors.len() != kernel.bindings.len() {
             return wrong("is called with the wrong number of tensors");
         }
@@ -335,9 +335,9 @@ impl Graph {
     /// The gradient that arrived for `tensor`, an activation; read-only for the op that takes it
     /// unless the op produced `tensor` in place.
     pub fn take_grad(&mut self, tensor: Tensor) -> Result<Tensor> {
-        self.grads.remove(&tensor).ok_or_else(|| {
-            Error::usage(format!("no gradient reaches tensor \"{}\"; this is a defect", self.tensors[tensor.0].name))
-        })
+        self.grads
+            .remove(&tensor)
+            .ok_or_else(|| Error::defect(format!("no gradient reaches tensor \"{}\"", self.tensors[tensor.0].name)))
     }
 
     /// As [`Graph::take_grad`], for an op that changes the gradient in place.
@@ -421,8 +421,8 @@ impl Graph {
         for (i, info) in self.tensors.iter().enumerate() {
             let learns = info.class == Class::Parameter && !wholes.contains(&Tensor(i));
             if learns && self.grad(Tensor(i)).is_none() {
-                return Err(Error::usage(format!(
-                    "parameter \"{}\" gets no gradient: it takes no part in the loss; this is a defect",
+                return Err(Error::defect(format!(
+                    "parameter \"{}\" gets no gradient: it takes no part in the loss",
                     info.name
                 )));
             }

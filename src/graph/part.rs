@@ -61,8 +61,8 @@ impl Graph {
         let (name, elements) = (name.into(), shape.iter().product::<usize>());
         let inside = self.tensors[whole.0].elements().is_some_and(|n| offset + elements <= n);
         if part.is_some() || !offset.is_multiple_of(ALIGN) || !inside {
-            return Err(Error::usage(format!(
-                "\"{name}\" cannot be {shape:?} of \"{}\" from element {offset} on; this is a defect",
+            return Err(Error::defect(format!(
+                "\"{name}\" cannot be {shape:?} of \"{}\" from element {offset} on",
                 self.tensors[whole.0].name
             )));
         }
@@ -191,7 +191,7 @@ impl Graph {
 }
 
 fn uneven() -> Error {
-    Error::usage("tensors that do not lie alike in memory cannot be one batch; this is a defect")
+    Error::defect("tensors that do not lie alike in memory cannot be one batch")
 }
 
 /// What [`Graph::pack`] made.

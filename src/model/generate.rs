@@ -101,9 +101,10 @@ impl Generator {
         context: &[u32],
         position: usize,
     ) -> Result<Vec<f32>> {
-        let first = context.len().checked_sub(*rows).ok_or_else(|| {
-            Error::usage(format!("a prompt of {} tokens where {rows} were planned; this is a defect", context.len()))
-        })?;
+        let first = context
+            .len()
+            .checked_sub(*rows)
+            .ok_or_else(|| Error::defect(format!("a prompt of {} tokens where {rows} were planned", context.len())))?;
         feed_chunk(engine, memory, program, context.get(first..).unwrap_or_default(), position)
     }
 }

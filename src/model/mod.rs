@@ -144,9 +144,7 @@ impl Parameters {
     /// A name that the configuration does not have is a defect.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let found = self.all.iter().find(|(n, _)| n == name);
-        found
-            .map(|(_, tensor)| *tensor)
-            .ok_or_else(|| crate::error::Error::usage(format!("no parameter \"{name}\"; this is a defect")))
+        found.map(|(_, tensor)| *tensor).ok_or_else(|| crate::error::Error::defect(format!("no parameter \"{name}\"")))
     }
 }
 

@@ -62,8 +62,8 @@ impl Update {
     /// More than [`MAX_COHORTS`] cohorts.
     pub fn words(&self) -> Result<Vec<f32>> {
         if self.cohorts.len() > MAX_COHORTS {
-            return Err(Error::usage(format!(
-                "an update of {} cohorts, {MAX_COHORTS} are possible; this is a defect",
+            return Err(Error::defect(format!(
+                "an update of {} cohorts, {MAX_COHORTS} are possible",
                 self.cohorts.len()
             )));
         }

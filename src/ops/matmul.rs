@@ -99,7 +99,7 @@ impl Product {
     pub fn record(self, g: &mut Graph, a: impl Into<Even>, b: impl Into<Even>, c: impl Into<Even>) -> Result<()> {
         let operands = [a.into(), b.into(), c.into()];
         if self.count > 1 && (operands[2].stride == 0 || self.sum > 1) {
-            return Err(Error::usage("several products would write one matrix; this is a defect"));
+            return Err(Error::defect("several products would write one matrix"));
         }
         self.check_extents(g, operands)?;
         let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
@@ -142,8 +142,8 @@ impl Product {
                 [matrices_before, rows_before, columns].iter().fold(operand.offset, |end, &n| end.saturating_add(n));
             let elements = g.shape(operand.whole).iter().fold(1_usize, |n, &extent| n.saturating_mul(extent));
             if end > elements || columns > width {
-                return Err(Error::usage(format!(
-                    "{name} of a product {:?} {m}x{n}x{k} ends at element {end} of \"{}\", which has {elements}; this is a defect",
+                return Err(Error::defect(format!(
+                    "{name} of a product {:?} {m}x{n}x{k} ends at element {end} of \"{}\", which has {elements}",
                     self.layout,
                     g.tensors()[operand.whole.index()].name
                 )));
@@ -258,9 +258,7 @@ pub fn matmul(g: &mut Graph, layout: Layout, a: Tensor, b: Tensor) -> Result<Ten
     let (m, k) = if layout == Layout::TN { (a_shape.1, a_shape.0) } else { a_shape };
     let (n, k_b) = if layout == Layout::NT { b_shape } else { (b_shape.1, b_shape.0) };
     if k != k_b {
-        return Err(Error::usage(format!(
-            "matmul {layout:?}: {a_shape:?} and {b_shape:?} do not fit; this is a defect"
-        )));
+        return Err(Error::defect(format!("matmul {layout:?}: {a_shape:?} and {b_shape:?} do not fit")));
     }
     let c = g.activation("product", &[m, n]);
     Product::new(layout, [m, n, k]).uncut().record(g, a, b, c)?;

@@ -126,8 +126,8 @@ fn batch<const M: usize>(
     let [(rows, c_in), (n, key_width), (value_rows, c_out)] =
         [g.matrix(x)?, g.matrix(tokens[0].keys)?, g.matrix(tokens[0].values)?];
     if key_width != c_in || value_rows != n {
-        return Err(Error::usage(format!(
-            "pattention: x has width {c_in}, keys are {n} x {key_width}, values have {value_rows} rows; this is a defect"
+        return Err(Error::defect(format!(
+            "pattention: x has width {c_in}, keys are {n} x {key_width}, values have {value_rows} rows"
         )));
     }
     let (forward, backward) = settings.kernels(g, n);

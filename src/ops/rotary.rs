@@ -61,8 +61,8 @@ pub(super) fn rotate_as(
     }
     let positions = g.shape(table).first().copied().unwrap_or(0);
     if shape.seq > positions || g.shape(table).iter().product::<usize>() < 2 * half * positions {
-        return Err(Error::usage(format!(
-            "rows of {} positions are rotated by a table of {:?}; this is a defect",
+        return Err(Error::defect(format!(
+            "rows of {} positions are rotated by a table of {:?}",
             shape.seq,
             g.shape(table)
         )));

@@ -148,8 +148,7 @@ impl Study {
         let shared = take(&mut given, &["model", "train", "data"]);
         arm::check_shared(shared.get("train"))?;
         let of_arms = arm_tables(&mut given);
-        let template: Table =
-            TEMPLATE.parse().map_err(|e| Error::usage(format!("the template is broken: {e}; this is a defect")))?;
+        let template: Table = TEMPLATE.parse().map_err(|e| Error::defect(format!("the template is broken: {e}")))?;
         check_keys(&given, &template).map_err(Error::input)?;
         let one_line = |e: toml::de::Error| Error::input(e.message().replace('\n', " "));
         let raw: Raw = given.try_into().map_err(one_line)?;

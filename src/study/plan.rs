@@ -68,7 +68,7 @@ impl<'a> Plan<'a> {
 
     /// The arm at its first length.
     fn first_case(&self, arm: usize) -> Result<&Case> {
-        let missing = || Error::usage("an arm has no length; this is a defect");
+        let missing = || Error::defect("an arm has no length");
         self.cases.iter().find(|case| case.arm == arm).ok_or_else(missing)
     }
 
@@ -138,7 +138,7 @@ impl<'a> Plan<'a> {
     }
 
     fn trial(&self, arm: usize, full: u64, seed: u64) -> Result<Vec<RunPlan>> {
-        let of = self.study.arms.get(arm).ok_or_else(|| Error::usage("no such arm; this is a defect"))?;
+        let of = self.study.arms.get(arm).ok_or_else(|| Error::defect("no such arm"))?;
         let steps = self.trial_steps(full);
         let run = |&rate: &f64| Ok(RunPlan { arm, config: self.config(of, steps, full, rate, seed)? });
         self.study.trials.rates.iter().map(run).collect()
@@ -161,7 +161,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// None after [`Plan::new`].
     pub fn run(&self, case: &Case, rate: f64, seed: u64) -> Result<RunPlan> {
-        let arm = self.study.arms.get(case.arm).ok_or_else(|| Error::usage("no such arm; this is a defect"))?;
+        let arm = self.study.arms.get(case.arm).ok_or_else(|| Error::defect("no such arm"))?;
         Ok(RunPlan { arm: case.arm, config: self.config(arm, case.steps, case.steps, rate, seed)? })
     }
 

@@ -58,20 +58,25 @@ pub fn fit(
             }
         }
     }
-    Err(Error::device(match least {
+    Err(match least {
         Some(bytes) => {
             let allowed = match room {
                 Room::Bytes(most) => format!("--fit allows {}", human_bytes(*most)),
                 Room::Device(_) => "the device has not that much free".to_owned(),
             };
-            format!(
-                "the run needs at least {} of device memory, {allowed}; use a smaller model, seq_length or \
-                 loss_chunk_rows, or allow more",
-                human_bytes(bytes)
+            let needed = human_bytes(bytes);
+            Error::out_of_memory(
+                bytes,
+                format!(
+                    "the run needs at least {needed} of device memory, {allowed}; use a smaller model, seq_length or \
+                     loss_chunk_rows, or allow more"
+                ),
             )
         }
-        None => "no micro-batch of the run is within the limits of this device; `tokenformer plan` says why".to_owned(),
-    }))
+        None => Error::device(
+            "no micro-batch of the run is within the limits of this device; `tokenformer plan` says why".to_owned(),
+        ),
+    })
 }
 
 /// Rows of logits held at once: as configured; where that leaves it open, also the fewest, which cost less than a smaller
@@ -99,7 +104,7 @@ fn largest<'a>(
     };
     let all: Vec<_> = stages.iter().map(of).collect::<Result<_>>()?;
     let most = all.into_iter().max_by_key(|(_, bytes)| *bytes);
-    most.ok_or_else(|| Error::usage("a run without a model; this is a defect"))
+    most.ok_or_else(|| Error::defect("a run without a model"))
 }
 
 #[cfg(test)]

@@ -71,8 +71,8 @@ pub fn record(
     [before, after]: [&ModelConfig; 2],
     change: Change,
 ) -> Result<GrowthRecord> {
-    let policy = serde_json::to_value(rules)
-        .map_err(|e| Error::usage(format!("the policy cannot be recorded: {e}; this is a defect")))?;
+    let policy =
+        serde_json::to_value(rules).map_err(|e| Error::defect(format!("the policy cannot be recorded: {e}")))?;
     let slots = |model: &ModelConfig| match model.arch {
         Arch::Tokenformer => [Module::Query, Module::Proj, Module::Mlp].map(|m| model.slots(m) as u64),
         Arch::Transformer => [0; 3],

@@ -244,7 +244,7 @@ pub fn checkpoint(
 }
 
 fn to_json(what: &str, value: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|e| Error::usage(format!("{what} cannot be stored: {e}; this is a defect")))
+    serde_json::to_value(value).map_err(|e| Error::defect(format!("{what} cannot be stored: {e}")))
 }
 
 /// The tokenizer stored in a checkpoint.

@@ -104,7 +104,7 @@ impl<'e> Trainer<'e> {
         let plans = RunPlans::new(model, train, &cohorts, prompt, &limits, &choices)?;
         let (memory, programs) = Memory::allocate(engine, &plans.all())?;
         let mut prepared = programs.into_iter();
-        let wrong = || Error::usage("plans and programs differ in number; this is a defect");
+        let wrong = || Error::defect("plans and programs differ in number");
         let mut next = || prepared.next().ok_or_else(wrong);
         let programs = Programs {
             micro: next()?,

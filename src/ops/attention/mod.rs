@@ -227,7 +227,7 @@ impl Generated {
             Schedule::Lanes => Some(Self::Lanes(Lanes::new(form, pass, ability))),
             Schedule::Cooperative => Cooperative::new(form, pass, ability).map(Self::Cooperative),
         };
-        kernel.ok_or_else(|| Error::usage(format!("no kernel of attention in {schedule}; this is a defect")))
+        kernel.ok_or_else(|| Error::defect(format!("no kernel of attention in {schedule}")))
     }
 
     /// The kernel, its text generated the first time.

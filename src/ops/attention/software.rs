@@ -77,7 +77,7 @@ pub fn targets(g: &mut Graph, tensors: [Tensor; 3]) -> Result<[Tensor; 3]> {
     for (target, tensor) in targets.iter_mut().zip(tensors) {
         let (grad, add) = g.grad_target(tensor)?;
         if add && !g.is_parameter(tensor) {
-            return Err(Error::usage("q, k and v may feed one attention only; this is a defect"));
+            return Err(Error::defect("q, k and v may feed one attention only"));
         }
         *target = grad;
     }

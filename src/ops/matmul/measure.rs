@@ -226,7 +226,7 @@ fn most_flops(engine: &Engine) -> Result<usize> {
 }
 
 fn is_out_of_memory(error: &Error) -> bool {
-    matches!(error, Error::Device(text) if text.contains("has free"))
+    matches!(error, Error::OutOfMemory { .. })
 }
 
 #[cfg(test)]

@@ -103,8 +103,7 @@ impl Job {
 /// # Errors
 /// A line that is no job for this device; a device that computes the reference wrongly.
 pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant>) -> Result<Answer> {
-    let unknown =
-        || Error::usage(format!("\"{line}\" names no kernel for {}; this is a defect", engine.gpu.describe()));
+    let unknown = || Error::defect(format!("\"{line}\" names no kernel for {}", engine.gpu.describe()));
     let job: Job = serde_json::from_str(line).map_err(|_| unknown())?;
     let ability = *engine.choices().ability();
     let candidate = usable(&ability, &job.candidate).ok_or_else(unknown)?;

@@ -303,7 +303,7 @@ fn name(letter: &str, dtype: Dtype) -> String {
 }
 
 fn missing() -> Error {
-    Error::usage("a candidate without a plan; this is a defect")
+    Error::defect("a candidate without a plan")
 }
 
 fn plan(engine: &Engine, product: ProductKind, candidate: Candidate, types: Types, [a, b, c]: Lengths) -> Result<Plan> {
