@@ -110,15 +110,16 @@ pub enum TrainRule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GrowthConfig {
-    /// What makes the model grow.
+    /// What makes the model grow: a step, or a plateau of the validation loss.
     pub when: GrowthWhen,
-    /// Updates done before it grows; on a plateau, the fewest.
+    /// Steps done before it grows; it must be given. On a plateau it is the earliest step, and may be left out.
     pub at_step: usize,
-    /// Of the plateau: evaluations in a row without an improvement.
+    /// Of the plateau: evaluations in a row without an improvement; absent is 5. Only with `when = "plateau"`.
     pub patience: Option<usize>,
-    /// Of the plateau: how much lower an improvement is, in nats per token.
+    /// Of the plateau: how far below the lowest loss since the last growth an improvement is, in nats per token; absent is
+    /// 0.01. Only with `when = "plateau"`.
     pub min_delta: Option<f64>,
-    /// New `qkv_slot_num`; absent keeps it. Likewise the two below.
+    /// New `qkv_slot_num`, in all; absent keeps it. The next four likewise.
     pub qkv_slot_num: Option<usize>,
     /// New `proj_slot_num`.
     pub proj_slot_num: Option<usize>,
@@ -126,9 +127,9 @@ pub struct GrowthConfig {
     pub ffn_slot_num: Option<usize>,
     /// New `num_layers`.
     pub num_layers: Option<usize>,
-    /// New `intermediate_size`.
+    /// New `intermediate_size` of a Transformer.
     pub intermediate_size: Option<usize>,
-    /// What grows, and where the rules below come from when absent.
+    /// What grows, and where the rules below come from when they are absent.
     pub policy: GrowthPolicy,
     /// Keys of the new tokens.
     pub init_keys: Option<InitKeys>,
@@ -138,7 +139,7 @@ pub struct GrowthConfig {
     pub tau: Option<TauRule>,
     /// The AdamW state.
     pub optimizer: Option<OptimizerRule>,
-    /// Learning rate of the new tokens or layers as a multiple of the schedule's.
+    /// Learning rate of the new tokens or layers as a multiple of the schedule's; absent is 1.
     pub lr_scale: Option<f64>,
     /// What trains afterwards.
     pub train: Option<TrainRule>,

@@ -74,7 +74,7 @@ impl Module {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
-    /// Model family.
+    /// Architecture.
     pub arch: Arch,
     /// Rows of the embedding, V; 0 takes the tokenizer's number of tokens.
     pub vocab_size: usize,
@@ -82,7 +82,7 @@ pub struct ModelConfig {
     pub num_layers: usize,
     /// Width of the residual stream, C.
     pub hidden_size: usize,
-    /// Attention heads, H; divides `hidden_size`.
+    /// Attention heads, H; divides `hidden_size`. A head has at most 256 channels, above 128 a multiple of 16.
     pub num_attention_heads: usize,
     /// Tokens a sequence, T.
     pub seq_length: usize,
@@ -96,14 +96,14 @@ pub struct ModelConfig {
     pub intermediate_size: usize,
     /// Normalisation of the scores against the parameter tokens.
     pub norm_activation_type: NormActivation,
-    /// Scale of query, key and value; absent until a model is created with `sqrt(qkv_slot_num)`.
+    /// Scale of query, key and value; absent is `sqrt(qkv_slot_num)` when the model is made. A growth keeps the number.
     pub tau_qkv: Option<f64>,
-    /// Scale of the output projection; absent is `sqrt(proj_slot_num)`.
+    /// Scale of the output projection; absent is `sqrt(proj_slot_num)` when the model is made.
     pub tau_proj: Option<f64>,
-    /// Scale of the feed-forward part; absent is `sqrt(ffn_slot_num)`.
+    /// Scale of the feed-forward part; absent is `sqrt(ffn_slot_num)` when the model is made.
     pub tau_ffn: Option<f64>,
-    /// Added to the L2 norms of the scores, in units of tau, so that copies of all tokens under a tau that follows leave it
-    /// in proportion; 0 is the published behaviour (NaN on an all-zero row).
+    /// Added to the L2 norms of the scores, in units of tau, so that a growth by `copy` keeps it in proportion. 0 is the
+    /// published behaviour, but a row of zeros gives zeros.
     pub pattention_eps: f64,
     /// Use the tanh approximation of GELU, as the JAX variant does.
     pub gelu_tanh: bool,

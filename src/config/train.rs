@@ -101,30 +101,30 @@ pub struct TrainConfig {
     pub sample_interval: usize,
     /// Tokens of a sample; 0 prints none.
     pub sample_tokens: usize,
-    /// Text a sample continues; may be empty.
+    /// Text a sample continues; empty is a line break, or the first token where the text has none.
     pub sample_prompt: String,
     /// Temperature of samples; 0 always takes the likeliest token.
     pub sample_temperature: f64,
     /// Steps between checkpoints; 0 saves at the end only.
     pub checkpoint_interval: usize,
-    /// Checkpoints kept; older ones are removed once a newer one is safe.
+    /// Checkpoints kept: the newest ones. Older ones are removed once a newer one is safe; those from before growths stay.
     pub keep_last: usize,
     /// Checkpoints of steps that are multiples of this are never removed; 0 is off.
     pub keep_every: usize,
     /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values. 0 chooses: 1024, and on GPUs up
     /// to 4096 where the logits fit half of the largest binding. Checkpoints hold what was chosen.
     pub loss_chunk_rows: usize,
-    /// Type of activations and of the weights that products read.
+    /// Type of activations and of the weights that products read; also `--precision`.
     pub precision: Precision,
     /// Keep only the input of each layer and compute its activations again in the backward: less memory for about
-    /// a quarter more operations, the same bits.
+    /// a quarter more operations, the same bits; also `--recompute`.
     pub recompute: bool,
-    /// What to do about steps whose loss or gradients are not finite.
+    /// What to do about steps whose loss or gradients are not finite. Such a step changes no parameter.
     pub on_bad_steps: BadSteps,
-    /// A step whose loss lies more than so many standard deviations above the mean of those before it is bad as well; 0 is
-    /// off.
+    /// A step whose loss lies more than so many standard deviations above the mean of about the last 100 is bad as well: the
+    /// run goes back at once, names it, or ends, as `on_bad_steps` says. 0 is off, 8 is cautious.
     pub spike_zscore: f64,
-    /// Steps between those whose gradients are computed twice and compared; 0 is off.
+    /// Steps between those whose gradients are computed twice and compared bit by bit; 0 is off; also `--verify-every`.
     pub verify_every: usize,
     /// Steps between lines of the log.
     pub log_interval: usize,
@@ -256,7 +256,7 @@ pub struct DataConfig {
     pub path: Option<PathBuf>,
     /// Validation data; absent splits `val_fraction` off the end of the training data.
     pub val_path: Option<PathBuf>,
-    /// What the model knew before: the loss on its validation part is reported beside. Split as the training data.
+    /// What the model knew before: the loss on its last `val_fraction` is reported beside the other.
     pub old_path: Option<PathBuf>,
     /// How text becomes tokens; a token shard already is tokens.
     pub tokenizer: TokenizerKind,
