@@ -16,14 +16,14 @@ use std::time::Duration;
 use tokenformer::config::NormActivation;
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::choices::{Candidate, Choices, ProductKind};
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
-use tokenformer::ops::check::{Prepared, check};
+use tokenformer::kernel::{Candidate, KernelTable, ProductKind};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::{self, Layout};
 use tokenformer::ops::pattention::{self, Settings};
 use tokenformer::ops::{Case, Input, registry};
+use tokenformer::run::check::{Prepared, check};
 
 /// A case, and the candidates its products are timed with; `None` for the usual ones.
 struct Bench {
@@ -44,9 +44,9 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
     println!("adapter: {}", engine.gpu.describe());
-    let usual = engine.choices();
+    let usual = engine.kernels();
     let choose = |forced: &Option<Candidate>| match forced {
-        Some(candidate) => Choices::forced(*usual.ability(), *candidate),
+        Some(candidate) => KernelTable::forced(*usual.target(), *candidate),
         None => usual.clone(),
     };
     let benches = benches(&usual);
@@ -71,7 +71,7 @@ fn run() -> Result<()> {
 }
 
 /// The largest case of each op, then the sizes that matter.
-fn benches(usual: &Choices) -> Vec<Bench> {
+fn benches(usual: &KernelTable) -> Vec<Bench> {
     let mut largest: Vec<Case> = Vec::new();
     for case in registry() {
         match largest.iter_mut().find(|known| known.op == case.op) {
@@ -83,7 +83,7 @@ fn benches(usual: &Choices) -> Vec<Bench> {
     let mut benches: Vec<Bench> = largest.into_iter().map(|case| Bench { case, candidates: vec![None] }).collect();
     for (n, layout) in [256, 512].into_iter().flat_map(|n| Layout::ALL.map(|layout| (n, layout))) {
         let candidates =
-            candidates(usual.ability(), ProductKind { layout, size: [n; 3], half: false, pair: false }, false)
+            candidates(usual.target(), ProductKind { layout, size: [n; 3], half: false, pair: false }, false)
                 .into_iter()
                 .map(Some)
                 .collect();
@@ -135,8 +135,8 @@ fn training_pattention() -> Case {
 }
 
 /// Refuses to time a wrong result.
-fn correct(engine: &Engine, case: &Case, choices: &Choices) -> Result<()> {
-    let report = check(engine, case, choices)?;
+fn correct(engine: &Engine, case: &Case, kernels: &KernelTable) -> Result<()> {
+    let report = check(engine, case, kernels)?;
     if report.passed {
         return Ok(());
     }
@@ -149,13 +149,13 @@ fn correct(engine: &Engine, case: &Case, choices: &Choices) -> Result<()> {
 }
 
 /// Times `op/case[/candidate]/forward` and, where there is one, `.../forward+backward`.
-fn time(criterion: &mut Criterion, engine: &Engine, case: &Case, candidate: &str, choices: &Choices) -> Result<()> {
+fn time(criterion: &mut Criterion, engine: &Engine, case: &Case, candidate: &str, kernels: &KernelTable) -> Result<()> {
     let mut group = criterion.benchmark_group(case.op);
     for gradient in [false, true] {
         if gradient && !case.gradient {
             continue;
         }
-        let prepared = Prepared::new(engine, case, choices, gradient)?;
+        let prepared = Prepared::new(engine, case, kernels, gradient)?;
         if prepared.flops > 0 {
             group.throughput(Throughput::Elements(prepared.flops));
         }

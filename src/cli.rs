@@ -51,7 +51,7 @@ enum Command {
     /// The report of a study, of runs that were made on their own.
     Compare(commands::compare::CompareArgs),
     /// List the adapters, their limits, and which would be chosen.
-    Devices,
+    Devices(commands::devices::DevicesArgs),
     /// Try kernels for another process of this program.
     #[command(hide = true)]
     ProbeKernels,
@@ -92,7 +92,7 @@ impl Cli {
             Command::Bench(args) => commands::bench::run(&request, &args),
             Command::Study(args) => commands::study::run(&request, &args),
             Command::Compare(args) => commands::compare::run(&args),
-            Command::Devices => commands::devices::run(&request),
+            Command::Devices(args) => commands::devices::run(&request, &args),
             Command::ProbeKernels => commands::probe::run(&request),
         }
     }

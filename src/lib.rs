@@ -18,7 +18,7 @@
 //!
 //! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
 //! records the gradients; [`graph::plan::Plan`] checks every limit and packs activations by lifetime;
-//! [`graph::memory::Memory`] allocates exactly that; a step replays the flat list of dispatches. Nothing is
+//! [`run::memory::Memory`] allocates exactly that; a step replays the flat list of dispatches. Nothing is
 //! allocated after the first step, the order is fixed, there are no float atomics: the same bits in every
 //! run on the same adapter and driver.
 
@@ -33,8 +33,11 @@ pub mod data;
 pub mod error;
 pub mod gpu;
 pub mod graph;
+pub mod kernel;
 pub mod model;
 pub mod ops;
 pub mod rng;
+pub mod run;
 pub mod study;
 pub mod train;
+pub mod tune;

@@ -5,56 +5,54 @@ mod common;
 
 use common::{backward, engine, words};
 use tokenformer::error::Result;
-use tokenformer::gpu::choices::{Ability, Choices};
-use tokenformer::gpu::fragments::{Fragment, Fragments};
-use tokenformer::gpu::kernel::Dtype;
-use tokenformer::graph::memory::Memory;
-use tokenformer::graph::plan::{Limits, Plan};
+use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph, Tensor};
+use tokenformer::kernel::{Dtype, Fragment, Fragments, KernelTable, Target};
 use tokenformer::ops::attention::source::{Form, Pass};
 use tokenformer::ops::attention::{
     Attention, Generated, Rotation, Schedule, causal_attention, more_cases, rotary_attention, schedule,
 };
-use tokenformer::ops::check::{Prepared, check_in};
 use tokenformer::ops::{Case, registry, rotary};
 use tokenformer::rng::{Rng, Stream};
+use tokenformer::run::check::{Prepared, check_in};
+use tokenformer::run::memory::Memory;
 
 /// Each schedule with a description of this adapter as it may be: with subgroups of one size, of any and without, as software
 /// and as a GPU, with as much workgroup memory as every device has.
-fn forced(schedules: &[Schedule]) -> Vec<(String, Choices)> {
-    let own = Ability::of(&engine().gpu);
+fn forced(schedules: &[Schedule]) -> Vec<(String, KernelTable)> {
+    let own = engine().gpu.target;
     let mut all = Vec::new();
     for &schedule in schedules {
-        let mut abilities = vec![("", own)];
+        let mut targets = vec![("", own)];
         match schedule {
             Schedule::Lanes => {
-                abilities.push((" without subgroups", Ability { subgroup: None, subgroup_sizes: [0; 2], ..own }));
-                abilities.push((" in 16 KiB", Ability { workgroup_bytes: 16 * 1024, ..own }));
+                targets.push((" without subgroups", Target { subgroup_sizes: [0; 2], ..own }));
+                targets.push((" in 16 KiB", Target { workgroup_bytes: 16 * 1024, ..own }));
             }
             Schedule::Cooperative if own.fragments.best(Dtype::F16).is_none() => continue,
             // Scalars in workgroup memory, as on Apple's GPUs.
             Schedule::Cooperative => {
-                let gpu = Ability { software: false, ..own };
-                abilities.push((" as a GPU", gpu));
-                abilities.push((" without a subgroup barrier", Ability { subgroup_barrier: false, ..gpu }));
+                let gpu = Target { software: false, ..own };
+                targets.push((" as a GPU", gpu));
+                targets.push((" without a subgroup barrier", Target { subgroup_barrier: false, ..gpu }));
                 // Fewer or more than there are strips; a workgroup has whole subgroups of the largest size.
                 let [_, most] = own.subgroup_sizes;
-                let of_any = Ability { subgroup: None, subgroup_sizes: [most, most.max(32)], ..gpu };
-                abilities.push((" with subgroups of any size", of_any));
+                let of_any = Target { subgroup_sizes: [most, most.max(32)], ..gpu };
+                targets.push((" with subgroups of any size", of_any));
             }
             Schedule::Software => {}
         }
-        for (what, ability) in abilities {
-            all.push((format!("{schedule}{what}"), Choices::usual(ability).with_attention(Some(schedule))));
+        for (what, target) in targets {
+            all.push((format!("{schedule}{what}"), KernelTable::defaults(target).with_attention(Some(schedule))));
         }
     }
     all
 }
 
 /// The schedule a case gets.
-fn schedule_of(choices: &Choices, head_width: usize, dtype: Dtype) -> Schedule {
+fn schedule_of(kernels: &KernelTable, head_width: usize, dtype: Dtype) -> Schedule {
     let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype };
-    schedule(&form, choices.ability(), choices.attention()).unwrap()
+    schedule(&form, kernels.target(), kernels.attention()).unwrap()
 }
 
 fn head_width(case: &Case) -> usize {
@@ -62,7 +60,7 @@ fn head_width(case: &Case) -> usize {
 }
 
 fn precisions() -> Vec<Dtype> {
-    let half = Ability::of(&engine().gpu).half;
+    let half = engine().gpu.target.f16;
     [Dtype::F32, Dtype::F16].into_iter().filter(|&dtype| dtype == Dtype::F32 || half).collect()
 }
 
@@ -80,7 +78,7 @@ fn patiently<T>(work: impl Fn() -> Result<T>) -> T {
 
 /// A graph run once, a dispatch at a time, and its tensors `names`.
 fn run(g: &Graph, inputs: &[(&str, Vec<u32>)], names: &[&str]) -> Vec<Vec<f32>> {
-    let plan = Plan::new(g, &Limits::of(&engine().gpu)).unwrap();
+    let plan = Plan::new(g).unwrap();
     let (memory, programs) = Memory::allocate(engine(), &[&plan]).unwrap();
     for (name, words) in inputs {
         engine().write_all(memory.named(name).unwrap(), words).unwrap();
@@ -104,23 +102,23 @@ const FEW: [&str; 5] = [
 
 /// Whether a software driver would take minutes to compile the emulation of matrix units; other widths differ in numbers.
 fn emulated(schedule: Schedule, head_width: usize) -> bool {
-    schedule == Schedule::Cooperative && engine().gpu.software && head_width > 32
+    schedule == Schedule::Cooperative && engine().gpu.target.software && head_width > 32
 }
 
 fn matches(schedule: Schedule) {
     let mut failed = Vec::new();
-    for (name, choices) in forced(&[schedule]) {
+    for (name, kernels) in forced(&[schedule]) {
         let mut checked = 0;
         let all = precisions().into_iter().flat_map(|precision| cases().into_iter().map(move |case| (case, precision)));
         for (case, precision) in all {
-            let wanted = choices.attention().unwrap();
+            let wanted = kernels.attention().unwrap();
             let others = name != wanted.to_string() || (wanted == Schedule::Lanes && precision == Dtype::F16);
             let left_out = (others && !FEW.contains(&case.name.as_str())) || emulated(wanted, head_width(&case));
-            if left_out || schedule_of(&choices, head_width(&case), precision) != wanted {
+            if left_out || schedule_of(&kernels, head_width(&case), precision) != wanted {
                 continue;
             }
             checked += 1;
-            let report = patiently(|| check_in(engine(), &case, &choices, precision));
+            let report = patiently(|| check_in(engine(), &case, &kernels, precision));
             let gradient = report.gradient_error.unwrap_or(0.0);
             println!("{name} {} {}: {:.1e} {gradient:.1e}", precision.name(), case.name, report.nmse);
             if !report.passed {
@@ -150,13 +148,13 @@ fn cooperative_matrices_match_the_reference() {
 
 #[test]
 fn every_schedule_gives_the_same_bits_every_time() {
-    for (name, choices) in forced(&Schedule::ALL) {
+    for (name, kernels) in forced(&Schedule::ALL) {
         for precision in precisions() {
             let case = more_cases().into_iter().find(|case| case.name == "1x130x2x32, rotary 8").unwrap();
-            if schedule_of(&choices, 32, precision) != choices.attention().unwrap() {
+            if schedule_of(&kernels, 32, precision) != kernels.attention().unwrap() {
                 continue;
             }
-            let prepared = Prepared::in_precision(engine(), &case, &choices, true, precision).unwrap();
+            let prepared = Prepared::in_precision(engine(), &case, &kernels, true, precision).unwrap();
             let bits = || {
                 patiently(|| prepared.run(engine()));
                 prepared.bits(engine()).unwrap()
@@ -171,7 +169,7 @@ fn every_schedule_gives_the_same_bits_every_time() {
 /// bit; nor is any changed from the kernel for one size, where that is what they are laid out for.
 #[test]
 fn the_number_of_subgroups_changes_no_bit() {
-    let own = Ability::of(&engine().gpu);
+    let own = engine().gpu.target;
     let Some(Fragment { side, .. }) = own.fragments.best(Dtype::F16) else {
         println!("{} has no matrix units of f16: nothing to check", engine().gpu.describe());
         return;
@@ -182,20 +180,20 @@ fn the_number_of_subgroups_changes_no_bit() {
     // Kernels for other sizes differ in numbers: software drivers take long to compile them.
     for (lanes, counts) in [(side, &[4, 2, 1][..]), (2 * side, &[4, 1]), (4 * side, &[4, 1])] {
         let any = counts.iter().map(|&count| {
-            let ability = Ability { subgroup: None, subgroup_sizes: [lanes; 2], invocations: count * lanes, ..own };
-            (if count < 4 { format!("-{count}w{lanes}-") } else { format!("-w{lanes}-") }, ability)
+            let target = Target { subgroup_sizes: [lanes / 2, lanes], invocations: count * lanes, ..own };
+            (if count < 4 { format!("-{count}w{lanes}-") } else { format!("-w{lanes}-") }, target)
         });
         // Matrix operations need whole subgroups.
-        let any = any.filter(|(_, ability)| ability.invocations.is_multiple_of(own.subgroup_sizes[1]));
-        let one = (own.subgroup == Some(lanes)).then(|| (format!("-s{lanes}-"), own));
+        let any = any.filter(|(_, target)| target.invocations.is_multiple_of(own.subgroup_sizes[1]));
+        let one = (own.subgroup_size() == Some(lanes)).then(|| (format!("-s{lanes}-"), own));
         let mut first: Option<Vec<u32>> = None;
-        for (wanted, ability) in any.chain(one) {
+        for (wanted, target) in any.chain(one) {
             for pass in Pass::ALL {
-                let name = Generated::new(Schedule::Cooperative, form, pass, &ability).unwrap().kernel().file;
+                let name = Generated::new(Schedule::Cooperative, form, pass, &target).unwrap().kernel().file;
                 assert!(name.contains(&wanted), "{name}, not {wanted}");
             }
-            let choices = Choices::usual(ability).with_attention(Some(Schedule::Cooperative));
-            let prepared = Prepared::in_precision(engine(), &case, &choices, true, Dtype::F16).unwrap();
+            let kernels = KernelTable::defaults(target).with_attention(Some(Schedule::Cooperative));
+            let prepared = Prepared::in_precision(engine(), &case, &kernels, true, Dtype::F16).unwrap();
             patiently(|| prepared.run(engine()));
             let bits = prepared.bits(engine()).unwrap();
             assert!(bits.iter().any(|&word| word != 0));
@@ -223,10 +221,10 @@ fn numbers(name: &str, rows: usize, width: usize) -> Vec<u32> {
 }
 
 /// o of `rows` queries from `first` on, over keys and values of `total` rows in a cache of `capacity`.
-fn chunk(choices: &Choices, dtype: Dtype, heads: usize, head_width: usize, place: [usize; 4]) -> Vec<f32> {
+fn chunk(kernels: &KernelTable, dtype: Dtype, heads: usize, head_width: usize, place: [usize; 4]) -> Vec<f32> {
     let [first, rows, total, capacity] = place;
     let width = heads * head_width;
-    let mut g = Graph::forward_only(choices);
+    let mut g = Graph::forward_only(kernels);
     g.set_precision(dtype);
     let q = activation(&mut g, "q", &[rows, width]);
     let [k, v] = ["k", "v"].map(|name| activation(&mut g, name, &[capacity, width]));
@@ -259,20 +257,20 @@ fn chunk(choices: &Choices, dtype: Dtype, heads: usize, head_width: usize, place
 
 #[test]
 fn a_row_has_the_same_bits_in_a_full_pass_and_in_chunks_over_a_cache() {
-    for (name, choices) in forced(&Schedule::ALL) {
+    for (name, kernels) in forced(&Schedule::ALL) {
         for (precision, (heads, head_width)) in
             precisions().into_iter().flat_map(|precision| [(2, 32), (1, 64), (1, 128)].map(|shape| (precision, shape)))
         {
-            let wanted = choices.attention().unwrap();
-            if schedule_of(&choices, head_width, precision) != wanted || emulated(wanted, head_width) {
+            let wanted = kernels.attention().unwrap();
+            if schedule_of(&kernels, head_width, precision) != wanted || emulated(wanted, head_width) {
                 continue;
             }
             let total = 101;
-            let full = chunk(&choices, precision, heads, head_width, [0, total, total, total]);
+            let full = chunk(&kernels, precision, heads, head_width, [0, total, total, total]);
             assert!(full.iter().all(|x| x.is_finite()) && full.iter().any(|x| x.abs() > 0.1), "{name}");
             let mut first = 0;
             for rows in [1, 37, 5, 57, 1] {
-                let part = chunk(&choices, precision, heads, head_width, [first, rows, total, 160]);
+                let part = chunk(&kernels, precision, heads, head_width, [first, rows, total, 160]);
                 let width = heads * head_width;
                 let same = part.iter().zip(&full[first * width..]).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(part.len() == rows * width && same, "{name} {} {head_width}: rows {first}", precision.name());
@@ -284,10 +282,10 @@ fn a_row_has_the_same_bits_in_a_full_pass_and_in_chunks_over_a_cache() {
 }
 
 /// o, dq, dk and dv with rotation by the attention, or by dispatches of its own ahead.
-fn rotated(choices: &Choices, head_width: usize, rotary_width: usize, apart: bool) -> Vec<Vec<f32>> {
+fn rotated(kernels: &KernelTable, head_width: usize, rotary_width: usize, apart: bool) -> Vec<Vec<f32>> {
     let (batch, heads, rows) = (2, 2, 67);
     let (width, all) = (heads * head_width, batch * rows);
-    let mut g = Graph::training(choices);
+    let mut g = Graph::training(kernels);
     let zeros = g.state("zeros", &[all, width]);
     let qkv = ["q", "k", "v"].map(|name| {
         let given = g.tensor(name, &[all, width], Class::Parameter);
@@ -307,7 +305,7 @@ fn rotated(choices: &Choices, head_width: usize, rotary_width: usize, apart: boo
     };
     backward(&mut g, o).unwrap();
     let rotations = g.calls().iter().filter(|call| call.kernel.file == "rotary.wgsl").count();
-    let folds = choices.attention() != Some(Schedule::Software);
+    let folds = kernels.attention() != Some(Schedule::Software);
     assert_eq!(rotations, if apart || !folds { 4 } else { 0 });
     g.keep(o, "o");
     for name in ["q", "k", "v"] {
@@ -326,12 +324,12 @@ fn rotated(choices: &Choices, head_width: usize, rotary_width: usize, apart: boo
 
 #[test]
 fn rotating_in_the_kernels_and_ahead_of_them_gives_the_same_bits() {
-    for (name, choices) in forced(&Schedule::ALL) {
+    for (name, kernels) in forced(&Schedule::ALL) {
         for (head_width, rotary_width) in [(64, 16), (32, 8), (128, 32)] {
-            if schedule_of(&choices, head_width, Dtype::F32) != choices.attention().unwrap() {
+            if schedule_of(&kernels, head_width, Dtype::F32) != kernels.attention().unwrap() {
                 continue;
             }
-            let [inside, apart] = [false, true].map(|apart| rotated(&choices, head_width, rotary_width, apart));
+            let [inside, apart] = [false, true].map(|apart| rotated(&kernels, head_width, rotary_width, apart));
             for (what, (a, b)) in ["o", "dq", "dk", "dv"].iter().zip(inside.iter().zip(&apart)) {
                 let differ = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
                 assert!(a.iter().any(|x| *x != 0.0) && differ == 0, "{name} {head_width} {what}: {differ} differ");
@@ -342,20 +340,20 @@ fn rotating_in_the_kernels_and_ahead_of_them_gives_the_same_bits() {
 
 #[test]
 fn schedules_follow_device_type_and_head_width() {
-    let gpu = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], half: true, ..Ability::WEBGPU_DEFAULT };
-    let gpu = Ability { workgroup_bytes: 48 * 1024, ..gpu };
-    let matrices = Ability { fragments: Fragments::of(|f| f.side == 16), ..gpu };
-    let small = Ability { workgroup_bytes: 16 * 1024, ..matrices };
+    let gpu = Target { subgroup_sizes: [32; 2], f16: true, ..Target::WEBGPU };
+    let gpu = Target { workgroup_bytes: 48 * 1024, ..gpu };
+    let matrices = Target { fragments: Fragments::of(|f| f.side == 16), ..gpu };
+    let small = Target { workgroup_bytes: 16 * 1024, ..matrices };
     // Drivers that choose the size of subgroups.
-    let any = |sizes| Ability { subgroup: None, subgroup_sizes: sizes, ..matrices };
-    let radv = Ability { workgroup_bytes: 64 * 1024, ..any([32, 64]) };
-    let intel = Ability { workgroup_bytes: 64 * 1024, ..any([8, 32]) };
+    let any = |sizes| Target { subgroup_sizes: sizes, ..matrices };
+    let radv = Target { workgroup_bytes: 64 * 1024, ..any([32, 64]) };
+    let intel = Target { workgroup_bytes: 64 * 1024, ..any([8, 32]) };
     let eight = Fragments::of(|f| f.side == 8);
-    let apple = Ability { fragments: eight, workgroup_bytes: 32 * 1024, ..any([4, 64]) };
-    let software = Ability { software: true, ..matrices };
+    let apple = Target { fragments: eight, workgroup_bytes: 32 * 1024, ..any([4, 64]) };
+    let software = Target { software: true, ..matrices };
     use Dtype::{F16, F32};
     use Schedule::{Cooperative, Lanes, Software};
-    for (ability, head_width, dtype, wanted) in [
+    for (target, head_width, dtype, wanted) in [
         (gpu, 64, F32, Lanes),
         (gpu, 64, F16, Lanes),
         (matrices, 64, F32, Lanes),
@@ -370,7 +368,7 @@ fn schedules_follow_device_type_and_head_width() {
         (radv, 64, F32, Lanes),
         (intel, 64, F16, Cooperative),
         (intel, 128, F16, Cooperative),
-        (Ability { fragments: eight, ..intel }, 128, F16, Cooperative),
+        (Target { fragments: eight, ..intel }, 128, F16, Cooperative),
         (apple, 64, F16, Cooperative),
         (apple, 128, F16, Cooperative),
         (apple, 72, F16, Lanes),
@@ -380,15 +378,15 @@ fn schedules_follow_device_type_and_head_width() {
         (any([32, 512]), 64, F16, Lanes),
         (any([0, 0]), 64, F16, Lanes),
         (gpu, 65, F32, Software),
-        (Ability::WEBGPU_DEFAULT, 64, F32, Lanes),
+        (Target::WEBGPU, 64, F32, Lanes),
         (software, 64, F16, Software),
         (software, 128, F32, Software),
         (software, 144, F32, Lanes),
     ] {
-        let got = schedule_of(&Choices::usual(ability), head_width, dtype);
-        assert_eq!(got, wanted, "{head_width} {dtype:?} {ability:?}");
+        let got = schedule_of(&KernelTable::defaults(target), head_width, dtype);
+        assert_eq!(got, wanted, "{head_width} {dtype:?} {target:?}");
     }
-    let forced = |schedule| Choices::usual(matrices).with_attention(Some(schedule));
+    let forced = |schedule| KernelTable::defaults(matrices).with_attention(Some(schedule));
     assert_eq!(schedule_of(&forced(Lanes), 64, F16), Lanes);
     // What cannot take a head width leaves it to the others.
     assert_eq!(schedule_of(&forced(Cooperative), 64, F32), Lanes);

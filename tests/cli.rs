@@ -279,7 +279,7 @@ fn bad_settings_are_refused() {
         ("TRAIN --set train.eval_batches=9223372036854775807", 1, &["eval_batches is 9223372036854775807"]),
         ("TRAIN --set out_dir=", 1, &["out_dir is empty", "such as runs/default"]),
         ("plan --set model.hidden_size=9223372036854775807", 1, &["hidden_size is 9223372036854775807"]),
-        ("plan --webgpu-limits --preset 1-5b --set model.ffn_slot_num=16777216", 3, &["needs", "this device allows"]),
+        ("plan --target webgpu --preset 1-5b --set model.ffn_slot_num=16777216", 3, &["needs", "this device allows"]),
         ("TRAIN --adapter \"\"", 1, &["--adapter is empty", "leave it out"]),
         ("TRAIN --backend cuda", 1, &["--backend \"cuda\" is not one of vulkan, metal, dx12, gl"]),
         ("devices --backend cuda", 1, &["--backend \"cuda\""]),
@@ -591,10 +591,10 @@ fn odd_but_legal_runs_work() {
     // A plan is for the vocabulary of the data, as the run.
     let chars: String = (0..3000_u32).filter_map(|i| char::from_u32(0x4e00 + i)).collect();
     fs::write(dir.path().join("zh.txt"), chars).unwrap();
-    let said = succeed(dir.path(), "plan --config tiny.toml --data zh.txt --webgpu-limits");
+    let said = succeed(dir.path(), "plan --config tiny.toml --data zh.txt --target webgpu");
     assert!(said.contains("vocabulary 3000, "), "{said}");
-    assert!(succeed(dir.path(), "plan --config tiny.toml --webgpu-limits").contains("vocabulary 38, "));
-    let output = run(dir.path(), "plan --preset shakespeare-char --webgpu-limits");
+    assert!(succeed(dir.path(), "plan --config tiny.toml --target webgpu").contains("vocabulary 38, "));
+    let output = run(dir.path(), "plan --preset shakespeare-char --target webgpu");
     assert!(output.status.success() && stderr(&output).contains("vocabulary 256 is assumed"), "{}", stderr(&output));
     // A variable that is set to nothing is not set.
     let mut unset = program(dir.path(), "eval run");
@@ -709,7 +709,7 @@ fn a_plateau_is_told_and_so_is_one_that_did_not_come() {
     let said = stderr(&run(dir.path(), late));
     assert!(said.contains("grown at step 3: layers 1 -> 2"), "{said}");
     // The memory of a run is planned for the model that it may grow to.
-    for command in ["plan --config tiny.toml --webgpu-limits", "TRAIN --dry-run"] {
+    for command in ["plan --config tiny.toml --target webgpu", "TRAIN --dry-run"] {
         let said = succeed(dir.path(), &format!("{command} --set growth=[{{when=\"plateau\",ffn_slot_num=64}}]"));
         assert!(said.contains("after growth 1: ") || said.contains("when = \"plateau\""), "{said}");
     }

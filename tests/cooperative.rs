@@ -4,18 +4,16 @@
 
 use half::f16;
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout};
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
-use tokenformer::gpu::fragments::{Fragment, Fragments};
-use tokenformer::gpu::kernel::Dtype;
-use tokenformer::graph::memory::Memory;
-use tokenformer::graph::part::Even;
-use tokenformer::graph::plan::{Limits, Plan};
+use tokenformer::graph::plan::Plan;
+use tokenformer::graph::view::Strided;
 use tokenformer::graph::{Class, Graph};
-use tokenformer::ops::check::normalised_error;
+use tokenformer::kernel::{Candidate, Dtype, Fragment, Fragments, KernelTable, Layout, Target};
 use tokenformer::ops::matmul::source::{Types, Vectors};
 use tokenformer::ops::matmul::{Product, candidates};
+use tokenformer::run::check::normalised_error;
+use tokenformer::run::memory::Memory;
 
 /// A product, and how its operands lie in memory.
 #[derive(Debug, Clone, Copy)]
@@ -80,19 +78,19 @@ impl Setting {
 
     /// Everything in the buffer of C after the product, as the device computes it.
     fn run(&self, engine: &Engine, candidate: Candidate, [a, b, c]: [&[f32]; 3], operand: Dtype) -> Vec<f32> {
-        let ability = Ability { software: false, ..Ability::of(&engine.gpu) };
-        let mut g = Graph::forward_only(&Choices::forced(ability, candidate));
+        let target = Target { software: false, ..engine.gpu.target };
+        let mut g = Graph::forward_only(&KernelTable::forced(target, candidate));
         let result = if self.half_result { Dtype::F16 } else { Dtype::F32 };
         let [ta, tb, tc] = [("a", a.len(), operand), ("b", b.len(), operand), ("c", c.len(), result)]
             .map(|(name, len, dtype)| g.typed(name, &[len], dtype, Class::State));
         let (width, [a_matrix, b_matrix, c_matrix]) = self.widths();
         let several = self.count * self.sum > 1;
-        let even = |whole, matrix| Even { whole, offset: self.lead, stride: if several { matrix } else { 0 } };
-        let c_even = Even { stride: if self.count > 1 { c_matrix } else { 0 }, ..even(tc, c_matrix) };
+        let even = |storage, matrix| Strided { storage, offset: self.lead, stride: if several { matrix } else { 0 } };
+        let c_even = Strided { stride: if self.count > 1 { c_matrix } else { 0 }, ..even(tc, c_matrix) };
         let product = Product::new(self.layout, self.size).adding(self.accumulate).batch(self.count);
         let product = product.summed(self.sum).of_columns(width);
         product.record(&mut g, even(ta, a_matrix), even(tb, b_matrix), c_even).unwrap();
-        let plan = Plan::new(&g, &Limits::of(&engine.gpu)).unwrap();
+        let plan = Plan::new(&g).unwrap();
         assert!(plan.calls[0].kernel.name().contains("cooperative"), "{}", plan.calls[0].kernel.name());
         let (memory, programs) = Memory::allocate(engine, &[&plan]).unwrap();
         for (name, values, dtype) in [("a", a, operand), ("b", b, operand), ("c", c, result)] {
@@ -163,7 +161,7 @@ fn engine() -> Engine {
 
 /// Those of 8 x 8 that the adapter multiplies.
 fn fragments(engine: &Engine) -> Vec<Fragment> {
-    let fragments: Vec<_> = engine.gpu.fragments.iter().filter(|fragment| fragment.side == 8).collect();
+    let fragments: Vec<_> = engine.gpu.target.fragments.iter().filter(|fragment| fragment.side == 8).collect();
     if fragments.is_empty() {
         println!("{} has no matrix units of 8 x 8: nothing to check", engine.gpu.describe());
     }
@@ -270,12 +268,11 @@ fn workgroup_bytes_are_those_of_the_text() {
     let shared = |name: &str| name.parse::<Candidate>().unwrap().workgroup_bytes();
     assert!(shared("cooperative16-128x128x32-2x2-w32") <= 23 * 1024);
     // More than every device has.
-    let least =
-        Ability { subgroup_sizes: [32; 2], half: true, fragments: Fragments::of(|_| true), ..Ability::WEBGPU_DEFAULT };
-    let most = Ability { workgroup_bytes: 32 * 1024, ..least };
-    let large = "cooperative16-128x128x32-2x2-w32".parse().unwrap();
-    assert!(!least.fits(large) && most.fits(large));
-    assert!(least.fits("cooperative16-64x64x32-2x2-w32".parse().unwrap()));
+    let least = Target { subgroup_sizes: [32; 2], f16: true, fragments: Fragments::of(|_| true), ..Target::WEBGPU };
+    let most = Target { workgroup_bytes: 32 * 1024, ..least };
+    let large: Candidate = "cooperative16-128x128x32-2x2-w32".parse().unwrap();
+    assert!(!large.fits(&least) && large.fits(&most));
+    assert!("cooperative16-64x64x32-2x2-w32".parse::<Candidate>().unwrap().fits(&least));
 }
 
 /// Bytes of the workgroup variables of a text.

@@ -6,15 +6,15 @@ mod common;
 use common::{Ran, backward, engine, words};
 use tokenformer::config::{Arch, GrowthConfig, GrowthPolicy, ModelConfig, NormActivation, TrainConfig};
 use tokenformer::data::Batch;
-use tokenformer::gpu::choices::Choices;
 use tokenformer::graph::Graph;
-use tokenformer::graph::memory::Memory;
-use tokenformer::graph::plan::{Limits, Plan};
-use tokenformer::model::generate::feed_chunk;
+use tokenformer::graph::plan::Plan;
+use tokenformer::kernel::KernelTable;
 use tokenformer::model::init::Tensors;
 use tokenformer::model::{graphs, grow, init};
 use tokenformer::ops::pattention::{Settings, Tokens, pattention};
 use tokenformer::rng::{Rng, Stream};
+use tokenformer::run::generate::feed_chunk;
+use tokenformer::run::memory::Memory;
 use tokenformer::train::cohorts;
 use tokenformer::train::probe::logits;
 use tokenformer::train::trainer::{Trainer, upload_parameters, upload_rope};
@@ -23,8 +23,8 @@ const ROWS: usize = 19;
 const WIDTH: usize = 24;
 const SLOTS: usize = 70;
 
-fn choices() -> Choices {
-    engine().choices()
+fn kernels() -> KernelTable {
+    engine().kernels()
 }
 
 fn random(name: &str, n: usize) -> Vec<f32> {
@@ -40,7 +40,7 @@ struct Outcome {
 
 fn attend(norm: NormActivation, x: &[f32], keys: &[f32], values: &[f32]) -> Outcome {
     let slots = keys.len() / WIDTH;
-    let mut g = Graph::training(&choices());
+    let mut g = Graph::training(&kernels());
     let [px, pk, pv] =
         [("x", ROWS), ("keys", slots), ("values", slots)].map(|(name, rows)| g.parameter(name, &[rows, WIDTH]));
     // tau is that of SLOTS tokens, whatever number there is now.
@@ -98,7 +98,7 @@ fn zero_keys_change_no_bit_in_both_l2_forms_and_do_in_softmax() {
 
 fn small(seed: u64) -> ModelConfig {
     let mut rng = Rng::new(seed, Stream::Test, 1);
-    let mut pick = |choices: &[usize]| choices[rng.below(choices.len() as u64) as usize];
+    let mut pick = |kernels: &[usize]| kernels[rng.below(kernels.len() as u64) as usize];
     let heads = pick(&[1, 2, 3]);
     let mut model = ModelConfig {
         vocab_size: pick(&[5, 61, 130]),
@@ -315,12 +315,8 @@ fn chunks_on_a_cache_give_the_logits_of_a_full_pass() {
     let tokens: Vec<u32> = (0..90).map(|i| (i * i + 3) % model.vocab_size as u32).collect();
     let full = logits(engine(), &model, &params, &tokens).unwrap();
     for cuts in [vec![90], vec![1, 89], vec![64, 26], vec![70, 1, 1, 18], vec![1; 90]] {
-        let plans: Vec<Plan> = cuts
-            .iter()
-            .map(|&rows| {
-                Plan::new(&graphs::chunk(&model, rows, &choices()).unwrap(), &Limits::of(&engine().gpu)).unwrap()
-            })
-            .collect();
+        let plans: Vec<Plan> =
+            cuts.iter().map(|&rows| Plan::new(&graphs::chunk(&model, rows, &kernels()).unwrap()).unwrap()).collect();
         let (memory, programs) = Memory::allocate(engine(), &plans.iter().collect::<Vec<_>>()).unwrap();
         upload_rope(engine(), &memory, &model).unwrap();
         upload_parameters(engine(), &memory, &model, &params).unwrap();

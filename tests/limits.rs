@@ -11,13 +11,13 @@ use std::time::Instant;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
-use tokenformer::gpu::kernel::{Access, Dims, Kernel};
-use tokenformer::graph::memory::Memory;
-use tokenformer::graph::plan::{Limits, Plan};
+use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph};
+use tokenformer::kernel::{Access, Dims, Kernel};
 use tokenformer::ops::add::add;
-use tokenformer::ops::check::{Prepared, check};
 use tokenformer::ops::{Case, Input, large_registry, registry};
+use tokenformer::run::check::{Prepared, check};
+use tokenformer::run::memory::Memory;
 
 fn engine() -> Engine {
     Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()
@@ -26,7 +26,7 @@ fn engine() -> Engine {
 /// The bits of every case of the registry, forward and backward; nothing may be written behind a tensor.
 fn bits(engine: &Engine) -> Vec<(String, Vec<u32>)> {
     let one = |case: &Case| {
-        let prepared = Prepared::new(engine, case, &engine.choices(), true).unwrap();
+        let prepared = Prepared::new(engine, case, &engine.kernels(), true).unwrap();
         prepared.run(engine).unwrap();
         assert!(prepared.guards_intact(engine).unwrap(), "{} {} writes outside a tensor", case.op, case.name);
         (format!("{} {}", case.op, case.name), prepared.bits(engine).unwrap())
@@ -41,7 +41,7 @@ fn bits(engine: &Engine) -> Vec<(String, Vec<u32>)> {
 fn kernels_need_no_checks() {
     let [expected, trusted] = [true, false].map(|checked| bits(&engine().with_checks(checked)));
     assert!(expected.len() > 80, "{} cases", expected.len());
-    let software = engine().gpu.software;
+    let software = engine().gpu.target.software;
     for ((name, with), (_, without)) in expected.iter().zip(&trusted) {
         assert_eq!(with.len(), without.len(), "{name}");
         let [with, without] = [with, without].map(|bits| bits.iter().copied().map(f32::from_bits).collect::<Vec<_>>());
@@ -78,7 +78,7 @@ fn guard_words_find_what_is_written_behind_a_tensor() {
                 gradient: false,
                 ..Case::default()
             };
-            let prepared = Prepared::new(&engine, &case, &engine.choices(), false).unwrap();
+            let prepared = Prepared::new(&engine, &case, &engine.kernels(), false).unwrap();
             prepared.run(&engine).unwrap();
             assert_eq!(prepared.guards_intact(&engine).unwrap(), inside, "checked: {checked}, {count} elements");
         }
@@ -105,7 +105,7 @@ fn more_work_than_65535_workgroups() {
     let work = || {
         while let Some(case) = next() {
             let start = Instant::now();
-            let report = check(&engine, &case, &engine.choices()).unwrap();
+            let report = check(&engine, &case, &engine.kernels()).unwrap();
             println!("{} {}, {:.1} s: {report:?}", case.op, case.name, start.elapsed().as_secs_f64());
             if !report.passed {
                 failed.lock().unwrap().push(format!("{} {}: {report:?}", case.op, case.name));
@@ -130,11 +130,11 @@ fn tensors_around_the_binding_of_128_mib() {
     let engine = Engine::new(gpu.unwrap()).unwrap();
     let largest = (128 << 20) / 4;
     let plan = |n: usize| {
-        let mut g = Graph::forward_only(&engine.choices());
+        let mut g = Graph::forward_only(&engine.kernels());
         let [a, b] = ["a", "b"].map(|name| g.tensor(name, &[n], Class::State));
         let y = add(&mut g, a, b).unwrap();
         g.keep(y, "y");
-        Plan::new(&g, &Limits::of(&engine.gpu))
+        Plan::new(&g)
     };
     let refused = plan(largest + 1).err().unwrap().to_string();
     assert!(refused.contains("\"a\" needs 134.2 MB in one binding, this device allows 134.2 MB"), "{refused}");

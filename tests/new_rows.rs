@@ -12,8 +12,7 @@ use tokenformer::config::{
     Arch, GrowthConfig, GrowthPolicy, ModelConfig, NormActivation, RunConfig, TrainConfig, TrainRule,
 };
 use tokenformer::data::{TokenizerKind, train_batch};
-use tokenformer::gpu::choices::{Ability, Choices};
-use tokenformer::graph::plan::Limits;
+use tokenformer::kernel::{KernelTable, Target};
 use tokenformer::model::init;
 use tokenformer::train::cohorts::{self, Stage};
 use tokenformer::train::growth::HostModel;
@@ -101,8 +100,8 @@ fn gradients_of_new_rows_are_those_of_the_whole_model() {
 }
 
 fn planned(stage: &Stage, train: &TrainConfig) -> RunPlans {
-    let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
-    RunPlans::new(&stage.model, train, &stage.cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap()
+    let kernels = KernelTable::defaults(Target::WEBGPU);
+    RunPlans::new(&stage.model, train, &stage.cohorts, 1, &kernels).unwrap()
 }
 
 #[test]
@@ -165,9 +164,9 @@ fn wherever_a_whole_of_gradients_ends_the_model_can_be_planned() {
     for (model, growth) in [(&model, &growths[0]), (&model, &growths[1]), (&transformer, &growths[1])] {
         let HostModel { model, cohorts, .. } = grown(model, growth.clone());
         let train = TrainConfig { batch_size: 1, ..TrainConfig::default() };
-        for binding_bytes in (12 << 10..120 << 10).step_by(1 << 10) {
-            let choices = Choices::usual(Ability { binding_bytes, ..Ability::WEBGPU_DEFAULT });
-            RunPlans::new(&model, &train, &cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap();
+        for max_binding in (12 << 10..120 << 10).step_by(1 << 10) {
+            let kernels = KernelTable::defaults(Target { max_binding, ..Target::WEBGPU });
+            RunPlans::new(&model, &train, &cohorts, 1, &kernels).unwrap();
         }
     }
 }

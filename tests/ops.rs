@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout, ProductKind};
 use tokenformer::gpu::device::{Gpu, webgpu_limits};
 use tokenformer::gpu::engine::Engine;
-use tokenformer::gpu::kernel::{Access, Dims, Dtype, Kernel};
-use tokenformer::ops::check::{Prepared, check, check_in, normalised_error};
+use tokenformer::kernel::{Access, Candidate, Dims, Dtype, Kernel, KernelTable, Layout, ProductKind, Target};
 use tokenformer::ops::matmul::candidates::candidates;
-use tokenformer::ops::matmul::trial::error_of;
-use tokenformer::ops::{Case, Input, mixed_registry, overflow, registry};
+use tokenformer::ops::{Case, Input, mixed_registry, registry};
+use tokenformer::run::check::{Prepared, check, check_in, normalised_error};
+use tokenformer::run::overflow;
+use tokenformer::tune::trial::error_of;
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
@@ -82,7 +82,7 @@ fn gpu_engine() -> &'static Engine {
     ENGINE.get_or_init(|| {
         let mut gpu =
             Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).expect("these tests need an adapter");
-        gpu.software = false;
+        gpu.target.software = false;
         Engine::new(gpu).expect("an engine")
     })
 }
@@ -97,19 +97,19 @@ impl Schedule {
 
     fn holds(&self, case: &Case) -> Result<Completion, Failed> {
         let engine = (self.engine)();
-        let choices = engine.choices();
-        if self.precision == Dtype::F16 && !choices.ability().half {
+        let kernels = engine.kernels();
+        if self.precision == Dtype::F16 && !kernels.target().f16 {
             return Ok(Completion::ignored_with(format!("{} has no f16", engine.gpu.describe())));
         }
-        let report = check_in(engine, case, &choices, self.precision)?;
+        let report = check_in(engine, case, &kernels, self.precision)?;
         if report.passed { Ok(Completion::Completed) } else { Err(format!("{report:?}").into()) }
     }
 }
 
-fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String> {
+fn failures(engine: &Engine, kernels: &KernelTable, cases: Vec<Case>) -> Vec<String> {
     let mut failures = Vec::new();
     for case in cases {
-        let report = check(engine, &case, choices).unwrap();
+        let report = check(engine, &case, kernels).unwrap();
         if !report.passed {
             failures.push(format!("{} {}: {report:?}", case.op, case.name));
         }
@@ -119,23 +119,19 @@ fn failures(engine: &Engine, choices: &Choices, cases: Vec<Case>) -> Vec<String>
 
 /// What multiplies matrices, with every kernel this device can run forced in turn, GPU kernels included.
 fn every_candidate_matches_and_gives_the_same_bits() {
-    let software = Ability::of(&engine().gpu);
-    let gpu = Ability { software: false, ..software };
+    let software = engine().gpu.target;
+    let gpu = Target { software: false, ..software };
     let mut seen: BTreeSet<Candidate> = BTreeSet::new();
     let mut bits: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for (ability, layout) in [software, gpu].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l))) {
+    for (target, layout) in [software, gpu].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l))) {
         for size in [[64; 3], [1, 64, 64], [64, 64, 4096]] {
-            seen.extend(candidates(&ability, ProductKind { layout, size, half: false, pair: false }, true));
+            seen.extend(candidates(&target, ProductKind { layout, size, half: false, pair: false }, true));
         }
     }
     // At the least what every device runs, and what this one runs where nothing was measured.
     let mut least: BTreeSet<Candidate> = BTreeSet::new();
     for (layout, size) in Layout::ALL.into_iter().flat_map(|l| [[64; 3], [64, 64, 4096]].map(|s| (l, s))) {
-        least.extend(candidates(
-            &Ability::WEBGPU_DEFAULT,
-            ProductKind { layout, size, half: false, pair: false },
-            true,
-        ));
+        least.extend(candidates(&Target::WEBGPU, ProductKind { layout, size, half: false, pair: false }, true));
     }
     assert!(least.len() >= 8 && least.iter().any(|c| c.chunk() > 0), "{least:?}");
     let of = |size| ProductKind { layout: Layout::NN, size, half: false, pair: false };
@@ -150,16 +146,16 @@ fn every_candidate_matches_and_gives_the_same_bits() {
     // In the short form, sizes in whole vectors and sizes past every edge: nearly all of the time goes into compiling.
     let full = std::env::var_os("TOKENFORMER_TEST_FULL").is_some();
     for candidate in seen.into_iter().filter(|c| !software.software || is_soon_compiled(c)) {
-        let choices = Choices::forced(software, candidate);
+        let kernels = KernelTable::forced(software, candidate);
         let is_tried = |c: &Case| {
             let at_an_edge = c.op == "matmul" && (c.name.ends_with(" 8x64x16") || c.name.ends_with(" 65x131x33"));
             at_an_edge || full && ["matmul", "linear", "pattention"].contains(&c.op)
         };
         let products = || registry().into_iter().filter(is_tried);
-        let failed = failures(engine(), &choices, products().collect());
+        let failed = failures(engine(), &kernels, products().collect());
         assert!(failed.is_empty(), "{candidate}: {}", failed.join("\n"));
         for case in products().filter(|c| c.op == "matmul" && candidate.keeps_order()) {
-            let prepared = Prepared::new(engine(), &case, &choices, true).unwrap();
+            let prepared = Prepared::new(engine(), &case, &kernels, true).unwrap();
             prepared.run(engine()).unwrap();
             let found = prepared.bits(engine()).unwrap();
             let first = bits.entry(case.name.clone()).or_insert_with(|| found.clone());
@@ -170,7 +166,7 @@ fn every_candidate_matches_and_gives_the_same_bits() {
 
 /// What mixed precision needs to see an overflow; `tokenformer selftest` refuses f16 without it.
 fn an_overflow_to_f16_gives_infinity() {
-    if engine().choices().ability().half {
+    if engine().kernels().target().f16 {
         overflow::check(engine()).unwrap();
     } else {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
@@ -178,18 +174,18 @@ fn an_overflow_to_f16_gives_infinity() {
 }
 
 /// Holds every candidate for operands in f16 in one layout against sums in f64; those that were.
-fn multiply_f16(ability: &Ability, layout: Layout) -> Vec<Candidate> {
+fn multiply_f16(target: &Target, layout: Layout) -> Vec<Candidate> {
     let full = std::env::var_os("TOKENFORMER_TEST_FULL").is_some();
     let mut checked = Vec::new();
     for size in [[64; 3], [70, 131, 45], [1, 9, 3]] {
         let product = ProductKind { layout, size, half: true, pair: false };
-        for candidate in candidates(ability, product, true) {
+        for candidate in candidates(target, product, true) {
             let large = match candidate {
                 Candidate::Cooperative { .. } => candidate.block().iter().product::<usize>() > 64 * 32,
                 Candidate::Tiles { thread: [rows, columns], .. } => !full && rows * columns > 32,
                 Candidate::Lanes { .. } => false,
             };
-            if engine().gpu.software && large {
+            if engine().gpu.target.software && large {
                 // A software driver takes seconds to minutes to compile the large ones; they differ in numbers only.
                 continue;
             }
@@ -204,17 +200,17 @@ fn multiply_f16(ability: &Ability, layout: Layout) -> Vec<Candidate> {
 
 /// Operands in f16, with every candidate there is for them, matrix units included where the adapter has them.
 fn every_candidate_multiplies_f16() {
-    let ability = Ability::of(&engine().gpu);
-    if !ability.half {
+    let target = engine().gpu.target;
+    if !target.f16 {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
         return;
     }
     let of_layout = |layout| {
         // What a software adapter runs, and what it would run if it were a GPU.
-        let software = if ability.software { multiply_f16(&ability, layout) } else { Vec::new() };
-        software.into_iter().chain(multiply_f16(&Ability { software: false, ..ability }, layout)).collect::<Vec<_>>()
+        let software = if target.software { multiply_f16(&target, layout) } else { Vec::new() };
+        software.into_iter().chain(multiply_f16(&Target { software: false, ..target }, layout)).collect::<Vec<_>>()
     };
-    let checked: BTreeSet<Candidate> = if ability.software {
+    let checked: BTreeSet<Candidate> = if target.software {
         Layout::ALL.into_iter().flat_map(of_layout).collect()
     } else {
         // A GPU's driver compiles some hundred kernels, half a second each.
@@ -234,12 +230,12 @@ fn every_candidate_multiplies_f16() {
 fn planted_faults_are_found() {
     let gelu = || registry().into_iter().find(|c| c.op == "gelu" && c.name == "255").unwrap();
     let wrong_value = Case { reference: Box::new(|x| vec![x[0].iter().map(|v| v * 0.5).collect()]), ..gelu() };
-    assert!(!check(engine(), &wrong_value, &engine().choices()).unwrap().passed);
+    assert!(!check(engine(), &wrong_value, &engine().kernels()).unwrap().passed);
 
     // Right outputs, but the recorded backward belongs to the tanh form.
     let wrong_gradient =
         Case { build: Box::new(|g, t| Ok(vec![tokenformer::ops::gelu::gelu(g, t[0], true)?])), nmse: 1.0, ..gelu() };
-    let report = check(engine(), &wrong_gradient, &engine().choices()).unwrap();
+    let report = check(engine(), &wrong_gradient, &engine().kernels()).unwrap();
     assert!(!report.passed && report.gradient_error.unwrap() > 1e-5, "{report:?}");
 
     // A copy of more elements than the tensor has.
@@ -254,14 +250,14 @@ fn planted_faults_are_found() {
         gradient: false,
         ..Case::default()
     };
-    let report = check(engine(), &overrun, &engine().choices()).unwrap();
+    let report = check(engine(), &overrun, &engine().kernels()).unwrap();
     assert!(!report.guards_intact && !report.passed, "{report:?}");
 }
 
 fn the_same_bits_every_time() {
     for op in ["matmul", "pattention", "attention", "layer_norm", "embedding", "cross_entropy", "grad_norm"] {
         let case = registry().into_iter().rfind(|c| c.op == op).unwrap();
-        let prepared = Prepared::new(engine(), &case, &engine().choices(), true).unwrap();
+        let prepared = Prepared::new(engine(), &case, &engine().kernels(), true).unwrap();
         let runs: Vec<Vec<u32>> = (0..5)
             .map(|_| {
                 prepared.run(engine()).unwrap();

@@ -7,22 +7,21 @@ mod common;
 use common::{Ran, engine};
 use half::f16;
 use std::collections::BTreeSet;
-use tokenformer::gpu::choices::{Ability, Candidate, Choices, Layout, ProductKind};
-use tokenformer::gpu::kernel::Dtype;
-use tokenformer::graph::part::Even;
+use tokenformer::graph::view::Strided;
 use tokenformer::graph::{Class, Graph};
-use tokenformer::ops::check::normalised_error;
+use tokenformer::kernel::{Candidate, Dtype, KernelTable, Layout, ProductKind, Target};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::source::Vectors;
 use tokenformer::ops::matmul::{Product, reference};
 use tokenformer::rng::{Rng, Stream};
+use tokenformer::run::check::normalised_error;
 
 /// For software drivers: no workgroup memory, no vectors, no subgroups.
 const PLAIN: &str = "lanes8-8x4-u4";
 const TILES: [&str; 2] = ["tiles-32x32x8-4x4", "tiles-64x32x8-8x4"];
 
-fn forced(name: &str) -> Choices {
-    Choices::forced(Ability { software: false, ..Ability::of(&engine().gpu) }, name.parse().unwrap())
+fn forced(name: &str) -> KernelTable {
+    KernelTable::forced(Target { software: false, ..engine().gpu.target }, name.parse().unwrap())
 }
 
 /// One operand: what lies in memory, and where its matrices are.
@@ -62,9 +61,9 @@ impl Operand {
         (0..self.rows).flat_map(|r| self.values[row(r)..row(r) + self.columns].to_vec()).collect()
     }
 
-    fn record(&self, g: &mut Graph, name: &str) -> Even {
-        let whole = g.typed(name, &[self.values.len()], self.dtype, Class::State);
-        Even { whole, offset: self.offset, stride: self.stride }
+    fn record(&self, g: &mut Graph, name: &str) -> Strided {
+        let storage = g.typed(name, &[self.values.len()], self.dtype, Class::State);
+        Strided { storage, offset: self.offset, stride: self.stride }
     }
 }
 
@@ -192,7 +191,7 @@ fn random(rng: &mut Rng, layout: Layout, types: [Dtype; 3], wanted: Option<Vecto
 fn types() -> Vec<[Dtype; 3]> {
     let (s, h) = (Dtype::F32, Dtype::F16);
     let all = [[s; 3], [h, h, s], [h; 3], [s, h, s], [h, s, h]];
-    let most = if Ability::of(&engine().gpu).half { all.len() } else { 1 };
+    let most = if engine().gpu.target.f16 { all.len() } else { 1 };
     all[..most].to_vec()
 }
 
@@ -224,7 +223,7 @@ fn tiles_give_the_bits_of_plain_kernels_in_every_combination_of_vectors() {
 fn every_block_gives_the_bits_of_plain_kernels() {
     let rng = &mut Rng::named(15, Stream::Test, "products of every block");
     let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };
-    let list = candidates(&Ability::WEBGPU_DEFAULT, product, true);
+    let list = candidates(&Target::WEBGPU, product, true);
     assert!(list.len() > 8, "{list:?}");
     for (turn, candidate) in list.into_iter().enumerate() {
         for (layout, vectors) in [(turn, Vectors::ALL), (turn + 1, Vectors::NONE)] {
@@ -361,7 +360,7 @@ fn run_pair([first, second]: &[Trial; 2], kernel: &str) -> (Vec<f32>, Vec<&'stat
     let named = [(&first.a, "a"), (&first.b, "b"), (&second.b, "b2"), (&first.c, "c")];
     let [a, b, b2, c] = named.map(|(of, name)| of.record(&mut g, name));
     let [a2, c2] =
-        [(a, &second.a), (c, &second.c)].map(|(first, of)| Even { offset: of.offset, stride: of.stride, ..first });
+        [(a, &second.a), (c, &second.c)].map(|(first, of)| Strided { offset: of.offset, stride: of.stride, ..first });
     first.product.record_pair(&mut g, [a, b, c], [a2, b2, c2]).unwrap();
     let kernels = g.calls().iter().map(|call| call.kernel.file).collect();
     let ran = Ran::new(&g, &named.map(|(of, name)| (name, words(of.dtype, &of.values)))).unwrap();
@@ -373,13 +372,13 @@ fn run_pair([first, second]: &[Trial; 2], kernel: &str) -> (Vec<f32>, Vec<&'stat
 fn pairing_kernels(half: bool) -> Vec<String> {
     let mut kernels: Vec<String> = TILES.iter().map(|name| (*name).to_owned()).collect();
     kernels.push(format!("{}-k16", TILES[0]));
-    let ability = Ability::of(&engine().gpu);
-    if let Some(fragment) = ability.fragments.best(if half { Dtype::F16 } else { Dtype::F32 }) {
+    let target = engine().gpu.target;
+    if let Some(fragment) = target.fragments.best(if half { Dtype::F16 } else { Dtype::F32 }) {
         for (block, depth, direct, chunk) in
             [([16, 16], 8, false, 0), ([32, 16], 16, false, 32), ([16, 16], 8, true, 0)]
         {
             let subgroups = [2, 2];
-            let lanes = ability.subgroup.unwrap_or(32);
+            let lanes = target.subgroup_size().unwrap_or(32);
             let [block, depth] = [block, [depth; 2]].map(|sizes| sizes.map(|n| n * fragment.side / 8));
             let depth = depth[0];
             let kernel = Candidate::Cooperative { fragment, block, depth, subgroups, lanes, direct, chunk };
@@ -433,19 +432,19 @@ fn a_pair_has_the_bits_of_two_products() {
 /// What cannot be one dispatch is two: other strides, another tensor, a device of another kind.
 #[test]
 fn products_that_do_not_lie_alike_are_two_dispatches() {
-    let ability = Ability { software: false, ..Ability::of(&engine().gpu) };
-    let recorded = |choices: &Choices, second: fn(Even) -> Even| {
-        let mut g = Graph::forward_only(choices);
+    let target = Target { software: false, ..engine().gpu.target };
+    let recorded = |kernels: &KernelTable, second: fn(Strided) -> Strided| {
+        let mut g = Graph::forward_only(kernels);
         let [a, b, c, other] = ["a", "b", "c", "other"].map(|name| g.state(name, &[1200]));
-        let at = |whole, offset, stride| Even { whole, offset, stride };
+        let at = |storage, offset, stride| Strided { storage, offset, stride };
         let first = [at(a, 0, 144), b.into(), at(c, 0, 144)];
         let second = [at(a, 500, 144), other.into(), second(at(c, 500, 144))];
         Product::new(Layout::TN, [12, 12, 12]).batch(3).record_pair(&mut g, first, second).map(|()| g.calls().len())
     };
-    let gpu = Choices::usual(ability);
+    let gpu = KernelTable::defaults(target);
     assert_eq!(recorded(&gpu, |c| c).unwrap(), 1);
-    assert_eq!(recorded(&gpu, |c| Even { stride: 148, ..c }).unwrap(), 2);
-    assert!(recorded(&gpu, |c| Even { offset: 769, ..c }).unwrap_err().to_string().starts_with("C of a product"));
-    assert_eq!(recorded(&Choices::forced(ability, PLAIN.parse().unwrap()), |c| c).unwrap(), 2);
-    assert_eq!(recorded(&Choices::usual(Ability { software: true, ..ability }), |c| c).unwrap(), 2);
+    assert_eq!(recorded(&gpu, |c| Strided { stride: 148, ..c }).unwrap(), 2);
+    assert!(recorded(&gpu, |c| Strided { offset: 769, ..c }).unwrap_err().to_string().starts_with("C of a product"));
+    assert_eq!(recorded(&KernelTable::forced(target, PLAIN.parse().unwrap()), |c| c).unwrap(), 2);
+    assert_eq!(recorded(&KernelTable::defaults(Target { software: true, ..target }), |c| c).unwrap(), 2);
 }

@@ -8,17 +8,15 @@ use std::sync::OnceLock;
 use tokenformer::config::{Arch, ModelConfig, Precision, RunConfig, TrainConfig};
 use tokenformer::data::{Batch, token_index};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::choices::{Ability, Choices};
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
-use tokenformer::gpu::fragments::Fragments;
-use tokenformer::gpu::kernel::Dtype;
 use tokenformer::graph::grad_name;
-use tokenformer::graph::memory::Memory;
-use tokenformer::graph::plan::{Limits, Plan};
+use tokenformer::graph::plan::Plan;
+use tokenformer::kernel::{Dtype, Fragments, KernelTable, Target};
 use tokenformer::model::graphs::{self, MicroBatch};
 use tokenformer::model::init;
 use tokenformer::ops::cross_entropy::fresh_stats;
+use tokenformer::run::memory::Memory;
 use tokenformer::train::cohorts;
 use tokenformer::train::trainer::{RunPlans, Trainer, batch_shape, upload_parameters, upload_rope};
 
@@ -27,42 +25,43 @@ fn gpu_engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
         let mut gpu = Gpu::open(&AdapterRequest::default()).expect("these tests need an adapter");
-        gpu.software = false;
+        gpu.target.software = false;
         Engine::new(gpu).expect("an engine")
     })
 }
 
 /// A large GPU, such as one of a data centre.
-fn large() -> Ability {
-    Ability {
+fn large() -> Target {
+    Target {
         software: false,
-        subgroup: Some(32),
         subgroup_sizes: [32; 2],
         subgroup_barrier: true,
         invocations: 1024,
         workgroup_bytes: 48 * 1024,
-        binding_bytes: (1 << 31) - 4,
-        half: true,
+        max_binding: (1 << 31) - 4,
+        max_buffer: 1 << 38,
+        max_storage_buffers: 16,
+        f16: true,
         fragments: Fragments::of(|fragment| fragment.side == 16 && fragment.operand == Dtype::F16),
     }
 }
 
-const LARGE_LIMITS: Limits = Limits { max_binding: (1 << 31) - 4, max_buffer: 1 << 38, max_storage_buffers: 16 };
-
-/// The plans of the paper's 150M model, of which a step takes 4 sequences of 1024 tokens.
-fn plans_of_150m(change: impl Fn(&mut TrainConfig), ability: Ability) -> RunPlans {
+/// The paper's 150M model, of which a step takes 4 sequences of 1024 tokens.
+fn config_of_150m(change: impl Fn(&mut TrainConfig)) -> RunConfig {
     let mut config = RunConfig::preset("150m").unwrap();
     config.model.seq_length = 1024;
     config.train.total_batch_tokens = 0;
     change(&mut config.train);
-    let cohorts = [cohorts::first(&config.model)];
-    RunPlans::new(&config.model, &config.train, &cohorts, 1, &LARGE_LIMITS, &Choices::usual(ability)).unwrap()
+    config
 }
 
 #[test]
 fn a_step_of_150m_is_few_dispatches() {
     for precision in [Precision::F32, Precision::F16] {
-        let plans = plans_of_150m(|train| train.precision = precision, large());
+        let config = config_of_150m(|train| train.precision = precision);
+        let cohorts = [cohorts::first(&config.model)];
+        let kernels = KernelTable::defaults(large());
+        let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &kernels).unwrap();
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
         for call in plans.micro.calls.iter().chain(&plans.update.calls) {
             *kinds.entry(call.kernel.name()).or_default() += 1;
@@ -79,12 +78,14 @@ const MOST_DISPATCHES: usize = 350;
 
 #[test]
 fn the_rows_of_logits_follow_the_device_and_what_is_set() {
-    let rows =
-        |set: usize, ability: Ability| plans_of_150m(|train| train.loss_chunk_rows = set, ability).shape.chunk_rows;
+    let rows = |set: usize, target: Target| {
+        let config = config_of_150m(|train| train.loss_chunk_rows = set);
+        batch_shape(&config.model, &config.train, &KernelTable::defaults(target)).unwrap().chunk_rows
+    };
     assert_eq!(rows(0, large()), 4096);
-    assert_eq!(rows(0, Ability { software: true, ..large() }), 1024);
-    assert_eq!(rows(0, Ability { binding_bytes: 1 << 30, ..large() }), 2668);
-    assert_eq!(rows(0, Ability { binding_bytes: 128 << 20, ..large() }), 1024);
+    assert_eq!(rows(0, Target { software: true, ..large() }), 1024);
+    assert_eq!(rows(0, Target { max_binding: 1 << 30, ..large() }), 2668);
+    assert_eq!(rows(0, Target { max_binding: 128 << 20, ..large() }), 1024);
     assert_eq!(rows(77, large()), 77);
 }
 
@@ -123,21 +124,21 @@ fn the_first_micro_batch_overwrites_gradients() {
         .into_iter()
         .flat_map(|arch| [Precision::F32, Precision::F16].map(|precision| (arch, precision)))
     {
-        if precision == Precision::F16 && !engine.choices().ability().half {
+        if precision == Precision::F16 && !engine.kernels().target().f16 {
             println!("{} has no f16: nothing to check", engine.gpu.describe());
             continue;
         }
         let model = small(arch);
         // Two chunks of logits, of which the second adds to the first.
         let train = TrainConfig { batch_size: 3, loss_chunk_rows: 40, precision, ..TrainConfig::default() };
-        let shape = batch_shape(&model, &train, &engine.choices()).unwrap();
+        let shape = batch_shape(&model, &train, &engine.kernels()).unwrap();
         let trained = model.param_shapes();
         let plan = |which| {
-            let graph = graphs::training(&model, &trained, &shape, which, &engine.choices()).unwrap();
-            Plan::new(&graph, &Limits::of(&engine.gpu)).unwrap()
+            let graph = graphs::training(&model, &trained, &shape, which, &engine.kernels()).unwrap();
+            Plan::new(&graph).unwrap()
         };
-        let copies = graphs::copies(&model, shape.precision, &engine.choices()).unwrap();
-        let copies = Plan::new(&copies, &Limits::of(&engine.gpu)).unwrap();
+        let copies = graphs::copies(&model, shape.precision, &engine.kernels()).unwrap();
+        let copies = Plan::new(&copies).unwrap();
         let plans = [plan(MicroBatch::First), plan(MicroBatch::Later), copies];
         let mixed = shape.precision != Dtype::F32;
         let used: Vec<&Plan> = plans.iter().take(if mixed { 3 } else { 2 }).collect();
@@ -199,7 +200,7 @@ fn steps_as_on_a_gpu_follow_those_of_this_adapter() {
 #[test]
 fn copies_of_parameters_follow_them() {
     for engine in [common::engine(), gpu_engine()] {
-        if !engine.choices().ability().half {
+        if !engine.kernels().target().f16 {
             println!("{} has no f16: nothing to check", engine.gpu.describe());
             continue;
         }

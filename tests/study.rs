@@ -11,8 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tokenformer::config::{Arch, ModelConfig, RunConfig, TrainConfig};
-use tokenformer::gpu::choices::{Ability, Choices};
-use tokenformer::graph::plan::Limits;
+use tokenformer::kernel::{KernelTable, Target};
 use tokenformer::study::budget::{Axis, flops_per_step};
 use tokenformer::study::file::Study;
 use tokenformer::study::plan::Plan;
@@ -170,8 +169,8 @@ fn flops_are_those_of_a_hand_count() {
             let stage = Stage { model: model.clone(), cohorts: cohorts.clone() };
             let (counted, hand) = (flops_per_step(&stage, &train).unwrap() as f64, by_hand(&model, &train));
             assert!((counted / hand - 1.0).abs() < 0.01, "{preset} {arch:?}: {counted} by the plan, {hand} by hand");
-            let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
-            let plans = RunPlans::new(&model, &train, &cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap();
+            let kernels = KernelTable::defaults(Target::WEBGPU);
+            let plans = RunPlans::new(&model, &train, &cohorts, 1, &kernels).unwrap();
             assert_eq!(counted as u64, plans.micro.flops() * 3 + plans.update.flops(), "{preset} {arch:?}");
         }
     }

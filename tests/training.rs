@@ -12,7 +12,6 @@ use tokenformer::config::{
 };
 use tokenformer::data::{Batch, Dataset, train_batch};
 use tokenformer::error::Error;
-use tokenformer::graph::plan::Limits;
 use tokenformer::model::init;
 use tokenformer::model::sample::Sampling;
 use tokenformer::train::cohorts;
@@ -300,7 +299,7 @@ fn batches(config: &RunConfig, data: &Dataset, step: u64) -> Vec<Batch> {
 
 /// Whether this adapter can train in mixed precision; GL cannot.
 fn has_f16() -> bool {
-    let has = engine().choices().ability().half;
+    let has = engine().kernels().target().f16;
     if !has {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
     }
@@ -428,9 +427,9 @@ fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() 
     assert!(before <= 32);
     let (config, data) = tiny(Path::new("unused"), 5);
     let model = Start::fresh(&config).host.model;
-    let choices = &engine.choices();
+    let kernels = &engine.kernels();
     let cohorts = vec![cohorts::first(&model)];
-    let plans = RunPlans::new(&model, &config.train, &cohorts, 3, &Limits::of(&engine.gpu), choices).unwrap();
+    let plans = RunPlans::new(&model, &config.train, &cohorts, 3, kernels).unwrap();
     let planned = plans.bytes().unwrap();
     let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 3).unwrap();
     assert_eq!(trainer.bytes(), planned);

@@ -8,15 +8,16 @@ use super::record::{Record, Report};
 use super::timing::time;
 use crate::error::{Error, Result};
 use crate::gpu::engine::{Engine, Program};
-use crate::gpu::kernel::Dtype;
 use crate::gpu::timing::Stopwatch;
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph};
+use crate::kernel::Dtype;
+use crate::ops::HALF_GRADIENT_TOLERANCE;
 use crate::ops::attention::{Attention, Rotation, rotary_attention};
-use crate::ops::check::{GRADIENT_TOLERANCE, HALF_GRADIENT_TOLERANCE, HALF_NMSE, normalised_error};
 use crate::ops::rotary;
 use crate::rng::{Rng, Stream};
+use crate::run::check::{GRADIENT_TOLERANCE, HALF_NMSE, normalised_error};
+use crate::run::memory::Memory;
 use half::f16;
 
 /// Rows of each result that are checked.
@@ -64,7 +65,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
     }
     let probe = Probe::new(stopwatch)?;
     for &dtype in &chosen.dtypes {
-        if dtype == Dtype::F16 && !stopwatch.engine.choices().ability().half {
+        if dtype == Dtype::F16 && !stopwatch.engine.kernels().target().f16 {
             return Err(Error::device(format!(
                 "\"{}\" has no 16-bit floats in shaders; use --dtype f32, or another adapter",
                 stopwatch.engine.gpu.info.name
@@ -95,7 +96,7 @@ struct Timing {
 impl Timing {
     fn new(engine: &Engine, sample: Sample) -> Result<Self> {
         let Sample { shape: [batch, heads, rows, width], rotary, dtype, .. } = sample;
-        let mut g = Graph::training(&engine.choices());
+        let mut g = Graph::training(&engine.kernels());
         g.set_precision(dtype);
         let extents = [batch * rows, heads * width];
         let [q, k, v, dout] = INPUTS.map(|name| g.typed(name, &extents, dtype, Class::State));
@@ -112,7 +113,7 @@ impl Timing {
             let gradient = g.grad(tensor).ok_or_else(|| Error::defect(format!("no {name} was recorded")))?;
             g.keep(gradient, name);
         }
-        let plan = Plan::new(&g, &Limits::of(&engine.gpu))?;
+        let plan = Plan::new(&g)?;
         let parts = parts(&plan, forward);
         let plans: Vec<&Plan> = std::iter::once(&plan).chain(parts.iter().map(|part| &part.plan)).collect();
         let (memory, programs) = Memory::allocate(engine, &plans)?;

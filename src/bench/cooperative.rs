@@ -6,8 +6,8 @@ use super::timing::time;
 use crate::error::{Result, tell};
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
-use crate::gpu::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS};
 use crate::gpu::timing::Stopwatch;
+use crate::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS};
 use std::fmt::Write;
 
 /// Turns of the loop.
@@ -28,12 +28,12 @@ const SWEEP_SHARE: f64 = 0.1;
 /// # Errors
 /// A device error where a sum is not what so many products make.
 pub fn peak_of_matrix_units(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
-    let ability = *stopwatch.engine.choices().ability();
-    let fragment = ability.fragments.best(Dtype::F16).map(|fragment| fragment.side);
-    let (Some(fragment), Some(&size)) = (fragment, ability.lanes().first()) else { return Ok(()) };
-    let [_, most] = ability.subgroup_sizes;
+    let target = *stopwatch.engine.kernels().target();
+    let fragment = target.fragments.best(Dtype::F16).map(|fragment| fragment.side);
+    let (Some(fragment), Some(&size)) = (fragment, target.lanes().first()) else { return Ok(()) };
+    let [_, most] = target.subgroup_sizes;
     // Matrix operations need whole subgroups, whatever their size.
-    let fits = |n: &u32| n * size <= ability.invocations && (n * size).is_multiple_of(most);
+    let fits = |n: &u32| n * size <= target.invocations && (n * size).is_multiple_of(most);
     tell(format_args!("matrix units: trying {} configurations", SUBGROUPS.len()));
     let mut best: Option<(f64, Mma)> = None;
     for subgroups in SUBGROUPS.into_iter().filter(fits) {

@@ -8,20 +8,19 @@ use super::record::{Record, Report};
 use super::roofline::FmaPeak;
 use super::timing::time;
 use crate::error::{Error, Result};
-use crate::gpu::choices::{Candidate, Choices};
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::{Block, Engine, Program};
-use crate::gpu::kernel::Dtype;
 use crate::gpu::timing::Stopwatch;
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph, Tensor};
-use crate::ops::check::normalised_error;
+use crate::kernel::{Candidate, Dtype, KernelTable};
 use crate::ops::matmul::candidates::{PAIR, candidates, kernel};
 use crate::ops::matmul::source::{Types, Vectors};
-use crate::ops::matmul::trial::NMSE;
 use crate::ops::matmul::{Layout, Product, ProductKind};
 use crate::rng::{Rng, Stream};
+use crate::run::check::normalised_error;
+use crate::run::memory::Memory;
+use crate::tune::trial::NMSE;
 use half::f16;
 
 /// Outputs that are checked.
@@ -98,7 +97,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
         for (&layout, &half) in chosen.layouts.iter().flat_map(|l| chosen.halves.iter().map(move |h| (l, h))) {
             let product = ProductKind { layout, size, half, pair: false };
             check_device(engine, product)?;
-            let all = candidates(engine.choices().ability(), product, chosen.all);
+            let all = candidates(engine.kernels().target(), product, chosen.all);
             names.extend(all.iter().map(ToString::to_string));
             let wanted = |candidate: &&Candidate| candidate.to_string().contains(&chosen.filter);
             let wanted: Vec<&Candidate> = all.iter().filter(wanted).collect();
@@ -108,7 +107,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
             timed += wanted.len();
             let matrices = Matrices::new(product);
             let series = format!("{} {}", case_name(layout, size), matrices.dtype().name());
-            let together = if engine.gpu.software { 1 } else { (TOGETHER / matrices.bytes()).max(1) as usize };
+            let together = if engine.gpu.target.software { 1 } else { (TOGETHER / matrices.bytes()).max(1) as usize };
             probe.around(&series, report, |report| {
                 for some in wanted.chunks(together) {
                     let checked = |candidate: &&Candidate| matrices.checked(engine, **candidate);
@@ -159,7 +158,7 @@ fn case_name(layout: Layout, [m, n, k]: [usize; 3]) -> String {
 /// Before anything is made on the host: a matrix may be larger than all memory.
 fn check_device(engine: &Engine, product: ProductKind) -> Result<()> {
     let ProductKind { layout, size, half, .. } = product;
-    if half && !engine.choices().ability().half {
+    if half && !engine.kernels().target().f16 {
         return Err(Error::device(format!(
             "\"{}\" has no 16-bit floats in shaders; use --dtype f32, or another adapter",
             engine.gpu.info.name
@@ -167,7 +166,7 @@ fn check_device(engine: &Engine, product: ProductKind) -> Result<()> {
     }
     let [m, n, k] = size.map(|d| d as u64);
     let bytes = 4 * (m * k).max(k * n).max(m * n);
-    let most = Limits::of(&engine.gpu).max_tensor();
+    let most = engine.gpu.target.max_tensor();
     if bytes <= most {
         return Ok(());
     }
@@ -247,13 +246,13 @@ impl Matrices {
     fn checked(&self, engine: &Engine, candidate: Candidate) -> Result<Program> {
         let [m, n, k] = self.product.size;
         let ProductKind { layout, size, half, .. } = self.product;
-        let mut g = Graph::forward_only(&Choices::forced(*engine.choices().ability(), candidate));
+        let mut g = Graph::forward_only(&KernelTable::forced(*engine.kernels().target(), candidate));
         let shape = |transposed: bool, rows, columns| if transposed { [columns, rows] } else { [rows, columns] };
         let a = g.typed("a", &shape(layout == Layout::TN, m, k), self.dtype(), Class::State);
         let b = g.typed("b", &shape(layout == Layout::NT, k, n), self.dtype(), Class::State);
         let c = g.state("c", &[m, n]);
         Product::new(layout, size).record(&mut g, a, b, c)?;
-        let plan = Plan::new(&g, &Limits::of(&engine.gpu))?;
+        let plan = Plan::new(&g)?;
         let (_, program, blocks) = Memory::allocate_guarded(engine, &plan)?;
         let block = |tensor: Tensor| &blocks[tensor.index()];
         for (tensor, values) in [(a, &self.a), (b, &self.b)] {
@@ -336,7 +335,7 @@ mod tests {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
         let product = ProductKind { layout: Layout::NT, size: [9, 65, 17], half: false, pair: false };
         let mut matrices = Matrices::new(product);
-        let all = candidates(engine.choices().ability(), product, false);
+        let all = candidates(engine.kernels().target(), product, false);
         for &candidate in &all {
             matrices.checked(&engine, candidate).unwrap();
         }

@@ -9,8 +9,8 @@ use super::timing::time;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::gpu::timing::Stopwatch;
-use crate::ops::check::{Prepared, check};
 use crate::ops::{Case, registry};
+use crate::run::check::{Prepared, check};
 
 /// Adds a record for each case whose operator and name contain `filter`, and each pass it has.
 ///
@@ -39,7 +39,7 @@ pub fn run(stopwatch: &Stopwatch, filter: &str, seconds: f64, report: &mut Repor
 
 /// Refuses to time a wrong result.
 fn correct(engine: &Engine, case: &Case) -> Result<()> {
-    let report = check(engine, case, &engine.choices())?;
+    let report = check(engine, case, &engine.kernels())?;
     if report.passed {
         return Ok(());
     }
@@ -57,7 +57,7 @@ fn correct(engine: &Engine, case: &Case) -> Result<()> {
 }
 
 fn timed(stopwatch: &Stopwatch, case: &Case, gradient: bool, seconds: f64) -> Result<Record> {
-    let prepared = Prepared::new(stopwatch.engine, case, &stopwatch.engine.choices(), gradient)?;
+    let prepared = Prepared::new(stopwatch.engine, case, &stopwatch.engine.kernels(), gradient)?;
     // Inputs are written once; the runs of a chain see what the one before them left.
     prepared.run(stopwatch.engine)?;
     let record = Record {

@@ -32,7 +32,7 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// A device error where a sum is not what so many multiply-adds make.
     pub fn new(stopwatch: &'a Stopwatch<'a>) -> Result<Self> {
-        let software = stopwatch.engine.gpu.software;
+        let software = stopwatch.engine.gpu.target.software;
         let fma = (!software).then(|| Fma::fixed(stopwatch)).transpose()?;
         Ok(Self { stopwatch, fma })
     }
@@ -126,7 +126,7 @@ mod tests {
     fn software_adapters_are_not_probed_and_gpus_are() {
         for software in [true, false] {
             let mut gpu = Gpu::open(&AdapterRequest::default()).unwrap();
-            gpu.software = software;
+            gpu.target.software = software;
             let engine = Engine::new(gpu).unwrap();
             let stopwatch = Stopwatch::new(&engine).unwrap();
             let mut report = Report::default();

@@ -13,9 +13,8 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::facts::has_f16;
-use crate::gpu::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS};
-use crate::gpu::shader;
 use crate::gpu::timing::Stopwatch;
+use crate::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS, shader};
 use std::time::Instant;
 
 const FILE: &str = "roofline.wgsl";
@@ -255,7 +254,7 @@ fn check_sums(engine: &Engine, setup: &Setup, sums: &[f32]) -> Result<()> {
 /// A device error where the copy differs, or a sum is wrong.
 pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record> {
     let engine = stopwatch.engine;
-    let wanted = if engine.gpu.software { COPY_BYTES_SOFTWARE } else { COPY_BYTES };
+    let wanted = if engine.gpu.target.software { COPY_BYTES_SOFTWARE } else { COPY_BYTES };
     let limits = &engine.gpu.limits;
     // A power of two: every configuration divides it.
     let bytes = 1_u64 << wanted.min(limits.max_storage_buffer_binding_size).min(limits.max_buffer_size).ilog2();

@@ -14,19 +14,19 @@ use crate::config::{ModelConfig, RunConfig};
 use crate::data::{Batch, TokenSource, token_index, train_batch};
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::{Engine, Program};
-use crate::gpu::kernel::Dtype;
 use crate::gpu::timing::Stopwatch;
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
+use crate::kernel::Dtype;
 use crate::model::init::Tensors;
 use crate::model::{graphs, init};
 use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::cross_entropy::{FINITE, fresh_stats};
-use crate::ops::matmul::tune::{self, Effort, Sandbox};
 use crate::rng::{Rng, Stream};
+use crate::run::memory::Memory;
 use crate::train::cohorts;
 use crate::train::schedule::learning_rate;
 use crate::train::trainer::{PendingStep, RunPlans, Trainer, upload_parameters, upload_rope};
+use crate::tune::{self, Effort, Sandbox};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -50,9 +50,8 @@ pub fn run(
     report: &mut Report,
 ) -> Result<()> {
     let engine = stopwatch.engine;
-    let limits = Limits::of(&engine.gpu);
     let cohorts = [cohorts::first(&config.model)];
-    let plans = || RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices());
+    let plans = || RunPlans::new(&config.model, &config.train, &cohorts, 1, &engine.kernels());
     tune::tune(engine, sandbox, &plans()?.products(), effort, &BTreeMap::new())?;
     let plans = plans()?;
     let peak = fma_peak(stopwatch, Dtype::F32, seconds)?;
@@ -91,7 +90,7 @@ pub fn run(
 
 /// Which kernels the tuning chose.
 fn chosen(engine: &Engine) -> String {
-    let names = engine.choices().names();
+    let names = engine.kernels().names();
     let list: Vec<String> = names.iter().map(|(class, candidate)| format!("{class}: {candidate}")).collect();
     if list.is_empty() { "kernels of matrix products: the usual ones".to_owned() } else { list.join("; ") }
 }
@@ -141,7 +140,7 @@ fn steps_record(
     for _ in 0..WARM_UP {
         steps_taken.next()?;
     }
-    if !engine.gpu.software {
+    if !engine.gpu.target.software {
         stopwatch.raise_clocks()?;
         // The first of them has a part of what was before it.
         steps_taken.next()?;
@@ -409,16 +408,15 @@ impl Parts<'_> {
 mod tests {
     use super::*;
     use crate::gpu::adapter::AdapterRequest;
-    use crate::gpu::choices::{Ability, Choices};
     use crate::gpu::device::Gpu;
+    use crate::kernel::{KernelTable, Target};
 
     #[test]
     fn groups_hold_every_call_once() {
         let config = RunConfig::preset("bench-tiny").unwrap();
         let cohorts = [cohorts::first(&config.model)];
-        let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
-        let plans =
-            RunPlans::new(&config.model, &config.train, &cohorts, 1, &Limits::WEBGPU_DEFAULT, &choices).unwrap();
+        let kernels = KernelTable::defaults(Target::WEBGPU);
+        let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &kernels).unwrap();
         let groups = groups(&plans.micro, 2);
         assert_eq!(groups.iter().map(|group| group.plan.calls.len()).sum::<usize>(), plans.micro.calls.len());
         assert_eq!(groups.iter().map(|group| group.plan.flops()).sum::<u64>(), plans.micro.flops());
@@ -435,8 +433,7 @@ mod tests {
         config.model = ModelConfig { num_layers: 1, seq_length: 16, ..config.model };
         config.train.batch_size = 2;
         let cohorts = [cohorts::first(&config.model)];
-        let limits = Limits::of(&engine.gpu);
-        let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &limits, &engine.choices()).unwrap();
+        let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &engine.kernels()).unwrap();
         let (memory, programs) = Memory::allocate(&engine, &[&plans.micro, &plans.update]).unwrap();
         let initial = init::initial(&config.model, config.train.seed);
         let start = Start { memory, micro: &programs[0], update: &programs[1], copies: &[], initial };

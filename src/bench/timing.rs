@@ -130,7 +130,7 @@ pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Ti
 /// Those of the device.
 pub fn time_as_it_is(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
     let way = warm_up(stopwatch, program, seconds)?;
-    let steady = !stopwatch.engine.gpu.software;
+    let steady = !stopwatch.engine.gpu.target.software;
     if steady {
         hold(|| stopwatch_seconds(stopwatch, program, way), seconds)?;
     }
@@ -187,7 +187,7 @@ pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, se
     let programs = [program, other];
     stopwatch.raise_clocks()?;
     let ways = [warm_up(stopwatch, program, seconds)?, warm_up(stopwatch, other, seconds)?];
-    let steady = !stopwatch.engine.gpu.software;
+    let steady = !stopwatch.engine.gpu.target.software;
     if steady {
         hold(|| stopwatch_seconds(stopwatch, program, ways[0]), seconds)?;
     }
@@ -205,7 +205,7 @@ pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, se
 
 /// Runs of `program` that make a sample long enough.
 fn warm_up(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Way> {
-    let longest = if stopwatch.engine.gpu.software { SAMPLE_SECONDS } else { STEADY_SECONDS };
+    let longest = if stopwatch.engine.gpu.target.software { SAMPLE_SECONDS } else { STEADY_SECONDS };
     let wanted = longest.min(seconds / SAMPLES);
     let most = (MOST_DISPATCHES / program.dispatches().max(1)).clamp(1, MOST_DISPATCHES) as u32;
     let mut repeats = 1;
@@ -277,7 +277,7 @@ mod tests {
     use crate::gpu::adapter::AdapterRequest;
     use crate::gpu::device::Gpu;
     use crate::gpu::engine::{Dispatch, Engine};
-    use crate::gpu::kernel::{Access, Kernel};
+    use crate::kernel::{Access, Kernel};
     use std::time::Duration;
 
     static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn a_gpu_is_timed_at_steady_clocks() {
         let mut gpu = Gpu::open(&AdapterRequest::default()).unwrap();
-        gpu.software = false;
+        gpu.target.software = false;
         let engine = Engine::new(gpu).unwrap();
         let blocks: Vec<_> = ["from", "to"].map(|name| engine.allocate(name, 1 << 16).unwrap()).into();
         let dispatch = Dispatch { kernel: &COPY, dims: vec![1 << 14; 4], blocks, groups: 64, cost: 1.0 };

@@ -1,14 +1,26 @@
 //! `tokenformer devices`: every adapter of this machine, what it can do, and which one would run.
 
+use super::target::SavedTarget;
 use crate::error::Result;
 use crate::gpu::adapter::{self, AdapterRequest};
+use crate::gpu::device::Gpu;
 use crate::gpu::listing::{choice_lines, describe};
+use clap::Args;
+use std::path::PathBuf;
 
-/// Prints the list to standard output.
+/// Arguments of `devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Write what the chosen adapter can do to a file, for `plan --target FILE` on a machine without it.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+}
+
+/// Prints the list to standard output, and saves the chosen one where that is asked for.
 ///
 /// # Errors
-/// No adapter (with what to install), or a request that matches none.
-pub fn run(request: &AdapterRequest) -> Result<()> {
+/// No adapter (with what to install), a request that matches none, or a file that cannot be written.
+pub fn run(request: &AdapterRequest, args: &DevicesArgs) -> Result<()> {
     let candidates = adapter::enumerate(request)?;
     let mut text: String = candidates.iter().map(describe).collect();
     let choice = adapter::choose_from(candidates, request);
@@ -16,5 +28,6 @@ pub fn run(request: &AdapterRequest) -> Result<()> {
         text += &choice_lines(chosen, why);
     }
     super::print(&text)?;
-    choice.map(|_| ())
+    choice?;
+    args.save.as_ref().map_or(Ok(()), |file| SavedTarget::of(&Gpu::open(request)?).write(file))
 }

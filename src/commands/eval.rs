@@ -4,9 +4,9 @@ use crate::data::{EvalBatch, all_windows};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::ops::cross_entropy::IGNORED;
-use crate::ops::matmul::tune;
 use crate::train::probe::LossProbe;
 use crate::train::state;
+use crate::tune;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 

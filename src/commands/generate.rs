@@ -3,12 +3,11 @@
 use crate::data::StreamDecoder;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::graph::memory::Memory;
-use crate::graph::plan::Limits;
-use crate::model::generate::GeneratorPlans;
 use crate::model::sample::Sampling;
-use crate::ops::matmul::tune;
+use crate::run::generate::GeneratorPlans;
+use crate::run::memory::Memory;
 use crate::train::trainer::{upload_parameters, upload_rope};
+use crate::tune;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -62,8 +61,8 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     let engine = super::open_engine(request)?;
     // No timing for one use; what is known is used.
     tune::recall(&engine);
-    let (model, limits) = (&start.host.model, Limits::of(&engine.gpu));
-    let plans = GeneratorPlans::new(model, prompt.len(), &limits, &engine.choices())?;
+    let model = &start.host.model;
+    let plans = GeneratorPlans::new(model, prompt.len(), &engine.kernels())?;
     let (memory, programs) = Memory::allocate(&engine, &plans.plans.iter().collect::<Vec<_>>())?;
     let programs = programs.try_into().map_err(|_| Error::defect("plans and programs differ in number"))?;
     let generator = plans.ready(programs);

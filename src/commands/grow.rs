@@ -4,7 +4,6 @@ use crate::checkpoint::{Checkpoint, FileDigest};
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::graph::plan::Limits;
 use crate::rng::{Rng, Stream};
 use crate::train::cohorts;
 use crate::train::growth::{Change, describe, max_change, record};
@@ -172,9 +171,9 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     };
     let engine = super::open_engine(request)?;
     // Before anything new is made: a model that this device cannot train may not even fit the host.
-    let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
+    let kernels = engine.kernels();
     let cohorts = cohorts::grown(&before.cohorts, [&before.model, &grown], &growth.resolve(), start.step);
-    RunPlans::new(&grown, &config.train, &cohorts, 1, &limits, &choices)?;
+    RunPlans::new(&grown, &config.train, &cohorts, 1, &kernels)?;
     let after = before.grown(&growth, start.step, args.seed)?;
 
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;

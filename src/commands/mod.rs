@@ -14,6 +14,7 @@ pub mod prune;
 pub mod selftest;
 pub mod settings;
 pub mod study;
+mod target;
 pub mod train;
 
 use crate::checkpoint::{Checkpoint, Meta, Store};
@@ -23,7 +24,7 @@ use crate::error::{Error, Result, legible, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
-use crate::gpu::kernel::Dtype;
+use crate::kernel::Dtype;
 use crate::train::directory::check_writable;
 use crate::train::state::{self, Start};
 use std::io::{IsTerminal, Write};

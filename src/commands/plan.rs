@@ -1,17 +1,18 @@
 //! `tokenformer plan`: what a run needs, computed without allocating anything.
 
 use super::settings::Settings;
+use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
 use crate::error::{Result, tell};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::choices::{Ability, Choices};
 use crate::gpu::device::Gpu;
-use crate::graph::plan::Limits;
+use crate::kernel::KernelTable;
 use crate::train::cohorts::{self, Stage};
 use crate::train::state;
 use crate::train::trainer::RunPlans;
 use clap::Args;
+use std::path::PathBuf;
 
 /// Vocabulary assumed where it depends on data that are not here.
 const BYTE_VOCABULARY: usize = 256;
@@ -21,9 +22,9 @@ const BYTE_VOCABULARY: usize = 256;
 pub struct PlanArgs {
     #[command(flatten)]
     settings: Settings,
-    /// Plan for the limits that every WebGPU device offers instead of this machine's adapter.
-    #[arg(long)]
-    webgpu_limits: bool,
+    /// Plan for a device that is not here: `webgpu` for what every device offers, or a file of `devices --save`.
+    #[arg(long, value_name = "webgpu|FILE")]
+    target: Option<PathBuf>,
 }
 
 /// Prints bytes by class for every stage of the run.
@@ -47,15 +48,15 @@ pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
             model.param_count()
         ))?;
     }
-    let (limits, choices, name) = if args.webgpu_limits {
-        (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT), "any WebGPU device".to_string())
-    } else {
-        let gpu = Gpu::open(request)?;
-        (Limits::of(&gpu), Choices::of(&gpu), gpu.describe())
+    let SavedTarget { adapter, target } = match &args.target {
+        Some(named) if named.as_os_str() == "webgpu" => SavedTarget::webgpu(),
+        Some(file) => SavedTarget::read(file)?,
+        None => SavedTarget::of(&Gpu::open(request)?),
     };
-    let mut text = format!("limits of {name}\n");
+    let kernels = KernelTable::defaults(target);
+    let mut text = format!("limits of {adapter}\n");
     for (i, Stage { model, cohorts }) in stages.iter().enumerate() {
-        let plans = RunPlans::new(model, &config.train, cohorts, 1, &limits, &choices)?;
+        let plans = RunPlans::new(model, &config.train, cohorts, 1, &kernels)?;
         let bytes = plans.bytes()?;
         text.push_str(&format!(
             "\n{}: {:.3} GFLOP a step in {} dispatches\n",

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
-use crate::ops::matmul::probe::{Hello, Plant, answer};
+use crate::tune::probe::{Hello, Plant, answer};
 use serde::Serialize;
 use std::io::{BufRead, Write};
 use std::path::Path;

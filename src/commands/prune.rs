@@ -8,7 +8,6 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::engine::Engine;
 use crate::model::prune::{self, Scores};
-use crate::ops::matmul::tune;
 use crate::study::markdown;
 use crate::study::tables::Table;
 use crate::study::words;
@@ -17,6 +16,7 @@ use crate::train::probe::{LossProbe, logits};
 use crate::train::prune::{Rules, contributions, growths_ahead};
 use crate::train::state;
 use crate::train::trainer::probe_rows;
+use crate::tune;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -6,12 +6,12 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
-use crate::gpu::kernel::Dtype;
-use crate::gpu::shader;
+use crate::kernel::{Dtype, shader};
 use crate::ops::attention;
-use crate::ops::check::{Report, check_in};
-use crate::ops::matmul::tune::kernel_texts;
-use crate::ops::{Case, mixed_registry, overflow, registry};
+use crate::ops::{Case, mixed_registry, registry};
+use crate::run::check::{Report, check_in};
+use crate::run::overflow;
+use crate::tune::kernel_texts;
 use clap::Args;
 use std::collections::HashMap;
 
@@ -33,12 +33,12 @@ pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
     super::print(&format!("{:<14} {:<44} {:<4} {:>9} {:>9}\n", "op", "case", "type", "NMSE", "gradient"))?;
     let (mut failed, mut all) = (Vec::new(), 0);
     let mut precisions = vec![Dtype::F32];
-    precisions.extend(engine.choices().ability().half.then_some(Dtype::F16));
+    precisions.extend(engine.kernels().target().f16.then_some(Dtype::F16));
     for (precision, case) in
         precisions.clone().into_iter().flat_map(|p| cases(p, args.quick).into_iter().map(move |c| (p, c)))
     {
         all += 1;
-        let report = check_in(&engine, &case, &engine.choices(), precision)?;
+        let report = check_in(&engine, &case, &engine.kernels(), precision)?;
         super::print(&row(&case, precision, &report))?;
         if !report.passed {
             failed.push(format!("{} {} in {}", case.op, case.name, precision.name()));
@@ -117,7 +117,7 @@ pub fn once_per_adapter(engine: &Engine, request: &AdapterRequest, precision: Dt
     let failures = |engine: &Engine, first: usize, step: usize| -> Result<Vec<String>> {
         let mut failed = Vec::new();
         for case in cases.iter().skip(first).step_by(step) {
-            if !check_in(engine, case, &engine.choices(), precision)?.passed {
+            if !check_in(engine, case, &engine.kernels(), precision)?.passed {
                 failed.push(format!("{} {}{what}", case.op, case.name));
             }
         }
@@ -136,8 +136,8 @@ pub fn once_per_adapter(engine: &Engine, request: &AdapterRequest, precision: Dt
 
 /// Name of the verdict: per adapter, driver, program version and text of the shaders.
 fn verdict_file(engine: &Engine, precision: Dtype) -> String {
-    let ability = *engine.choices().ability();
-    let generated = kernel_texts(&ability).into_iter().chain(attention::kernel_texts(&ability));
+    let target = *engine.kernels().target();
+    let generated = kernel_texts(&target).into_iter().chain(attention::kernel_texts(&target));
     let texts = shader::FILES.iter().map(|(_, text)| *text).chain(generated);
     let hash = cache::fingerprint(texts);
     let (adapter, version) = (engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));

@@ -8,8 +8,7 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
-use crate::gpu::kernel::Dtype;
-use crate::ops::matmul::tune::{self, Effort, Sandbox};
+use crate::kernel::Dtype;
 use crate::study::file::Study;
 use crate::study::plan::{Plan, RunPlan};
 use crate::study::results::Findings;
@@ -17,6 +16,7 @@ use crate::study::runner::Runner;
 use crate::study::{comparison, html, jsonl, markdown, predict, tables, verdict, words};
 use crate::train::cohorts::{self, Stage};
 use crate::train::state;
+use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -79,10 +79,10 @@ pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     if args.predict {
         return Ok(());
     }
-    let choices = engine.choices();
+    let kernels = engine.kernels();
     let reopen = || {
         let engine = super::open_engine(request)?;
-        engine.choose(choices.clone());
+        engine.choose(kernels.clone());
         Ok(engine)
     };
     let findings = Runner { reopen: &reopen, ..runner }.run(engine)?;

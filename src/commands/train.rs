@@ -10,16 +10,15 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::{Gpu, human_bytes};
 use crate::gpu::engine::Engine;
 use crate::gpu::flight::{PIECE, POLITE_PIECE};
-use crate::gpu::kernel::Dtype;
-use crate::graph::plan::Limits;
+use crate::kernel::Dtype;
 use crate::ops::matmul::ProductKind;
-use crate::ops::matmul::tune::{self, Effort, Sandbox};
 use crate::train::cohorts::{self, Stage};
 use crate::train::fit::{self, Room};
 use crate::train::recover::{Device, Job, resuming};
 use crate::train::state::{self, Start};
 use crate::train::trainer::{RunPlans, Trainer};
 use crate::train::{Summary, directory, growth};
+use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -84,7 +83,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     if let Some(most) = args.fit {
         let gives = |stage: &Stage, train: &TrainConfig| allocates(&engine, stage, train);
         let room = most.map_or(Room::Device(&gives), Room::Bytes);
-        config.train = fit::fit(&config, &stages, &room, &Limits::of(&engine.gpu), &engine.choices())?;
+        config.train = fit::fit(&config, &stages, &room, &engine.kernels())?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
         tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
@@ -92,7 +91,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     if config.train.precision == Precision::F16 {
         super::selftest::once_per_adapter(&engine, request, Dtype::F16)?;
     }
-    // Choices of another adapter say nothing here.
+    // KernelTable of another adapter say nothing here.
     let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
     let another = || Engine::new(Gpu::open(request)?);
     let process = || super::probe::command(request);
@@ -103,10 +102,10 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     announce(&config, &data, &start);
     let piece = if args.polite { POLITE_PIECE } else { PIECE };
     engine.set_piece(piece);
-    let choices = engine.choices();
+    let kernels = engine.kernels();
     let reopen = || {
         let engine = super::open_engine(request)?;
-        engine.choose(choices.clone());
+        engine.choose(kernels.clone());
         engine.set_piece(piece);
         Ok(engine)
     };
@@ -175,10 +174,10 @@ fn allocates(engine: &Engine, stage: &Stage, train: &TrainConfig) -> Result<bool
 
 /// Every model of the run, also after its growths, within what the device allows; their matrix products.
 pub(super) fn check_limits(engine: &Engine, stages: &[Stage], train: &TrainConfig) -> Result<Vec<ProductKind>> {
-    let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
+    let kernels = engine.kernels();
     let mut products = Vec::new();
     for Stage { model, cohorts } in stages {
-        let plans = RunPlans::new(model, train, cohorts, 1, &limits, &choices)?;
+        let plans = RunPlans::new(model, train, cohorts, 1, &kernels)?;
         products.extend(plans.products());
     }
     Ok(products)

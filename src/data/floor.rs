@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::grammar::{Grammar, probability, total_weight};
 
-/// A place in the grammar between two bytes: in `state`, after a proper prefix of its choices' texts.
+/// A place in the grammar between two bytes: in `state`, after a proper prefix of its kernels' texts.
 struct Node {
     /// Next byte, its probability, and the node after it.
     edges: Vec<(u8, f64, usize)>,
@@ -44,8 +44,8 @@ fn nodes(grammar: &Grammar) -> Vec<Node> {
     let states = grammar.states();
     // Rising (state, length of prefix) is an order in which every edge but a sentence's last leads onwards.
     let mut ids = BTreeMap::new();
-    for (state, choices) in states.iter().enumerate() {
-        let texts = choices.iter().map(|choice| choice.text.as_bytes());
+    for (state, kernels) in states.iter().enumerate() {
+        let texts = kernels.iter().map(|choice| choice.text.as_bytes());
         ids.extend(texts.flat_map(|text| (0..text.len()).map(move |n| ((state, n, text.get(..n)), 0))));
     }
     for (id, slot) in ids.values_mut().enumerate() {
@@ -53,8 +53,8 @@ fn nodes(grammar: &Grammar) -> Vec<Node> {
     }
     let build = |&(state, n, prefix): &(usize, usize, Option<&[u8]>)| {
         let mut edges: BTreeMap<u8, (f64, usize)> = BTreeMap::new();
-        let choices = states.get(state).map_or(&[][..], Vec::as_slice);
-        let fits: Vec<_> = choices.iter().filter(|c| c.text.as_bytes().get(..n) == prefix).cloned().collect();
+        let kernels = states.get(state).map_or(&[][..], Vec::as_slice);
+        let fits: Vec<_> = kernels.iter().filter(|c| c.text.as_bytes().get(..n) == prefix).cloned().collect();
         for choice in &fits {
             let text = choice.text.as_bytes();
             let Some(&byte) = text.get(n) else { continue };

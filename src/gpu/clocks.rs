@@ -9,10 +9,9 @@
 
 use super::custom::Custom;
 use super::engine::{Engine, Program};
-use super::kernel::{Access, Dims, Dtype};
-use super::shader;
 use super::timing::Stopwatch;
 use crate::error::Result;
+use crate::kernel::{Access, Dims, Dtype, shader};
 use std::sync::PoisonError;
 
 /// Workgroups and invocations of each, accumulators of an invocation, multiply-adds on each in a turn of the loop, turns:
@@ -104,7 +103,7 @@ impl Stopwatch<'_> {
     /// Those of the device.
     pub fn raise_clocks(&self) -> Result<Option<f64>> {
         let gpu = &self.engine.gpu;
-        if gpu.software || gpu.info.backend == wgpu::Backend::Gl {
+        if gpu.target.software || gpu.info.backend == wgpu::Backend::Gl {
             return Ok(None);
         }
         let mut kernel = self.multiply_adds.borrow_mut();
@@ -172,7 +171,7 @@ mod tests {
     fn software_adapters_are_not_warmed_up_and_gpus_are() {
         for software in [true, false] {
             let mut gpu = Gpu::open(&AdapterRequest::default()).unwrap();
-            gpu.software = software;
+            gpu.target.software = software;
             let engine = Engine::new(gpu).unwrap();
             let stopwatch = Stopwatch::new(&engine).unwrap();
             let rate = stopwatch.raise_clocks().unwrap();

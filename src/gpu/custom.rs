@@ -5,9 +5,9 @@
 //! compiled anew each time.
 
 use super::engine::{Block, Engine, Program, entry, layout_entry};
-use super::kernel::{Access, Dims};
 use super::module;
 use crate::error::{Error, Result};
+use crate::kernel::{Access, Dims};
 
 /// What to compile and run.
 pub struct Custom<'a> {

@@ -17,9 +17,8 @@ pub(super) use fault::cause;
 use fault::{Fault, lost, plain, without_panic};
 
 use super::adapter::{self, AdapterRequest, Candidate, backend_name};
-use super::fragments::{Fragment, Fragments};
-use super::kernel::Dtype;
 use crate::error::{Error, Result};
+use crate::kernel::{Dtype, Fragment, Fragments, Target};
 
 /// Longest wait for one submission before the GPU counts as hung.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(600);
@@ -44,10 +43,8 @@ pub struct Gpu {
     pub limits: Limits,
     /// Optional features that are on: timestamps, f16, subgroups.
     pub features: Features,
-    /// What its matrix units multiply, where they can be used.
-    pub fragments: Fragments,
-    /// Whether it runs on the CPU.
-    pub software: bool,
+    /// What it can do, for plans and the choice of kernels.
+    pub target: Target,
     /// Why this adapter was chosen, for a line to the user.
     pub why: String,
     fault: Fault,
@@ -119,7 +116,8 @@ impl Gpu {
             .map_err(|cause| Error::device(format!("cannot open adapter \"{}\": {}", info.name, plain(&cause))))?;
         let fault = Fault::default();
         fault.watch(&device);
-        Ok(Self { device, queue, info, limits, features, fragments, software, why, fault })
+        let target = target(&info, &limits, features, fragments, software);
+        Ok(Self { device, queue, info, limits, features, target, why, fault })
     }
 
     /// The first error or loss since the device was opened, if any.
@@ -259,6 +257,24 @@ fn experimental() -> wgpu::ExperimentalFeatures {
     // SAFETY: what is asked is to accept that the feature may have defects. It is used by the generated matrix
     // products only, in the way its documentation shows, and their results are verified before they are used.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// What a device with these limits and features can do.
+fn target(info: &AdapterInfo, limits: &Limits, features: Features, fragments: Fragments, software: bool) -> Target {
+    let subgroups = features.contains(Features::SUBGROUP);
+    let sizes = [info.subgroup_min_size, info.subgroup_max_size];
+    Target {
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        invocations: limits.max_compute_invocations_per_workgroup,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        subgroup_sizes: sizes.map(|lanes| if subgroups { lanes } else { 0 }),
+        subgroup_barrier: features.contains(Features::SUBGROUP_BARRIER),
+        f16: features.contains(Features::SHADER_F16),
+        fragments,
+        software,
+    }
 }
 
 /// What may be used of an adapter's limits: bindings up to [`MAX_BINDING_BYTES`], buffers of whole words.

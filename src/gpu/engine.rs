@@ -5,17 +5,14 @@
 
 use super::block::Allocation;
 pub use super::block::Block;
-use super::choices::{Ability, Choices};
 use super::clocks::Seen;
 use super::device::{Gpu, cause};
 use super::flight::{Pace, Pulse};
-use super::kernel::{Access, Kernel, MAX_WORKGROUPS};
 use super::module;
 use super::program::Step;
 pub use super::program::{BYTE_COST, Dispatch, Program};
-use super::schedule::Schedule;
-use super::shader;
 use crate::error::{Error, Result};
+use crate::kernel::{Access, Candidate, Kernel, KernelTable, MAX_WORKGROUPS, Schedule, shader};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -44,7 +41,7 @@ type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 pub struct Engine {
     /// The device.
     pub gpu: Gpu,
-    choices: Mutex<Choices>,
+    kernels: Mutex<KernelTable>,
     pipelines: Mutex<HashMap<&'static Kernel, Compiled>>,
     /// Whether wgpu puts checks into kernels, see [`super::module`].
     checked: bool,
@@ -89,9 +86,9 @@ impl Engine {
         let staging =
             gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
         let engine = Self {
-            choices: Mutex::new(first_choices(&gpu)?),
-            pace: Mutex::new(Pace::new(gpu.software)),
-            checked: module::checked_by_default(gpu.software)?,
+            kernels: Mutex::new(first_choices(&gpu)?),
+            pace: Mutex::new(Pace::new(gpu.target.software)),
+            checked: module::checked_by_default(gpu.target.software)?,
             gpu,
             pipelines: Mutex::default(),
             most_groups: MAX_WORKGROUPS,
@@ -123,13 +120,13 @@ impl Engine {
     }
 
     /// Which kernels plans for this device should use.
-    pub fn choices(&self) -> Choices {
-        self.choices.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn kernels(&self) -> KernelTable {
+        self.kernels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes [`Engine::choices`], for plans made from now on.
-    pub fn choose(&self, choices: Choices) {
-        *self.choices.lock().unwrap_or_else(PoisonError::into_inner) = choices;
+    /// Changes [`Engine::kernels`], for plans made from now on.
+    pub fn choose(&self, kernels: KernelTable) {
+        *self.kernels.lock().unwrap_or_else(PoisonError::into_inner) = kernels;
     }
 
     /// Bytes of device memory that live now and were allocated through this engine.
@@ -414,7 +411,7 @@ impl Engine {
         let mut constants: Vec<(&str, f64)> =
             kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
         if source.contains("override LANES") {
-            constants.push(("LANES", if self.gpu.software { 8.0 } else { 64.0 }));
+            constants.push(("LANES", if self.gpu.target.software { 8.0 } else { 64.0 }));
         }
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
@@ -442,19 +439,19 @@ impl Engine {
 }
 
 /// The usual candidates, or the one that `TOKENFORMER_MATMUL` names, and the schedule that `TOKENFORMER_ATTENTION` names.
-fn first_choices(gpu: &Gpu) -> Result<Choices> {
-    let ability = Ability::of(gpu);
-    let attention = Schedule::from_environment(&ability)?;
+fn first_choices(gpu: &Gpu) -> Result<KernelTable> {
+    let target = gpu.target;
+    let attention = Schedule::from_environment(&target)?;
     let named = std::env::var("TOKENFORMER_MATMUL").ok().filter(|name| !name.is_empty());
-    let Some(name) = named else { return Ok(Choices::usual(ability).with_attention(attention)) };
-    let candidate = name.parse()?;
-    if !ability.fits(candidate) {
+    let Some(name) = named else { return Ok(KernelTable::defaults(target).with_attention(attention)) };
+    let candidate: Candidate = name.parse()?;
+    if !candidate.fits(&target) {
         return Err(Error::device(format!(
             "TOKENFORMER_MATMUL={name} needs what \"{}\" does not have; `tokenformer bench matmul` lists what it can run",
             gpu.info.name
         )));
     }
-    Ok(Choices::forced(ability, candidate).with_attention(attention))
+    Ok(KernelTable::forced(target, candidate).with_attention(attention))
 }
 
 pub(super) fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {

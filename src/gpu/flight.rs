@@ -10,8 +10,8 @@
 
 use super::device::WAIT_LIMIT;
 use super::engine::{Block, Dispatch, Engine, Program};
-use super::kernel::{Access, Kernel};
 use crate::error::{Error, Result};
+use crate::kernel::{Access, Kernel};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Dispatches: to prepare, and ready to be replayed as often as wanted.
 
 use super::block::Block;
-use super::kernel::Kernel;
+use crate::kernel::Kernel;
 use std::ops::Range;
 
 /// One dispatch to prepare.

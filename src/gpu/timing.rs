@@ -169,8 +169,8 @@ impl<'e> Stopwatch<'e> {
 mod tests {
     use super::super::adapter::AdapterRequest;
     use super::super::engine::Dispatch;
-    use super::super::kernel::{Access, Kernel};
     use super::*;
+    use crate::kernel::{Access, Kernel};
 
     static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 

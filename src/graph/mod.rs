@@ -5,18 +5,16 @@
 //! plain data: tensors with shapes, and calls in order. [`plan`] turns it into buffers and
 //! dispatches. Nothing here touches a GPU.
 
-pub mod memory;
-pub mod part;
 pub mod plan;
 mod precision;
 mod recompute;
 mod trained;
+pub mod view;
 
 use crate::error::{Error, Result};
-use crate::gpu::choices::{Choices, ProductKind};
-use crate::gpu::kernel::{Access, Dims, Dtype, Kernel, workgroups};
-use part::Part;
+use crate::kernel::{Access, Dims, Dtype, Kernel, KernelTable, ProductKind, workgroups};
 use std::collections::{HashMap, HashSet};
+use view::View;
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
@@ -64,13 +62,13 @@ pub struct TensorInfo {
     /// Purpose.
     pub class: Class,
     /// The range it is of another tensor, where it has no memory of its own.
-    pub part: Option<Part>,
+    pub view: Option<View>,
 }
 
 impl TensorInfo {
     /// The tensor that owns its memory; `own` is its own handle.
-    pub fn whole_or(&self, own: Tensor) -> Tensor {
-        self.part.map_or(own, |part| part.whole)
+    pub fn storage_or(&self, own: Tensor) -> Tensor {
+        self.view.map_or(own, |view| view.storage)
     }
 
     /// Number of elements; `None` where the product overflows.
@@ -80,7 +78,7 @@ impl TensorInfo {
 
     /// Where it starts in its whole.
     pub fn byte_offset(&self) -> u64 {
-        self.part.map_or(0, |part| part.offset as u64 * self.dtype.bytes())
+        self.view.map_or(0, |view| view.offset as u64 * self.dtype.bytes())
     }
 
     /// Size in bytes, saturating.
@@ -119,8 +117,8 @@ pub struct Graph {
     /// What appends the gradient calls of each op, and the op's layer.
     tape: Vec<(Option<usize>, Backward)>,
     grads: HashMap<Tensor, Tensor>,
-    /// Of tensors that have parts: the tensor whose parts are their gradients.
-    whole_grads: HashMap<Tensor, Tensor>,
+    /// Of storages: the tensor whose views are the gradients of their views.
+    storage_grads: HashMap<Tensor, Tensor>,
     /// First call of the backward pass; what lives across it is a saved activation.
     forward_end: Option<usize>,
     training: bool,
@@ -137,18 +135,18 @@ pub struct Graph {
     layer: Option<usize>,
     /// Gradients of the parameters that train, by the parameter's name; `None`: of each as it is met.
     laid_out: Option<HashMap<String, Tensor>>,
-    choices: Choices,
+    kernels: KernelTable,
 }
 
 impl Graph {
     /// A graph that only computes values.
-    pub fn forward_only(choices: &Choices) -> Self {
+    pub fn forward_only(kernels: &KernelTable) -> Self {
         Self {
             tensors: Vec::new(),
             calls: Vec::new(),
             tape: Vec::new(),
             grads: HashMap::new(),
-            whole_grads: HashMap::new(),
+            storage_grads: HashMap::new(),
             forward_end: None,
             training: false,
             precision: Dtype::F32,
@@ -158,23 +156,23 @@ impl Graph {
             layers: Vec::new(),
             layer: None,
             laid_out: None,
-            choices: choices.clone(),
+            kernels: kernels.clone(),
         }
     }
 
     /// A graph that will be differentiated by [`Graph::backward`].
-    pub fn training(choices: &Choices) -> Self {
-        Self { training: true, ..Self::forward_only(choices) }
+    pub fn training(kernels: &KernelTable) -> Self {
+        Self { training: true, ..Self::forward_only(kernels) }
     }
 
     /// Which kernels to record.
-    pub fn choices(&self) -> &Choices {
-        &self.choices
+    pub fn kernels(&self) -> &KernelTable {
+        &self.kernels
     }
 
     /// Whether the plan is for a GPU, not for a driver that runs on the CPU: which schedule ops record.
     pub fn on_gpu(&self) -> bool {
-        !self.choices.ability().software
+        !self.kernels.target().software
     }
 
     /// Records the first micro-batch of an optimizer step, whose gradients take the place of those of the step before:
@@ -195,7 +193,7 @@ impl Graph {
 
     /// As [`Graph::tensor`], of any element type.
     pub fn typed(&mut self, name: impl Into<String>, shape: &[usize], dtype: Dtype, class: Class) -> Tensor {
-        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), dtype, class, part: None });
+        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), dtype, class, view: None });
         Tensor(self.tensors.len() - 1)
     }
 
@@ -293,9 +291,9 @@ impl Graph {
         }
         for (i, (&t, access)) in tensors.iter().zip(kernel.bindings).enumerate() {
             let rebound = tensors.iter().zip(kernel.bindings).enumerate().any(|(j, (&other, other_access))| {
-                // Two parts of one tensor may both be written; WebGPU refuses to read the one and write the other.
+                // Two views of one tensor may both be written; WebGPU refuses to read the one and write the other.
                 let clash = if t == other { *access == Access::Write } else { access != other_access };
-                i != j && clash && self.whole(t) == self.whole(other)
+                i != j && clash && self.storage(t) == self.storage(other)
             });
             if rebound {
                 return wrong("binds one tensor twice and writes it");
@@ -356,15 +354,15 @@ impl Graph {
         if let Some(&grad) = self.grads.get(&tensor) {
             return Ok((self.unshared(tensor, grad)?, true));
         }
-        let (parameter, part) = (self.is_parameter(tensor), self.tensors[tensor.0].part);
+        let (parameter, view) = (self.is_parameter(tensor), self.tensors[tensor.0].view);
         let grad = if let Some(grad) = self.laid_out_grad(tensor) {
             grad
-        } else if let Some(Part { whole, offset }) = part {
-            let known = self.whole_grads.get(&whole).copied();
-            let whole_grad = known.unwrap_or_else(|| self.new_grad(whole));
-            self.whole_grads.insert(whole, whole_grad);
+        } else if let Some(View { storage, offset }) = view {
+            let known = self.storage_grads.get(&storage).copied();
+            let storage_grad = known.unwrap_or_else(|| self.new_grad(storage));
+            self.storage_grads.insert(storage, storage_grad);
             let TensorInfo { name, shape, .. } = self.tensors[tensor.0].clone();
-            self.part(whole_grad, offset, grad_name(&name), &shape)?
+            self.view(storage_grad, offset, grad_name(&name), &shape)?
         } else {
             self.new_grad(tensor)
         };
@@ -372,7 +370,7 @@ impl Graph {
         Ok((grad, parameter && !self.overwrites))
     }
 
-    /// A tensor for the gradient of one that is no part.
+    /// A tensor for the gradient of one that is no view.
     fn new_grad(&mut self, tensor: Tensor) -> Tensor {
         let TensorInfo { name, shape, dtype, class, .. } = self.tensors[tensor.0].clone();
         let (dtype, class) = match class {
@@ -390,7 +388,7 @@ impl Graph {
 
     /// The gradient recorded for `tensor` so far.
     pub fn grad(&self, tensor: Tensor) -> Option<Tensor> {
-        self.grads.get(&tensor).or_else(|| self.whole_grads.get(&tensor)).copied()
+        self.grads.get(&tensor).or_else(|| self.storage_grads.get(&tensor)).copied()
     }
 
     /// `grad`, or a copy of it if another tensor still waits to read the same gradient.
@@ -417,9 +415,9 @@ impl Graph {
             record(self)?;
         }
         self.layer = None;
-        let wholes: HashSet<Tensor> = self.tensors.iter().filter_map(|t| Some(t.part?.whole)).collect();
+        let storages: HashSet<Tensor> = self.tensors.iter().filter_map(|t| Some(t.view?.storage)).collect();
         for (i, info) in self.tensors.iter().enumerate() {
-            let learns = info.class == Class::Parameter && !wholes.contains(&Tensor(i));
+            let learns = info.class == Class::Parameter && !storages.contains(&Tensor(i));
             if learns && self.grad(Tensor(i)).is_none() {
                 return Err(Error::defect(format!(
                     "parameter \"{}\" gets no gradient: it takes no part in the loss",

@@ -7,40 +7,8 @@
 
 use super::{Call, Class, Graph, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::choices::ProductKind;
-use crate::gpu::device::{Gpu, human_bytes};
-use crate::gpu::kernel::{Access, MAX_WORKGROUPS};
-
-/// What a device allows, as far as a plan cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest storage binding in bytes.
-    pub max_binding: u64,
-    /// Largest buffer in bytes.
-    pub max_buffer: u64,
-    /// Most storage bindings of one kernel.
-    pub max_storage_buffers: u32,
-}
-
-impl Limits {
-    /// What every WebGPU device offers: 128 MiB bindings, 256 MiB buffers, 8 storage buffers.
-    pub const WEBGPU_DEFAULT: Self = Self { max_binding: 128 << 20, max_buffer: 256 << 20, max_storage_buffers: 8 };
-
-    /// What an open device allows.
-    pub fn of(gpu: &Gpu) -> Self {
-        Self {
-            max_binding: gpu.limits.max_storage_buffer_binding_size,
-            max_buffer: gpu.limits.max_buffer_size,
-            max_storage_buffers: gpu.limits.max_storage_buffers_per_shader_stage,
-        }
-    }
-
-    /// Largest tensor in bytes. Past 2^31 - 4 some drivers compute addresses wrongly
-    /// (gfx-rs/wgpu #10305, #6221), whatever limit they report.
-    pub fn max_tensor(&self) -> u64 {
-        self.max_binding.min(self.max_buffer).min((1 << 31) - 4)
-    }
-}
+use crate::gpu::device::human_bytes;
+use crate::kernel::{Access, MAX_WORKGROUPS, ProductKind, Target};
 
 /// Memory shared by activations that live at different times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +26,8 @@ pub enum Place {
     Named,
     /// In the slot of this index.
     Slot(usize),
-    /// In its whole, see [`super::part`].
-    Part,
+    /// In its whole, see [`super::view`].
+    View,
     /// Nowhere: no call uses it.
     Unused,
 }
@@ -87,18 +55,19 @@ struct Lifetime {
 }
 
 impl Plan {
-    /// Checks `graph` against `limits` and assigns slots.
+    /// Checks `graph` against the limits of its target and assigns slots.
     ///
     /// # Errors
     /// A tensor over the limit is named with its bytes, the limit and what would make it smaller.
-    pub fn new(graph: &Graph, limits: &Limits) -> Result<Self> {
+    pub fn new(graph: &Graph) -> Result<Self> {
+        let target = graph.kernels().target();
         let tensors = graph.tensors().to_vec();
         // Parts first: they have the names that a user knows.
-        for info in tensors.iter().filter(|t| t.part.is_some()).chain(&tensors) {
-            check_size(info, limits)?;
+        for info in tensors.iter().filter(|t| t.view.is_some()).chain(&tensors) {
+            check_size(info, target)?;
         }
         for call in graph.calls() {
-            check_call(call, limits)?;
+            check_call(call, target)?;
         }
         let lifetimes = lifetimes(graph);
         let (places, slots) = pack(&tensors, &lifetimes, graph.forward_end());
@@ -118,8 +87,8 @@ impl Plan {
     }
 }
 
-fn check_size(info: &TensorInfo, limits: &Limits) -> Result<()> {
-    let (bytes, most) = (info.bytes(), limits.max_tensor());
+fn check_size(info: &TensorInfo, target: &Target) -> Result<()> {
+    let (bytes, most) = (info.bytes(), target.max_tensor());
     if bytes <= most {
         return Ok(());
     }
@@ -142,15 +111,15 @@ fn check_size(info: &TensorInfo, limits: &Limits) -> Result<()> {
     )))
 }
 
-fn check_call(call: &Call, limits: &Limits) -> Result<()> {
+fn check_call(call: &Call, target: &Target) -> Result<()> {
     let storage = call.kernel.bindings.iter().filter(|a| **a != Access::Uniform).count();
-    if storage > limits.max_storage_buffers as usize || call.groups > MAX_WORKGROUPS {
+    if storage > target.max_storage_buffers as usize || call.groups > MAX_WORKGROUPS {
         return Err(Error::device(format!(
             "kernel {} needs {storage} storage buffers and {} workgroups, this device allows {} and {MAX_WORKGROUPS}; \
              use another adapter",
             call.kernel.name(),
             call.groups,
-            limits.max_storage_buffers
+            target.max_storage_buffers
         )));
     }
     Ok(())
@@ -160,7 +129,7 @@ fn lifetimes(graph: &Graph) -> Vec<Option<Lifetime>> {
     let mut lifetimes: Vec<Option<Lifetime>> = vec![None; graph.tensors().len()];
     for (i, call) in graph.calls().iter().enumerate() {
         for &tensor in &call.tensors {
-            let owner = graph.whole(tensor).index();
+            let owner = graph.storage(tensor).index();
             let lifetime = lifetimes[owner].get_or_insert(Lifetime { first: i, last: i });
             lifetime.last = i;
         }
@@ -172,7 +141,7 @@ fn lifetimes(graph: &Graph) -> Vec<Option<Lifetime>> {
 /// large as the first tensor put in it, so nothing is ever enlarged.
 fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Option<usize>) -> (Vec<Place>, Vec<Slot>) {
     let place = |info: &TensorInfo| match info {
-        TensorInfo { part: Some(_), .. } => Place::Part,
+        TensorInfo { view: Some(_), .. } => Place::View,
         TensorInfo { class: Class::Activation, .. } => Place::Unused,
         _ => Place::Named,
     };
@@ -205,13 +174,12 @@ fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::choices::{Ability, Choices};
-    use crate::gpu::kernel::{Dims, Kernel};
+    use crate::kernel::{Dims, Kernel, KernelTable, Target};
 
     static STEP: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
     fn chain(lengths: &[usize]) -> Graph {
-        let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
+        let mut g = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
         let mut x = g.state("in", &[lengths[0]]);
         for &n in lengths {
             let y = g.activation("y", &[n]);
@@ -223,14 +191,14 @@ mod tests {
 
     #[test]
     fn a_chain_needs_two_slots() {
-        let plan = Plan::new(&chain(&[100, 50, 80, 20, 90]), &Limits::WEBGPU_DEFAULT).unwrap();
+        let plan = Plan::new(&chain(&[100, 50, 80, 20, 90])).unwrap();
         assert_eq!(plan.slots.iter().map(|s| s.bytes).collect::<Vec<_>>(), [400, 200]);
     }
 
     #[test]
     fn tensors_alive_together_never_share() {
         let graph = chain(&[7, 9, 3, 8, 8, 2, 9]);
-        let plan = Plan::new(&graph, &Limits::WEBGPU_DEFAULT).unwrap();
+        let plan = Plan::new(&graph).unwrap();
         for call in &plan.calls {
             let slots: Vec<_> = call.tensors.iter().map(|t| plan.places[t.index()]).collect();
             assert_ne!(slots[0], slots[1]);
@@ -239,15 +207,15 @@ mod tests {
 
     #[test]
     fn a_tensor_over_the_limit_is_named_with_the_remedy() {
-        let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
+        let mut g = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
         g.parameter("layers.3.mlp.key_param_tokens", &[49_152, 768]);
-        let error = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap_err().to_string();
+        let error = Plan::new(&g).unwrap_err().to_string();
         assert!(error.contains("layers.3.mlp.key_param_tokens") && error.contains("151.0 MB"), "{error}");
         assert!(error.contains("134.2 MB") && error.contains("ffn_slot_num"), "{error}");
         let of_logits = |rows| {
-            let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
+            let mut g = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
             g.activation("logits", &[rows, 40_000]);
-            Plan::new(&g, &Limits::WEBGPU_DEFAULT).map(drop)
+            Plan::new(&g).map(drop)
         };
         let error = of_logits(1024).unwrap_err().to_string();
         assert!(error.contains("train.loss_chunk_rows") && error.contains("at most 838"), "{error}");

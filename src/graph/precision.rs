@@ -2,11 +2,11 @@
 //!
 //! Parameters and their gradients are f32 whatever it is; products read copies of parameters.
 
-use super::part::Part;
+use super::view::View;
 use super::{Class, Graph, Tensor, TensorInfo};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Dtype, Kernel, workgroups};
 
 static CAST: Kernel = Kernel::new("elementwise.wgsl", "convert", &[Read, Write]);
 static CAST_BACK: Kernel = Kernel::new("elementwise.wgsl", "convert_back", &[Read, Write]);
@@ -39,11 +39,11 @@ impl Graph {
         if let Some(&copy) = self.weights.get(&parameter) {
             return Ok(copy);
         }
-        let TensorInfo { name, shape, part, .. } = self.tensors[parameter.0].clone();
+        let TensorInfo { name, shape, view, .. } = self.tensors[parameter.0].clone();
         let name = copy_name(&name);
-        let copy = if let Some(Part { whole, offset }) = part {
-            let whole_copy = self.weight(whole)?;
-            self.part(whole_copy, offset, name, &shape)?
+        let copy = if let Some(View { storage, offset }) = view {
+            let storage_copy = self.weight(storage)?;
+            self.view(storage_copy, offset, name, &shape)?
         } else {
             let kept = self.keeps_weights;
             let copy = if kept { self.weight_copy(parameter) } else { self.activation(&name, &shape) };

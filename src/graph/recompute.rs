@@ -4,9 +4,9 @@
 //! input; just before its backward, the calls that made the rest are replayed into tensors of their own. The calls
 //! are the same and so are their results, bit for bit. One more forward is computed, about a quarter more operations.
 
-use super::part::Part;
+use super::view::View;
 use super::{Call, Class, Graph, Tensor, TensorInfo};
-use crate::gpu::kernel::Access;
+use crate::kernel::Access;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -36,9 +36,9 @@ impl Graph {
     }
 
     fn recompute_layer(&mut self, layer: Range<usize>, forward_end: usize) {
-        // In wholes: a part has no memory of its own.
-        let whole = |t: Tensor| self.whole(t);
-        let bound = |call: &Call| call.tensors.iter().map(|&t| whole(t)).collect::<Vec<_>>();
+        // In storages: a view has no memory of its own.
+        let storage = |t: Tensor| self.storage(t);
+        let bound = |call: &Call| call.tensors.iter().map(|&t| storage(t)).collect::<Vec<_>>();
         let uses = |calls: &[Call]| calls.iter().flat_map(bound).collect::<BTreeSet<Tensor>>();
         let before = uses(&self.calls[..layer.start]);
         let after = uses(&self.calls[layer.end..forward_end]);
@@ -71,9 +71,9 @@ impl Graph {
         }
         for index in 0..self.tensors.len() {
             let info = self.tensors[index].clone();
-            let Some(Part { whole, offset }) = info.part else { continue };
-            if let Some(&whole) = again.get(&whole) {
-                self.tensors.push(TensorInfo { part: Some(Part { whole, offset }), ..info });
+            let Some(View { storage, offset }) = info.view else { continue };
+            if let Some(&storage) = again.get(&storage) {
+                self.tensors.push(TensorInfo { view: Some(View { storage, offset }), ..info });
                 again.insert(Tensor(index), Tensor(self.tensors.len() - 1));
             }
         }
@@ -90,10 +90,9 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
-    use crate::gpu::choices::{Ability, Choices};
-    use crate::gpu::kernel::{Access, Dims, Kernel};
-    use crate::graph::plan::{Limits, Plan};
+    use crate::graph::plan::Plan;
     use crate::graph::{Graph, Tensor};
+    use crate::kernel::{Access, Dims, Kernel, KernelTable, Target};
 
     static FORWARD: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
     static BACKWARD: Kernel = Kernel::new("elementwise.wgsl", "add", &[Access::Read, Access::Read, Access::Write]);
@@ -112,7 +111,7 @@ mod tests {
 
     /// `layers` layers of two ops each.
     fn chain(layers: usize, recompute: bool) -> Graph {
-        let mut g = Graph::training(&Choices::usual(Ability::WEBGPU_DEFAULT));
+        let mut g = Graph::training(&KernelTable::defaults(Target::WEBGPU));
         let input = g.parameter("x", &[1000]);
         let mut x = op(&mut g, input);
         for _ in 0..layers {
@@ -137,7 +136,7 @@ mod tests {
         // Of the two calls of a layer the second makes the next layer's input, which is kept.
         assert_eq!(rewritten.calls().len(), plain.calls().len() + 6);
         let saved = |g: &Graph| {
-            let plan = Plan::new(g, &Limits::WEBGPU_DEFAULT).unwrap();
+            let plan = Plan::new(g).unwrap();
             plan.slots.iter().filter(|slot| slot.saved).count()
         };
         assert_eq!((saved(&plain), saved(&rewritten)), (13, 7));

@@ -5,7 +5,7 @@
 
 use super::{Class, Graph, Tensor, TensorInfo, grad_name};
 use crate::error::Result;
-use crate::gpu::kernel::{Access, Dtype};
+use crate::kernel::{Access, Dtype};
 use std::collections::BTreeSet;
 
 impl Graph {
@@ -16,7 +16,7 @@ impl Graph {
     /// Those of [`Graph::pack`].
     pub fn lay_out_gradients(&mut self, trained: &[(String, Vec<usize>)]) -> Result<()> {
         let packed = self.pack(trained, Class::Gradient, grad_name)?;
-        self.laid_out = Some(packed.parts.into_iter().collect());
+        self.laid_out = Some(packed.views.into_iter().collect());
         Ok(())
     }
 
@@ -28,12 +28,12 @@ impl Graph {
     }
 
     /// Whether the gradients of parameters lie at even distances, where they are laid out: packed by themselves, they may
-    /// be in two wholes where the parameters are in one.
+    /// be in two storages where the parameters are in one.
     pub fn even_laid_out(&self, parameters: &[Tensor]) -> bool {
         let Some(known) = &self.laid_out else { return true };
         let grads: Vec<Tensor> =
             parameters.iter().filter_map(|t| known.get(&self.tensors[t.0].name)).copied().collect();
-        grads.is_empty() || (grads.len() == parameters.len() && self.even(&grads).is_some())
+        grads.is_empty() || (grads.len() == parameters.len() && self.strided(&grads).is_some())
     }
 
     /// Where a parameter's gradient is to go, if that was laid out: a tensor that nothing reads, where it is of no use.
@@ -55,7 +55,7 @@ impl Graph {
         };
         if parameters.iter().all(of_no_use) {
             let TensorInfo { name, shape, .. } = self.tensors[parameters[0].0].clone();
-            let unread = self.even_typed::<M>(&grad_name(&name), &shape, Dtype::F32)?;
+            let unread = self.strided_typed::<M>(&grad_name(&name), &shape, Dtype::F32)?;
             self.grads.extend(parameters.iter().copied().zip(unread));
         }
         Ok(())
@@ -68,7 +68,7 @@ impl Graph {
         let mut read: BTreeSet<Tensor> = (0..self.tensors.len()).map(Tensor).filter(outlives).collect();
         let mut stays = vec![false; self.calls.len()];
         for (call, stays) in self.calls.iter().zip(&mut stays).rev() {
-            let bound = || call.tensors.iter().map(|&t| self.whole(t));
+            let bound = || call.tensors.iter().map(|&t| self.storage(t));
             *stays = bound().zip(call.kernel.bindings).any(|(t, access)| *access == Access::Write && read.contains(&t));
             if *stays {
                 read.extend(bound());

@@ -1,16 +1,15 @@
 //! The computations of a run, recorded: a training micro-batch, the optimizer's update, an evaluation
 //! batch, full logits, and a chunk of a generation.
 //!
-//! Tensors that outlive a graph are shared by name through [`crate::graph::memory::Memory`]; the names are
+//! Tensors that outlive a graph are shared by name through [`crate::run::memory::Memory`]; the names are
 //! the constants here.
 
 use super::{Inputs, hidden};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
-use crate::gpu::choices::Choices;
-use crate::gpu::kernel::Dtype;
-use crate::graph::part::Even;
+use crate::graph::view::Strided;
 use crate::graph::{Class, Graph, Tensor, grad_name, moment_names};
+use crate::kernel::{Dtype, KernelTable};
 use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
 use crate::ops::embedding::TokenRows;
@@ -119,9 +118,9 @@ pub fn training(
     trained: &Shapes,
     shape: &BatchShape,
     which: MicroBatch,
-    choices: &Choices,
+    kernels: &KernelTable,
 ) -> Result<Graph> {
-    let mut g = Graph::training(choices);
+    let mut g = Graph::training(kernels);
     g.set_precision(shape.precision);
     g.keep_weights();
     if which == MicroBatch::First {
@@ -148,10 +147,10 @@ pub fn training(
 
 /// Copies of all parameters in `precision`, for [`training`] to read: made after parameters were written by the host, and
 /// from then on kept as the parameters are by [`update`].
-pub fn copies(config: &ModelConfig, precision: Dtype, choices: &Choices) -> Result<Graph> {
-    let mut g = Graph::forward_only(choices);
+pub fn copies(config: &ModelConfig, precision: Dtype, kernels: &KernelTable) -> Result<Graph> {
+    let mut g = Graph::forward_only(kernels);
     g.set_precision(precision);
-    for parameter in g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?.wholes {
+    for parameter in g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?.storages {
         let copy = g.weight_copy(parameter);
         g.cast(parameter, copy)?;
     }
@@ -159,8 +158,8 @@ pub fn copies(config: &ModelConfig, precision: Dtype, choices: &Choices) -> Resu
 }
 
 /// Adds the mean loss of one batch to [`EVAL_STATS`], in f32 whatever the precision of training.
-pub fn evaluation(config: &ModelConfig, shape: &BatchShape, choices: &Choices) -> Result<Graph> {
-    let mut g = Graph::forward_only(choices);
+pub fn evaluation(config: &ModelConfig, shape: &BatchShape, kernels: &KernelTable) -> Result<Graph> {
+    let mut g = Graph::forward_only(kernels);
     // No more bytes of logits than in training, which may hold many f16 rows on a GPU.
     let fewer = shape.chunk_rows * shape.precision.bytes() as usize / 4;
     let shape = BatchShape { chunk_rows: if g.on_gpu() { fewer.max(1) } else { shape.chunk_rows }, ..*shape };
@@ -181,9 +180,9 @@ pub fn update(
     trained: &Shapes,
     segments: &BTreeMap<String, Vec<Segment>>,
     precision: Dtype,
-    choices: &Choices,
+    kernels: &KernelTable,
 ) -> Result<Graph> {
-    let mut g = Graph::forward_only(choices);
+    let mut g = Graph::forward_only(kernels);
     g.set_precision(precision);
     let stats = g.state(STATS_NAME, &[STATS]);
     let scalars = g.state(UPDATE, &[UPDATE_WORDS]);
@@ -192,14 +191,14 @@ pub fn update(
     let m = g.pack(trained, Class::Moment, |name| moment_names(name).0)?;
     let v = g.pack(trained, Class::Moment, |name| moment_names(name).1)?;
     let copies: Vec<Option<Tensor>> =
-        parameters.wholes.iter().map(|&p| (precision != Dtype::F32).then(|| g.weight_copy(p))).collect();
-    grad_norm(&mut g, &grads.wholes, stats, train.grad_clip)?;
-    let parts: BTreeMap<&str, Tensor> = parameters.parts.iter().map(|(name, part)| (name.as_str(), *part)).collect();
-    for ((&grad, &m), &v) in grads.wholes.iter().zip(&m.wholes).zip(&v.wholes) {
-        for (&parameter, &copy) in parameters.wholes.iter().zip(&copies) {
-            let inside = grads.parts.iter().filter_map(|(name, part)| {
-                let (of_grad, of_parameter) = (g.part_of(*part)?, g.part_of(*parts.get(name.as_str())?)?);
-                let both = of_grad.whole == grad && of_parameter.whole == parameter;
+        parameters.storages.iter().map(|&p| (precision != Dtype::F32).then(|| g.weight_copy(p))).collect();
+    grad_norm(&mut g, &grads.storages, stats, train.grad_clip)?;
+    let parts: BTreeMap<&str, Tensor> = parameters.views.iter().map(|(name, part)| (name.as_str(), *part)).collect();
+    for ((&grad, &m), &v) in grads.storages.iter().zip(&m.storages).zip(&v.storages) {
+        for (&parameter, &copy) in parameters.storages.iter().zip(&copies) {
+            let inside = grads.views.iter().filter_map(|(name, part)| {
+                let (of_grad, of_parameter) = (g.view_of(*part)?, g.view_of(*parts.get(name.as_str())?)?);
+                let both = of_grad.storage == grad && of_parameter.storage == parameter;
                 both.then(|| (segments.get(name).map_or(&[][..], Vec::as_slice), of_parameter.offset, of_grad.offset))
             });
             let all = inside.flat_map(|(segments, first, state)| {
@@ -231,8 +230,14 @@ fn joined(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
 
 /// Full logits of `batch` sequences of `seq` tokens in [`LOGITS`], read from [`chunk_tokens`], at position
 /// 0. The outputs of the layers are kept as `layers.{i}.out` where `keep_layers` is set.
-pub fn logits(config: &ModelConfig, batch: usize, seq: usize, keep_layers: bool, choices: &Choices) -> Result<Graph> {
-    let mut g = Graph::forward_only(choices);
+pub fn logits(
+    config: &ModelConfig,
+    batch: usize,
+    seq: usize,
+    keep_layers: bool,
+    kernels: &KernelTable,
+) -> Result<Graph> {
+    let mut g = Graph::forward_only(kernels);
     let inputs = Inputs {
         batch,
         seq,
@@ -257,8 +262,8 @@ pub fn logits(config: &ModelConfig, batch: usize, seq: usize, keep_layers: bool,
 
 /// A chunk of `rows` tokens appended to the key/value caches at the position in [`CHUNK_RUN`]; logits of
 /// its last row in [`LAST_LOGITS`]. The caches hold `seq_length` positions.
-pub fn chunk(config: &ModelConfig, rows: usize, choices: &Choices) -> Result<Graph> {
-    let mut g = Graph::forward_only(choices);
+pub fn chunk(config: &ModelConfig, rows: usize, kernels: &KernelTable) -> Result<Graph> {
+    let mut g = Graph::forward_only(kernels);
     let inputs = Inputs {
         batch: 1,
         seq: rows,
@@ -272,7 +277,7 @@ pub fn chunk(config: &ModelConfig, rows: usize, choices: &Choices) -> Result<Gra
     let (h, _) = hidden(&mut g, config, &inputs)?;
     let embed = g.find("word_embeddings.weight")?;
     let logits = g.state(LAST_LOGITS, &[config.vocab_size]);
-    let last = Even { whole: h, offset: (rows - 1) * config.hidden_size, stride: 0 };
+    let last = Strided { storage: h, offset: (rows - 1) * config.hidden_size, stride: 0 };
     Product::new(Layout::NT, [1, config.vocab_size, config.hidden_size]).uncut().record(&mut g, last, embed, logits)?;
     Ok(g)
 }

@@ -4,7 +4,6 @@
 //! shape. [`graphs`] records the computations a run needs (training, evaluation, the optimizer's update),
 //! [`grow`] makes a model larger, [`prune`] smaller, [`generate`] samples. Nothing here knows the GPU.
 
-pub mod generate;
 pub mod graphs;
 pub mod grow;
 pub mod init;
@@ -105,7 +104,7 @@ impl Residual {
 /// themselves, see [`Inputs::separate_layers`].
 pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
     let packed = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
-    let parameters = Parameters { all: packed.parts };
+    let parameters = Parameters { all: packed.views };
     // Where two dispatches cost what one does, an output that the next layer makes would only be kept the longer.
     let separate = inputs.separate_layers || !g.on_gpu();
     let lookup =

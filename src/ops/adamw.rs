@@ -10,9 +10,9 @@
 use super::cross_entropy::STATS;
 use super::{Case, Input};
 use crate::error::{Error, Result};
-use crate::gpu::kernel::Access::{Read, Uniform, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Uniform, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static ADAMW: Kernel = Kernel::new("adamw.wgsl", "adamw", &[Uniform, Read, Read, Write, Write, Write]);
 static ADAMW_AND_COPY: Kernel =

@@ -3,9 +3,9 @@
 
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static ADD: Kernel = Kernel::new("elementwise.wgsl", "add", &[Read, Read, Write]);
 

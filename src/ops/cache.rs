@@ -2,9 +2,9 @@
 
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Uniform, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Uniform, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static APPEND: Kernel = Kernel::new("cache.wgsl", "append", &[Read, Uniform, Write]);
 

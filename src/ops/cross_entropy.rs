@@ -4,14 +4,14 @@
 //! In training the gradient of the loss is computed with it and never more than `chunk_rows` rows of
 //! logits exist: dlogits replaces logits, dh = dlogits E, dE += dlogits^T h.
 
-use super::check::HALF_GRADIENT_TOLERANCE;
+use super::HALF_GRADIENT_TOLERANCE;
 use super::matmul::{self, Layout, Product};
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
-use crate::graph::part::Even;
+use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static FORWARD: Kernel = Kernel::new("cross_entropy.wgsl", "forward", &[Read, Write, Write, Read]);
 /// The schedule for GPUs.
@@ -60,7 +60,7 @@ pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats
     for first in (0..rows).step_by(head.chunk_rows.max(1)) {
         let chunk = head.chunk_rows.max(1).min(rows - first);
         let logits = g.activation("logits", &[chunk, vocab]);
-        let from_first = |whole| Even { whole, offset: first * width, stride: 0 };
+        let from_first = |storage| Strided { storage, offset: first * width, stride: 0 };
         Product::new(Layout::NT, [chunk, vocab, width]).uncut().record(g, from_first(h), weight, logits)?;
         let dims = Dims::new().u(chunk).u(vocab).u(first).f(head.weight).flag(training);
         g.call(forward(g, vocab), &[targets, logits, losses, stats], dims, workgroups(chunk), 0)?;

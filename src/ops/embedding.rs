@@ -7,9 +7,9 @@
 use super::layer_norm::{self, embed_norm};
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static FORWARD: Kernel = Kernel::new("embedding.wgsl", "forward", &[Read, Read, Write]);
 static BACKWARD: Kernel = Kernel::new("embedding.wgsl", "backward", &[Read, Read, Read, Write]);

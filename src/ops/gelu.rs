@@ -4,9 +4,9 @@
 
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static FORWARD: Kernel = Kernel::new("elementwise.wgsl", "gelu_forward", &[Read, Write]);
 static BACKWARD: Kernel = Kernel::new("elementwise.wgsl", "gelu_backward", &[Read, Read, Write]);

@@ -7,9 +7,9 @@
 use super::cross_entropy::{STATS, fresh_stats};
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static SQUARE_SUMS: Kernel = Kernel::new("reduce.wgsl", "square_sums", &[Read, Write]);
 static FINISH: Kernel = Kernel::new("reduce.wgsl", "finish_norm", &[Read, Write]);

@@ -11,9 +11,9 @@ use super::add::add;
 use super::embedding::{Lookup, embedding};
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static FORWARD_PLAIN: Kernel = Kernel::new("layer_norm.wgsl", "forward_plain", &[Read, Write, Write]);
 static FORWARD_AFFINE: Kernel = Kernel::new("layer_norm.wgsl", "forward_affine", &[Read, Read, Read, Write, Write]);

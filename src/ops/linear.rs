@@ -5,9 +5,9 @@
 use super::matmul::{self, Layout, Product};
 use super::{Case, Input};
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static START_WITH_BIAS: Kernel = Kernel::new("linear.wgsl", "start_with_bias", &[Read, Write]);
 static BACKWARD_BIAS: Kernel = Kernel::new("linear.wgsl", "backward_bias", &[Read, Write]);
@@ -36,7 +36,7 @@ pub fn linear(g: &mut Graph, x: Tensor, affine: Affine) -> Result<Tensor> {
 /// weights lie at even distances in memory.
 pub fn several<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Result<[Tensor; M]> {
     let weights = layers.map(|l| l.weight);
-    if g.even(&weights).is_some() && g.even_laid_out(&weights) {
+    if g.strided(&weights).is_some() && g.even_laid_out(&weights) {
         return batch(g, x, layers);
     }
     let mut outs = [x; M];
@@ -48,12 +48,12 @@ pub fn several<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) ->
 
 fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Result<[Tensor; M]> {
     let ((rows, c_in), (c_out, _)) = (g.matrix(x)?, g.matrix(layers[0].weight)?);
-    let outs = g.even_activations::<M>("linear", &[rows, c_out])?;
+    let outs = g.strided_activations::<M>("linear", &[rows, c_out])?;
     let mut stored = layers.map(|l| l.weight);
     for weight in &mut stored {
         *weight = g.weight(*weight)?;
     }
-    let (weights, out) = (g.gathered(&stored)?, g.gathered(&outs)?);
+    let (weights, out) = (g.strided_or_copied(&stored)?, g.strided_or_copied(&outs)?);
     let dims = move || Dims::new().u(rows).u(c_out).flag(false);
     // The bias first: with it added to a product that was stored, f16 outputs would be rounded twice.
     for (y, Affine { bias, .. }) in outs.into_iter().zip(layers) {
@@ -67,8 +67,8 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
             let (dbias, add) = g.grad_target(bias)?;
             bias_gradient(g, *dout, dbias, add)?;
         }
-        let dout = g.gathered(&douts)?;
-        let (dweights, add) = g.even_grads(&layers.map(|l| l.weight))?;
+        let dout = g.strided_or_copied(&douts)?;
+        let (dweights, add) = g.strided_grads(&layers.map(|l| l.weight))?;
         let of_weights = Product::new(Layout::TN, [c_out, c_in, rows]).adding(add);
         of_weights.batch(M).record(g, dout, x, dweights)?;
         let (dx, add) = g.grad_target(x)?;

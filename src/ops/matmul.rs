@@ -7,30 +7,21 @@
 //! | TN | (k, m) | (k, n) | A^T B | B dC^T | A dC |
 
 pub mod candidates;
-pub mod child;
-mod clock;
 mod cooperative;
-mod known;
 mod lanes;
-mod measure;
 mod pair;
 pub mod parts;
 #[cfg(test)]
 pub mod planted;
-pub mod probe;
-mod results;
 pub mod source;
 mod tiles;
-pub mod trial;
-pub mod tune;
 
 use super::{Case, Input};
 use crate::error::{Error, Result};
-use crate::gpu::choices::Candidate;
-pub use crate::gpu::choices::{Layout, ProductKind};
-use crate::gpu::kernel::{Dims, Dtype, workgroups};
-use crate::graph::part::Even;
+use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
+use crate::kernel::{Candidate, Dims, Dtype, workgroups};
+pub use crate::kernel::{Layout, ProductKind};
 use pair::Second;
 use source::{Types, Vectors};
 
@@ -52,7 +43,7 @@ pub struct Product {
     pub size: [usize; 3],
     /// Add to C instead of overwriting it.
     pub accumulate: bool,
-    /// How many there are; their operands lie as [`Even`] says.
+    /// How many there are; their operands lie as [`Strided`] says.
     pub count: usize,
     /// How many are added up in one C.
     pub sum: usize,
@@ -96,17 +87,23 @@ impl Product {
     }
 
     /// Records the dispatches, without a backward. A whole tensor stands for all elements of it from the first.
-    pub fn record(self, g: &mut Graph, a: impl Into<Even>, b: impl Into<Even>, c: impl Into<Even>) -> Result<()> {
+    pub fn record(
+        self,
+        g: &mut Graph,
+        a: impl Into<Strided>,
+        b: impl Into<Strided>,
+        c: impl Into<Strided>,
+    ) -> Result<()> {
         let operands = [a.into(), b.into(), c.into()];
         if self.count > 1 && (operands[2].stride == 0 || self.sum > 1) {
             return Err(Error::defect("several products would write one matrix"));
         }
         self.check_extents(g, operands)?;
-        let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
+        let types = Types::of(operands.map(|operand| g.dtype(operand.storage)));
         let product = self.kind(g, types);
-        let picked = g.choices().pick(product);
+        let picked = g.kernels().pick(product);
         let lanes = matches!(picked, Candidate::Lanes { .. });
-        if self.sum > 1 && (lanes || self.sum > MOST_SUMMED || g.choices().ability().software) {
+        if self.sum > 1 && (lanes || self.sum > MOST_SUMMED || g.kernels().target().software) {
             let one = Self { sum: 1, ..self };
             let at = |i: usize| [operands[0].at(i), operands[1].at(i), operands[2]];
             let record = |i: usize| {
@@ -115,7 +112,7 @@ impl Product {
             };
             return (0..self.sum).try_for_each(record);
         }
-        let candidate = if self.may_be_cut(g, picked) { picked } else { g.choices().pick_whole(product) };
+        let candidate = if self.may_be_cut(g, picked) { picked } else { g.kernels().pick_whole(product) };
         self.dispatch(g, candidate, product, operands, None)
     }
 
@@ -123,12 +120,12 @@ impl Product {
     fn may_be_cut(&self, g: &Graph, candidate: Candidate) -> bool {
         let [m, n, k] = self.size;
         let part_bytes = 4 * (self.count * k.div_ceil(candidate.chunk().max(1)) * m * n) as u64;
-        self.cut && self.sum == 1 && part_bytes <= g.choices().ability().binding_bytes
+        self.cut && self.sum == 1 && part_bytes <= g.kernels().target().max_tensor()
     }
 
     /// Refuses operands whose last element is outside of their tensor. Kernels clamp or mask against (m, n, k) alone, and on
     /// GPUs nothing else keeps them inside.
-    fn check_extents(&self, g: &Graph, operands: [Even; 3]) -> Result<()> {
+    fn check_extents(&self, g: &Graph, operands: [Strided; 3]) -> Result<()> {
         let [m, n, k] = self.size;
         let (a_rows, a_columns) = if self.layout == Layout::TN { (k, m) } else { (m, k) };
         let (b_rows, b_columns) = if self.layout == Layout::NT { (n, k) } else { (k, n) };
@@ -140,12 +137,12 @@ impl Product {
             let matrices_before = (self.count.max(self.sum) - 1).saturating_mul(operand.stride);
             let end =
                 [matrices_before, rows_before, columns].iter().fold(operand.offset, |end, &n| end.saturating_add(n));
-            let elements = g.shape(operand.whole).iter().fold(1_usize, |n, &extent| n.saturating_mul(extent));
+            let elements = g.shape(operand.storage).iter().fold(1_usize, |n, &extent| n.saturating_mul(extent));
             if end > elements || columns > width {
                 return Err(Error::defect(format!(
                     "{name} of a product {:?} {m}x{n}x{k} ends at element {end} of \"{}\", which has {elements}",
                     self.layout,
-                    g.tensors()[operand.whole.index()].name
+                    g.tensors()[operand.storage.index()].name
                 )));
             }
         }
@@ -159,7 +156,7 @@ impl Product {
         g: &mut Graph,
         candidate: Candidate,
         product: ProductKind,
-        operands: [Even; 3],
+        operands: [Strided; 3],
         second: Option<Second>,
     ) -> Result<()> {
         let ([m, n, k], [a, b, c]) = (self.size, operands);
@@ -167,7 +164,7 @@ impl Product {
         let a_stride = self.a_width.unwrap_or(if self.layout == Layout::TN { m } else { k });
         let a_term = if self.layout == Layout::TN { a_stride } else { 1 };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
-        let types = Types::of(operands.map(|operand| g.dtype(operand.whole)));
+        let types = Types::of(operands.map(|operand| g.dtype(operand.storage)));
 
         let [block_rows, block_columns] = candidate.block();
         let blocks = m.div_ceil(block_rows) * n.div_ceil(block_columns) * self.count;
@@ -184,15 +181,15 @@ impl Product {
             let (to, to_second, add) = if parts == 1 {
                 (c, second.map_or(0, |second| second.c), accumulate)
             } else {
-                let whole = g.statistic("parts of a product", &[self.count * parts, m, n]);
+                let storage = g.statistic("parts of a product", &[self.count * parts, m, n]);
                 let stride = if self.count > 1 { parts * m * n } else { 0 };
-                (Even { whole, offset: 0, stride }, self.count / 2 * stride, false)
+                (Strided { storage, offset: 0, stride }, self.count / 2 * stride, false)
             };
             // The same of the second half as of the first, if there is none.
             let [a_second, b_second, b2_stride] = second.map_or([a_offset, b_offset, b.stride], |second| {
                 [second.a + first * a_term, second.b.offset + first * b_term, second.b.stride]
             });
-            let types = Types { c: g.dtype(to.whole), ..types };
+            let types = Types { c: g.dtype(to.storage), ..types };
             let vectors = Vectors::of([
                 [a_offset, a_stride, a.stride, if self.layout == Layout::TN { m } else { terms }, a_second, 0],
                 [b_offset, b_stride, b.stride, if self.layout == Layout::NT { terms } else { n }, b_second, b2_stride],
@@ -203,11 +200,11 @@ impl Product {
             let dims = dims.flag(add).u(part).u(self.count).u(a.stride).u(b.stride).u(to.stride);
             let sums = !matches!(candidate, Candidate::Lanes { .. });
             let dims = if sums { dims.u(self.sum) } else { dims };
-            let mut bound = vec![a.whole, b.whole, to.whole];
+            let mut bound = vec![a.storage, b.storage, to.storage];
             let dims = match second {
                 None => dims,
                 Some(Second { b: b2, .. }) => {
-                    bound.push(b2.whole);
+                    bound.push(b2.storage);
                     dims.u(a_second).u(b_second).u(to_second - to.offset).u(b2_stride)
                 }
             };
@@ -215,7 +212,7 @@ impl Product {
             g.last_is(product);
             g.last_moves(self.bytes(types, [a, b, to], second, [terms, parts], add));
             if parts > 1 {
-                self.sum_parts(g, to.whole, parts, c, second.map(|second| second.c))?;
+                self.sum_parts(g, to.storage, parts, c, second.map(|second| second.c))?;
             }
         }
         Ok(())
@@ -227,7 +224,7 @@ impl Product {
     fn kind(&self, g: &Graph, types: Types) -> ProductKind {
         let [m, n, k] = self.size;
         let half = types.a == Dtype::F16 && types.b == Dtype::F16;
-        let size = if g.choices().ability().software { self.size } else { [m * self.count, n, k * self.sum] };
+        let size = if g.kernels().target().software { self.size } else { [m * self.count, n, k * self.sum] };
         ProductKind { layout: self.layout, size, half, pair: false }
     }
 
@@ -236,14 +233,14 @@ impl Product {
     fn bytes(
         &self,
         types: Types,
-        [a, b, _]: [Even; 3],
+        [a, b, _]: [Strided; 3],
         second: Option<Second>,
         [terms, parts]: [usize; 2],
         accumulate: bool,
     ) -> u64 {
         let [m, n, _] = self.size;
         let halves = if second.is_some() { 2 } else { 1 };
-        let matrices = |operand: Even| if operand.stride == 0 { 1 } else { self.count * self.sum / halves };
+        let matrices = |operand: Strided| if operand.stride == 0 { 1 } else { self.count * self.sum / halves };
         let of = |matrices: usize, elements: usize, dtype: Dtype| (elements * matrices) as u64 * dtype.bytes();
         let of_b = matrices(b) + second.map_or(0, |second| matrices(second.b));
         let passes = if accumulate { 2 } else { parts as u64 };
@@ -316,7 +313,7 @@ fn summed_case(layout: Layout, size: [usize; 3], count: usize) -> Case {
         inputs: vec![Input::normal("a", &[count, m * k], 1.0), Input::normal("b", &[count, k * n], 1.0)],
         build: Box::new(move |g, t| {
             let c = g.activation("sum of products", &[m, n]);
-            let every = |whole, stride| Even { whole, offset: 0, stride };
+            let every = |storage, stride| Strided { storage, offset: 0, stride };
             Product::new(layout, size).summed(count).record(g, every(t[0], m * k), every(t[1], k * n), c)?;
             Ok(vec![c])
         }),
@@ -349,15 +346,15 @@ pub(super) fn large_cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::choices::{Ability, Choices, ShapeClass};
-    use crate::graph::plan::{Limits, Plan};
+    use crate::graph::plan::Plan;
     use crate::graph::{Class, Graph};
+    use crate::kernel::{KernelTable, ShapeClass, Target};
 
     #[test]
     fn operands_outside_of_their_tensors_are_refused() {
-        let mut g = Graph::forward_only(&Choices::usual(Ability::WEBGPU_DEFAULT));
+        let mut g = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
         let [a, b, c] = [("a", 30), ("b", 42), ("c", 35)].map(|(name, n)| g.state(name, &[n]));
-        let from = |whole, offset| Even { whole, offset, stride: 0 };
+        let from = |storage, offset| Strided { storage, offset, stride: 0 };
         // (5, 6) by (6, 7).
         let product = |layout| Product::new(layout, [5, 7, 6]);
         for layout in Layout::ALL {
@@ -375,13 +372,13 @@ mod tests {
         let wide = product(Layout::NN).of_columns(7);
         assert!(wide.record(&mut g, a, b, c).unwrap_err().to_string().contains("ends at element 34 of \"a\""));
         assert!(product(Layout::NN).of_columns(5).record(&mut g, a, b, c).is_err(), "rows that overlap");
-        let several = Even { whole: c, offset: 0, stride: 1 };
+        let several = Strided { storage: c, offset: 0, stride: 1 };
         assert!(product(Layout::NN).batch(2).record(&mut g, a, b, several).is_err());
     }
 
     const SPLIT: Candidate = Candidate::Tiles { block: [64; 2], depth: 16, thread: [4; 2], chunk: 512 };
 
-    fn kernels(plan: &Plan) -> Vec<String> {
+    fn names(plan: &Plan) -> Vec<String> {
         plan.calls.iter().map(|call| call.kernel.name()).collect()
     }
 
@@ -389,12 +386,12 @@ mod tests {
     #[test]
     fn a_sum_is_not_cut_where_its_parts_fit_no_binding() {
         for (m, fits) in [(5120, false), (1280, true)] {
-            let mut g = Graph::forward_only(&Choices::forced(Ability::WEBGPU_DEFAULT, SPLIT));
+            let mut g = Graph::forward_only(&KernelTable::forced(Target::WEBGPU, SPLIT));
             let [a, b, c] = [("a", 4096 * m), ("b", 4096 * 1280), ("c", m * 1280)]
                 .map(|(name, len)| g.typed(name, &[len], Dtype::F32, Class::State));
             Product::new(Layout::TN, [m, 1280, 4096]).record(&mut g, a, b, c).unwrap();
-            let plan = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap();
-            assert_eq!(kernels(&plan).len(), if fits { 2 } else { 1 });
+            let plan = Plan::new(&g).unwrap();
+            assert_eq!(names(&plan).len(), if fits { 2 } else { 1 });
         }
     }
 
@@ -402,15 +399,15 @@ mod tests {
     #[test]
     fn a_batch_is_computed_by_the_kernel_that_was_chosen_for_it() {
         let product = ProductKind { layout: Layout::TN, size: [3 * 64, 64, 4096], half: false, pair: false };
-        let choices = Choices::usual(Ability::WEBGPU_DEFAULT).with_table([(ShapeClass::of(product), SPLIT)].into());
-        let mut g = Graph::forward_only(&choices);
+        let kernels = KernelTable::defaults(Target::WEBGPU).with_table([(ShapeClass::of(product), SPLIT)].into());
+        let mut g = Graph::forward_only(&kernels);
         let [a, b, c] = [("a", 3 * 4096 * 64), ("b", 4096 * 64), ("c", 3 * 64 * 64)]
             .map(|(name, len)| g.typed(name, &[len], Dtype::F32, Class::State));
-        let every = |whole, stride| Even { whole, offset: 0, stride };
+        let every = |storage, stride| Strided { storage, offset: 0, stride };
         let batch = Product::new(Layout::TN, [64, 64, 4096]).batch(3);
         batch.record(&mut g, every(a, 4096 * 64), b, every(c, 64 * 64)).unwrap();
-        let plan = Plan::new(&g, &Limits::WEBGPU_DEFAULT).unwrap();
-        assert_eq!(kernels(&plan), ["matmul-tn-tiles-64x64x16-4x4-vabc", "sum-parts-vec4"]);
+        let plan = Plan::new(&g).unwrap();
+        assert_eq!(names(&plan), ["matmul-tn-tiles-64x64x16-4x4-vabc", "sum-parts-vec4"]);
         assert_eq!((plan.products, plan.calls[0].groups), (vec![product], 3 * 8));
     }
 }

@@ -16,11 +16,10 @@ use super::matmul::{Layout, Product};
 use super::{Case, Input};
 use crate::config::NormActivation;
 use crate::error::{Error, Result};
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
-use crate::graph::part::Even;
-use crate::graph::plan::Limits;
+use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Dtype, Kernel, workgroups};
 
 /// What does not depend on the shapes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,8 +34,8 @@ pub struct Settings {
     pub gelu_tanh: bool,
 }
 
-const FORWARD: &[crate::gpu::kernel::Access] = &[Read, Write, Write];
-const BACKWARD: &[crate::gpu::kernel::Access] = &[Read, Read, Write];
+const FORWARD: &[crate::kernel::Access] = &[Read, Write, Write];
+const BACKWARD: &[crate::kernel::Access] = &[Read, Read, Write];
 static L2_NORM_GELU: Kernel = Kernel::new("pattention.wgsl", "l2_norm_gelu", FORWARD);
 static L2_NORM_GELU_BACKWARD: Kernel =
     Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]);
@@ -105,7 +104,7 @@ pub fn several<const M: usize>(
     tokens: [Tokens; M],
     settings: Settings,
 ) -> Result<[Tensor; M]> {
-    let even = |of: [Tensor; M]| g.even(&of).is_some() && g.even_laid_out(&of);
+    let even = |of: [Tensor; M]| g.strided(&of).is_some() && g.even_laid_out(&of);
     if even(tokens.map(|t| t.keys)) && even(tokens.map(|t| t.values)) {
         return Ok(batch(g, x, tokens, settings)?.0);
     }
@@ -134,16 +133,16 @@ fn batch<const M: usize>(
     let scores = g.activation("scores", &[M * rows, n]);
     let stats = g.statistic("row norms", &[M * rows, 2]);
     let weights = g.activation("token weights", &[M * rows, n]);
-    let outs = g.even_activations::<M>("pattention", &[rows, c_out])?;
+    let outs = g.strided_activations::<M>("pattention", &[rows, c_out])?;
     let mut copies = tokens;
     for copy in &mut copies {
         *copy = Tokens { keys: g.weight(copy.keys)?, values: g.weight(copy.values)? };
     }
-    let keys = g.gathered(&copies.map(|t| t.keys))?;
-    let values = g.gathered(&copies.map(|t| t.values))?;
-    let out = g.gathered(&outs)?;
+    let keys = g.strided_or_copied(&copies.map(|t| t.keys))?;
+    let values = g.strided_or_copied(&copies.map(|t| t.values))?;
+    let out = g.strided_or_copied(&outs)?;
     // Scores and weights of all lie one below the other.
-    let stacked = move |whole| Even { whole, offset: 0, stride: rows * n };
+    let stacked = move |storage| Strided { storage, offset: 0, stride: rows * n };
     let products = |layout, size| Product::new(layout, size).batch(M);
 
     products(Layout::NT, [rows, n, c_in]).uncut().record(g, x, keys, stacked(scores))?;
@@ -155,7 +154,7 @@ fn batch<const M: usize>(
         for dout in &mut douts {
             *dout = g.take_grad(*dout)?;
         }
-        let dout = g.gathered(&douts)?;
+        let dout = g.strided_or_copied(&douts)?;
         let [weights, dscores] = backward_activations(g, [M * rows, n], g.dtype(scores))?;
         let dims = settings.dims(M * rows, n);
         products(Layout::NT, [rows, n, c_out]).record(g, dout, values, stacked(dscores))?;
@@ -168,11 +167,11 @@ fn batch<const M: usize>(
             g.call(backward, &[scores, stats, dscores], dims, workgroups(M * rows), 0)?;
         }
         // Of the tokens that train, which are the last.
-        let from = |whole, first| Even { whole, offset: first, stride: rows * n };
+        let from = |storage, first| Strided { storage, offset: first, stride: rows * n };
         let gradients = |width, first, add| products(Layout::TN, [n - first, width, rows]).of_columns(n).adding(add);
         let first = [tokens[0].values, tokens[0].keys].map(|tokens| g.first_trained(tokens));
-        let (dvalues, add_values) = g.even_grads(&tokens.map(|t| t.values))?;
-        let (dkeys, add_keys) = g.even_grads(&tokens.map(|t| t.keys))?;
+        let (dvalues, add_values) = g.strided_grads(&tokens.map(|t| t.values))?;
+        let (dkeys, add_keys) = g.strided_grads(&tokens.map(|t| t.keys))?;
         let of_values = gradients(c_out, first[0], add_values);
         let of_keys = gradients(c_in, first[1], add_keys);
         let values_of = [from(weights, first[0]), dout, dvalues];
@@ -197,9 +196,8 @@ fn batch<const M: usize>(
 fn backward_activations(g: &mut Graph, shape: [usize; 2], dtype: Dtype) -> Result<[Tensor; 2]> {
     let names = ["token weights again", "d token weights, then d scores"];
     let bytes = 2 * (shape[0] * shape[1]).next_multiple_of(128) as u64 * dtype.bytes();
-    let most = g.choices().ability().binding_bytes;
-    if g.on_gpu() && bytes <= (Limits { max_binding: most, max_buffer: most, max_storage_buffers: 8 }).max_tensor() {
-        return g.even_activations::<2>(&names.join(", "), &shape);
+    if g.on_gpu() && bytes <= g.kernels().target().max_tensor() {
+        return g.strided_activations::<2>(&names.join(", "), &shape);
     }
     Ok(names.map(|name| g.activation(name, &shape)))
 }
@@ -252,8 +250,8 @@ fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
         build: Box::new(move |g, t| {
             let mut tokens = [Tokens { keys: t[1], values: t[1] }; 3];
             for (i, tokens) in tokens.iter_mut().enumerate() {
-                tokens.keys = g.part(t[1], i * stride, "keys", &[n, c_in])?;
-                tokens.values = g.part(t[1], i * stride + key_stride, "values", &[n, c_out])?;
+                tokens.keys = g.view(t[1], i * stride, "keys", &[n, c_in])?;
+                tokens.values = g.view(t[1], i * stride + key_stride, "values", &[n, c_out])?;
             }
             let [q, k, v] = several(g, t[0], tokens, settings)?;
             // One output that depends on all three.

@@ -5,9 +5,9 @@
 
 use super::{Case, Input};
 use crate::error::{Error, Result};
-use crate::gpu::kernel::Access::{Read, Uniform, Write};
-use crate::gpu::kernel::{Dims, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Uniform, Write};
+use crate::kernel::{Dims, Kernel, workgroups};
 
 static ROTATE: Kernel = Kernel::new("rotary.wgsl", "rotate", &[Read, Uniform, Write]).with(&[("FUSED", false)]);
 /// As attention kernels rotate; not on software drivers, where training must go on with the bits that it has.
@@ -41,7 +41,7 @@ pub fn table(positions: usize, rotary_width: usize, base: f64) -> Vec<f32> {
 /// Rotates `x` (R, heads * head_width) in place; `table` (positions, rotary_width), `run` the uniform
 /// block whose first word is the position of each sequence's first row.
 pub fn rotate(g: &mut Graph, x: Tensor, table: Tensor, run: Tensor, shape: Rotary) -> Result<()> {
-    rotate_as(g, x, table, run, shape, !g.choices().ability().software)
+    rotate_as(g, x, table, run, shape, !g.kernels().target().software)
 }
 
 /// As [`rotate`]; `fused`: with the bits of attention kernels that rotate by themselves.

@@ -7,8 +7,7 @@
 
 use crate::config::{RunConfig, TrainConfig};
 use crate::error::Result;
-use crate::gpu::choices::{Ability, Choices};
-use crate::gpu::kernel::Dtype;
+use crate::kernel::{Dtype, KernelTable, Target};
 use crate::model::graphs::{self, BatchShape, MicroBatch};
 use crate::train::cohorts::{self, Stage};
 use crate::train::trainer::batch_shape;
@@ -52,13 +51,13 @@ impl Axis {
 /// # Errors
 /// Shapes that cannot be recorded.
 pub fn flops_per_step(Stage { model, cohorts: rows }: &Stage, train: &TrainConfig) -> Result<u64> {
-    let choices = Choices::usual(Ability::WEBGPU_DEFAULT);
+    let kernels = KernelTable::defaults(Target::WEBGPU);
     // Half precision has the same products; what is computed twice to save memory counts once.
-    let shape = BatchShape { precision: Dtype::F32, recompute: false, ..batch_shape(model, train, &choices)? };
+    let shape = BatchShape { precision: Dtype::F32, recompute: false, ..batch_shape(model, train, &kernels)? };
     let trained = cohorts::trained(model, rows)?;
-    let micro = graphs::training(model, &trained, &shape, MicroBatch::Later, &choices)?.flops();
+    let micro = graphs::training(model, &trained, &shape, MicroBatch::Later, &kernels)?.flops();
     let segments = cohorts::segments(model, rows, &trained);
-    let update = graphs::update(model, train, &trained, &segments, shape.precision, &choices)?.flops();
+    let update = graphs::update(model, train, &trained, &segments, shape.precision, &kernels)?.flops();
     Ok(micro * shape.grad_accum as u64 + update)
 }
 

@@ -3,10 +3,9 @@
 use super::trainer::{RunPlans, Trainer};
 use crate::data::Batch;
 use crate::error::Result;
-use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Block, Engine};
-use crate::gpu::kernel::{Access, Dtype};
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
+use crate::kernel::{Access, Dtype, KernelTable};
 use half::f16;
 
 /// The first tensor that holds a value that is not finite.
@@ -44,8 +43,8 @@ impl Trainer<'_> {
             }
         }
         let engine = self.engine();
-        let (limits, choices): (Limits, Choices) = (Limits::of(&engine.gpu), engine.choices());
-        let plan = RunPlans::new(&self.model, &self.train, &self.cohorts, prompt, &limits, &choices)?.micro;
+        let kernels: KernelTable = engine.kernels();
+        let plan = RunPlans::new(&self.model, &self.train, &self.cohorts, prompt, &kernels)?.micro;
         for batch in batches {
             self.prepare(batch)?;
             for (i, call) in plan.calls.iter().enumerate() {

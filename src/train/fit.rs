@@ -7,9 +7,8 @@ use super::cohorts::Stage;
 use super::plans::{FEWEST_CHUNK_ROWS, RunPlans};
 use crate::config::{ModelConfig, RunConfig, TrainConfig};
 use crate::error::{Error, Result};
-use crate::gpu::choices::Choices;
 use crate::gpu::device::human_bytes;
-use crate::graph::plan::Limits;
+use crate::kernel::KernelTable;
 
 /// What a run may take.
 pub enum Room<'a> {
@@ -32,14 +31,8 @@ impl Room<'_> {
 /// without recomputation where one fits.
 ///
 /// # Errors
-/// Even the smallest does not fit: what it needs.
-pub fn fit(
-    config: &RunConfig,
-    stages: &[Stage],
-    room: &Room,
-    limits: &Limits,
-    choices: &Choices,
-) -> Result<TrainConfig> {
+/// Strided the smallest does not fit: what it needs.
+pub fn fit(config: &RunConfig, stages: &[Stage], room: &Room, kernels: &KernelTable) -> Result<TrainConfig> {
     let micro_batches_of_update = config.train.grad_accum(&config.model)?;
     let total_batch_tokens = micro_batches_of_update * config.train.batch_size * config.model.seq_length;
     let mut least = None;
@@ -48,7 +41,7 @@ pub fn fit(
             for loss_chunk_rows in chunk_rows(&config.train) {
                 let train = config.train.clone();
                 let train = TrainConfig { batch_size, total_batch_tokens, recompute, loss_chunk_rows, ..train };
-                match largest(stages, &train, limits, choices) {
+                match largest(stages, &train, kernels) {
                     Ok((stage, bytes)) if room.fits(stage, &train, bytes)? => return Ok(train),
                     Ok((_, bytes)) => least = Some(least.map_or(bytes, |known: u64| known.min(bytes))),
                     // A tensor of a large micro-batch may be over a limit of the device.
@@ -92,14 +85,9 @@ fn micro_batches(train: &TrainConfig, model: &ModelConfig) -> Result<Vec<usize>>
 }
 
 /// The stage of the run that needs the most memory, and how much.
-fn largest<'a>(
-    stages: &'a [Stage],
-    train: &TrainConfig,
-    limits: &Limits,
-    choices: &Choices,
-) -> Result<(&'a Stage, u64)> {
+fn largest<'a>(stages: &'a [Stage], train: &TrainConfig, kernels: &KernelTable) -> Result<(&'a Stage, u64)> {
     let of = |stage: &'a Stage| {
-        let plans = RunPlans::new(&stage.model, train, &stage.cohorts, 1, limits, choices)?;
+        let plans = RunPlans::new(&stage.model, train, &stage.cohorts, 1, kernels)?;
         Ok((stage, plans.bytes()?.total()))
     };
     let all: Vec<_> = stages.iter().map(of).collect::<Result<_>>()?;
@@ -110,17 +98,17 @@ fn largest<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::choices::Ability;
+    use crate::kernel::Target;
     use crate::train::cohorts;
 
     #[test]
     fn the_micro_batch_shrinks_first_and_the_update_stays() {
         let mut config = RunConfig::preset("bench-tiny").unwrap();
         config.model.vocab_size = 256;
-        let (limits, choices) = (Limits::WEBGPU_DEFAULT, Choices::usual(Ability::WEBGPU_DEFAULT));
+        let kernels = KernelTable::defaults(Target::WEBGPU);
         let stages = cohorts::stages(&config, None).unwrap();
-        let need = |train: &TrainConfig| largest(&stages, train, &limits, &choices).unwrap().1;
-        let fitted = |most| fit(&config, &stages, &Room::Bytes(most), &limits, &choices);
+        let need = |train: &TrainConfig| largest(&stages, train, &kernels).unwrap().1;
+        let fitted = |most| fit(&config, &stages, &Room::Bytes(most), &kernels);
         assert_eq!((config.train.batch_size, config.model.seq_length), (8, 128));
 
         let all = need(&config.train);
@@ -136,9 +124,9 @@ mod tests {
 
         // A device that has room for half of it, and one that has none.
         let half = |_: &Stage, train: &TrainConfig| Ok(need(train) < all);
-        let fitted = fit(&config, &stages, &Room::Device(&half), &limits, &choices).unwrap();
+        let fitted = fit(&config, &stages, &Room::Device(&half), &kernels).unwrap();
         assert_eq!((fitted.batch_size, fitted.recompute), (4, false));
-        let error = fit(&config, &stages, &Room::Device(&|_, _| Ok(false)), &limits, &choices).unwrap_err().to_string();
+        let error = fit(&config, &stages, &Room::Device(&|_, _| Ok(false)), &kernels).unwrap_err().to_string();
         assert!(error.contains("the device has not that much free"), "{error}");
     }
 }

@@ -4,14 +4,13 @@ use super::cohorts;
 use crate::checkpoint::Cohort;
 use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::error::{Error, Result};
-use crate::gpu::choices::{Ability, Choices};
-use crate::gpu::kernel::Dtype;
 use crate::graph::Graph;
-use crate::graph::memory::{Bytes, Ledger};
-use crate::graph::plan::{Limits, Plan};
-use crate::model::generate::GeneratorPlans;
+use crate::graph::plan::Plan;
+use crate::kernel::{Dtype, KernelTable, Target};
 use crate::model::graphs::{self, BatchShape, MicroBatch};
 use crate::ops::matmul::{MAX_SUM, ProductKind};
+use crate::run::generate::GeneratorPlans;
+use crate::run::memory::{Bytes, Ledger};
 
 /// Most rows of full logits computed to measure a growth.
 const PROBE_ROWS: usize = 128;
@@ -42,13 +41,13 @@ pub struct RunPlans {
     pub trained: Vec<(String, Vec<usize>)>,
 }
 
-/// The shape of a micro-batch of `model` trained as `train` says on a device that `choices` are of.
+/// The shape of a micro-batch of `model` trained as `train` says on a device that `kernels` are of.
 ///
 /// # Errors
 /// Those of [`TrainConfig::grad_accum`].
-pub fn batch_shape(model: &ModelConfig, train: &TrainConfig, choices: &Choices) -> Result<BatchShape> {
+pub fn batch_shape(model: &ModelConfig, train: &TrainConfig, kernels: &KernelTable) -> Result<BatchShape> {
     let precision = if train.precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 };
-    let chosen = || loss_chunk_rows(model.vocab_size, precision, choices.ability());
+    let chosen = || loss_chunk_rows(model.vocab_size, precision, kernels.target());
     Ok(BatchShape {
         batch: train.batch_size,
         seq: model.seq_length,
@@ -62,12 +61,12 @@ pub fn batch_shape(model: &ModelConfig, train: &TrainConfig, choices: &Choices) 
 /// Rows of logits held at once where nobody says how many. Long products are the fast ones: on an H200 those of the head
 /// run at 157 to 191 TFLOP/s with 1024 rows and at 167 to 215 with 4096. On GPUs as many as fit half of the largest
 /// binding, which is the only thing that a device tells of its memory; 1024 at least, and on software adapters always.
-fn loss_chunk_rows(vocab: usize, precision: Dtype, ability: &Ability) -> usize {
-    if ability.software {
+fn loss_chunk_rows(vocab: usize, precision: Dtype, target: &Target) -> usize {
+    if target.software {
         return FEWEST_CHUNK_ROWS;
     }
     let row_bytes = vocab.max(1) as u64 * precision.bytes();
-    let fitting = (ability.binding_bytes / 2 / row_bytes).min(MOST_CHUNK_ROWS as u64) as usize;
+    let fitting = (target.max_tensor() / 2 / row_bytes).min(MOST_CHUNK_ROWS as u64) as usize;
     fitting.max(FEWEST_CHUNK_ROWS)
 }
 
@@ -78,26 +77,25 @@ impl RunPlans {
         train: &TrainConfig,
         cohorts: &[Cohort],
         prompt: usize,
-        limits: &Limits,
-        choices: &Choices,
+        kernels: &KernelTable,
     ) -> Result<Self> {
-        let shape = batch_shape(model, train, choices)?;
-        check_rows(&shape, choices)?;
-        check_precision(train, choices)?;
+        let shape = batch_shape(model, train, kernels)?;
+        check_rows(&shape, kernels)?;
+        check_precision(train, kernels)?;
         let trained = cohorts::trained(model, cohorts)?;
         let segments = cohorts::segments(model, cohorts, &trained);
-        let plan = |graph: Result<Graph>| Plan::new(&graph?, limits);
-        let training = |which| plan(graphs::training(model, &trained, &shape, which, choices));
-        let (overwrites, mixed) = (overwrites(choices), shape.precision != Dtype::F32);
+        let plan = |graph: Result<Graph>| Plan::new(&graph?);
+        let training = |which| plan(graphs::training(model, &trained, &shape, which, kernels));
+        let (overwrites, mixed) = (overwrites(kernels), shape.precision != Dtype::F32);
         let later = overwrites && shape.grad_accum > 1;
         Ok(Self {
             micro: training(if overwrites { MicroBatch::First } else { MicroBatch::Later })?,
             later: later.then(|| training(MicroBatch::Later)).transpose()?,
-            copies: mixed.then(|| plan(graphs::copies(model, shape.precision, choices))).transpose()?,
-            update: plan(graphs::update(model, train, &trained, &segments, shape.precision, choices))?,
-            evaluation: plan(graphs::evaluation(model, &shape, choices))?,
-            probe: plan(graphs::logits(model, 1, probe_rows(model), false, choices))?,
-            generator: GeneratorPlans::new(model, prompt, limits, choices)?,
+            copies: mixed.then(|| plan(graphs::copies(model, shape.precision, kernels))).transpose()?,
+            update: plan(graphs::update(model, train, &trained, &segments, shape.precision, kernels))?,
+            evaluation: plan(graphs::evaluation(model, &shape, kernels))?,
+            probe: plan(graphs::logits(model, 1, probe_rows(model), false, kernels))?,
+            generator: GeneratorPlans::new(model, prompt, kernels)?,
             shape,
             trained,
         })
@@ -138,13 +136,13 @@ impl RunPlans {
 
 /// Whether the first micro-batch of a step overwrites gradients. On software adapters they are cleared and added to, as they
 /// always were: 0 + x is x, but for the sign of a zero.
-pub(super) fn overwrites(choices: &Choices) -> bool {
-    !choices.ability().software
+pub(super) fn overwrites(kernels: &KernelTable) -> bool {
+    !kernels.target().software
 }
 
 /// Sums over the rows of a micro-batch stay within what software drivers do without error.
-fn check_rows(shape: &BatchShape, choices: &Choices) -> Result<()> {
-    if choices.ability().software && shape.rows() > MAX_SUM {
+fn check_rows(shape: &BatchShape, kernels: &KernelTable) -> Result<()> {
+    if kernels.target().software && shape.rows() > MAX_SUM {
         return Err(Error::device(format!(
             "a micro-batch of batch_size {} x seq_length {} is {} tokens, software adapters are trusted with {MAX_SUM}; use \
              a smaller batch_size and reach a larger batch through total_batch_tokens",
@@ -156,8 +154,8 @@ fn check_rows(shape: &BatchShape, choices: &Choices) -> Result<()> {
     Ok(())
 }
 
-fn check_precision(train: &TrainConfig, choices: &Choices) -> Result<()> {
-    if train.precision == Precision::F16 && !choices.ability().half {
+fn check_precision(train: &TrainConfig, kernels: &KernelTable) -> Result<()> {
+    if train.precision == Precision::F16 && !kernels.target().f16 {
         return Err(Error::device(
             "precision f16 needs 16-bit floats in shaders, which this adapter does not offer; use precision f32, or \
              another adapter: `tokenformer devices` lists what each has",

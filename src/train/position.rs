@@ -33,7 +33,7 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::kernel::Dtype;
+    use crate::kernel::Dtype;
 
     #[test]
     fn no_row_is_drawn_twice_and_no_whole_batch_left_out() {

@@ -5,16 +5,16 @@ use crate::config::{ModelConfig, TrainConfig};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::gpu::engine::{Engine, Program};
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
 use crate::model::graphs;
 use crate::model::init::Tensors;
+use crate::run::memory::Memory;
 
 /// Logits (tokens, vocab_size) of one sequence of at most `seq_length` tokens.
 pub fn logits(engine: &Engine, model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Result<Vec<f32>> {
-    let choices = &engine.choices();
-    let graph = graphs::logits(model, 1, tokens.len(), false, choices)?;
-    let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
+    let kernels = &engine.kernels();
+    let graph = graphs::logits(model, 1, tokens.len(), false, kernels)?;
+    let plan = Plan::new(&graph)?;
     let (memory, programs) = Memory::allocate(engine, &[&plan])?;
     upload_rope(engine, &memory, model)?;
     upload_parameters(engine, &memory, model, params)?;
@@ -39,8 +39,8 @@ impl<'e> LossProbe<'e> {
     /// # Errors
     /// A model that does not fit the device.
     pub fn new(engine: &'e Engine, model: &ModelConfig, train: &TrainConfig) -> Result<Self> {
-        let graph = graphs::evaluation(model, &batch_shape(model, train, &engine.choices())?, &engine.choices())?;
-        let plan = Plan::new(&graph, &Limits::of(&engine.gpu))?;
+        let graph = graphs::evaluation(model, &batch_shape(model, train, &engine.kernels())?, &engine.kernels())?;
+        let plan = Plan::new(&graph)?;
         let (memory, programs) = Memory::allocate(engine, &[&plan])?;
         upload_rope(engine, &memory, model)?;
         Ok(Self { engine, model: model.clone(), memory, programs })

@@ -233,7 +233,7 @@ pub fn checkpoint(
         cohorts: trainer.cohorts.clone(),
         lineage: at.lineage,
         adapter: engine.gpu.describe(),
-        kernels: engine.choices().names(),
+        kernels: engine.kernels().names(),
         loss_scale: Some(trainer.loss_scale).filter(|_| trainer.is_mixed()),
         losses: at.losses,
         plateau: at.plateau,

@@ -14,16 +14,15 @@ use crate::error::{Error, Result};
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::flight::{Ahead, Flight};
 use crate::gpu::reading::{Reading, Staging};
-use crate::graph::memory::{Bytes, Memory};
-use crate::graph::plan::Limits;
 use crate::graph::{grad_name, moment_names};
-use crate::model::generate::Generator;
 use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::cross_entropy::{STATS, fresh_stats};
 use crate::ops::rotary;
+use crate::run::generate::Generator;
+use crate::run::memory::{Bytes, Memory};
 
 /// Names of a parameter's moments on the device.
 const MOMENT_NAMES: [fn(&str) -> String; 2] = [|name| moment_names(name).0, |name| moment_names(name).1];
@@ -100,8 +99,8 @@ impl<'e> Trainer<'e> {
         cohorts: Vec<Cohort>,
         prompt: usize,
     ) -> Result<Self> {
-        let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
-        let plans = RunPlans::new(model, train, &cohorts, prompt, &limits, &choices)?;
+        let kernels = engine.kernels();
+        let plans = RunPlans::new(model, train, &cohorts, prompt, &kernels)?;
         let (memory, programs) = Memory::allocate(engine, &plans.all())?;
         let mut prepared = programs.into_iter();
         let wrong = || Error::defect("plans and programs differ in number");
@@ -118,7 +117,7 @@ impl<'e> Trainer<'e> {
         upload_rope(engine, &memory, model)?;
         let (model, train) = (model.clone(), train.clone());
         let loss_scale = loss_scale::initial(train.precision == Precision::F16);
-        let overwrites = overwrites(&choices);
+        let overwrites = overwrites(&kernels);
         let staging = || engine.staging(4 * STATS as u64);
         let (shape, trained, staging) = (plans.shape, plans.trained, [staging()?, staging()?]);
         Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, overwrites, shape, trained, staging })

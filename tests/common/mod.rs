@@ -7,9 +7,9 @@ use tokenformer::error::Result;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
-use tokenformer::graph::memory::Memory;
-use tokenformer::graph::plan::{Limits, Plan};
+use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph};
+use tokenformer::run::memory::Memory;
 
 /// The folder of this repository: where the environment says it is now, as cargo does and scripts may, else where the tests
 /// were built.
@@ -36,7 +36,7 @@ impl Ran {
     /// Writes `inputs` by name (32-bit words), runs, waits.
     pub fn new(graph: &Graph, inputs: &[(&str, Vec<u32>)]) -> Result<Self> {
         let engine = engine();
-        let plan = Plan::new(graph, &Limits::of(&engine.gpu))?;
+        let plan = Plan::new(graph)?;
         let (memory, programs) = Memory::allocate(engine, &[&plan])?;
         for (name, words) in inputs {
             engine.write_all(memory.named(name)?, words)?;

@@ -99,8 +99,8 @@ fn batch(tokens: &[u32], row: usize) -> Batch {
 
 fn logits(model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Ran {
     let batch = tokens.len() / model.seq_length;
-    let choices = &engine().choices();
-    let graph = graphs::logits(model, batch, model.seq_length, true, choices).unwrap();
+    let kernels = &engine().kernels();
+    let graph = graphs::logits(model, batch, model.seq_length, true, kernels).unwrap();
     let table = rotary::table(model.seq_length, model.rotary_width(), model.rotary_emb_base);
     let chunk = graphs::chunk_tokens(tokens.len());
     let mut given: Vec<(&str, Vec<u32>)> = params.iter().map(|(n, t)| (n.as_str(), words(&t.data))).collect();

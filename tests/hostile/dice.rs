@@ -1,8 +1,8 @@
-//! Random choices that are a function of a seed and a case number, and damage to bytes that knows no format.
+//! Random kernels that are a function of a seed and a case number, and damage to bytes that knows no format.
 
 use tokenformer::rng::{Rng, Stream};
 
-/// The random choices of one case.
+/// The random kernels of one case.
 pub struct Dice(Rng);
 
 impl Dice {
@@ -26,9 +26,9 @@ impl Dice {
         self.below(n) == 0
     }
 
-    /// One of the choices.
-    pub fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
-        choices[self.below(choices.len())]
+    /// One of the kernels.
+    pub fn pick<'a, T: ?Sized>(&mut self, kernels: &[&'a T]) -> &'a T {
+        kernels[self.below(kernels.len())]
     }
 
     /// 0 half of the time, 1 a quarter of it, and so on up to `most`: few changes leave a file that gets far.

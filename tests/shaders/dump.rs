@@ -10,8 +10,7 @@ use naga::{Module, ShaderStage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use tokenformer::gpu::kernel::Dtype;
-use tokenformer::gpu::shader;
+use tokenformer::kernel::{Dtype, shader};
 
 use crate::lint::{during, parse, variants};
 
@@ -24,7 +23,7 @@ fn sources() -> BTreeMap<String, (String, bool)> {
         types.map(move |real| (format!("{stem}-{}", real.name()), (shader::source(name, real).unwrap(), false)))
     });
     let generated = crate::generated_kernels().into_iter().map(|(name, (kernel, candidate))| {
-        let cooperative = matches!(candidate, tokenformer::gpu::choices::Candidate::Cooperative { .. });
+        let cooperative = matches!(candidate, tokenformer::kernel::Candidate::Cooperative { .. });
         (name.to_owned(), (kernel.text.unwrap().to_owned(), cooperative))
     });
     files.chain(generated).collect()

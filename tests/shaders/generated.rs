@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tokenformer::gpu::choices::{Ability, Layout};
-use tokenformer::gpu::fragments::Fragments;
-use tokenformer::gpu::kernel::{Dtype, Kernel};
+use tokenformer::kernel::{Dtype, Fragments, Kernel, Layout, Target};
 use tokenformer::ops::attention::source::{Form, Pass};
 use tokenformer::ops::attention::{Generated, Schedule};
 use tokenformer::ops::matmul::candidates;
@@ -29,18 +27,17 @@ fn folder() -> PathBuf {
 
 /// The kernels of attention over heads of 64 that rotate 16 channels of queries and keys: f32 on lanes, f16 on matrix units.
 fn attentions() -> Vec<Generated> {
-    let lanes = Ability {
-        subgroup: Some(32),
+    let lanes = Target {
         subgroup_sizes: [32; 2],
         subgroup_barrier: true,
-        half: true,
+        f16: true,
         workgroup_bytes: 48 * 1024,
-        ..Ability::WEBGPU_DEFAULT
+        ..Target::WEBGPU
     };
-    let units = Ability { fragments: Fragments::of(|fragment| fragment.side == 16), ..lanes };
-    let of = |(schedule, dtype, ability)| {
+    let units = Target { fragments: Fragments::of(|fragment| fragment.side == 16), ..lanes };
+    let of = |(schedule, dtype, target)| {
         let form = Form { head_width: 64, half: 8, keys: true, dtype };
-        Pass::ALL.map(|pass| Generated::new(schedule, form, pass, ability).unwrap())
+        Pass::ALL.map(|pass| Generated::new(schedule, form, pass, target).unwrap())
     };
     [(Schedule::Lanes, Dtype::F32, &lanes), (Schedule::Cooperative, Dtype::F16, &units)]
         .into_iter()

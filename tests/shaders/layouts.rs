@@ -12,11 +12,8 @@ use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{
     AddressSpace, ArraySize, GlobalVariable, Handle, Module, Scalar, ScalarKind, StorageAccess, Type, TypeInner,
 };
-use tokenformer::gpu::choices::{Ability, Candidate, Choices};
-use tokenformer::gpu::fragments::Fragments;
-use tokenformer::gpu::kernel::{Access, Dtype};
-use tokenformer::gpu::shader;
 use tokenformer::graph::{Call, Graph, Tensor};
+use tokenformer::kernel::{Access, Candidate, Dtype, Fragments, KernelTable, Target, shader};
 use tokenformer::ops::attention::more_cases;
 use tokenformer::ops::{Case, Kind, mixed_registry, registry};
 
@@ -148,9 +145,9 @@ fn one(module: &Module, variable: &GlobalVariable, access: Access, (bytes, dtype
 }
 
 /// Records a case as the checks on a device do.
-fn record(case: &Case, choices: &Choices, precision: Dtype, training: bool) -> Graph {
+fn record(case: &Case, kernels: &KernelTable, precision: Dtype, training: bool) -> Graph {
     let gradient = training && case.gradient;
-    let mut g = if gradient { Graph::training(choices) } else { Graph::forward_only(choices) };
+    let mut g = if gradient { Graph::training(kernels) } else { Graph::forward_only(kernels) };
     g.set_precision(precision);
     let mut arguments = Vec::new();
     for input in &case.inputs {
@@ -195,8 +192,8 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn case(&mut self, case: &Case, choices: &Choices, precision: Dtype) {
-        for g in [true, false].map(|training| record(case, choices, precision, training)) {
+    fn case(&mut self, case: &Case, kernels: &KernelTable, precision: Dtype) {
+        for g in [true, false].map(|training| record(case, kernels, precision, training)) {
             for call in g.calls() {
                 let Call { kernel, tensors, dims, .. } = call;
                 let source = || shader::source_for(kernel.file, kernel.real, kernel.rows).unwrap();
@@ -217,31 +214,31 @@ impl Comparison {
 
 #[test]
 fn what_rust_binds_is_what_shaders_declare() {
-    let webgpu = Ability::WEBGPU_DEFAULT;
-    let gpu = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], half: true, workgroup_bytes: 32 * 1024, ..webgpu };
-    let matrices = Ability {
+    let webgpu = Target::WEBGPU;
+    let gpu = Target { subgroup_sizes: [32; 2], f16: true, workgroup_bytes: 32 * 1024, ..webgpu };
+    let matrices = Target {
         fragments: Fragments::of(|fragment| fragment.side == 16),
         subgroup_barrier: true,
         workgroup_bytes: 48 * 1024,
         ..gpu
     };
-    let software = Ability { software: true, subgroup: Some(8), ..gpu };
+    let software = Target { software: true, ..gpu };
     let mut comparison = Comparison::default();
-    for ability in [webgpu, gpu, matrices, software] {
-        let choices = Choices::usual(ability);
-        more_cases().iter().for_each(|case| comparison.case(case, &choices, Dtype::F32));
-        more_cases().iter().for_each(|case| comparison.case(case, &choices, Dtype::F16));
-        registry().iter().for_each(|case| comparison.case(case, &choices, Dtype::F32));
-        mixed_registry().iter().for_each(|case| comparison.case(case, &choices, Dtype::F16));
+    for target in [webgpu, gpu, matrices, software] {
+        let kernels = KernelTable::defaults(target);
+        more_cases().iter().for_each(|case| comparison.case(case, &kernels, Dtype::F32));
+        more_cases().iter().for_each(|case| comparison.case(case, &kernels, Dtype::F16));
+        registry().iter().for_each(|case| comparison.case(case, &kernels, Dtype::F32));
+        mixed_registry().iter().for_each(|case| comparison.case(case, &kernels, Dtype::F16));
     }
     // Every kernel that products may have.
     let candidates: BTreeSet<Candidate> =
         crate::generated_kernels().into_values().map(|(_, candidate)| candidate).collect();
     for candidate in candidates {
-        let choices = Choices::forced(gpu, candidate);
+        let kernels = KernelTable::forced(gpu, candidate);
         for case in registry().iter().filter(|case| case.op == "matmul") {
             for precision in [Dtype::F32, Dtype::F16] {
-                comparison.case(case, &choices, precision);
+                comparison.case(case, &kernels, precision);
             }
         }
     }

@@ -16,10 +16,8 @@ mod uniformity;
 
 use lint::{Check, lint, lint_for};
 use std::collections::BTreeMap;
-use tokenformer::gpu::choices::{Ability, Candidate, Layout, ProductKind};
-use tokenformer::gpu::fragments::Fragments;
-use tokenformer::gpu::kernel::{Dtype, Kernel};
-use tokenformer::gpu::shader::{self, Rows};
+use tokenformer::kernel::shader::{self, Rows};
+use tokenformer::kernel::{Candidate, Dtype, Fragments, Kernel, Layout, ProductKind, Target};
 use tokenformer::ops::attention::{self, Generated};
 use tokenformer::ops::matmul::candidates::{self, candidates};
 use tokenformer::ops::matmul::parts;
@@ -66,28 +64,26 @@ fn every_shader_is_valid_and_translates() {
 
 /// The matrix products are generated: every candidate of a GPU and of a software driver, in every layout.
 fn generated_kernels() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
-    let gpu = Ability {
-        subgroup: Some(32),
+    let gpu = Target {
         subgroup_sizes: [32; 2],
-        half: true,
+        f16: true,
         fragments: Fragments::of(|fragment| fragment.side == 16),
         workgroup_bytes: 48 * 1024,
-        ..Ability::WEBGPU_DEFAULT
+        ..Target::WEBGPU
     };
-    let apple = Ability {
-        subgroup: None,
+    let apple = Target {
         subgroup_sizes: [4, 64],
         fragments: Fragments::of(|fragment| fragment.side == 8),
         workgroup_bytes: 32 * 1024,
         ..gpu
     };
-    let software = Ability { software: true, subgroup: Some(8), ..gpu };
+    let software = Target { software: true, ..gpu };
     let mut kernels = BTreeMap::new();
     let all = [gpu, apple, software].into_iter().flat_map(|a| Layout::ALL.map(|l| (a, l)));
-    for ((ability, layout), half) in all.flat_map(|x| [(x, false), (x, true)]) {
+    for ((target, layout), half) in all.flat_map(|x| [(x, false), (x, true)]) {
         let products =
             [[64; 3], [1, 64, 64], [64, 64, 4096]].map(|size| ProductKind { layout, size, half, pair: false });
-        for candidate in products.map(|product| candidates(&ability, product, true)).concat() {
+        for candidate in products.map(|product| candidates(&target, product, true)).concat() {
             let operand = if half { Dtype::F16 } else { Dtype::F32 };
             for (c, vectors) in [(Dtype::F32, Vectors::NONE), (Dtype::F32, Vectors::ALL), (operand, Vectors::ALL)] {
                 let kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors, false);
@@ -117,21 +113,21 @@ fn every_generated_shader_is_valid_and_translates() {
 /// The kernels of attention that are generated, of every head width that has its own: on GPUs with matrix units and
 /// without, without subgroups, and on a software driver.
 fn attention() -> BTreeMap<&'static str, Generated> {
-    let least = Ability { half: true, ..Ability::WEBGPU_DEFAULT };
-    let lanes = Ability { subgroup: Some(32), subgroup_sizes: [32; 2], workgroup_bytes: 32 * 1024, ..least };
-    let nvidia = Ability {
+    let least = Target { f16: true, ..Target::WEBGPU };
+    let lanes = Target { subgroup_sizes: [32; 2], workgroup_bytes: 32 * 1024, ..least };
+    let nvidia = Target {
         fragments: Fragments::of(|f| f.side == 16),
         subgroup_barrier: true,
         workgroup_bytes: 48 * 1024,
         ..lanes
     };
-    let apple = Ability { fragments: Fragments::of(|f| f.side == 8), ..lanes };
-    let software = Ability { software: true, subgroup: Some(8), subgroup_sizes: [8; 2], ..nvidia };
-    let matrices = Ability { fragments: Fragments::of(|f| f.side == 8), ..software };
+    let apple = Target { fragments: Fragments::of(|f| f.side == 8), ..lanes };
+    let software = Target { software: true, subgroup_sizes: [8; 2], ..nvidia };
+    let matrices = Target { fragments: Fragments::of(|f| f.side == 8), ..software };
     // Drivers that choose the size of subgroups: RADV, one with few invocations, Apple's.
-    let radv = Ability { subgroup: None, subgroup_sizes: [32, 64], ..nvidia };
-    let few = Ability { subgroup: None, subgroup_sizes: [64; 2], invocations: 128, ..nvidia };
-    let any_apple = Ability { subgroup: None, subgroup_sizes: [4, 64], ..apple };
+    let radv = Target { subgroup_sizes: [32, 64], ..nvidia };
+    let few = Target { subgroup_sizes: [64; 2], invocations: 128, ..nvidia };
+    let any_apple = Target { subgroup_sizes: [4, 64], ..apple };
     let all = [least, lanes, nvidia, apple, software, matrices, radv, few, any_apple];
     let kernels = all.iter().flat_map(attention::kernels);
     let kernels: BTreeMap<_, _> = kernels.map(|kernel| (kernel.kernel().file, kernel)).collect();
@@ -150,7 +146,7 @@ fn every_attention_is_valid_and_translates() {
         let shared = generated.workgroup_bytes();
         assert!(cooperative || shared <= 32 * 1024, "{name}: {shared} bytes of workgroup memory");
     }
-    for generated in attention::kernels(&Ability::WEBGPU_DEFAULT) {
+    for generated in attention::kernels(&Target::WEBGPU) {
         assert!(generated.workgroup_bytes() <= 16 * 1024, "{}", generated.kernel().file);
     }
 }

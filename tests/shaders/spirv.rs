@@ -12,7 +12,7 @@ use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
-use tokenformer::gpu::shader;
+use tokenformer::kernel::shader;
 
 use crate::lint::{during, parse, variants};
 

@@ -58,7 +58,7 @@ fn a_save_leaves_the_old_checkpoint_or_the_new_one() {
 
 /// A checkpoint whose lineage names a file from before a growth is never there without it.
 #[test]
-fn what_was_before_a_growth_is_whole_or_not_named_yet() {
+fn what_was_before_a_growth_is_storage_or_not_named_yet() {
     let start = Disk::new(Path::new(ROOT));
     train(&start, 0, &mut None).unwrap();
     let grow = |disk: &Disk| {

@@ -18,8 +18,7 @@ mod subgroups;
 
 use self::subgroups::{Joined, Subgroups};
 use super::source::{Form, Pass};
-use crate::gpu::choices::Ability;
-use crate::gpu::kernel::{Dtype, Kernel};
+use crate::kernel::{Dtype, Kernel, Target};
 use crate::ops::matmul::source::Code;
 
 /// Strips of a workgroup, and mostly subgroups; 2 were half as fast, and with 8 a driver did not finish compiling.
@@ -50,12 +49,12 @@ pub struct Cooperative {
 }
 
 /// Whether the device has fragments for heads of this form.
-pub fn takes(form: &Form, ability: &Ability) -> bool {
+pub fn takes(form: &Form, target: &Target) -> bool {
     form.dtype == Dtype::F16
-        && ability.half
+        && target.f16
         && form.head_width.is_multiple_of(16)
         && form.head_width <= MAX_HEAD_WIDTH
-        && Pass::ALL.into_iter().all(|pass| Cooperative::new(*form, pass, ability).is_some())
+        && Pass::ALL.into_iter().all(|pass| Cooperative::new(*form, pass, target).is_some())
 }
 
 /// Whether a kernel can rotate what it loads: whole vectors, both of a pair in the sums that are at hand together.
@@ -71,12 +70,12 @@ fn sums_width(form: &Form) -> u32 {
 impl Cooperative {
     /// The kernel of a form, where the device has what it needs: fragments, subgroups whose size may be a multiple of
     /// their side, workgroup memory.
-    pub fn new(form: Form, pass: Pass, ability: &Ability) -> Option<Self> {
-        let side = ability.fragments.best(Dtype::F16)?.side;
-        let subgroups = Subgroups::new(side, ability)?;
-        let vectors = side == 16 || ability.software;
+    pub fn new(form: Form, pass: Pass, target: &Target) -> Option<Self> {
+        let side = target.fragments.best(Dtype::F16)?.side;
+        let subgroups = Subgroups::new(side, target)?;
+        let vectors = side == 16 || target.software;
         // Software drivers compile the emulation of every fragment inline, for minutes where there are many.
-        let widest = if ability.software { 16 } else { STRIPS * side };
+        let widest = if target.software { 16 } else { STRIPS * side };
         let turns = [64, 32, 16].into_iter().filter(|&columns| columns <= widest && columns >= widest / 2);
         let mut kernels = turns.map(|columns| Self {
             form,
@@ -84,10 +83,10 @@ impl Cooperative {
             side,
             subgroups,
             columns,
-            subgroup_barrier: ability.subgroup_barrier,
+            subgroup_barrier: target.subgroup_barrier,
             vectors,
         });
-        kernels.find(|kernel| kernel.workgroup_bytes() <= ability.workgroup_bytes)
+        kernels.find(|kernel| kernel.workgroup_bytes() <= target.workgroup_bytes)
     }
 
     fn invocations(&self) -> u32 {

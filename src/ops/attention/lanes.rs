@@ -6,8 +6,7 @@
 //! a form with scores in workgroup memory had 4.5.
 
 use super::source::{Form, Pass, item_loop};
-use crate::gpu::choices::Ability;
-use crate::gpu::kernel::{Dtype, Kernel};
+use crate::kernel::{Dtype, Kernel, Target};
 use crate::ops::matmul::source::Code;
 
 /// Rows of the other side in workgroup memory; 64 were slower, 16 hardly.
@@ -56,12 +55,12 @@ pub fn rotates(form: &Form) -> bool {
 
 impl Lanes {
     /// The kernel of a form that [`takes`] accepts.
-    pub fn new(form: Form, pass: Pass, ability: &Ability) -> Self {
+    pub fn new(form: Form, pass: Pass, target: &Target) -> Self {
         let per_row = per_row(&form);
-        let shuffles = per_row == 1 || ability.subgroup_sizes[0] >= per_row.max(4);
+        let shuffles = per_row == 1 || target.subgroup_sizes[0] >= per_row.max(4);
         let mut lanes = Self { form, pass, per_row, staged: STAGED, shuffles };
         let bytes_fit = |lanes: &Self| {
-            lanes.staged * form.head_width * 8 <= STAGED_BYTES && lanes.workgroup_bytes() <= ability.workgroup_bytes
+            lanes.staged * form.head_width * 8 <= STAGED_BYTES && lanes.workgroup_bytes() <= target.workgroup_bytes
         };
         while lanes.staged > LEAST_STAGED && !bytes_fit(&lanes) {
             lanes.staged /= 2;

@@ -17,10 +17,9 @@ pub use cases::{more_cases, reference};
 
 use super::rotary::{self, Rotary};
 use crate::error::{Error, Result};
-use crate::gpu::choices::Ability;
-use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
-pub use crate::gpu::schedule::Schedule;
 use crate::graph::{Graph, Tensor};
+pub use crate::kernel::Schedule;
+use crate::kernel::{Dims, Dtype, Kernel, Target, workgroups};
 use cooperative::Cooperative;
 use lanes::Lanes;
 use source::{Form, Pass};
@@ -71,13 +70,13 @@ pub struct Rotation {
 ///
 /// # Errors
 /// A head width that none of them takes.
-pub fn schedule(form: &Form, ability: &Ability, forced: Option<Schedule>) -> Result<Schedule> {
+pub fn schedule(form: &Form, target: &Target, forced: Option<Schedule>) -> Result<Schedule> {
     let fits = |schedule: &Schedule| match schedule {
         Schedule::Software => form.head_width as usize <= software::MAX_HEAD_WIDTH,
         Schedule::Lanes => lanes::takes(form),
-        Schedule::Cooperative => cooperative::takes(form, ability),
+        Schedule::Cooperative => cooperative::takes(form, target),
     };
-    let order = match ability.software {
+    let order = match target.software {
         true => [Schedule::Software, Schedule::Lanes, Schedule::Cooperative],
         false => [Schedule::Cooperative, Schedule::Lanes, Schedule::Software],
     };
@@ -98,7 +97,7 @@ pub fn schedule(form: &Form, ability: &Ability, forced: Option<Schedule>) -> Res
 pub fn rotate(g: &mut Graph, x: Tensor, rotation: Rotation, run: Tensor, shape: Attention) -> Result<()> {
     let head_width = g.matrix(x)?.1 / shape.heads;
     let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype: g.dtype(x) };
-    let fused = schedule(&form, g.choices().ability(), g.choices().attention())? != Schedule::Software;
+    let fused = schedule(&form, g.kernels().target(), g.kernels().attention())? != Schedule::Software;
     let rotary = Rotary { heads: shape.heads, head_width, rotary_width: rotation.width, seq: shape.q_rows };
     rotary::rotate_as(g, x, rotation.table, run, rotary, fused)
 }
@@ -134,8 +133,8 @@ pub fn rotary_attention(
         keys: rotation.is_some_and(|rotation| rotation.keys),
         dtype: g.dtype(q),
     };
-    let ability = *g.choices().ability();
-    let schedule = schedule(&form, &ability, g.choices().attention())?;
+    let target = *g.kernels().target();
+    let schedule = schedule(&form, &target, g.kernels().attention())?;
     let folds = match schedule {
         Schedule::Software => false,
         Schedule::Lanes => lanes::rotates(&form),
@@ -149,20 +148,20 @@ pub fn rotary_attention(
         form = Form { half: 0, keys: false, ..form };
     }
     if schedule == Schedule::Software {
-        within_iterations(&ability, shape, head_width, software::iterations(shape, head_width))?;
+        within_iterations(&target, shape, head_width, software::iterations(shape, head_width))?;
         return software::record(g, [q, k, v], run, shape, head_width);
     }
-    let [forward, queries, keys_values] = Pass::ALL.map(|pass| Generated::new(schedule, form, pass, &ability));
+    let [forward, queries, keys_values] = Pass::ALL.map(|pass| Generated::new(schedule, form, pass, &target));
     let (forward, queries, keys_values) = (forward?, queries?, keys_values?);
     let most = [forward, queries, keys_values].map(|kernel| kernel.iterations(shape)).into_iter().max();
-    within_iterations(&ability, shape, head_width, most.unwrap_or(0))?;
+    within_iterations(&target, shape, head_width, most.unwrap_or(0))?;
     let table = rotation.filter(|_| folds).map(|rotation| rotation.table);
     record(g, [q, k, v], run, table, shape, [forward, queries, keys_values])
 }
 
 /// Refuses what a software driver would end in the middle.
-fn within_iterations(ability: &Ability, shape: Attention, head_width: usize, iterations: usize) -> Result<()> {
-    if ability.software && iterations > MAX_ITERATIONS {
+fn within_iterations(target: &Target, shape: Attention, head_width: usize, iterations: usize) -> Result<()> {
+    if target.software && iterations > MAX_ITERATIONS {
         return Err(Error::device(format!(
             "attention over seq_length {} with heads of width {head_width} takes {iterations} loop iterations a kernel, \
              software adapters are trusted with {MAX_ITERATIONS}; use a shorter seq_length, more heads, a smaller \
@@ -221,11 +220,11 @@ impl Generated {
     ///
     /// # Errors
     /// A schedule that does not.
-    pub fn new(schedule: Schedule, form: Form, pass: Pass, ability: &Ability) -> Result<Self> {
+    pub fn new(schedule: Schedule, form: Form, pass: Pass, target: &Target) -> Result<Self> {
         let kernel = match schedule {
             Schedule::Software => None,
-            Schedule::Lanes => Some(Self::Lanes(Lanes::new(form, pass, ability))),
-            Schedule::Cooperative => Cooperative::new(form, pass, ability).map(Self::Cooperative),
+            Schedule::Lanes => Some(Self::Lanes(Lanes::new(form, pass, target))),
+            Schedule::Cooperative => Cooperative::new(form, pass, target).map(Self::Cooperative),
         };
         kernel.ok_or_else(|| Error::defect(format!("no kernel of attention in {schedule}")))
     }
@@ -266,30 +265,30 @@ impl Generated {
 }
 
 /// Every kernel that a device may run, of usual head widths: for checks of their text.
-pub fn kernels(ability: &Ability) -> Vec<Generated> {
+pub fn kernels(target: &Target) -> Vec<Generated> {
     let widths = [8, 12, 16, 32, 64, 72, 80, 96, 128, 256];
-    widths.into_iter().flat_map(|head_width| kernels_of(ability, head_width)).collect()
+    widths.into_iter().flat_map(|head_width| kernels_of(target, head_width)).collect()
 }
 
 /// Texts of the kernels of one head width, of which the others differ in numbers only: any change of a schedule shows.
-pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
-    kernels_of(ability, 64).into_iter().filter_map(|generated| generated.kernel().text).collect()
+pub fn kernel_texts(target: &Target) -> Vec<&'static str> {
+    kernels_of(target, 64).into_iter().filter_map(|generated| generated.kernel().text).collect()
 }
 
-fn kernels_of(ability: &Ability, head_width: u32) -> Vec<Generated> {
+fn kernels_of(target: &Target, head_width: u32) -> Vec<Generated> {
     let mut kernels = Vec::new();
-    let precisions = [Dtype::F32, Dtype::F16].into_iter().filter(|&dtype| dtype == Dtype::F32 || ability.half);
+    let precisions = [Dtype::F32, Dtype::F16].into_iter().filter(|&dtype| dtype == Dtype::F32 || target.f16);
     for (dtype, (half, keys)) in precisions
         .flat_map(|dtype| [(0, false), (head_width / 8, false), (head_width / 8, true)].map(|rotary| (dtype, rotary)))
     {
         let form = Form { head_width, half, keys, dtype };
         let mut add = |schedule| {
-            kernels.extend(Pass::ALL.into_iter().flat_map(|pass| Generated::new(schedule, form, pass, ability)));
+            kernels.extend(Pass::ALL.into_iter().flat_map(|pass| Generated::new(schedule, form, pass, target)));
         };
         if lanes::takes(&form) && lanes::rotates(&form) {
             add(Schedule::Lanes);
         }
-        if cooperative::takes(&form, ability) && cooperative::rotates(&form) {
+        if cooperative::takes(&form, target) && cooperative::rotates(&form) {
             add(Schedule::Cooperative);
         }
     }

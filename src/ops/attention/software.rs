@@ -4,9 +4,9 @@
 
 use super::Attention;
 use crate::error::{Error, Result};
-use crate::gpu::kernel::Access::{Read, Uniform, Write};
-use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Uniform, Write};
+use crate::kernel::{Dims, Dtype, Kernel, workgroups};
 
 static FORWARD: Kernel = Kernel::new("attention_forward.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
 static DELTA: Kernel = Kernel::new("elementwise.wgsl", "row_dots", &[Read, Read, Write]);

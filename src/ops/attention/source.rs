@@ -1,7 +1,7 @@
 //! What the generated attention kernels share: the uniform block, the bindings, and the rotation of q and k.
 
-use crate::gpu::kernel::Access::{self, Read, Uniform, Write};
-use crate::gpu::kernel::Dtype;
+use crate::kernel::Access::{self, Read, Uniform, Write};
+use crate::kernel::Dtype;
 use crate::ops::matmul::source::Code;
 
 /// Which of the three kernels of an attention.

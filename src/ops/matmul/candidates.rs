@@ -4,9 +4,8 @@ use super::cooperative::Cooperative;
 use super::lanes::Lanes;
 use super::source::{Types, Vectors};
 use super::tiles::Tiles;
-use crate::gpu::choices::{Ability, Candidate, Layout, ProductKind};
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dtype, Kernel};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Candidate, Dtype, Kernel, Layout, ProductKind, Target};
 
 /// End of the names of kernels with two operands B, of which a half of a batch takes each.
 pub const PAIR: &str = "-pair";
@@ -44,15 +43,15 @@ pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vecto
 
 /// The candidates worth timing for a product, first the default one without matrix units: all others are held against it.
 /// `all`: also those that are rarely the best.
-pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
+pub fn candidates(target: &Target, product: ProductKind, all: bool) -> Vec<Candidate> {
     let ProductKind { size, half, pair, .. } = product;
-    let mut list = vec![ability.default_scalar(product)];
+    let mut list = vec![target.default_scalar(product)];
     // Software drivers emulate matrix units, slowly.
-    if !ability.software {
-        list.extend(with_parts(cooperative(ability, half, all), size, all));
+    if !target.software {
+        list.extend(with_parts(cooperative(target, half, all), size, all));
     }
-    if ability.software {
-        list.extend(software(ability, size, all));
+    if target.software {
+        list.extend(software(target, size, all));
     } else {
         list.extend(with_parts(tiles(all), size, all));
     }
@@ -60,10 +59,10 @@ pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Can
     for candidate in list {
         // Where lanes can share what they load, the others have never been the fastest.
         let beaten = matches!(candidate, Candidate::Lanes { broadcast: false, rows: 5.., .. });
-        if !all && beaten && ability.subgroup.is_some() && !known.is_empty() {
+        if !all && beaten && target.subgroup_size().is_some() && !known.is_empty() {
             continue;
         }
-        let able = ability.fits(candidate) && (!pair || candidate.paired() == Some(candidate));
+        let able = candidate.fits(&target) && (!pair || candidate.paired() == Some(candidate));
         if able && !known.contains(&candidate) {
             known.push(candidate);
         }
@@ -71,8 +70,8 @@ pub fn candidates(ability: &Ability, product: ProductKind, all: bool) -> Vec<Can
     known
 }
 
-fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidate> {
-    let lanes = ability.subgroup.unwrap_or(8);
+fn software(target: &Target, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidate> {
+    let lanes = target.subgroup_size().unwrap_or(8);
     let one = |rows, columns, unroll, broadcast| Candidate::Lanes { lanes, rows, columns, unroll, broadcast };
     let mut list = Vec::new();
     if m <= 4 {
@@ -103,8 +102,8 @@ fn software(ability: &Ability, [m, _, _]: [usize; 3], all: bool) -> Vec<Candidat
     list
 }
 
-fn cooperative(ability: &Ability, half: bool, all: bool) -> Vec<Candidate> {
-    let Some(fragment) = ability.fragments.best(if half { Dtype::F16 } else { Dtype::F32 }) else { return Vec::new() };
+fn cooperative(target: &Target, half: bool, all: bool) -> Vec<Candidate> {
+    let Some(fragment) = target.fragments.best(if half { Dtype::F16 } else { Dtype::F32 }) else { return Vec::new() };
     let one = |block, subgroups, direct| (block, subgroups, direct);
     let mut shapes = if fragment.side == 8 {
         vec![one([64, 64], [2, 2], false), one([64, 32], [2, 2], false), one([64, 64], [2, 2], true)]
@@ -116,7 +115,7 @@ fn cooperative(ability: &Ability, half: bool, all: bool) -> Vec<Candidate> {
     } else if all {
         shapes.extend([one([64, 64], [2, 2], false), one([128, 64], [2, 2], false), one([64, 64], [1, 1], true)]);
     }
-    let laid_out = ability.lanes().into_iter().flat_map(|lanes| {
+    let laid_out = target.lanes().into_iter().flat_map(|lanes| {
         let kind = move |(block, subgroups, direct)| Candidate::Cooperative {
             fragment,
             block,
@@ -128,7 +127,7 @@ fn cooperative(ability: &Ability, half: bool, all: bool) -> Vec<Candidate> {
         };
         shapes.iter().copied().map(kind).collect::<Vec<_>>()
     });
-    laid_out.filter(|&candidate| ability.fits(candidate)).collect()
+    laid_out.filter(|&candidate| candidate.fits(&target)).collect()
 }
 
 fn tiles(all: bool) -> Vec<Candidate> {

@@ -13,11 +13,9 @@ mod result;
 mod staging;
 
 use super::source::{Code, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
-use crate::gpu::choices::Layout;
-use crate::gpu::fragments::{Fragment, Staging};
-use crate::gpu::kernel::Dtype;
+use crate::kernel::{Dtype, Fragment, Layout, Staging};
 
-/// The numbers of [`crate::gpu::choices::Candidate::Cooperative`].
+/// The numbers of [`crate::kernel::Candidate::Cooperative`].
 #[derive(Debug, Clone, Copy)]
 pub struct Cooperative {
     pub fragment: Fragment,

@@ -5,9 +5,9 @@
 //! address differs by lane is a gather; with `broadcast` the rows of A cost one gather for all lanes.
 
 use super::source::{BASES, Types, a_index, b_index, begin};
-use crate::gpu::choices::Layout;
+use crate::kernel::Layout;
 
-/// The numbers of [`crate::gpu::choices::Candidate::Lanes`].
+/// The numbers of [`crate::kernel::Candidate::Lanes`].
 #[derive(Debug, Clone, Copy)]
 pub struct Lanes {
     pub lanes: u32,

@@ -8,7 +8,7 @@ use super::source::Types;
 use super::{Layout, Product, ProductKind, reference};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::graph::part::Even;
+use crate::graph::view::Strided;
 use crate::ops::{Case, Input};
 
 /// Where the second half of a batch lies.
@@ -17,7 +17,7 @@ pub(super) struct Second {
     /// First element of A, in the tensor of the first half.
     pub a: usize,
     /// Its B.
-    pub b: Even,
+    pub b: Strided,
     /// First element of C, in the tensor of the first half and behind its C.
     pub c: usize,
 }
@@ -28,20 +28,20 @@ impl Product {
     ///
     /// It is one dispatch on a GPU where both A are in one tensor, and both C, with the same strides, and where both B can be
     /// read in vectors.
-    pub fn record_pair(self, g: &mut Graph, first: [Even; 3], second: [Even; 3]) -> Result<()> {
+    pub fn record_pair(self, g: &mut Graph, first: [Strided; 3], second: [Strided; 3]) -> Result<()> {
         self.check_extents(g, first)?;
         self.check_extents(g, second)?;
         if self.fits_one_dispatch(g, first, second) {
-            let wholes = |batch: [Even; 3]| batch.map(|operand| g.in_whole(operand));
-            let (mut first, mut second) = (wholes(first), wholes(second));
+            let storages = |batch: [Strided; 3]| batch.map(|operand| g.in_storage(operand));
+            let (mut first, mut second) = (storages(first), storages(second));
             // Kernels count from the first C to the second.
             if second[2].offset < first[2].offset {
                 (first, second) = (second, first);
             }
             let both = self.batch(2 * self.count);
-            let types = Types::of(first.map(|operand| g.dtype(operand.whole)));
+            let types = Types::of(first.map(|operand| g.dtype(operand.storage)));
             let product = ProductKind { pair: true, ..both.kind(g, types) };
-            let picked = g.choices().pick(product);
+            let picked = g.kernels().pick(product);
             if let Some(candidate) = picked.paired() {
                 let [a, b, c] = second;
                 let second = Second { a: a.offset, b, c: c.offset };
@@ -55,18 +55,19 @@ impl Product {
         Ok(())
     }
 
-    fn fits_one_dispatch(&self, g: &Graph, first: [Even; 3], second: [Even; 3]) -> bool {
+    fn fits_one_dispatch(&self, g: &Graph, first: [Strided; 3], second: [Strided; 3]) -> bool {
         // Loads of single elements, each in a branch of its own, would be there twice: a software driver compiled them for
         // half a minute.
         let [_, n, k] = self.size;
         let across = if self.layout == Layout::NT { k } else { n };
-        let fours = |Even { offset, stride, .. }: Even| [offset, stride, across].iter().all(|n| n.is_multiple_of(4));
-        let in_vectors = fours(g.in_whole(first[1])) && fours(g.in_whole(second[1]));
+        let fours =
+            |Strided { offset, stride, .. }: Strided| [offset, stride, across].iter().all(|n| n.is_multiple_of(4));
+        let in_vectors = fours(g.in_storage(first[1])) && fours(g.in_storage(second[1]));
         let alike = |i: usize| {
-            let [first, second] = [first[i], second[i]].map(|operand| g.in_whole(operand));
-            first.whole == second.whole && first.stride == second.stride
+            let [first, second] = [first[i], second[i]].map(|operand| g.in_storage(operand));
+            first.storage == second.storage && first.stride == second.stride
         };
-        let of_one_type = g.dtype(first[1].whole) == g.dtype(second[1].whole);
+        let of_one_type = g.dtype(first[1].storage) == g.dtype(second[1].storage);
         g.on_gpu() && self.sum == 1 && in_vectors && alike(0) && alike(2) && of_one_type
     }
 }
@@ -85,8 +86,11 @@ fn case(layout: Layout, size: [usize; 3], count: usize) -> Case {
         build: Box::new(move |g, t| {
             let c = g.activation("pair of products", &[2 * count, m * n]);
             let stride = |elements: usize| if count > 1 { elements } else { 0 };
-            let from =
-                |whole, first: usize, elements| Even { whole, offset: first * elements, stride: stride(elements) };
+            let from = |storage, first: usize, elements| Strided {
+                storage,
+                offset: first * elements,
+                stride: stride(elements),
+            };
             let first = [from(t[0], 0, m * k), from(t[1], 0, k * n), from(c, 0, m * n)];
             let second = [from(t[0], count, m * k), t[2].into(), from(c, count, m * n)];
             Product::new(layout, size).batch(count).record_pair(g, first, second)?;

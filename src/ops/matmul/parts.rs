@@ -5,10 +5,10 @@
 use super::Product;
 use super::source::Code;
 use crate::error::Result;
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
-use crate::graph::part::Even;
+use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Dtype, Kernel, workgroups};
 
 /// Invocations of a workgroup.
 const LANES: usize = 64;
@@ -76,17 +76,17 @@ impl Product {
         g: &mut Graph,
         partial: Tensor,
         parts: usize,
-        c: Even,
+        c: Strided,
         second: Option<usize>,
     ) -> Result<()> {
         let ([m, n, _], count) = (self.size, self.count);
-        let dtype = g.dtype(c.whole);
+        let dtype = g.dtype(c.storage);
         let (half, second) = second.map_or((count, 0), |second| (count / 2, second));
         let vectors = [m * n, c.offset, c.stride, second].iter().all(|n| n.is_multiple_of(4));
         let dims = Dims::new().u(m * n).u(parts).u(c.offset).flag(self.accumulate).u(count).u(c.stride);
         let dims = dims.u(half).u(second);
         let invocations = (m * n * count).div_ceil(if vectors { 4 } else { 1 });
-        g.call(kernel(dtype, vectors), &[partial, c.whole], dims, workgroups(invocations.div_ceil(LANES)), 0)?;
+        g.call(kernel(dtype, vectors), &[partial, c.storage], dims, workgroups(invocations.div_ceil(LANES)), 0)?;
         let passes = if self.accumulate { 2 } else { 1 };
         g.last_moves((m * n * count) as u64 * (4 * parts as u64 + passes * dtype.bytes()));
         Ok(())

@@ -1,8 +1,7 @@
 //! Kernels that must never be chosen, in place of good ones: for the tests of tuning.
 
-use crate::gpu::choices::Candidate;
 use crate::gpu::engine::COSTS_DEVICE;
-use crate::gpu::kernel::Kernel;
+use crate::kernel::{Candidate, Kernel};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,6 @@
 //! What the generated kernels share: the uniform block, the bindings, and how C is written.
 
-use crate::gpu::choices::Layout;
-use crate::gpu::kernel::Dtype;
+use crate::kernel::{Dtype, Layout};
 use std::fmt::Write;
 
 /// WGSL in the making: lines, indented by their braces.

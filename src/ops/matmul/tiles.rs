@@ -10,11 +10,11 @@
 //! turns of the inner loop to 41, 8 x 16 outputs an invocation to 43 (A B) and 45 (A^T B). Two buffers were slower (37).
 
 use super::source::{Code, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
-use crate::gpu::choices::Layout;
+use crate::kernel::Layout;
 
 const PARTS: [&str; 4] = ["x", "y", "z", "w"];
 
-/// The numbers of [`crate::gpu::choices::Candidate::Tiles`].
+/// The numbers of [`crate::kernel::Candidate::Tiles`].
 #[derive(Debug, Clone, Copy)]
 pub struct Tiles {
     pub block: [u32; 2],

@@ -2,7 +2,7 @@
 
 use super::super::source::{Pass, item_loop};
 use super::{Cooperative, STRIPS};
-use crate::gpu::choices::Ability;
+use crate::kernel::Target;
 use crate::ops::matmul::source::Code;
 
 /// Fewest floats that lanes share where sizes vary: one tells how many subgroups there are.
@@ -36,18 +36,18 @@ impl Joined {
 
 impl Subgroups {
     /// For fragments of a side: 1, 2 or 4 lanes to a row.
-    pub fn new(side: u32, ability: &Ability) -> Option<Self> {
-        let of = |lanes, count| Self { count, lanes, vary: ability.subgroup.is_none() };
+    pub fn new(side: u32, target: &Target) -> Option<Self> {
+        let of = |lanes, count| Self { count, lanes, vary: target.subgroup_size().is_none() };
         let fits = |subgroups: &Self| {
             let Self { lanes, vary, .. } = *subgroups;
             // Matrix operations need whole subgroups, whatever their size.
-            let whole = !vary || subgroups.invocations().is_multiple_of(ability.subgroup_sizes[1].max(1));
+            let whole = !vary || subgroups.invocations().is_multiple_of(target.subgroup_sizes[1].max(1));
             let laid_out = lanes.is_multiple_of(side) && [1, 2, 4].contains(&(lanes / side));
-            laid_out && whole && subgroups.invocations() <= ability.invocations
+            laid_out && whole && subgroups.invocations() <= target.invocations
         };
-        match ability.subgroup {
+        match target.subgroup_size() {
             Some(lanes) => Some(of(lanes, STRIPS)).filter(fits),
-            None => ability.lanes().into_iter().flat_map(|n| [STRIPS, 2, 1].map(|count| of(n, count))).find(fits),
+            None => target.lanes().into_iter().flat_map(|n| [STRIPS, 2, 1].map(|count| of(n, count))).find(fits),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How sums leave the registers of a subgroup: there is no access to single elements of a fragment.
 
 use super::{Code, Text, plus};
-use crate::gpu::fragments::Staging;
+use crate::kernel::Staging;
 
 /// Most rounds of stores that are written out.
 const UNROLLED: u32 = 4;

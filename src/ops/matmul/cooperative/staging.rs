@@ -1,9 +1,7 @@
 //! How tiles of A and B come to workgroup memory.
 
 use super::{Code, Text, plus};
-use crate::gpu::choices::Layout;
-use crate::gpu::fragments::Tile;
-use crate::gpu::kernel::Dtype;
+use crate::kernel::{Dtype, Layout, Tile};
 
 /// Most quads of an operand that an invocation loads before it stores them.
 const UNROLLED: u32 = 16;

@@ -5,15 +5,14 @@
 //! central differences of the reference, element by element where there are few, along random
 //! directions where there are many.
 
-use super::{Case, Kind};
 use crate::error::Result;
-use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Block, Engine, Program};
-use crate::gpu::kernel::Dtype;
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph, Tensor};
+use crate::kernel::{Dtype, KernelTable};
+use crate::ops::{Case, Kind};
 use crate::rng::{Rng, Stream};
+use crate::run::memory::Memory;
 use half::f16;
 
 /// Largest error of a directional derivative, relative to the gradient's norm.
@@ -21,8 +20,6 @@ pub const GRADIENT_TOLERANCE: f64 = 2e-5;
 /// Largest normalised mean square error of outputs where activations are f16: a relative error of 2^-9;
 /// one rounding to 11 bits has about 3e-8.
 pub const HALF_NMSE: f64 = 4e-6;
-/// Largest error of a directional derivative where activations are f16 and a case says nothing else.
-pub const HALF_GRADIENT_TOLERANCE: f64 = 4e-3;
 /// Up to this many elements every partial derivative is checked.
 const ELEMENTWISE: usize = 48;
 /// Random directions per input beyond that.
@@ -67,20 +64,20 @@ pub struct Prepared {
 
 impl Prepared {
     /// Records the case, with its backward where `gradient` is wanted and the case has one.
-    pub fn new(engine: &Engine, case: &Case, choices: &Choices, gradient: bool) -> Result<Self> {
-        Self::in_precision(engine, case, choices, gradient, Dtype::F32)
+    pub fn new(engine: &Engine, case: &Case, kernels: &KernelTable, gradient: bool) -> Result<Self> {
+        Self::in_precision(engine, case, kernels, gradient, Dtype::F32)
     }
 
     /// As [`Prepared::new`], with activations of type `precision`: the numbers of inputs are rounded to it.
     pub fn in_precision(
         engine: &Engine,
         case: &Case,
-        choices: &Choices,
+        kernels: &KernelTable,
         gradient: bool,
         precision: Dtype,
     ) -> Result<Self> {
         let gradient = gradient && case.gradient;
-        let mut g = if gradient { Graph::training(choices) } else { Graph::forward_only(choices) };
+        let mut g = if gradient { Graph::training(kernels) } else { Graph::forward_only(kernels) };
         g.set_precision(precision);
         let mut inputs = Vec::new();
         let mut values = Vec::new();
@@ -119,13 +116,13 @@ impl Prepared {
         }
         let differentiated = case.inputs.iter().enumerate().filter(|(_, i)| i.gradient && gradient);
         let gradients = differentiated.filter_map(|(i, _)| Some((i, g.grad(tensors[i])?))).collect();
-        let plan = Plan::new(&g, &Limits::of(&engine.gpu))?;
+        let plan = Plan::new(&g)?;
         let (_, program, blocks) = Memory::allocate_guarded(engine, &plan)?;
         let cleared = (0..plan.tensors.len())
-            .filter(|&i| plan.tensors[i].class == Class::Gradient && plan.tensors[i].part.is_none())
+            .filter(|&i| plan.tensors[i].class == Class::Gradient && plan.tensors[i].view.is_none())
             .map(Tensor::from_index)
             .collect();
-        let owners = blocks.iter().zip(&plan.tensors).filter(|(_, info)| info.part.is_none());
+        let owners = blocks.iter().zip(&plan.tensors).filter(|(_, info)| info.view.is_none());
         let guarded = owners.map(|(block, _)| block.clone()).collect();
         let dtypes = plan.tensors.iter().map(|info| info.dtype).collect();
         let (flops, bytes) = (plan.flops(), plan.traffic());
@@ -200,14 +197,14 @@ fn converted(g: &mut Graph, tensor: Tensor, gradient: bool) -> Result<Tensor> {
 }
 
 /// Runs `case` forward (and backward, where it has one) and compares.
-pub fn check(engine: &Engine, case: &Case, choices: &Choices) -> Result<Report> {
-    check_in(engine, case, choices, Dtype::F32)
+pub fn check(engine: &Engine, case: &Case, kernels: &KernelTable) -> Result<Report> {
+    check_in(engine, case, kernels, Dtype::F32)
 }
 
 /// As [`check`], with activations of type `precision`. In f16 the tolerances are [`HALF_NMSE`], where that of the case is
 /// smaller, and [`Case::half_gradient`].
-pub fn check_in(engine: &Engine, case: &Case, choices: &Choices, precision: Dtype) -> Result<Report> {
-    let prepared = Prepared::in_precision(engine, case, choices, true, precision)?;
+pub fn check_in(engine: &Engine, case: &Case, kernels: &KernelTable, precision: Dtype) -> Result<Report> {
+    let prepared = Prepared::in_precision(engine, case, kernels, true, precision)?;
     let (most_nmse, most_gradient) = match precision {
         Dtype::F32 => (case.nmse, GRADIENT_TOLERANCE),
         Dtype::F16 => (case.nmse.max(HALF_NMSE), case.half_gradient),

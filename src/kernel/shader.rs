@@ -2,7 +2,7 @@
 //!
 //! `#import` is the only directive, so every file but for that line is plain WGSL.
 
-use super::kernel::Dtype;
+use super::dtype::Dtype;
 use crate::error::{Error, Result};
 
 macro_rules! shader_files {

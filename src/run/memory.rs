@@ -5,12 +5,12 @@
 //! slots, and parameters are found by name. All plans are admitted before the first step; after it
 //! nothing is allocated.
 
-use super::part::Part;
-use super::plan::{Place, Plan};
-use super::{Class, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::device::human_bytes;
 use crate::gpu::engine::{BYTE_COST, Block, Dispatch, Engine, Program};
+use crate::graph::plan::{Place, Plan, Slot};
+use crate::graph::view::View;
+use crate::graph::{Class, Tensor};
 use std::collections::BTreeMap;
 
 /// Bytes by class, as `tokenformer plan` prints them.
@@ -39,7 +39,7 @@ impl Bytes {
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     named: BTreeMap<String, (Class, u64)>,
-    slots: Vec<super::plan::Slot>,
+    slots: Vec<Slot>,
 }
 
 impl Ledger {
@@ -144,7 +144,7 @@ impl Memory {
             memory.named.insert(name.clone(), block);
         }
         for plan in plans {
-            memory.name_parts(plan);
+            memory.name_views(plan);
         }
         for (i, slot) in ledger.slots.iter().enumerate() {
             memory.slots.push(engine.allocate(&format!("slot {i}"), slot.bytes).map_err(with_total)?);
@@ -152,11 +152,11 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Makes parts of what has a name known under their own.
-    fn name_parts(&mut self, plan: &Plan) {
+    /// Makes views of what has a name known under their own.
+    fn name_views(&mut self, plan: &Plan) {
         for info in &plan.tensors {
-            let Some(Part { whole, .. }) = info.part else { continue };
-            if let Some(block) = self.named.get(&plan.tensors[whole.index()].name) {
+            let Some(View { storage, .. }) = info.view else { continue };
+            if let Some(block) = self.named.get(&plan.tensors[storage.index()].name) {
                 let part = block.part(info.byte_offset(), info.bytes());
                 self.named.insert(info.name.clone(), part);
             }
@@ -164,14 +164,14 @@ impl Memory {
     }
 
     /// As [`Memory::allocate`] for one plan, with no memory shared between its tensors, each followed
-    /// by guard words, and poison instead of zeros: for tests. Returns the blocks by tensor; those of parts have no
+    /// by guard words, and poison instead of zeros: for tests. Returns the blocks by tensor; those of views have no
     /// guard of their own.
     pub fn allocate_guarded(engine: &Engine, plan: &Plan) -> Result<(Self, Program, Vec<Block>)> {
         let mut blocks: Vec<Block> = Vec::with_capacity(plan.tensors.len());
         for info in &plan.tensors {
-            // A whole is recorded before its parts.
-            let block = match info.part {
-                Some(Part { whole, .. }) => blocks[whole.index()].part(info.byte_offset(), info.bytes()),
+            // A storage is recorded before its views.
+            let block = match info.view {
+                Some(View { storage, .. }) => blocks[storage.index()].part(info.byte_offset(), info.bytes()),
                 None => engine.allocate_guarded(&info.name, info.bytes())?,
             };
             blocks.push(block);
@@ -192,8 +192,8 @@ impl Memory {
     /// Where a tensor of an allocated plan is.
     pub fn block(&self, plan: &Plan, tensor: Tensor) -> Block {
         let info = &plan.tensors[tensor.index()];
-        match (plan.places[tensor.index()], info.part) {
-            (_, Some(Part { whole, .. })) => self.block(plan, whole).part(info.byte_offset(), info.bytes()),
+        match (plan.places[tensor.index()], info.view) {
+            (_, Some(View { storage, .. })) => self.block(plan, storage).part(info.byte_offset(), info.bytes()),
             (Place::Slot(i), None) => self.slots[i].sized(info.bytes()),
             _ => self.named[&info.name].clone(),
         }

@@ -9,11 +9,11 @@ use super::child::Child;
 use super::known::{Known, usable};
 use super::measure::contest;
 use super::trial::{Contest, Trials};
-use super::tune::{Sandbox, threads};
-use super::{Layout, ProductKind};
+use super::{Sandbox, threads};
 use crate::error::{Error, Result, tell};
-use crate::gpu::choices::Candidate;
 use crate::gpu::engine::Engine;
+use crate::kernel::Candidate;
+use crate::kernel::{Layout, ProductKind};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -105,10 +105,10 @@ impl Job {
 pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant>) -> Result<Answer> {
     let unknown = || Error::defect(format!("\"{line}\" names no kernel for {}", engine.gpu.describe()));
     let job: Job = serde_json::from_str(line).map_err(|_| unknown())?;
-    let ability = *engine.choices().ability();
-    let candidate = usable(&ability, &job.candidate).ok_or_else(unknown)?;
+    let target = *engine.kernels().target();
+    let candidate = usable(&target, &job.candidate).ok_or_else(unknown)?;
     let product = job.product(candidate).ok_or_else(unknown)?;
-    let reference = contest(&ability, product, false).into_iter().next().ok_or_else(unknown)?;
+    let reference = contest(&target, product, false).into_iter().next().ok_or_else(unknown)?;
     let mut trials = Trials::new(engine, vec![Contest { product, candidates: vec![reference, candidate] }])?;
     trials.reference(0)?;
     match plants(&job.refusal()) {
@@ -128,7 +128,7 @@ pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant
 /// Tries all jobs in processes, some at once, and adds what comes of it to `known`.
 pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec<Job>, known: &mut Known) {
     let adapter = engine.gpu.cache_key();
-    let software = engine.choices().ability().software;
+    let software = engine.kernels().target().software;
     let most = if software { 1 } else { threads().div_ceil(THREADS).min(MOST_PROCESSES) };
     let processes = most.min(jobs.len());
     let (left, done, trouble) = (Mutex::new(VecDeque::from(jobs)), Mutex::new(Vec::new()), Mutex::new(None));

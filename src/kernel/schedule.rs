@@ -2,8 +2,8 @@
 //!
 //! Which of them a device and a head width can take is decided where they are generated, in `ops/attention`.
 
-use super::choices::Ability;
-use super::kernel::Dtype;
+use super::dtype::Dtype;
+use super::target::Target;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -27,12 +27,12 @@ impl Schedule {
     ///
     /// # Errors
     /// No such schedule, or one that needs what the device does not have.
-    pub fn from_environment(ability: &Ability) -> Result<Option<Self>> {
+    pub fn from_environment(target: &Target) -> Result<Option<Self>> {
         let Some(name) = std::env::var("TOKENFORMER_ATTENTION").ok().filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
         let schedule = name.parse()?;
-        if schedule == Self::Cooperative && ability.fragments.best(Dtype::F16).is_none() {
+        if schedule == Self::Cooperative && target.fragments.best(Dtype::F16).is_none() {
             return Err(Error::device(
                 "TOKENFORMER_ATTENTION=cooperative needs matrix units that multiply f16, which this device does not \
                  offer; use lanes, or unset it",

@@ -1,7 +1,8 @@
 //! Names of kernels of matrix products and of classes of them, for files and for people: written, and read with care.
 
-use super::choices::{Candidate, Layout, MAX_CHUNK, ProductKind, ShapeClass};
+use super::candidate::{Candidate, MAX_CHUNK};
 use super::fragments::Fragment;
+use super::product::{Layout, ProductKind, ShapeClass};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;

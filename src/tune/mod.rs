@@ -3,15 +3,22 @@
 //! Products are tuned by [`ShapeClass`], the ones with the most work first; `measure` says how. Quick tuning ends
 //! when its time is over and goes on in the next run where it stopped; what was not reached uses the default candidate.
 
-use super::ProductKind;
-use super::candidates::candidates;
-use super::child::Process;
-pub use super::known::kernel_texts;
-use super::known::{Known, usable};
-use super::measure::{Classed, measure};
+mod child;
+mod clock;
+mod known;
+mod measure;
+pub mod probe;
+mod results;
+pub mod trial;
+
 use crate::error::{Error, Result, tell};
-use crate::gpu::choices::{Ability, Candidate, ShapeClass};
 use crate::gpu::engine::Engine;
+use crate::kernel::{Candidate, ProductKind, ShapeClass, Target};
+use crate::ops::matmul::candidates::candidates;
+use child::Process;
+pub use known::kernel_texts;
+use known::{Known, usable};
+use measure::{Classed, measure};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -42,7 +49,7 @@ pub enum Effort {
 pub struct Sandbox<'a> {
     /// Opens the adapter of the run once more.
     pub open: &'a dyn Fn() -> Result<Engine>,
-    /// The command of a process that serves [`super::probe`]. Without it, kernels that are new to a driver are compiled in
+    /// The command of a process that serves [`probe`]. Without it, kernels that are new to a driver are compiled in
     /// this process.
     pub process: Option<Process<'a>>,
 }
@@ -75,10 +82,10 @@ impl Probe {
 
 impl Sandbox<'_> {
     /// The time that each kernel has in a process of its own, where there are any.
-    pub(super) fn limit(&self, ability: &Ability) -> Result<Option<Duration>> {
+    pub(super) fn limit(&self, target: &Target) -> Result<Option<Duration>> {
         let probe = Probe::of(&std::env::var("TOKENFORMER_PROBE").unwrap_or_default())?;
         Ok(self.process.and(match probe {
-            Probe::Usual => (!ability.software).then_some(PROBE_LIMIT),
+            Probe::Usual => (!target.software).then_some(PROBE_LIMIT),
             Probe::Off => None,
             Probe::On(limit) => Some(limit),
         }))
@@ -92,20 +99,20 @@ pub(super) fn threads() -> usize {
 
 /// Makes `engine` use the kernels that earlier runs found to be the fastest; measures nothing.
 pub fn recall(engine: &Engine) {
-    let usual = engine.choices();
+    let usual = engine.kernels();
     if usual.is_forced() {
         return;
     }
     let known = Known::load(engine);
     let classes: Vec<ShapeClass> = known.fastest.keys().filter_map(|name| name.parse().ok()).collect();
-    let table = classes.iter().filter_map(|&class| Some((class, known.of(class, usual.ability())?)));
-    let whole = classes.iter().filter_map(|&class| Some((class, known.whole(class, usual.ability())?)));
+    let table = classes.iter().filter_map(|&class| Some((class, known.of(class, usual.target())?)));
+    let whole = classes.iter().filter_map(|&class| Some((class, known.whole(class, usual.target())?)));
     engine.choose(usual.with_table(table.collect()).with_whole(whole.collect()));
 }
 
 /// Makes `engine` use the fastest kernels for `products`; a line is printed before and after where that takes time.
 ///
-/// `stored` are the choices of a checkpoint that goes on, by class. They come before anything measured, and where they are
+/// `stored` are the kernels of a checkpoint that goes on, by class. They come before anything measured, and where they are
 /// silent, the run so far used the usual kernel: only kernels that give the same bits replace it.
 ///
 /// # Errors
@@ -117,7 +124,7 @@ pub fn tune(
     effort: Effort,
     stored: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let usual = engine.choices();
+    let usual = engine.kernels();
     if effort == Effort::Off || usual.is_forced() {
         return Ok(());
     }
@@ -127,13 +134,13 @@ pub fn tune(
         known.forget(&classes);
     }
     let new = |&(class, _): &Classed| {
-        begun(class, usual.ability(), stored).is_none() && !known.fastest.contains_key(&class.to_string())
+        begun(class, usual.target(), stored).is_none() && !known.fastest.contains_key(&class.to_string())
     };
     let todo: Vec<_> = classes.iter().copied().filter(new).collect();
     if !todo.is_empty() {
         tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
         let start = Instant::now();
-        let budget = if usual.ability().software { SOFTWARE_BUDGET } else { GPU_BUDGET };
+        let budget = if usual.target().software { SOFTWARE_BUDGET } else { GPU_BUDGET };
         let measured = measure(sandbox, &todo, effort, budget, &mut known);
         // Also what was found before an error.
         known.keep();
@@ -141,27 +148,27 @@ pub fn tune(
         let done = todo.iter().filter(|(class, _)| known.fastest.contains_key(&class.to_string())).count();
         tell(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
     }
-    let whole = classes.iter().filter_map(|&(class, _)| Some((class, known.whole(class, usual.ability())?)));
-    let table = chosen(usual.ability(), &classes, &known, stored);
+    let whole = classes.iter().filter_map(|&(class, _)| Some((class, known.whole(class, usual.target())?)));
+    let table = chosen(usual.target(), &classes, &known, stored);
     engine.choose(usual.with_table(table).with_whole(whole.collect()));
     Ok(())
 }
 
 /// The candidates of `classes`, stored or measured; nothing for a class that is to have the usual one.
 fn chosen(
-    ability: &Ability,
+    target: &Target,
     classes: &[Classed],
     known: &Known,
     stored: &BTreeMap<String, String>,
 ) -> BTreeMap<ShapeClass, Candidate> {
-    let is_wrong = |product: ProductKind| known.refuses(product, ability.default_candidate(product));
+    let is_wrong = |product: ProductKind| known.refuses(product, target.default_candidate(product));
     // One order of summation for all products of a type, that of the default candidates unless one of those is wrong here
     // or was not taken by the driver. A pair has others of that order in its place.
     let order = |half: bool| {
-        let order = ability.default_order(half);
+        let order = target.default_order(half);
         let wrong = |product: ProductKind| {
             let mut right =
-                candidates(ability, product, false).into_iter().filter(|c| c.order() == order && c.chunk() == 0);
+                candidates(target, product, false).into_iter().filter(|c| c.order() == order && c.chunk() == 0);
             is_wrong(product) && !(product.pair && right.any(|candidate| !known.refuses(product, candidate)))
         };
         if classes.iter().any(|&(_, product)| product.half == half && wrong(product)) { None } else { order }
@@ -170,22 +177,22 @@ fn chosen(
     let keeps = |product: ProductKind, candidate: Candidate| candidate.order() == orders[usize::from(product.half)];
     let measured = |class, product| {
         let keeps_bits = |c: &Candidate| keeps(product, *c) && (stored.is_empty() || c.chunk() == 0);
-        known.of(class, ability).filter(keeps_bits)
+        known.of(class, target).filter(keeps_bits)
     };
     let instead = |product| {
-        (is_wrong(product) || !keeps(product, ability.default_candidate(product))).then_some(())?;
+        (is_wrong(product) || !keeps(product, target.default_candidate(product))).then_some(())?;
         let right = |&other: &Candidate| keeps(product, other) && other.chunk() == 0 && !known.refuses(product, other);
-        candidates(ability, product, false).into_iter().find(right)
+        candidates(target, product, false).into_iter().find(right)
     };
     let choice = |&(class, product): &Classed| {
-        begun(class, ability, stored).or_else(|| measured(class, product)).or_else(|| instead(product))
+        begun(class, target, stored).or_else(|| measured(class, product)).or_else(|| instead(product))
     };
     classes.iter().filter_map(|classed| Some((classed.0, choice(classed)?))).collect()
 }
 
 /// What a checkpoint that goes on was begun with.
-fn begun(class: ShapeClass, ability: &Ability, stored: &BTreeMap<String, String>) -> Option<Candidate> {
-    usable(ability, stored.get(&class.to_string())?)
+fn begun(class: ShapeClass, target: &Target, stored: &BTreeMap<String, String>) -> Option<Candidate> {
+    usable(target, stored.get(&class.to_string())?)
 }
 
 /// One size of each class, the class with the most work in all first.
@@ -202,10 +209,9 @@ pub(super) fn classes(products: &[ProductKind]) -> Vec<Classed> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::known::{Record, refusal};
+    use super::known::{Record, refusal};
     use super::*;
-    use crate::gpu::choices::Layout;
-    use crate::gpu::fragments::Fragments;
+    use crate::kernel::{Fragments, Layout};
     use std::collections::BTreeSet;
 
     #[test]
@@ -220,7 +226,7 @@ mod tests {
     /// A run has the kernels of its own shapes, and one that goes on none that would change its bits.
     #[test]
     fn choices_are_the_runs_own() {
-        let ability = Ability::WEBGPU_DEFAULT;
+        let target = Target::WEBGPU;
         let products =
             [64, 128, 256].map(|m| ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false, pair: false });
         let [a, b, c] = products.map(ShapeClass::of);
@@ -230,7 +236,7 @@ mod tests {
         let known = Known { fastest: fastest.into(), ..Known::default() };
         let named = |stored: &[(ShapeClass, &str)]| {
             let stored = stored.iter().map(|&(class, name)| (class.to_string(), name.to_owned())).collect();
-            let table = chosen(&ability, &[(a, products[0]), (b, products[1])], &known, &stored);
+            let table = chosen(&target, &[(a, products[0]), (b, products[1])], &known, &stored);
             table.into_iter().map(|(class, candidate)| (class, candidate.to_string())).collect::<Vec<_>>()
         };
         let owned = |name: &str| name.to_owned();
@@ -243,12 +249,12 @@ mod tests {
     /// Time was over before its class was measured, but the default candidate is known not to work.
     #[test]
     fn a_usual_candidate_that_was_refused_is_replaced() {
-        let ability = Ability::WEBGPU_DEFAULT;
+        let target = Target::WEBGPU;
         let product = ProductKind { layout: Layout::NN, size: [256; 3], half: false, pair: false };
-        let usual = ability.default_candidate(product);
+        let usual = target.default_candidate(product);
         let table = |refused: BTreeSet<String>| {
             let known = Known { refused, ..Known::default() };
-            chosen(&ability, &[(ShapeClass::of(product), product)], &known, &BTreeMap::new())
+            chosen(&target, &[(ShapeClass::of(product), product)], &known, &BTreeMap::new())
         };
         assert!(table(BTreeSet::new()).is_empty());
         let chosen: Vec<Candidate> = table([refusal(product, usual)].into()).into_values().collect();
@@ -258,23 +264,22 @@ mod tests {
     /// A kernel of a pair is one more text for a driver to fail at: that alone takes no other product off its matrix units.
     #[test]
     fn a_refused_pair_costs_the_others_nothing() {
-        let ability = Ability {
-            subgroup: Some(32),
+        let target = Target {
             subgroup_sizes: [32; 2],
-            half: true,
+            f16: true,
             fragments: Fragments::of(|fragment| fragment.side == 16),
             workgroup_bytes: 48 << 10,
-            ..Ability::WEBGPU_DEFAULT
+            ..Target::WEBGPU
         };
         let single = ProductKind { layout: Layout::NN, size: [512; 3], half: true, pair: false };
         let pair = ProductKind { layout: Layout::TN, pair: true, ..single };
         let classes = [single, pair].map(|product| (ShapeClass::of(product), product));
-        let of_pair: Vec<Candidate> = candidates(&ability, pair, false);
+        let of_pair: Vec<Candidate> = candidates(&target, pair, false);
         let table = |refused: &[Candidate]| {
             let refused = refused.iter().map(|&candidate| refusal(pair, candidate)).collect();
-            chosen(&ability, &classes, &Known { refused, ..Known::default() }, &BTreeMap::new())
+            chosen(&target, &classes, &Known { refused, ..Known::default() }, &BTreeMap::new())
         };
-        let usual = ability.default_candidate(pair);
+        let usual = target.default_candidate(pair);
         let replaced = table(&[usual]);
         let instead = replaced[&classes[1].0];
         assert!(replaced.len() == 1 && instead != usual && instead.order() == usual.order(), "{instead}");

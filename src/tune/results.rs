@@ -3,12 +3,12 @@
 //! C holds poison before each run, another number each time: a kernel that writes nothing, or that reads what it never
 //! wrote, shows. The result of the reference is held against f64 sums on the host, at some outputs in every part of C.
 
-use super::{Layout, ProductKind};
 use crate::error::{Error, Result};
 use crate::gpu::engine::{Block, Dispatch, Engine, Program};
-use crate::gpu::kernel::Access::{Read, Write};
-use crate::gpu::kernel::{Dims, Dtype, Kernel, workgroups};
-use crate::ops::check::normalised_error;
+use crate::kernel::Access::{Read, Write};
+use crate::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::kernel::{Layout, ProductKind};
+use crate::run::check::normalised_error;
 use half::f16;
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Matrix units: which fragments an adapter multiplies, and what a product made of them keeps in workgroup memory.
 
-use super::choices::Layout;
-use super::kernel::Dtype;
+use super::dtype::Dtype;
+use super::product::Layout;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A square matrix that a subgroup holds in its registers; two of them are multiplied and added to a third of f32.
@@ -36,9 +37,28 @@ impl fmt::Display for Fragment {
     }
 }
 
-/// A set of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// A set of them; in files, a list of their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Fragments([bool; 4]);
+
+impl From<Fragments> for Vec<String> {
+    fn from(fragments: Fragments) -> Self {
+        fragments.iter().map(|fragment| fragment.to_string()).collect()
+    }
+}
+
+impl TryFrom<Vec<String>> for Fragments {
+    type Error = String;
+
+    fn try_from(names: Vec<String>) -> Result<Self, String> {
+        let known = |name: &String| {
+            Fragment::named(name).ok_or_else(|| format!("\"{name}\" names no matrix unit: 16, 8, 16f32 and 8f32 do"))
+        };
+        let listed: Vec<_> = names.iter().map(known).collect::<Result<_, _>>()?;
+        Ok(Self::of(|fragment| listed.contains(&fragment)))
+    }
+}
 
 impl Fragments {
     /// No matrix units.

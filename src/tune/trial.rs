@@ -6,17 +6,17 @@
 
 use super::known::refusal;
 use super::results::{MOST_RUNS, Output, Results, fill_operand};
-use super::source::Types;
-use super::{Layout, Product, ProductKind};
 use crate::error::{Error, Result, tell};
-use crate::gpu::choices::{Candidate, Choices};
 use crate::gpu::engine::{Engine, Program};
-use crate::gpu::kernel::{Dtype, Kernel};
-use crate::graph::memory::Memory;
-use crate::graph::part::Even;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
+use crate::graph::view::Strided;
 use crate::graph::{Class, Graph, Tensor};
-use crate::ops::check::HALF_NMSE;
+use crate::kernel::{Candidate, Dtype, Kernel, KernelTable};
+use crate::kernel::{Layout, ProductKind};
+use crate::ops::matmul::Product;
+use crate::ops::matmul::source::Types;
+use crate::run::check::HALF_NMSE;
+use crate::run::memory::Memory;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
@@ -307,7 +307,7 @@ fn missing() -> Error {
 }
 
 fn plan(engine: &Engine, product: ProductKind, candidate: Candidate, types: Types, [a, b, c]: Lengths) -> Result<Plan> {
-    let mut g = Graph::forward_only(&Choices::forced(*engine.choices().ability(), candidate));
+    let mut g = Graph::forward_only(&KernelTable::forced(*engine.kernels().target(), candidate));
     let tensors = [("a", a, types.a), ("b", b, types.b), ("c", c, types.c)];
     let [a, b, c] = tensors.map(|(letter, len, dtype)| g.typed(name(letter, dtype), &[len], dtype, Class::State));
     if product.pair {
@@ -315,14 +315,14 @@ fn plan(engine: &Engine, product: ProductKind, candidate: Candidate, types: Type
     } else {
         Product::new(product.layout, product.size).record(&mut g, a, b, c)?;
     }
-    Plan::new(&g, &Limits::of(&engine.gpu))
+    Plan::new(&g)
 }
 
 /// One product as a pair: the upper half of C is the first of it, the lower half the second, and B the same for both.
 fn record_halves(g: &mut Graph, product: ProductKind, [a, b, c]: [Tensor; 3]) -> Result<()> {
     let ProductKind { layout, size: [m, n, k], .. } = product;
     let upper = m / 2;
-    let from = |whole, offset| Even { whole, offset, stride: 0 };
+    let from = |storage, offset| Strided { storage, offset, stride: 0 };
     let (a_width, below) = if layout == Layout::TN { (m, upper) } else { (k, upper * k) };
     let half = Product::new(layout, [upper, n, k]).of_columns(a_width);
     half.record_pair(g, [a.into(), b.into(), c.into()], [from(a, below), b.into(), from(c, upper * n)])
@@ -330,11 +330,11 @@ fn record_halves(g: &mut Graph, product: ProductKind, [a, b, c]: [Tensor; 3]) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::planted::{Fault, plant};
     use super::*;
     use crate::gpu::adapter::AdapterRequest;
-    use crate::gpu::choices::ShapeClass;
     use crate::gpu::device::Gpu;
+    use crate::kernel::ShapeClass;
+    use crate::ops::matmul::planted::{Fault, plant};
 
     fn engine() -> Engine {
         Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()
@@ -411,15 +411,15 @@ mod tests {
     #[test]
     fn a_candidate_that_is_wrong_in_f16_is_refused() {
         let engine = engine();
-        let ability = *engine.choices().ability();
-        if !ability.half {
+        let target = *engine.kernels().target();
+        if !target.f16 {
             println!("{} has no f16: nothing to check", engine.gpu.describe());
             return;
         }
         // An odd number of outputs: the last word holds one.
         for size in [[96, 64, 80], [9, 7, 5]] {
             let product = ProductKind { layout: Layout::NN, size, half: true, pair: false };
-            let usual = ability.default_candidate(product);
+            let usual = target.default_candidate(product);
             let check = || {
                 let trials = Trials::new(&engine, vec![Contest { product, candidates: vec![usual; 2] }]).unwrap();
                 trials.reference(0).unwrap();
@@ -436,13 +436,13 @@ mod tests {
     #[test]
     fn products_are_tried_side_by_side() {
         let engine = engine();
-        let ability = *engine.choices().ability();
+        let target = *engine.kernels().target();
         let mut contests = Vec::new();
         for layout in Layout::ALL {
             for size in [[96, 64, 80], [1, 1, 1], [13, 17, 300], [65, 131, 33]] {
-                for half in [false, true].into_iter().take(1 + usize::from(ability.half)) {
+                for half in [false, true].into_iter().take(1 + usize::from(target.f16)) {
                     let product = ProductKind { layout, size, half, pair: false };
-                    contests.push(Contest { product, candidates: vec![ability.default_candidate(product); 2] });
+                    contests.push(Contest { product, candidates: vec![target.default_candidate(product); 2] });
                     // The reference computes both halves as this device does, a pair is for GPUs.
                     let product = ProductKind { pair: true, size: [2 * size[0], size[1], size[2]], ..product };
                     let tiles = Candidate::Tiles { block: [32; 2], depth: 16, thread: [4; 2], chunk: 0 };

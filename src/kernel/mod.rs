@@ -5,37 +5,30 @@
 //! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
 //! would be compiled again.)
 
-use super::shader::{self, Rows};
+mod candidate;
+mod defaults;
+mod dims;
+mod dtype;
+mod fragments;
+mod names;
+mod product;
+mod schedule;
+pub mod shader;
+mod table;
+mod target;
+
+pub use candidate::{Candidate, MAX_CHUNK};
+pub use dims::Dims;
+pub use dtype::Dtype;
+pub use fragments::{Fragment, Fragments, Staging, Tile};
+pub use product::{Layout, ProductKind, ShapeClass};
+pub use schedule::Schedule;
+pub use table::KernelTable;
+pub use target::Target;
+
+use shader::Rows;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-
-/// Type of the elements of a tensor, as stored; kernels compute in f32 whatever it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Dtype {
-    /// 32 bits: f32, or u32 token ids.
-    #[default]
-    F32,
-    /// 16 bits: f16.
-    F16,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    /// As WGSL and benchmarks write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-}
 
 /// How a kernel uses one binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,42 +137,6 @@ impl Kernel {
         let half = if self.real == Dtype::F16 { ":f16" } else { "" };
         let rows = if self.rows == Rows::Vec4 { ":vec4" } else { "" };
         format!("{}:{}{rows}{half}", self.file.trim_end_matches(".wgsl"), self.entry)
-    }
-}
-
-/// Builds the uniform block at binding 0: 32-bit words in the order of the shader's struct.
-#[derive(Debug, Clone, Default)]
-pub struct Dims(Vec<u32>);
-
-impl Dims {
-    /// An empty block.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends a count, size or offset. Plans refuse tensors of 2^31 bytes or more, so every value
-    /// that indexes one fits.
-    pub fn u(mut self, value: usize) -> Self {
-        self.0.push(u32::try_from(value).unwrap_or(u32::MAX));
-        self
-    }
-
-    /// Appends a flag as 0 or 1.
-    pub fn flag(self, value: bool) -> Self {
-        self.u(usize::from(value))
-    }
-
-    /// Appends a number.
-    pub fn f(mut self, value: f64) -> Self {
-        self.0.push((value as f32).to_bits());
-        self
-    }
-
-    /// The words, padded to the 16 bytes a uniform block is rounded up to.
-    pub fn words(&self) -> Vec<u32> {
-        let mut words = self.0.clone();
-        words.resize(words.len().next_multiple_of(4).max(4), 0);
-        words
     }
 }
 

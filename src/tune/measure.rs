@@ -4,16 +4,16 @@
 //! All of it is on a device that is closed before anything else is done: a kernel that a driver cannot compile may cost the
 //! whole device, and then the trials go on with another.
 
-use super::ProductKind;
-use super::candidates::candidates;
 use super::clock::{Clock, agree};
 use super::known::{Known, Record};
 use super::probe::{self, Job};
 use super::trial::{Contest, Trials, Verified, shortened};
-use super::tune::{Effort, Sandbox, threads};
+use super::{Effort, Sandbox, threads};
 use crate::error::{Error, Result, tell};
-use crate::gpu::choices::{Ability, Candidate, ShapeClass};
 use crate::gpu::engine::Engine;
+use crate::kernel::ProductKind;
+use crate::kernel::{Candidate, ShapeClass, Target};
+use crate::ops::matmul::candidates::candidates;
 use std::time::{Duration, Instant};
 
 /// Floating-point operations of one timed product on a software adapter: longer ones are measured on fewer rows.
@@ -46,10 +46,10 @@ pub(super) fn measure(
 ) -> Result<()> {
     let start = Instant::now();
     let mut engine = (sandbox.open)()?;
-    let ability = *engine.choices().ability();
-    let limit = sandbox.limit(&ability)?;
+    let target = *engine.kernels().target();
+    let limit = sandbox.limit(&target)?;
     if let Some(limit) = limit {
-        probe::run(sandbox, limit, &engine, jobs(&ability, todo, effort, known), known);
+        probe::run(sandbox, limit, &engine, jobs(&target, todo, effort, known), known);
         known.keep();
     }
     let probed = limit.is_some();
@@ -60,12 +60,12 @@ pub(super) fn measure(
         start: Instant::now(),
         until: (effort == Effort::Quick).then_some(until),
         probed,
-        flops: if ability.software { SOFTWARE_FLOPS } else { most_flops(&engine)? },
+        flops: if target.software { SOFTWARE_FLOPS } else { most_flops(&engine)? },
         // Software drivers compile when a kernel first runs.
-        threads: if ability.software { 1 } else { threads() },
+        threads: if target.software { 1 } else { threads() },
     };
     // On a GPU all classes at once: clocks stay up, and compilers busy.
-    let together = if ability.software { 1 } else { todo.len().max(1) };
+    let together = if target.software { 1 } else { todo.len().max(1) };
     for group in todo.chunks(together) {
         loop {
             let refused = known.refused.len();
@@ -91,19 +91,19 @@ pub(super) fn measure(
 
 /// The candidates for a product, the reference first: the default one without matrix units. Behind it come those of the
 /// order of summation that all products of the type have on this device.
-pub(super) fn contest(ability: &Ability, product: ProductKind, all: bool) -> Vec<Candidate> {
-    let reference = ability.default_scalar(product);
-    let order = ability.default_order(product.half);
-    let others = candidates(ability, product, all).into_iter();
+pub(super) fn contest(target: &Target, product: ProductKind, all: bool) -> Vec<Candidate> {
+    let reference = target.default_scalar(product);
+    let order = target.default_order(product.half);
+    let others = candidates(target, product, all).into_iter();
     let others = others.filter(|&candidate| candidate.order() == order && candidate != reference);
-    std::iter::once(reference).chain(others).filter(|&candidate| ability.fits(candidate)).collect()
+    std::iter::once(reference).chain(others).filter(|&candidate| candidate.fits(&target)).collect()
 }
 
 /// What no process of its own has tried yet.
-fn jobs(ability: &Ability, todo: &[Classed], effort: Effort, known: &Known) -> Vec<Job> {
+fn jobs(target: &Target, todo: &[Classed], effort: Effort, known: &Known) -> Vec<Job> {
     let mut jobs: Vec<Job> = Vec::new();
     for &(_, product) in todo {
-        for candidate in contest(ability, product, effort == Effort::Full).into_iter().skip(1) {
+        for candidate in contest(target, product, effort == Effort::Full).into_iter().skip(1) {
             let job = Job::new(product, candidate);
             if !known.refuses(product, candidate) && !known.works.contains(&job.key()) && !jobs.contains(&job) {
                 jobs.push(job);
@@ -130,7 +130,7 @@ struct Search {
 impl Search {
     /// Adds the fastest candidates of some classes to `known`.
     fn group(&self, engine: &Engine, group: &[Classed], known: &mut Known) -> Result<()> {
-        let ability = *engine.choices().ability();
+        let target = *engine.kernels().target();
         let mut classes: Vec<(String, Contest)> = Vec::new();
         for &(class, product) in group {
             let name = class.to_string();
@@ -138,14 +138,14 @@ impl Search {
             if known.fastest.contains_key(&name) {
                 continue;
             }
-            let mut list = contest(&ability, product, self.effort == Effort::Full).into_iter();
+            let mut list = contest(&target, product, self.effort == Effort::Full).into_iter();
             let Some(reference) = list.next() else { continue };
             let may = |candidate: &Candidate| {
                 let tried = !self.probed || known.works.contains(&Job::new(product, *candidate).key());
                 tried && !known.refuses(product, *candidate)
             };
             let candidates = std::iter::once(reference).chain(list.filter(may)).collect();
-            let product = shortened(product, self.flops, ability.software);
+            let product = shortened(product, self.flops, target.software);
             classes.push((name, Contest { product, candidates }));
         }
         let contests: Vec<Contest> = classes.iter().map(|(_, contest)| contest.clone()).collect();
@@ -160,7 +160,7 @@ impl Search {
             }
             let mut right = trials.verify(at, &mut known.refused)?;
             // The reference may have another order of summation; then it is chosen only where there is nothing else.
-            let order = ability.default_order(contest.product.half);
+            let order = target.default_order(contest.product.half);
             if right.iter().any(|it| it.candidate.order() == order) {
                 right.retain(|it| it.candidate.order() == order);
             }
@@ -168,7 +168,7 @@ impl Search {
         }
         let clock = Clock::new(engine)?;
         let first = verified.first().and_then(|verified| verified.first());
-        let before = if ability.software { None } else { first.map(|it| clock.warm_up(&it.program)).transpose()? };
+        let before = if target.software { None } else { first.map(|it| clock.warm_up(&it.program)).transpose()? };
         for (at, (verified, (name, contest))) in verified.iter().zip(&classes).enumerate() {
             if at > 0 && self.is_over() {
                 break;
@@ -231,13 +231,13 @@ fn is_out_of_memory(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Layout;
+    use super::super::classes;
     use super::super::known::refusal;
-    use super::super::planted::{Fault, plant};
-    use super::super::tune::classes;
     use super::*;
     use crate::gpu::adapter::AdapterRequest;
     use crate::gpu::device::Gpu;
+    use crate::kernel::Layout;
+    use crate::ops::matmul::planted::{Fault, plant};
     use std::cell::Cell;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -251,11 +251,11 @@ mod tests {
             Engine::new(Gpu::open(&AdapterRequest::default())?)
         };
         let engine = open().unwrap();
-        let ability = *engine.choices().ability();
+        let target = *engine.kernels().target();
         let (mut tunings, mut refused) = (0, 0);
         for layout in Layout::ALL {
             let product = ProductKind { layout, size: [96, 64, 80], half: false, pair: false };
-            let rivals = candidates(&ability, product, true);
+            let rivals = candidates(&target, product, true);
             let faults = Fault::ALL.len().min(rivals.len() - 1);
             assert!(faults > 2, "{rivals:?}");
             // Each candidate but the usual one in turn, with each fault in turn; a few of them in the short form.
@@ -291,15 +291,15 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_not_tried_again() {
-        let ability = *open().unwrap().choices().ability();
+        let target = *open().unwrap().kernels().target();
         let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };
-        let rivals = contest(&ability, product, true);
+        let rivals = contest(&target, product, true);
         let refused: BTreeSet<String> = rivals[1..].iter().map(|rival| refusal(product, *rival)).collect();
         let mut known = Known { refused, ..Known::default() };
         let sandbox = Sandbox { open: &open, process: None };
         let class = ShapeClass::of(product);
         measure(&sandbox, &[(class, product)], Effort::Full, Duration::ZERO, &mut known).unwrap();
-        assert_eq!(known.of(class, &ability), Some(rivals[0]));
+        assert_eq!(known.of(class, &target), Some(rivals[0]));
     }
 
     /// With no time at all, each run finds the kernel of one more class.
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_device_that_computes_the_reference_wrongly_is_refused() {
         let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false, pair: false };
-        let reference = contest(open().unwrap().choices().ability(), product, false)[0];
+        let reference = contest(open().unwrap().kernels().target(), product, false)[0];
         let _guard = plant([(reference, Fault::LastTile)].into());
         let sandbox = Sandbox { open: &open, process: None };
         let todo = [(ShapeClass::of(product), product)];
@@ -335,14 +335,14 @@ mod tests {
         let open = || {
             opened.set(opened.get() + 1);
             let mut gpu = Gpu::open(&AdapterRequest::default())?;
-            gpu.software = false;
+            gpu.target.software = false;
             Engine::new(gpu)
         };
-        let ability = *open().unwrap().choices().ability();
-        let half = ability.half && !ability.fragments.is_empty();
+        let target = *open().unwrap().kernels().target();
+        let half = target.f16 && !target.fragments.is_empty();
         let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half, pair: false });
         let todo = products.map(|product| (ShapeClass::of(product), product));
-        let rivals = contest(&ability, products[0], false);
+        let rivals = contest(&target, products[0], false);
         let faults = [Fault::CostsDevice, Fault::DiffersBetweenRuns, Fault::LastTile];
         let planted: BTreeMap<Candidate, Fault> = rivals[1..].iter().copied().zip(faults).collect();
         let _guard = plant(planted.clone());
@@ -352,7 +352,7 @@ mod tests {
         let expected = products.iter().flat_map(|p| planted.keys().map(|rival| refusal(*p, *rival)));
         assert_eq!(known.refused, expected.collect());
         for (class, _) in todo {
-            let chosen = known.of(class, &ability).unwrap();
+            let chosen = known.of(class, &target).unwrap();
             assert!(!planted.contains_key(&chosen), "{class}: {chosen} was chosen");
         }
         // Lost while several threads compiled, and then by each of the three, one by one.

@@ -1,12 +1,12 @@
 //! What is known of the candidates of an adapter: kept on disk, by driver, program version and text of the kernels.
 
-use super::ProductKind;
-use super::candidates::{candidates, kernel};
-use super::source::Vectors;
 use super::trial::trial_types;
 use crate::cache;
-use crate::gpu::choices::{Ability, Candidate, Layout, ShapeClass};
 use crate::gpu::engine::Engine;
+use crate::kernel::ProductKind;
+use crate::kernel::{Candidate, Layout, ShapeClass, Target};
+use crate::ops::matmul::candidates::{candidates, kernel};
+use crate::ops::matmul::source::Vectors;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ pub(super) struct Known {
 impl Known {
     /// What earlier runs found out about the adapter of `engine`.
     pub fn load(engine: &Engine) -> Self {
-        let hash = cache::fingerprint(kernel_texts(engine.choices().ability()));
+        let hash = cache::fingerprint(kernel_texts(engine.kernels().target()));
         let file = format!("matmul-{}-{}-{hash:016x}.json", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
         let kept: Self = cache::read(&file).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Self { file, ..kept }
@@ -54,13 +54,13 @@ impl Known {
     }
 
     /// The fastest of a class, where this device can run it.
-    pub fn of(&self, class: ShapeClass, ability: &Ability) -> Option<Candidate> {
-        usable(ability, &self.fastest.get(&class.to_string())?.candidate)
+    pub fn of(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
+        usable(target, &self.fastest.get(&class.to_string())?.candidate)
     }
 
     /// The fastest of a class that does not cut sums, where the fastest does.
-    pub fn whole(&self, class: ShapeClass, ability: &Ability) -> Option<Candidate> {
-        usable(ability, &self.fastest_whole.get(&class.to_string())?.candidate)
+    pub fn whole(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
+        usable(target, &self.fastest_whole.get(&class.to_string())?.candidate)
     }
 
     /// Whether a candidate was refused for products like this.
@@ -87,15 +87,15 @@ pub(super) fn refusal(product: ProductKind, candidate: Candidate) -> String {
 }
 
 /// The candidate that a file names, where this device can run it.
-pub(super) fn usable(ability: &Ability, name: &str) -> Option<Candidate> {
-    name.parse().ok().filter(|&candidate| ability.fits(candidate))
+pub(super) fn usable(target: &Target, name: &str) -> Option<Candidate> {
+    name.parse().ok().filter(|candidate: &Candidate| candidate.fits(target))
 }
 
 /// The WGSL of every candidate of a device: what is known of its kernels holds for these texts.
-pub fn kernel_texts(ability: &Ability) -> Vec<&'static str> {
-    let half = ability.half;
+pub fn kernel_texts(target: &Target) -> Vec<&'static str> {
+    let half = target.f16;
     let of_layout = |layout| {
-        let list = candidates(ability, ProductKind { layout, size: [256; 3], half, pair: false }, true);
+        let list = candidates(target, ProductKind { layout, size: [256; 3], half, pair: false }, true);
         let kernels = move |candidate: Candidate| {
             let forms = [Some((candidate, false)), candidate.paired().map(|candidate| (candidate, true))];
             forms.into_iter().flatten().flat_map(move |(candidate, pair)| {
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn refusals_are_of_one_layout_and_type() {
         let of = |layout, half, pair| ProductKind { layout, size: [64; 3], half, pair };
-        let candidate = Ability::WEBGPU_DEFAULT.default_candidate(of(Layout::NN, false, false));
+        let candidate = Target::WEBGPU.default_candidate(of(Layout::NN, false, false));
         let forms = [(true, false), (false, false), (true, true), (false, true)];
         let names = Layout::ALL.map(|layout| forms.map(|(half, pair)| refusal(of(layout, half, pair), candidate)));
         assert_eq!(names.as_flattened().iter().collect::<BTreeSet<_>>().len(), 12);

@@ -3,13 +3,13 @@
 //!
 //! Stores are those of training: the conversion of parameters, and products with f16 results.
 
-use super::matmul::{Layout, Product};
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
-use crate::gpu::kernel::Dtype;
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph};
+use crate::kernel::Dtype;
+use crate::ops::matmul::{Layout, Product};
+use crate::run::memory::Memory;
 use half::f16;
 
 /// f16 ends at 65504: what overflows whichever way it is rounded, and what f16 holds exactly.
@@ -58,7 +58,7 @@ fn fault(values: &[f32], stored: &[u16]) -> Option<String> {
 }
 
 fn graph(engine: &Engine) -> Graph {
-    let mut g = Graph::forward_only(&engine.choices());
+    let mut g = Graph::forward_only(&engine.kernels());
     g.set_precision(Dtype::F16);
     g
 }
@@ -87,7 +87,7 @@ fn multiplied(engine: &Engine, rows: &[f32], columns: &[f32]) -> Result<Vec<u16>
 }
 
 fn run(engine: &Engine, g: &Graph, inputs: &[(&str, &[f32])]) -> Result<Vec<u16>> {
-    let plan = Plan::new(g, &Limits::of(&engine.gpu))?;
+    let plan = Plan::new(g)?;
     let (memory, programs) = Memory::allocate(engine, &[&plan])?;
     for (name, values) in inputs {
         engine.write_all(memory.named(name)?, values)?;

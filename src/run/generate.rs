@@ -4,14 +4,14 @@
 //! is full, its last half is read again from position 0 and generation goes on; everything is planned and
 //! allocated before the first token.
 
-use super::graphs::{self, CHUNK_RUN, LAST_LOGITS};
-use super::sample::Sampling;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Engine, Program};
-use crate::graph::memory::Memory;
-use crate::graph::plan::{Limits, Plan};
+use crate::graph::plan::Plan;
+use crate::kernel::KernelTable;
+use crate::model::graphs::{self, CHUNK_RUN, LAST_LOGITS};
+use crate::model::sample::Sampling;
+use crate::run::memory::Memory;
 
 /// The three chunk sizes of a generation.
 pub struct GeneratorPlans {
@@ -23,10 +23,10 @@ pub struct GeneratorPlans {
 
 impl GeneratorPlans {
     /// Plans for prompts of `prompt` tokens (longer ones keep their end), at least 1.
-    pub fn new(config: &ModelConfig, prompt: usize, limits: &Limits, choices: &Choices) -> Result<Self> {
+    pub fn new(config: &ModelConfig, prompt: usize, kernels: &KernelTable) -> Result<Self> {
         let capacity = config.seq_length;
         let rows = [prompt.clamp(1, capacity), (capacity / 2).max(1), 1];
-        let plan = |rows: usize| Plan::new(&graphs::chunk(config, rows, choices)?, limits);
+        let plan = |rows: usize| Plan::new(&graphs::chunk(config, rows, kernels)?);
         Ok(Self { plans: [plan(rows[0])?, plan(rows[1])?, plan(rows[2])?], rows, capacity })
     }
 

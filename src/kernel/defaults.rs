@@ -3,11 +3,13 @@
 //! By the number of blocks alone, never by the length of the sum: what is chosen stays the same where k grows, and f32
 //! candidates give the same bits whichever is chosen.
 
-use super::choices::{Ability, Candidate, Layout, ProductKind};
+use super::candidate::Candidate;
+use super::dtype::Dtype;
 use super::fragments::Fragment;
-use super::kernel::Dtype;
+use super::product::{Layout, ProductKind};
+use super::target::Target;
 
-impl Ability {
+impl Target {
     /// The candidate used where nothing was measured.
     pub fn default_candidate(&self, product: ProductKind) -> Candidate {
         let units = if product.half && !self.software { self.default_cooperative(product.size) } else { None };
@@ -45,12 +47,12 @@ impl Ability {
             chunk: 0,
         };
         let mut all = blocks.iter().flat_map(|&block| self.lanes().into_iter().map(move |lanes| of(block, lanes)));
-        all.find(|&candidate| self.fits(candidate))
+        all.find(|candidate| candidate.fits(self))
     }
 
     fn default_lanes(&self, [m, _, _]: [usize; 3]) -> Candidate {
-        let lanes = self.subgroup.unwrap_or(8);
-        let broadcast = self.subgroup.is_some();
+        let lanes = self.subgroup_size().unwrap_or(8);
+        let broadcast = self.subgroup_size().is_some();
         match (m, broadcast) {
             (0..=4, _) => Candidate::Lanes { lanes, rows: 1, columns: 8, unroll: 4, broadcast: false },
             (5..=16, true) => Candidate::Lanes { lanes, rows: 16, columns: 4, unroll: 4, broadcast },
@@ -81,22 +83,21 @@ fn default_tiles(layout: Layout, size: [usize; 3]) -> Candidate {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fragments::Fragments;
     use super::*;
-    use crate::gpu::fragments::Fragments;
 
     /// By the number of blocks, and matrix units only where they fit.
     #[test]
     fn defaults_follow_the_size() {
-        let nvidia = Ability {
-            subgroup: Some(32),
-            half: true,
+        let nvidia = Target {
+            f16: true,
             subgroup_sizes: [32; 2],
             fragments: Fragments::of(|fragment| fragment.side == 16),
             workgroup_bytes: 48 << 10,
-            ..Ability::WEBGPU_DEFAULT
+            ..Target::WEBGPU
         };
-        let of = |ability: Ability, layout, size, half| {
-            ability.default_candidate(ProductKind { layout, size, half, pair: false }).to_string()
+        let of = |target: Target, layout, size, half| {
+            target.default_candidate(ProductKind { layout, size, half, pair: false }).to_string()
         };
         for (layout, size, f32_name, f16_name) in [
             (Layout::NN, [4096, 768, 3072], "tiles-64x64x8-8x8", "cooperative16-64x128x32-2x2-w32"),
@@ -106,14 +107,14 @@ mod tests {
         ] {
             assert_eq!(of(nvidia, layout, size, false), f32_name);
             assert_eq!(of(nvidia, layout, size, true), f16_name);
-            let small = Ability { workgroup_bytes: 16 << 10, ..nvidia };
+            let small = Target { workgroup_bytes: 16 << 10, ..nvidia };
             assert_eq!(of(small, layout, size, true), f32_name);
             // Sizes that vary, as RADV's and Intel's: whole subgroups of any of them.
             for (sizes, lanes) in [([32, 64], "w32"), ([8, 32], "w32"), ([64, 64], "w64")] {
-                let varying = Ability { subgroup_sizes: sizes, ..nvidia };
+                let varying = Target { subgroup_sizes: sizes, ..nvidia };
                 assert_eq!(of(varying, layout, size, true), f16_name.replace("w32", lanes));
             }
-            let lanes = of(Ability { software: true, ..nvidia }, layout, size, true);
+            let lanes = of(Target { software: true, ..nvidia }, layout, size, true);
             assert!(lanes.starts_with("lanes32-"), "{lanes}");
         }
     }

@@ -127,8 +127,8 @@ impl Drop for Child {
 #[cfg(all(test, unix))]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::{Layout, ProductKind};
     use super::*;
+    use crate::kernel::{Layout, ProductKind};
 
     fn job() -> Job {
         let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };

@@ -1,0 +1,140 @@
+//! Which kernel computes which matrix product on a device, and which schedule its attentions have.
+//!
+//! A sum is never cut without a measurement that says so.
+
+use super::candidate::Candidate;
+use super::product::{ProductKind, ShapeClass};
+use super::schedule::Schedule;
+use super::target::Target;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Which candidate computes which product. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct KernelTable(Arc<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    target: Target,
+    forced: Option<Candidate>,
+    attention: Option<Schedule>,
+    table: BTreeMap<ShapeClass, Candidate>,
+    whole: BTreeMap<ShapeClass, Candidate>,
+}
+
+impl KernelTable {
+    /// The default candidates of a device.
+    pub fn defaults(target: Target) -> Self {
+        Self::nothing_measured(target, None)
+    }
+
+    /// One candidate for everything: for tests and benchmarks.
+    pub fn forced(target: Target, candidate: Candidate) -> Self {
+        Self::nothing_measured(target, Some(candidate))
+    }
+
+    fn nothing_measured(target: Target, forced: Option<Candidate>) -> Self {
+        Self(Arc::new(Inner { target, forced, attention: None, table: BTreeMap::new(), whole: BTreeMap::new() }))
+    }
+
+    /// The same with what was measured; classes not in `table` get the default candidate.
+    pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
+        Self(Arc::new(Inner { table, ..(*self.0).clone() }))
+    }
+
+    /// The same with what was measured for products whose sums must not be cut, of classes for which `table` names a
+    /// candidate that cuts them.
+    pub fn with_whole(&self, whole: BTreeMap<ShapeClass, Candidate>) -> Self {
+        Self(Arc::new(Inner { whole, ..(*self.0).clone() }))
+    }
+
+    /// The same with one schedule for every attention that can take it; `None`: the usual ones.
+    pub fn with_attention(&self, attention: Option<Schedule>) -> Self {
+        Self(Arc::new(Inner { attention, ..(*self.0).clone() }))
+    }
+
+    /// The schedule that every attention should have that can take it.
+    pub fn attention(&self) -> Option<Schedule> {
+        self.0.attention
+    }
+
+    /// What the device can do.
+    pub fn target(&self) -> &Target {
+        &self.0.target
+    }
+
+    /// What was measured.
+    pub fn table(&self) -> &BTreeMap<ShapeClass, Candidate> {
+        &self.0.table
+    }
+
+    /// Whether one candidate computes everything.
+    pub fn is_forced(&self) -> bool {
+        self.0.forced.is_some()
+    }
+
+    /// What was measured, as names: for files.
+    pub fn names(&self) -> BTreeMap<String, String> {
+        self.0.table.iter().map(|(class, candidate)| (class.to_string(), candidate.to_string())).collect()
+    }
+
+    /// The candidate for one product.
+    pub fn pick(&self, product: ProductKind) -> Candidate {
+        let Inner { target, forced, table, .. } = &*self.0;
+        let measured = || table.get(&ShapeClass::of(product)).copied();
+        let chosen = forced.or_else(measured).filter(|candidate| candidate.multiplies(product.half));
+        chosen.unwrap_or_else(|| target.default_candidate(product))
+    }
+
+    /// The same for a product whose sums must not be cut. Of those that do not cut them all give the same bits.
+    pub fn pick_whole(&self, product: ProductKind) -> Candidate {
+        let picked = self.pick(product);
+        let measured = || self.0.whole.get(&ShapeClass::of(product)).copied().filter(|_| !self.is_forced());
+        let same_bits =
+            |other: &Candidate| other.multiplies(product.half) && other.chunk() == 0 && other.order() == picked.order();
+        if picked.chunk() == 0 { picked } else { measured().filter(same_bits).unwrap_or_else(|| picked.unsplit()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::product::Layout;
+    use super::*;
+
+    #[test]
+    fn classes_round_up_and_unknown_classes_get_the_default_candidate() {
+        let product = |layout, size| ProductKind { layout, size, half: false, pair: false };
+        let class = ShapeClass::of(product(Layout::NT, [1000, 512, 1]));
+        assert_eq!(class.to_string(), "NT 1024x512x1");
+        assert_eq!("NT 1024x512x1".parse::<ShapeClass>().unwrap(), class);
+        assert!("NT 1000x512x1".parse::<ShapeClass>().is_err() && "NT 8x8".parse::<ShapeClass>().is_err());
+        let pair = ShapeClass { half: true, pair: true, ..class };
+        assert_eq!(pair.to_string(), "NT 1024x512x1 f16 pair");
+        assert_eq!(pair.to_string().parse::<ShapeClass>().unwrap(), pair);
+        assert!("NT 1024x512x1 pair f16".parse::<ShapeClass>().is_err());
+        let kernels = KernelTable::defaults(Target::WEBGPU);
+        let other = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
+        let kernels = kernels.with_table([(class, other)].into());
+        assert_eq!(kernels.pick(product(Layout::NT, [600, 300, 1])), other);
+        let unknown = product(Layout::NN, [600, 300, 1]);
+        assert_eq!(kernels.pick(unknown), Target::WEBGPU.default_candidate(unknown));
+    }
+
+    #[test]
+    fn sums_that_must_not_be_cut_have_a_choice_of_their_own() {
+        let product = ProductKind { layout: Layout::NN, size: [64, 64, 4096], half: false, pair: false };
+        let class = ShapeClass::of(product);
+        let small = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
+        let cut = Candidate::Tiles { block: [128, 64], depth: 8, thread: [8; 2], chunk: 512 };
+        let kernels = KernelTable::defaults(Target::WEBGPU).with_table([(class, cut)].into());
+        assert_eq!([kernels.pick(product), kernels.pick_whole(product)], [cut, cut.unsplit()]);
+        let kernels = kernels.with_whole([(class, small)].into());
+        assert_eq!([kernels.pick(product), kernels.pick_whole(product)], [cut, small]);
+        // Where the table has no sums that are cut, it is what counts.
+        let whole = kernels.with_table([(class, cut.unsplit())].into());
+        assert_eq!(whole.pick_whole(product), cut.unsplit());
+        // Other bits.
+        let wrong = kernels.with_whole([(class, small.chunked(512))].into());
+        assert_eq!(wrong.pick_whole(product), cut.unsplit());
+    }
+}
