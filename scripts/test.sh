@@ -8,6 +8,13 @@ source scripts/setup.sh
 gpu_tests=(--test ops --test golden --test identities --test training)
 
 cargo test --release "$@"
+if (($# == 0)); then
+    # Each checks what it computes, and fails where that is wrong.
+    for example in train grow custom_op; do
+        echo "The example $example."
+        cargo run --release --quiet --example "$example"
+    done
+fi
 if [[ $(uname -s) != Linux ]]; then
     echo "All tests passed on the default adapter."
 elif [[ " ${setup_missing[*]-} " == *" gl "* ]]; then

@@ -8,6 +8,12 @@ use std::io::Write;
 use std::path::Path;
 
 /// What went wrong, by who has to act.
+/// ```
+/// use tokenformer::error::Error;
+///
+/// let error = Error::usage("lr is 0, but must be a finite number above 0: change it");
+/// assert_eq!(error.exit_code(), 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The command line or a combination of settings is wrong (exit code 1).

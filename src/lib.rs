@@ -21,6 +21,25 @@
 //! [`run::memory::Memory`] allocates exactly that; a step replays the flat list of dispatches. Nothing is
 //! allocated after the first step, the order is fixed, there are no float atomics: the same bits in every
 //! run on the same adapter and driver.
+//!
+//! ```
+//! use tokenformer::config::{GrowthConfig, RunConfig};
+//!
+//! // A run as the command line has it: a preset, and what is different here.
+//! let mut config = RunConfig::preset("quickstart")?;
+//! config.model.resolve_vocab(65)?;
+//!
+//! // It grows at step 100: 128 more parameter tokens in the feed-forward part of each layer.
+//! config.growth = vec![GrowthConfig { at_step: 100, ffn_slot_num: Some(256), ..GrowthConfig::default() }];
+//! config.validate()?;
+//!
+//! // The model as it starts, and as it ends: keys and values of width 64 in 2 layers.
+//! let sizes: Vec<u64> = config.stages()?.iter().map(|model| model.param_count()).collect();
+//! assert_eq!(sizes[1] - sizes[0], 2 * 2 * 128 * 64);
+//! # Ok::<(), tokenformer::error::Error>(())
+//! ```
+//!
+//! `examples/` trains such a run, grows a checkpoint, and adds an operator.
 
 pub mod array;
 pub mod bench;

@@ -36,6 +36,16 @@ use crate::error::{Error, Result};
 pub const FORMAT: u32 = 2;
 
 /// Everything a run needs to continue, or a model needs to be used.
+/// ```no_run
+/// use std::path::Path;
+/// use tokenformer::checkpoint::Checkpoint;
+///
+/// // Compared with its checksums first; damage is an error that names the place.
+/// let checkpoint = Checkpoint::read(Path::new("grown.safetensors"))?;
+/// let embedding = &checkpoint.params["word_embeddings.weight"];
+/// println!("step {}, embedding {:?}, grown {} times", checkpoint.meta.step, embedding.shape, checkpoint.meta.lineage.len());
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// What the run was and where it stood.

@@ -107,6 +107,18 @@ pub enum TrainRule {
 }
 
 /// One `[[growth]]` of a run, or the options of `tokenformer grow`.
+/// ```
+/// use tokenformer::config::{GrowthConfig, GrowthPolicy, ModelConfig};
+///
+/// let model = ModelConfig::default();
+/// let growth = GrowthConfig { ffn_slot_num: Some(768), ..GrowthConfig::default() };
+/// assert_eq!(growth.check(&model)?.ffn_slot_num, 768);
+///
+/// // What a policy cannot do is refused in a sentence.
+/// let tripled = GrowthConfig { policy: GrowthPolicy::Copy, ffn_slot_num: Some(3 * 512), ..growth };
+/// assert!(tripled.check(&model).unwrap_err().to_string().contains("doubles what it grows"));
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GrowthConfig {

@@ -31,6 +31,18 @@ pub use prune::{PruneScore, PruneTo};
 pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].
+/// ```
+/// use tokenformer::config::RunConfig;
+///
+/// let mut config = RunConfig::from_toml("preset = \"quickstart\"\n[train]\nmax_steps = 1000\n", "my.toml")?;
+/// config.apply_override("train.lr=3e-3")?;
+/// assert_eq!((config.train.max_steps, config.train.lr), (1000, 3e-3));
+///
+/// // An unknown key is an error that names the nearest one.
+/// let error = config.apply_override("train.max_step=10").unwrap_err();
+/// assert!(error.to_string().contains("max_steps") && error.exit_code() == 1);
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunConfig {

@@ -71,6 +71,16 @@ impl Module {
 }
 
 /// Sizes and constants of one model.
+/// ```
+/// use tokenformer::config::{ModelConfig, Module};
+///
+/// let model = ModelConfig { vocab_size: 65, ..ModelConfig::default() };
+/// model.validate()?;
+/// assert_eq!(model.param_count(), 1_057_152);
+/// // Keys and values of the feed-forward part of a layer: (512, 128) each.
+/// assert_eq!((model.slots(Module::Mlp), model.hidden_size), (512, 128));
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
@@ -96,7 +106,7 @@ pub struct ModelConfig {
     pub intermediate_size: usize,
     /// Normalisation of the scores against the parameter tokens.
     pub norm_activation_type: NormActivation,
-    /// Scale of query, key and value; absent is `sqrt(qkv_slot_num)` when the model is made. A growth keeps the number.
+    /// Scale of query, key and value; absent is `sqrt(qkv_slot_num)` when the model is made.
     pub tau_qkv: Option<f64>,
     /// Scale of the output projection; absent is `sqrt(proj_slot_num)` when the model is made.
     pub tau_proj: Option<f64>,

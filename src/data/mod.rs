@@ -32,6 +32,17 @@ pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, Tokenize
 use crate::error::{Error, Result};
 
 /// What a run trains on.
+/// ```
+/// use tokenformer::data::{TokenizerKind, builtin, train_batch};
+///
+/// // The built-in corpus; `open` takes a text or token shards.
+/// let data = builtin(1, 1000, TokenizerKind::Char, 0.1)?;
+/// data.check_length(64)?;
+/// // Batch 7 of seed 1, 4 sequences of 64 tokens: the same in every run.
+/// let batch = train_batch(&data.train, 1, 7, 4, 64)?;
+/// assert_eq!(batch, train_batch(&data.train, 1, 7, 4, 64)?);
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// Tokens to train on.

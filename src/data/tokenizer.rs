@@ -14,6 +14,15 @@ pub const MAX_CHARS: usize = 1 << 16;
 pub use crate::config::TokenizerKind;
 
 /// A tokenizer: a map from text to tokens `0..vocab_size()` and back.
+/// ```
+/// use tokenformer::data::{Tokenizer, TokenizerKind};
+///
+/// let tokenizer = Tokenizer::of(TokenizerKind::Char, &["hello"])?;
+/// assert_eq!(tokenizer.vocab_size(), 4);
+/// assert_eq!(tokenizer.encode("hole")?, [1, 3, 2, 0]);
+/// assert_eq!(tokenizer.decode(&[1, 3, 2, 0]), "hole");
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tokenizer {

@@ -38,6 +38,14 @@ const STAGING_BYTES: u64 = 1 << 20;
 type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 
 /// A device with its compiled kernels.
+/// ```no_run
+/// use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
+///
+/// // The best adapter that is there; `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose another.
+/// let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
+/// println!("{}", engine.gpu.describe());
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 pub struct Engine {
     /// The device.
     pub gpu: Gpu,

@@ -111,6 +111,19 @@ pub struct Call {
 type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
 
 /// A recorded computation.
+/// ```
+/// use tokenformer::graph::{Graph, plan::Plan};
+/// use tokenformer::kernel::{KernelTable, Target};
+/// use tokenformer::ops::gelu::gelu;
+///
+/// // For any WebGPU device; `Engine::kernels` has the table of one that is there.
+/// let mut graph = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
+/// let x = graph.state("x", &[128, 64]);
+/// let y = gelu(&mut graph, x, false)?;
+/// assert_eq!(graph.shape(y), [128, 64]);
+/// assert_eq!(Plan::new(&graph)?.calls.len(), 1);
+/// # Ok::<(), tokenformer::error::Error>(())
+/// ```
 pub struct Graph {
     tensors: Vec<TensorInfo>,
     calls: Vec<Call>,

@@ -4,6 +4,14 @@ use super::fragments::Fragments;
 use serde::{Deserialize, Serialize};
 
 /// What a device can do, as far as plans and the choice of kernels depend on it.
+/// ```
+/// use tokenformer::kernel::Target;
+///
+/// // A device that is not here: planning and choosing kernels need no more of it.
+/// let laptop = Target { f16: true, subgroup_sizes: [32, 32], max_buffer: 4 << 30, ..Target::WEBGPU };
+/// assert_eq!(laptop.check(), Ok(()));
+/// assert_eq!((laptop.subgroup_size(), laptop.max_tensor()), (Some(32), 128 << 20));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
