@@ -1,20 +1,23 @@
 //! Train and grow TokenFormer language models on any GPU that wgpu reaches, with WGSL compute shaders.
 //!
 //! A TokenFormer (arXiv 2410.23168) replaces every linear projection by attention to learnable parameter
-//! tokens, so a trained model grows by appending tokens. The rooms of this crate, each using only those
+//! tokens, so a trained model grows by appending tokens. The modules of this crate, each using only those
 //! below it:
 //!
-//! - [`cli`] and [`commands`]: the program. One verb per file.
+//! - [`commands`]: the program. One verb per file.
 //! - [`mod@bench`]: how fast the device and each kernel are; every timed result is checked first.
 //! - [`study`]: does growing pay? Arms, budgets, seeds, and a report that says what they show.
 //! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
+//! - [`tune`]: times the kernels of matrix products on a device and refuses those that are wrong.
+//! - [`run`]: where a plan and a device meet: memory, programs, generation, checks of operators.
 //! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
 //! - [`ops`]: one file per operator with formula, forward, backward, f64 reference and test cases.
 //! - [`graph`]: model code runs once and leaves a list of kernel calls; a plan lays them out in memory.
-//! - [`gpu`]: the only room that knows wgpu. Adapters, buffers, pipelines. The kernels are in `shaders/`.
+//! - [`gpu`]: the only module that knows wgpu. Adapters, buffers, pipelines, dispatches.
+//! - [`kernel`]: kernels as data: shader files, what a device can do, which kernel computes which product.
 //! - [`data`]: tokenizers, token shards, batch order, the built-in corpus.
 //! - [`checkpoint`]: one safetensors file per checkpoint, written so that it is whole or not there.
-//! - [`config`], [`error`], [`rng`], [`mod@array`], [`cache`]: leaves that every room may use.
+//! - [`config`], [`error`], [`rng`], [`mod@array`], [`cache`]: leaves that every module may use.
 //!
 //! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
 //! records the gradients; [`graph::plan::Plan`] checks every limit and packs activations by lifetime;
@@ -45,7 +48,6 @@ pub mod array;
 pub mod bench;
 pub mod cache;
 pub mod checkpoint;
-pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod data;

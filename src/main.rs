@@ -1,7 +1,7 @@
 //! The command-line program: parse, run, one sentence and an exit code on failure.
 
 use std::process::ExitCode;
-use tokenformer::cli::{Cli, parse};
+use tokenformer::commands::cli::{Cli, parse};
 use tokenformer::error::tell;
 
 fn main() -> ExitCode {

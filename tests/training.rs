@@ -400,7 +400,7 @@ fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
     let model = Start::fresh(&config).host.model;
     let after = |piece: Duration, verified: bool| {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
-        engine.set_piece(piece);
+        engine.set_chunk_time(piece);
         let trainer = Trainer::new(&engine, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
         trainer.load_parameters(&init::initial(&model, 1)).unwrap();
         for step in 0..3 {

@@ -340,7 +340,7 @@ impl Parts<'_> {
         self.fill(start, source)?;
         let mut encoder = engine.encoder();
         engine.clear(&mut encoder, start.memory.gradients());
-        engine.land(engine.start(encoder, start.micro)?)?;
+        engine.wait(engine.start(encoder, start.micro)?)?;
         engine.run(start.update)?;
         self.updated(start)
     }

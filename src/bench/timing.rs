@@ -102,7 +102,7 @@ impl Way {
     fn sample(self, stopwatch: &Stopwatch, program: &Program) -> Result<Sample> {
         match self {
             Self::Repeats(repeats) => stopwatch.sample(program, repeats),
-            Self::Pieces => stopwatch.sample_in_pieces(program),
+            Self::Pieces => stopwatch.sample_in_chunks(program),
         }
     }
 
@@ -211,7 +211,7 @@ fn warm_up(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Way
     let mut repeats = 1;
     // The first run may compile, page in and wake up: its time counts for nothing, and where it is long the second one
     // tells. A single dispatch cannot be cut.
-    let slow = || Ok(stopwatch.sample_in_pieces(program)?.wall > stopwatch.engine.piece());
+    let slow = || Ok(stopwatch.sample_in_chunks(program)?.wall > stopwatch.engine.chunk_time());
     if program.dispatches() > 1 && slow()? && slow()? {
         return Ok(Way::Pieces);
     }
@@ -372,7 +372,7 @@ mod tests {
             |dispatches| engine.prepare(&std::iter::repeat_with(dispatch).take(dispatches).collect::<Vec<_>>());
         let ways = || [1, 2].map(|n| warm_up(&stopwatch, &program(n).unwrap(), 1e-3).unwrap());
         assert!(!ways().contains(&Way::Pieces));
-        engine.set_piece(Duration::ZERO);
+        engine.set_chunk_time(Duration::ZERO);
         let [one, two] = ways();
         assert!(one != Way::Pieces && two == Way::Pieces);
         let timed = time(&stopwatch, &program(2).unwrap(), 1e-3).unwrap();

@@ -1,6 +1,7 @@
 //! One file per verb of the command line: arguments in, the library's answer out.
 
 pub mod bench;
+pub mod cli;
 pub mod compare;
 pub mod devices;
 pub mod eval;

@@ -85,7 +85,7 @@ mod tests {
             ("\"f16\": true", "\"f16\": 1", "invalid type"),
             ("\"invocations\": 256", "\"invocations\": 0", "invocations is 0"),
             ("\"max_binding\": 134217728", "\"max_binding\": 4", "max_binding is 4"),
-            ("    32,", "    64,\n    32,", "invalid length"),
+            ("    32,", "    64,\n    32,", "trailing characters"),
             ("    32,", "    65,", "subgroup_sizes"),
             ("{", "[", "expected"),
         ] {

@@ -7,9 +7,9 @@ use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
 use crate::gpu::device::{Gpu, human_bytes};
 use crate::gpu::engine::Engine;
-use crate::gpu::flight::{PIECE, POLITE_PIECE};
 use crate::kernel::Dtype;
 use crate::ops::matmul::ProductKind;
 use crate::train::cohorts::{self, Stage};
@@ -100,13 +100,13 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     let fresh = || Start::fresh(&config);
     let start = start.unwrap_or_else(fresh);
     announce(&config, &data, &start);
-    let piece = if args.polite { POLITE_PIECE } else { PIECE };
-    engine.set_piece(piece);
+    let chunk_time = if args.polite { POLITE_CHUNK_TIME } else { CHUNK_TIME };
+    engine.set_chunk_time(chunk_time);
     let kernels = engine.kernels();
     let reopen = || {
         let engine = super::open_engine(request)?;
         engine.choose(kernels.clone());
-        engine.set_piece(piece);
+        engine.set_chunk_time(chunk_time);
         Ok(engine)
     };
     let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));

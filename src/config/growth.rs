@@ -1,6 +1,6 @@
 //! One growth: what gets larger, and by what rules.
 //!
-//! A growth is only described here. Whether a model can grow so is in `growth_check`; the model room makes the
+//! A growth is only described here. Whether a model can grow so is in `growth_check`; the model module makes the
 //! new parameters, the training loop puts them in place.
 
 use super::{GrowthWhen, PlateauRule};

@@ -2,7 +2,7 @@
 //!
 //! [`RunConfig`] is the whole of a run: the model, its training, its data and its growth. It comes from a
 //! preset, a TOML file and `--set key=value` overrides, in that order, and is checked once by
-//! [`RunConfig::validate`] before anything else happens. Not here: whether a file exists (the data room)
+//! [`RunConfig::validate`] before anything else happens. Not here: whether a file exists (the data module)
 //! and whether a model fits a device (the plan).
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The shape of a model, and what makes a shape impossible.
 //!
 //! Names are those of the official configurations. The parameters that follow from a shape are in `params`;
-//! how a layer computes is the model room's matter.
+//! how a layer computes is the model module's matter.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! One pruning: how many parameter tokens of a TokenFormer stay, and by what score they are picked.
 //!
 //! The inverse of a growth in parameter tokens. What a score is in numbers, and what becomes of the rows that stay, is
-//! the model room's matter.
+//! the model module's matter.
 
 use super::{Arch, ModelConfig, require};
 use crate::error::Result;

@@ -9,7 +9,7 @@
 //! | `batch` | which windows make a batch: a pure function of seed and number |
 //! | `grammar`, `corpus`, `floor` | the built-in corpus and its exact entropy |
 //!
-//! This room knows neither the GPU nor the model, and downloads nothing.
+//! This module knows neither the GPU nor the model, and downloads nothing.
 
 mod batch;
 mod corpus;

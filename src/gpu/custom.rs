@@ -4,8 +4,9 @@
 //! only measured (how many accumulators, which workgroup size, f16 in place of f32) goes through here and is
 //! compiled anew each time.
 
-use super::engine::{Block, Engine, Program, entry, layout_entry};
+use super::engine::{Block, Engine, Program};
 use super::module;
+use super::pipelines::{entry, layout_entry};
 use crate::error::{Error, Result};
 use crate::kernel::{Access, Dims};
 

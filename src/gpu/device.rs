@@ -8,13 +8,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::{AdapterInfo, BufferUsages, Features, Limits};
 
-#[path = "fault.rs"]
-mod fault;
-#[path = "readback.rs"]
-mod readback;
-
-pub(super) use fault::cause;
-use fault::{Fault, lost, plain, without_panic};
+use super::fault::{Fault, lost, plain, without_panic};
 
 use super::adapter::{self, AdapterRequest, Candidate, backend_name};
 use crate::error::{Error, Result};

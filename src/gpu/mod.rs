@@ -1,15 +1,21 @@
-//! The only room that knows wgpu: adapters, the device, buffers, pipelines, dispatches.
+//! The only module that knows wgpu: adapters, the device, buffers, pipelines, dispatches.
 
 pub mod adapter;
 pub mod block;
+pub mod budget;
+mod clock_speed;
 mod clocks;
 pub mod custom;
+pub mod deferred_read;
 pub mod device;
 pub mod engine;
 pub mod facts;
-pub mod flight;
+mod fault;
+mod heartbeat;
 pub mod listing;
 pub mod module;
+mod pipelines;
 pub mod program;
-pub mod reading;
+mod readback;
+pub mod submission;
 pub mod timing;

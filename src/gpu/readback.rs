@@ -6,8 +6,8 @@ use std::sync::mpsc;
 
 use wgpu::BufferUsages;
 
+use super::device::{Gpu, WAIT_LIMIT};
 use super::fault::{lost, plain};
-use super::{Gpu, WAIT_LIMIT};
 use crate::error::{Error, Result};
 
 /// Largest piece read back at once when the caller brings no staging buffer.
@@ -92,7 +92,7 @@ impl Gpu {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::every_adapter;
+    use super::super::device::tests::every_adapter;
     use super::*;
 
     #[test]

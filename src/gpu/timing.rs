@@ -91,16 +91,16 @@ impl<'e> Stopwatch<'e> {
     ///
     /// # Errors
     /// Those of the device; work that it reports as done and did not do.
-    pub fn sample_in_pieces(&self, program: &Program) -> Result<Sample> {
+    pub fn sample_in_chunks(&self, program: &Program) -> Result<Sample> {
         let start = Instant::now();
         self.engine.run(program)?;
         let wall = start.elapsed();
-        self.engine.check_pulse()?;
+        self.engine.check_heartbeat()?;
         Ok(Sample { wall, ticks: None, tick_ns: 1.0 })
     }
 
     /// Runs `program` `repeats` times in one submission and waits for it. Each run sees what the one before it left.
-    /// Systems end submissions that take long: [`Stopwatch::sample_in_pieces`] is for those.
+    /// Systems end submissions that take long: [`Stopwatch::sample_in_chunks`] is for those.
     ///
     /// # Errors
     /// Those of the device; work that it reports as done and did not do.
@@ -156,7 +156,7 @@ impl<'e> Stopwatch<'e> {
         drop(order);
         gpu.wait_within(submission, self.engine.patience(), || "what is timed".to_owned())?;
         let wall = start.elapsed();
-        self.engine.check_pulse()?;
+        self.engine.check_heartbeat()?;
         let ticks = match &self.queries {
             Some(queries) => gpu.read::<u64>(&queries.resolved, 0, 2 * count as usize, None)?,
             None => Vec::new(),
@@ -194,13 +194,13 @@ mod tests {
         let dispatch = Dispatch { kernel: &COPY, dims: vec![0; 8], blocks, groups: 1, cost: 1.0 };
         let program = engine.prepare(&[dispatch]).unwrap();
         let stopwatch = Stopwatch::new(&engine).unwrap();
-        for sample in [|s: &Stopwatch, p: &Program| s.sample(p, 3), |s: &Stopwatch, p: &Program| s.sample_in_pieces(p)]
+        for sample in [|s: &Stopwatch, p: &Program| s.sample(p, 3), |s: &Stopwatch, p: &Program| s.sample_in_chunks(p)]
         {
             sample(&stopwatch, &program).unwrap();
             engine.drop_after(0);
             let said = sample(&stopwatch, &program).unwrap_err().to_string();
             assert!(said.contains("left no mark"), "{said}");
-            engine.forgive();
+            engine.accept_count();
         }
     }
 }

@@ -140,6 +140,10 @@ impl Kernel {
     }
 }
 
+/// End of the names of kernels that cost the device when they are compiled: some drivers know such.
+#[cfg(test)]
+pub(crate) const COSTS_DEVICE: &str = "-costs-device";
+
 /// Most workgroups dispatched in one dimension. Kernels stride over the rest (`row += groups.x`),
 /// so no grid is ever folded into two dimensions.
 pub const MAX_WORKGROUPS: u32 = 65_535;

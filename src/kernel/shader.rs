@@ -5,42 +5,7 @@
 use super::dtype::Dtype;
 use crate::error::{Error, Result};
 
-macro_rules! shader_files {
-    ($($name:literal),* $(,)?) => {
-        /// Name and text of every file in `shaders/`.
-        pub const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../shaders/", $name)))),*];
-    };
-}
-
-shader_files!(
-    "adamw.wgsl",
-    "attention_backward.wgsl",
-    "attention_forward.wgsl",
-    "attention_tile.wgsl",
-    "cache.wgsl",
-    "cross_entropy.wgsl",
-    "cross_entropy_gpu.wgsl",
-    "elementwise.wgsl",
-    "embedding.wgsl",
-    "gelu.wgsl",
-    "gelu_vec4.wgsl",
-    "row.wgsl",
-    "row_gpu.wgsl",
-    "rows_scalar.wgsl",
-    "rows_vec4.wgsl",
-    "linear.wgsl",
-    "layer_norm.wgsl",
-    "layer_norm_gpu.wgsl",
-    "layer_norm_backward_gpu.wgsl",
-    "pattention.wgsl",
-    "pattention_gpu.wgsl",
-    "pulse.wgsl",
-    "real.wgsl",
-    "reduce.wgsl",
-    "roofline.wgsl",
-    "rotary.wgsl",
-    "trial.wgsl",
-);
+include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 
 /// The line that makes a file generic in the type of activations.
 const REAL_IMPORT: &str = "#import \"real.wgsl\"";

@@ -6,6 +6,7 @@ use super::candidate::Candidate;
 use super::product::{ProductKind, ShapeClass};
 use super::schedule::Schedule;
 use super::target::Target;
+use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,6 +27,25 @@ impl KernelTable {
     /// The default candidates of a device.
     pub fn defaults(target: Target) -> Self {
         Self::nothing_measured(target, None)
+    }
+
+    /// The default candidates, or the one that `TOKENFORMER_MATMUL` names, and the schedule that `TOKENFORMER_ATTENTION`
+    /// names. `adapter` is its name, for messages.
+    ///
+    /// # Errors
+    /// No such candidate or schedule, or one that needs what the device does not have.
+    pub fn from_environment(target: Target, adapter: &str) -> Result<Self> {
+        let attention = Schedule::from_environment(&target)?;
+        let named = std::env::var("TOKENFORMER_MATMUL").ok().filter(|name| !name.is_empty());
+        let Some(name) = named else { return Ok(Self::defaults(target).with_attention(attention)) };
+        let candidate: Candidate = name.parse()?;
+        if !candidate.fits(&target) {
+            return Err(Error::device(format!(
+                "TOKENFORMER_MATMUL={name} needs what \"{adapter}\" does not have; `tokenformer bench matmul` lists what it \
+                 can run"
+            )));
+        }
+        Ok(Self::forced(target, candidate).with_attention(attention))
     }
 
     /// One candidate for everything: for tests and benchmarks.

@@ -18,8 +18,8 @@ use crate::graph::{Class, Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::attention::{self, Attention, Rotation, rotary_attention};
 use crate::ops::cache;
-use crate::ops::embedding::{Lookup, TokenRows, embedding};
-use crate::ops::layer_norm::{Affine, add_norm, embed_norm, layer_norm};
+use crate::ops::embedding::{Lookup, TokenRows, embed_norm, embedding};
+use crate::ops::layer_norm::{Affine, add_norm, layer_norm};
 
 /// What a forward pass reads besides the parameters, and its shape.
 #[derive(Debug, Clone, Copy)]

@@ -219,3 +219,8 @@ pub(super) fn cases() -> Vec<Case> {
         case_after(5, "flag down: no copy written", &[300], &[true], 0.0),
     ]
 }
+
+/// None: the workgroups are as many whatever the size.
+pub(super) fn large_cases() -> Vec<Case> {
+    Vec::new()
+}

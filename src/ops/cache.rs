@@ -41,3 +41,8 @@ pub(super) fn cases() -> Vec<Case> {
         })
         .collect()
 }
+
+/// None: a cache holds one sequence.
+pub(super) fn large_cases() -> Vec<Case> {
+    Vec::new()
+}

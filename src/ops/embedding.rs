@@ -4,7 +4,7 @@
 //! `dE[v]` adds up dy over the rows that hold token v, in ascending order: the host sorts row numbers by
 //! token, so the sum needs no atomics and has the same bits in every run.
 
-use super::layer_norm::{self, embed_norm};
+use super::layer_norm::{self, layer_norm};
 use super::{Case, Input};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -13,6 +13,7 @@ use crate::kernel::{Dims, Kernel, workgroups};
 
 static FORWARD: Kernel = Kernel::new("embedding.wgsl", "forward", &[Read, Read, Write]);
 static BACKWARD: Kernel = Kernel::new("embedding.wgsl", "backward", &[Read, Read, Read, Write]);
+static WITH_NORM_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "embed_plain", &[Read, Read, Write, Write, Write]);
 
 /// Row numbers sorted by token (R), and where each token's rows start (V + 1); see
 /// [`crate::data::token_index`].
@@ -65,6 +66,25 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, embed: Tensor, index: Option<Tok
         g.on_backward(move |g| lookup.backward(g, y));
     }
     Ok(y)
+}
+
+/// What is looked up, (R, C), and the [`layer_norm()`] of it, without parameters: on a GPU one dispatch.
+pub fn embed_norm(g: &mut Graph, lookup: Lookup, eps: f64) -> Result<(Tensor, Tensor)> {
+    let Lookup { tokens, embed, index } = lookup;
+    if !g.on_gpu() {
+        let x = embedding(g, tokens, embed, index)?;
+        return Ok((x, layer_norm(g, x, None, eps)?));
+    }
+    let [rows, vocab, columns] = lookup.sizes(g)?;
+    let x = g.residual("embedding", &[rows, columns]);
+    let (norm, y) = layer_norm::begin(g, x, None, eps)?;
+    let dims = Dims::new().u(rows).u(columns).f(eps).u(vocab);
+    g.call(WITH_NORM_GPU.for_width(columns), &[embed, tokens, x, y, norm.stats], dims, workgroups(rows), 0)?;
+    g.on_backward(move |g| {
+        norm.backward(g, x, y)?;
+        lookup.backward(g, x)
+    });
+    Ok((x, y))
 }
 
 /// Of the norm in test cases.

@@ -75,3 +75,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("a square that overflows", [65, 100], 1.0, Some(3e30)),
     ]
 }
+
+/// None: the workgroups are as many whatever the size.
+pub(super) fn large_cases() -> Vec<Case> {
+    Vec::new()
+}

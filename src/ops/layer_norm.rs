@@ -8,7 +8,6 @@
 //! again; software adapters keep the two, and so their bits.
 
 use super::add::add;
-use super::embedding::{Lookup, embedding};
 use super::{Case, Input};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -29,7 +28,6 @@ static FORWARD_AFFINE_GPU: Kernel =
 static ADD_PLAIN_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "add_plain", &[Read, Read, Write, Write, Write]);
 static ADD_AFFINE_GPU: Kernel =
     Kernel::new("layer_norm_gpu.wgsl", "add_affine", &[Read, Read, Read, Read, Write, Write, Write]);
-static EMBED_PLAIN_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "embed_plain", &[Read, Read, Write, Write, Write]);
 static BACKWARD_PLAIN_GPU: Kernel =
     Kernel::new("layer_norm_backward_gpu.wgsl", "backward_plain", &[Read, Read, Read, Write]);
 static BACKWARD_AFFINE_GPU: Kernel = Kernel::new(
@@ -48,13 +46,13 @@ pub type Affine = (Tensor, Tensor);
 
 /// What forward and backward have in common.
 #[derive(Debug, Clone, Copy)]
-struct Norm {
+pub(super) struct Norm {
     rows: usize,
     columns: usize,
     affine: Option<Affine>,
     eps: f64,
     /// Mean and rstd (R, 2).
-    stats: Tensor,
+    pub(super) stats: Tensor,
 }
 
 /// y (R, C) from x (R, C), and `(weight, bias)`, each (C), where given.
@@ -98,27 +96,8 @@ pub fn add_norm(g: &mut Graph, [x, d]: [Tensor; 2], affine: Option<Affine>, eps:
     Ok((sum, y))
 }
 
-/// What is looked up, (R, C), and the [`layer_norm`] of it, without parameters.
-pub fn embed_norm(g: &mut Graph, lookup: Lookup, eps: f64) -> Result<(Tensor, Tensor)> {
-    let Lookup { tokens, embed, index } = lookup;
-    if !g.on_gpu() {
-        let x = embedding(g, tokens, embed, index)?;
-        return Ok((x, layer_norm(g, x, None, eps)?));
-    }
-    let [rows, vocab, columns] = lookup.sizes(g)?;
-    let x = g.residual("embedding", &[rows, columns]);
-    let (norm, y) = begin(g, x, None, eps)?;
-    let dims = Dims::new().u(rows).u(columns).f(eps).u(vocab);
-    g.call(EMBED_PLAIN_GPU.for_width(columns), &[embed, tokens, x, y, norm.stats], dims, workgroups(rows), 0)?;
-    g.on_backward(move |g| {
-        norm.backward(g, x, y)?;
-        lookup.backward(g, x)
-    });
-    Ok((x, y))
-}
-
 /// Where the norm of `x` goes.
-fn begin(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) -> Result<(Norm, Tensor)> {
+pub(super) fn begin(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) -> Result<(Norm, Tensor)> {
     let (rows, columns) = g.matrix(x)?;
     let y = g.activation("layer norm", &[rows, columns]);
     let stats = g.statistic("mean and rstd", &[rows, 2]);
@@ -130,7 +109,7 @@ impl Norm {
         Dims::new().u(self.rows).u(self.columns).f(self.eps).flag(accumulate)
     }
 
-    fn backward(&self, g: &mut Graph, x: Tensor, y: Tensor) -> Result<()> {
+    pub(super) fn backward(&self, g: &mut Graph, x: Tensor, y: Tensor) -> Result<()> {
         let Self { rows, columns, affine, stats, .. } = *self;
         let dy = g.take_grad(y)?;
         let Some((w, b)) = affine else {

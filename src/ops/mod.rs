@@ -2,26 +2,45 @@
 //!
 //! [`registry`] lists every case of every op. One list serves four uses: correctness against the f64
 //! reference, gradients against finite differences, speed, and `tokenformer selftest` on the user's
-//! own adapter. Adding an op is one Rust file, one WGSL file and one line here.
-
-pub mod adamw;
-pub mod add;
-pub mod attention;
-pub mod cache;
-pub mod cross_entropy;
-pub mod embedding;
-pub mod gelu;
-pub mod grad_norm;
-pub mod layer_norm;
-pub mod linear;
-pub mod matmul;
-pub mod pattention;
-pub mod rotary;
+//! own adapter. Adding an op is one Rust file, one WGSL file and one line in the table below.
 
 use crate::error::Result;
 use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::Dtype;
 use crate::rng::{Rng, Stream};
+
+/// The operators: their modules, and the lists of all their cases.
+macro_rules! operators {
+    ($($op:ident),* $(,)?) => {
+        $(pub mod $op;)*
+
+        /// Every case of every op; within an op, the first case is the smallest.
+        pub fn registry() -> Vec<Case> {
+            [$($op::cases()),*].into_iter().flatten().collect()
+        }
+
+        /// Cases of more than 65 535 workgroups, the most that a dispatch may have: for tests, they take seconds each.
+        pub fn large_registry() -> Vec<Case> {
+            [$($op::large_cases()),*].into_iter().flatten().collect()
+        }
+    };
+}
+
+operators![
+    matmul,
+    linear,
+    pattention,
+    attention,
+    cache,
+    rotary,
+    layer_norm,
+    gelu,
+    add,
+    embedding,
+    cross_entropy,
+    grad_norm,
+    adamw,
+];
 
 /// Largest error of a directional derivative where activations are f16 and a case says nothing else.
 pub const HALF_GRADIENT_TOLERANCE: f64 = 4e-3;
@@ -161,46 +180,4 @@ impl Default for Case {
 /// The cases that have activations, for checks in mixed precision; the others are f32 in any case.
 pub fn mixed_registry() -> Vec<Case> {
     registry().into_iter().filter(|case| !["cache", "grad_norm", "adamw"].contains(&case.op)).collect()
-}
-
-/// Every case of every op; within an op, the first case is the smallest.
-pub fn registry() -> Vec<Case> {
-    [
-        matmul::cases(),
-        linear::cases(),
-        pattention::cases(),
-        attention::cases(),
-        cache::cases(),
-        rotary::cases(),
-        layer_norm::cases(),
-        gelu::cases(),
-        add::cases(),
-        embedding::cases(),
-        cross_entropy::cases(),
-        grad_norm::cases(),
-        adamw::cases(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// Cases of more than 65 535 workgroups, the most that a dispatch may have: for tests, they take seconds each. Updates
-/// and norms are left out: they have few workgroups whatever the size.
-pub fn large_registry() -> Vec<Case> {
-    [
-        matmul::large_cases(),
-        linear::large_cases(),
-        pattention::large_cases(),
-        attention::large_cases(),
-        rotary::large_cases(),
-        layer_norm::large_cases(),
-        gelu::large_cases(),
-        add::large_cases(),
-        embedding::large_cases(),
-        cross_entropy::large_cases(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }

@@ -459,7 +459,7 @@ impl<'a> Run<'a> {
 
     /// The run as it is, but for the counters, which are those of `at`.
     fn checkpoint(&mut self, at: Snapshot) -> Result<Checkpoint> {
-        self.trainer()?.engine().check_pulse()?;
+        self.trainer()?.engine().check_heartbeat()?;
         // First: a run that resumes from the checkpoint counts on the lines of all steps before it.
         self.metrics.sync()?;
         state::checkpoint(self.engine, self.config, self.data, self.trainer()?, at)

@@ -11,9 +11,9 @@ use crate::checkpoint::{Cohort, LossScale};
 use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::data::{Batch, token_index};
 use crate::error::{Error, Result};
+use crate::gpu::deferred_read::{DeferredRead, Staging};
 use crate::gpu::engine::{Block, Engine, Program};
-use crate::gpu::flight::{Ahead, Flight};
-use crate::gpu::reading::{Reading, Staging};
+use crate::gpu::submission::{Ahead, Submission};
 use crate::graph::{grad_name, moment_names};
 use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
@@ -63,8 +63,8 @@ pub struct Trainer<'e> {
 /// A step the device is working on.
 #[derive(Debug)]
 pub struct PendingStep {
-    flight: Flight,
-    reading: Reading,
+    submission: Submission,
+    reading: DeferredRead,
 }
 
 impl PendingStep {
@@ -73,7 +73,7 @@ impl PendingStep {
     /// # Errors
     /// Those of the device.
     pub fn finish(self, engine: &Engine) -> Result<StepStats> {
-        engine.land(self.flight)?;
+        engine.wait(self.submission)?;
         let stats = self.reading.wait(&engine.gpu)?;
         let at = |i: usize| stats.get(i).copied().unwrap_or(f32::NAN);
         Ok(StepStats { loss: at(0), grad_norm: at(1), finite: at(3) == 1.0 })
@@ -229,9 +229,9 @@ impl<'e> Trainer<'e> {
     /// submitted since then.
     pub fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
         let stats = self.memory.named(graphs::STATS_NAME)?;
-        let (mut flight, mut first) = (Flight::default(), Some(first));
+        let (mut submission, mut first) = (Submission::default(), Some(first));
         for (i, batch) in batches.iter().enumerate() {
-            flight.then(match first.take() {
+            submission.then(match first.take() {
                 Some(first) => {
                     self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
                     self.engine.start_encoded(first, &self.programs.micro)?
@@ -245,9 +245,9 @@ impl<'e> Trainer<'e> {
         #[cfg(test)]
         super::faults::between_gradients_and_update(self, step)?;
         self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
-        flight.then(self.engine.start(self.engine.encoder(), &self.programs.update)?);
+        submission.then(self.engine.start(self.engine.encoder(), &self.programs.update)?);
         let staging = &self.staging[(step % 2) as usize];
-        Ok(PendingStep { flight, reading: self.engine.submit_and_read(self.engine.encoder(), stats, staging)? })
+        Ok(PendingStep { submission, reading: self.engine.submit_and_read(self.engine.encoder(), stats, staging)? })
     }
 
     fn update_scalars(&self, step: u64, lr: f64) -> Update {
@@ -286,10 +286,10 @@ impl<'e> Trainer<'e> {
             self.engine.write(self.memory.named(graphs::TARGETS)?, &batch.targets);
             let mut encoder = self.engine.encoder();
             self.engine.clear(&mut encoder, [stats]);
-            self.engine.land(self.engine.start(encoder, &self.programs.evaluation)?)?;
+            self.engine.wait(self.engine.start(encoder, &self.programs.evaluation)?)?;
             sum += f64::from(self.engine.read(stats)?.first().copied().unwrap_or(f32::NAN));
         }
-        self.engine.check_pulse()?;
+        self.engine.check_heartbeat()?;
         Ok(sum / batches.len().max(1) as f64)
     }
 

@@ -1,6 +1,6 @@
 //! A process that tries kernels, seen from the one that asks; see [`super::probe`].
 
-use super::probe::{Answer, Hello, Job};
+use super::message::{Answer, Hello, Job};
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Write};

@@ -1,6 +1,6 @@
 //! What is known of the candidates of an adapter: kept on disk, by driver, program version and text of the kernels.
 
-use super::trial::trial_types;
+use super::contest::{refusal, trial_types, usable};
 use crate::cache;
 use crate::gpu::engine::Engine;
 use crate::kernel::ProductKind;
@@ -77,18 +77,6 @@ impl Known {
         self.refused.clear();
         self.works.clear();
     }
-}
-
-/// How a refusal is kept: kernels of one candidate differ by layout and type.
-pub(super) fn refusal(product: ProductKind, candidate: Candidate) -> String {
-    let ProductKind { layout, half, pair, .. } = product;
-    let [half, pair] = [(half, " f16"), (pair, " pair")].map(|(is, name)| if is { name } else { "" });
-    format!("{layout:?} {candidate}{half}{pair}")
-}
-
-/// The candidate that a file names, where this device can run it.
-pub(super) fn usable(target: &Target, name: &str) -> Option<Candidate> {
-    name.parse().ok().filter(|candidate: &Candidate| candidate.fits(target))
 }
 
 /// The WGSL of every candidate of a device: what is known of its kernels holds for these texts.

@@ -5,15 +5,16 @@
 //! whole device, and then the trials go on with another.
 
 use super::clock::{Clock, agree};
+use super::contest::{Contest, contest};
 use super::known::{Known, Record};
-use super::probe::{self, Job};
-use super::trial::{Contest, Trials, Verified, shortened};
+use super::message::Job;
+use super::probe;
+use super::trial::{Trials, Verified, shortened};
 use super::{Effort, Sandbox, threads};
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::Engine;
 use crate::kernel::ProductKind;
 use crate::kernel::{Candidate, ShapeClass, Target};
-use crate::ops::matmul::candidates::candidates;
 use std::time::{Duration, Instant};
 
 /// Floating-point operations of one timed product on a software adapter: longer ones are measured on fewer rows.
@@ -87,16 +88,6 @@ pub(super) fn measure(
         }
     }
     Ok(())
-}
-
-/// The candidates for a product, the reference first: the default one without matrix units. Behind it come those of the
-/// order of summation that all products of the type have on this device.
-pub(super) fn contest(target: &Target, product: ProductKind, all: bool) -> Vec<Candidate> {
-    let reference = target.default_scalar(product);
-    let order = target.default_order(product.half);
-    let others = candidates(target, product, all).into_iter();
-    let others = others.filter(|&candidate| candidate.order() == order && candidate != reference);
-    std::iter::once(reference).chain(others).filter(|&candidate| candidate.fits(&target)).collect()
 }
 
 /// What no process of its own has tried yet.
@@ -232,11 +223,12 @@ fn is_out_of_memory(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::classes;
-    use super::super::known::refusal;
+    use super::super::contest::refusal;
     use super::*;
     use crate::gpu::adapter::AdapterRequest;
     use crate::gpu::device::Gpu;
     use crate::kernel::Layout;
+    use crate::ops::matmul::candidates::candidates;
     use crate::ops::matmul::planted::{Fault, plant};
     use std::cell::Cell;
     use std::collections::{BTreeMap, BTreeSet};

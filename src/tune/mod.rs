@@ -5,8 +5,10 @@
 
 mod child;
 mod clock;
+mod contest;
 mod known;
 mod measure;
+pub mod message;
 pub mod probe;
 mod results;
 pub mod trial;
@@ -16,8 +18,9 @@ use crate::gpu::engine::Engine;
 use crate::kernel::{Candidate, ProductKind, ShapeClass, Target};
 use crate::ops::matmul::candidates::candidates;
 use child::Process;
+use contest::usable;
+use known::Known;
 pub use known::kernel_texts;
-use known::{Known, usable};
 use measure::{Classed, measure};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -209,7 +212,8 @@ pub(super) fn classes(products: &[ProductKind]) -> Vec<Classed> {
 
 #[cfg(test)]
 mod tests {
-    use super::known::{Record, refusal};
+    use super::contest::refusal;
+    use super::known::Record;
     use super::*;
     use crate::kernel::{Fragments, Layout};
     use std::collections::BTreeSet;

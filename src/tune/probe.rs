@@ -6,15 +6,14 @@
 //! that trains has it soon.
 
 use super::child::Child;
-use super::known::{Known, usable};
-use super::measure::contest;
-use super::trial::{Contest, Trials};
+use super::contest::{Contest, contest, usable};
+use super::known::Known;
+use super::message::{Answer, Job};
+use super::trial::Trials;
 use super::{Sandbox, threads};
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::Engine;
-use crate::kernel::Candidate;
-use crate::kernel::{Layout, ProductKind};
-use serde::{Deserialize, Serialize};
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,35 +22,6 @@ use std::time::Duration;
 const MOST_PROCESSES: usize = 8;
 /// Threads that compile in one of them: the kernels for a result in f32 and in f16.
 const THREADS: usize = 2;
-
-/// What a process is asked: does this candidate work?
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Job {
-    layout: String,
-    half: bool,
-    /// Whether there are two operands B.
-    #[serde(default)]
-    pair: bool,
-    /// Which of m, n and k are multiples of four: kernels read in vectors where they can.
-    fours: [bool; 3],
-    candidate: String,
-}
-
-/// What a process says before the first job.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Hello {
-    /// Its adapter and driver, as `Gpu::cache_key` names them.
-    pub adapter: String,
-}
-
-/// What a process says of a job.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Answer {
-    /// What is wrong with the candidate, if something is.
-    pub fault: Option<String>,
-    /// Whether the process ends now, because its device is lost.
-    pub ends: bool,
-}
 
 /// What a test makes a process do with one candidate, whatever it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,38 +34,6 @@ pub enum Plant {
     Die,
     /// Has another result in its second run.
     Differ,
-}
-
-impl Job {
-    pub(super) fn new(product: ProductKind, candidate: Candidate) -> Self {
-        let layout = format!("{:?}", product.layout);
-        let fours = product.size.map(|n| n.is_multiple_of(4));
-        Self { layout, half: product.half, pair: product.pair, fours, candidate: candidate.to_string() }
-    }
-
-    /// How the outcome is kept.
-    pub(super) fn key(&self) -> String {
-        let odd = ["m", "n", "k"].into_iter().zip(self.fours).filter(|(_, fours)| !fours);
-        odd.fold(self.refusal(), |key, (name, _)| format!("{key}, odd {name}"))
-    }
-
-    /// How a refusal is kept: for all sizes.
-    fn refusal(&self) -> String {
-        let [half, pair] = [(self.half, " f16"), (self.pair, " pair")].map(|(is, name)| if is { name } else { "" });
-        format!("{} {}{half}{pair}", self.layout, self.candidate)
-    }
-
-    /// A product of more than one block, with edges.
-    fn product(&self, candidate: Candidate) -> Option<ProductKind> {
-        let layout = Layout::ALL.into_iter().find(|layout| format!("{layout:?}") == self.layout)?;
-        let [rows, columns] = candidate.block();
-        let mut size = [rows, columns, 140].map(|n| n.next_multiple_of(4) + 4);
-        // Two halves of one C, each more than a block.
-        let (halves, odd) = if self.pair { (2, 2) } else { (1, 1) };
-        size[0] *= halves;
-        size.iter_mut().zip(self.fours).for_each(|(n, fours)| *n -= if fours { 0 } else { odd });
-        Some(ProductKind { layout, size, half: self.half, pair: self.pair })
-    }
 }
 
 /// What a process has to say of the job in `line`, once it was tried on its device; `plants` are for tests.
@@ -184,8 +122,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::known::refusal;
+    use super::super::contest::refusal;
     use super::*;
+    use crate::kernel::{Candidate, Layout, ProductKind};
 
     #[test]
     fn jobs_are_kept_as_refusals_are() {

@@ -171,7 +171,7 @@ impl<'e> Results<'e> {
         let counts = counts.chunks(GROUPS).flat_map(|run| run.iter().take(groups(words) as usize));
         let differing: u64 = counts.map(|count| u64::from(count.to_bits())).sum();
         // Work that was dropped would have left the counts of another candidate.
-        self.engine.check_pulse()?;
+        self.engine.check_heartbeat()?;
         if differing > 0 {
             return Err(Error::device(format!(
                 "its {what} differs from run to run on {}: {differing} words in {runs} runs",

@@ -4,7 +4,7 @@
 //! on the host, and the results of several runs against each other. Products of f16 have a result in f32 or in f16, by two
 //! kernels of one candidate: both are verified, and the one with the type that steps ask for is timed.
 
-use super::known::refusal;
+use super::contest::{Contest, refusal, trial_types};
 use super::results::{MOST_RUNS, Output, Results, fill_operand};
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::{Engine, Program};
@@ -41,15 +41,6 @@ pub const NMSE: f64 = 1e-9;
 /// race, so that one run may be right by chance.
 const RUNS: usize = 2;
 
-/// A product and the candidates for it; the first is the reference.
-#[derive(Debug, Clone)]
-pub(super) struct Contest {
-    /// What is multiplied.
-    pub product: ProductKind,
-    /// What may multiply it.
-    pub candidates: Vec<Candidate>,
-}
-
 /// A candidate that computes what it should, ready to run.
 pub(super) struct Verified {
     /// Which one.
@@ -65,13 +56,6 @@ impl Verified {
     pub fn timed(&self) -> &Program {
         self.half.as_ref().unwrap_or(&self.program)
     }
-}
-
-/// What is tried: operands of one type, a result that is f32, and for f16 one that is f16.
-pub(super) fn trial_types(half: bool) -> Vec<Types> {
-    let operand = if half { Dtype::F16 } else { Dtype::F32 };
-    let results: &[Dtype] = if half { &[Dtype::F32, Dtype::F16] } else { &[Dtype::F32] };
-    results.iter().map(|&c| Types::of([operand, operand, c])).collect()
 }
 
 /// A product of the same kind with at most so many floating-point operations, where that tells the same: see

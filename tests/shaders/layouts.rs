@@ -181,7 +181,7 @@ fn converted(g: &mut Graph, tensor: Tensor, gradient: bool) -> Tensor {
 
 /// Files that no operator dispatches: `bench` and tuning do, with blocks of their own, or the engine, without a uniform
 /// block.
-const NOT_OPERATORS: [&str; 3] = ["roofline.wgsl", "pulse.wgsl", "trial.wgsl"];
+const NOT_OPERATORS: [&str; 3] = ["roofline.wgsl", "heartbeat.wgsl", "trial.wgsl"];
 
 /// What has been recorded, against what is declared.
 #[derive(Default)]

@@ -1,7 +1,6 @@
 //! Kernels that must never be chosen, in place of good ones: for the tests of tuning.
 
-use crate::gpu::engine::COSTS_DEVICE;
-use crate::kernel::{Candidate, Kernel};
+use crate::kernel::{COSTS_DEVICE, Candidate, Kernel};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 

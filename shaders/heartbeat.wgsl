@@ -5,6 +5,6 @@
 @group(0) @binding(1) var<storage, read_write> count: array<u32>; // (1)
 
 @compute @workgroup_size(1)
-fn pulse() {
+fn heartbeat() {
     count[0] += 1u;
 }
