@@ -5,7 +5,7 @@
 //! below it:
 //!
 //! - [`cli`] and [`commands`]: the program. One verb per file.
-//! - [`mod@bench`]: how fast the device and each kernel are; every timed result is checked first.
+//! - `bench`: how fast the device and each kernel are; every timed result is checked first.
 //! - [`study`]: does growing pay? Arms, budgets, seeds, and a report that says what they show.
 //! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
 //! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
@@ -14,6 +14,7 @@
 //! - [`gpu`]: the only room that knows wgpu. Adapters, buffers, pipelines. The kernels are in `shaders/`.
 //! - [`data`]: tokenizers, token shards, batch order, the built-in corpus.
 //! - [`checkpoint`]: one safetensors file per checkpoint, written so that it is whole or not there.
+//! - `report`: tables, pictures and pages as text; knows nothing of what is reported.
 //! - [`config`], [`error`], [`rng`], [`mod@array`], [`cache`]: leaves that every room may use.
 //!
 //! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
@@ -23,7 +24,7 @@
 //! run on the same adapter and driver.
 
 pub mod array;
-pub mod bench;
+pub(crate) mod bench;
 pub mod cache;
 pub mod checkpoint;
 pub mod cli;
@@ -35,6 +36,7 @@ pub mod gpu;
 pub mod graph;
 pub mod model;
 pub mod ops;
+pub(crate) mod report;
 pub mod rng;
 pub mod study;
 pub mod train;

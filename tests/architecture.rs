@@ -25,6 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("gpu", &[]),
     ("data", &[]),
     ("checkpoint", &[]),
+    ("report", &[]),
     ("config", &[]),
     ("rng", &[]),
     ("array", &[]),
@@ -32,7 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("error", &[]),
 ];
 
-const LEAVES: &[&str] = &["config", "error", "rng", "array", "cache"];
+const LEAVES: &[&str] = &["report", "config", "error", "rng", "array", "cache"];
 
 const MAX_LINES: usize = 500;
 

@@ -20,6 +20,7 @@ use super::adapter::{self, AdapterRequest, Candidate, backend_name};
 use super::fragments::{Fragment, Fragments};
 use super::kernel::Dtype;
 use crate::error::{Error, Result};
+pub use crate::report::number::bytes as human_bytes;
 
 /// Longest wait for one submission before the GPU counts as hung.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(600);
@@ -303,16 +304,6 @@ pub fn cache_key(info: &AdapterInfo) -> String {
     let words: Vec<&str> = info.name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
     let name: String = words.join("-").to_lowercase().chars().take(40).collect();
     format!("{name}-{}-{hash:016x}", info.backend)
-}
-
-/// Bytes in the unit a person would use (decimal, as GPU vendors count): "151.0 MB".
-pub fn human_bytes(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} bytes"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
 }
 
 #[cfg(test)]
