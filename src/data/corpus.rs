@@ -149,7 +149,7 @@ mod tests {
         let mut done = Vec::new();
         let mut open = vec![(String::new(), 1.0, 0)];
         while let Some((text, p, state)) = open.pop() {
-            let choices = &grammar.states()[state];
+            let choices = &grammar.states[state];
             let total: u32 = choices.iter().map(|choice| choice.weight).sum();
             for choice in choices {
                 let (text, p) = (text.clone() + &choice.text, p * f64::from(choice.weight) / f64::from(total));

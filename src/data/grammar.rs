@@ -10,7 +10,7 @@
 //! entropy per byte = H(first state) / L(first state)
 //! ```
 //!
-//! The words are in `corpus`; what a model with a limited window can reach is in `floor`.
+//! The words are in `corpus`.
 
 use crate::rng::{Rng, Stream};
 
@@ -28,17 +28,13 @@ pub(super) struct Choice {
 /// An unambiguous weighted grammar of sentences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
-    states: Vec<Vec<Choice>>,
+    pub(super) states: Vec<Vec<Choice>>,
 }
 
 impl Grammar {
     /// A grammar that starts in the first of `states`; it must satisfy the rules above, which tests check.
     pub(super) fn new(states: Vec<Vec<Choice>>) -> Self {
         Self { states }
-    }
-
-    pub(super) fn states(&self) -> &[Vec<Choice>] {
-        &self.states
     }
 
     /// `sentences` sentences, one after the other; sentence `i` depends on `seed` and `i` only.
@@ -107,11 +103,11 @@ impl Grammar {
     }
 }
 
-pub(super) fn total_weight(choices: &[Choice]) -> f64 {
+fn total_weight(choices: &[Choice]) -> f64 {
     choices.iter().map(|choice| f64::from(choice.weight)).sum()
 }
 
-pub(super) fn probability(choice: &Choice, total: f64) -> f64 {
+fn probability(choice: &Choice, total: f64) -> f64 {
     f64::from(choice.weight) / total
 }
 
