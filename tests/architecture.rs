@@ -6,7 +6,7 @@
 // clippy.toml allows these in tests, but not in the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const LEAVES: &[&str] = &["report", "config", "error", "rng", "array", "cache"];
+
+/// Folders whose files use each other in one direction only.
+const WITHOUT_CIRCLES: &[&str] = &["bench", "report", "study", "study/report"];
 
 const MAX_LINES: usize = 500;
 
@@ -168,6 +171,73 @@ fn rooms_only_use_what_they_may() {
         found.extend(faults(&from, &text).into_iter().map(|fault| format!("{shown}:{fault}")));
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+/// The files and folders of a folder of `src/`, and which of the others each uses.
+fn uses_inside(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let path = root().join("src").join(folder);
+    let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files(&path, "rs").into_iter().filter(|file| *file != path.join("mod.rs")) {
+        let inside = file.strip_prefix(&path).unwrap();
+        let node = stem(Path::new(inside.components().next().unwrap().as_os_str()));
+        let code = without_comments(&fs::read_to_string(&file).unwrap());
+        let whole = format!("crate::{}::", folder.replace('/', "::"));
+        // Out of a subfolder it takes one more.
+        let beside = "super::".repeat(inside.components().count());
+        let names = [names_after(&code, &whole), names_after(&code, &beside)].concat();
+        uses.entry(node).or_default().extend(names.into_iter().map(|(_, name)| name));
+    }
+    uses
+}
+
+/// A way from a file over others back to itself, if there is one.
+fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn walk(uses: &BTreeMap<String, BTreeSet<String>>, way: &mut Vec<String>) -> bool {
+        for next in uses.get(way.last().unwrap()).into_iter().flatten() {
+            if way.len() > 1 && way[0] == *next {
+                return true;
+            }
+            if !way.contains(next) {
+                way.push(next.clone());
+                if walk(uses, way) {
+                    return true;
+                }
+                way.pop();
+            }
+        }
+        false
+    }
+    uses.keys().find_map(|start| {
+        let mut way = vec![start.clone()];
+        walk(uses, &mut way).then_some(way)
+    })
+}
+
+#[test]
+fn files_of_a_room_use_each_other_in_one_direction() {
+    for folder in WITHOUT_CIRCLES {
+        let uses = uses_inside(folder);
+        assert!(
+            uses.values().any(|names| names.iter().any(|name| uses.contains_key(name))),
+            "{folder}: no use is seen"
+        );
+        assert_eq!(circle(&uses), None, "{folder}");
+    }
+}
+
+#[test]
+fn planted_circles_are_found() {
+    let uses = |edges: &[(&str, &str)]| {
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        edges.iter().for_each(|(from, to)| {
+            uses.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+        });
+        uses
+    };
+    assert_eq!(circle(&uses(&[("a", "b"), ("b", "c"), ("a", "c"), ("a", "a")])), None);
+    let found = circle(&uses(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b")]));
+    assert_eq!(found, Some(["b", "c", "d"].map(str::to_owned).into()));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::gpu::choices::{Ability, Choices};
 use crate::gpu::kernel::Dtype;
 use crate::model::graphs::{self, BatchShape, MicroBatch};
+use crate::report::number;
 use crate::train::cohorts::{self, Stage};
 use crate::train::trainer::batch_shape;
 
@@ -37,12 +38,11 @@ impl Axis {
         }
     }
 
-    /// What is equal, in words.
-    pub fn words(self) -> &'static str {
+    /// A position on it with its unit.
+    pub fn amount(self, value: f64) -> String {
         match self {
-            Self::Tokens => "equal tokens",
-            Self::Flops => "equal total FLOPs",
-            Self::MarginalFlops => "equal FLOPs after the last growth",
+            Self::Tokens => format!("{} tokens", number::grouped(value as u64)),
+            Self::Flops | Self::MarginalFlops => number::flops(value),
         }
     }
 }
