@@ -8,9 +8,8 @@ use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::engine::Engine;
 use crate::model::prune::{self, Scores};
-use crate::study::markdown;
-use crate::study::tables::Table;
-use crate::study::words;
+use crate::report::number;
+use crate::report::table::Table;
 use crate::train::growth::{Change, HostModel, describe, max_change, record};
 use crate::train::probe::{LossProbe, logits};
 use crate::train::prune::{Rules, contributions, growths_ahead};
@@ -97,7 +96,7 @@ pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
         loss_after: losses.1.iter().find(|(score, _)| *score == args.score).map_or(f64::NAN, |(_, loss)| *loss),
     };
     let mut record = record(&Rules::by(args.score), start.step, [&before.model, &smaller], change)?;
-    let mut text = format!("{}\n{}\n", markdown::table(&table), args.said(&material));
+    let mut text = format!("{}\n{}\n", table.markdown(), args.said(&material));
     text.push_str(&format!("by {}, {}\n", args.score.name(), describe(&record)));
     let Some(output) = &args.output else {
         return super::print(&(text + "nothing was written: name a file after the input to have this model\n"));
@@ -219,8 +218,8 @@ fn report(
         let share = 100.0 * tokens(stage) as f64 / tokens(&host.model) as f64;
         let mut row = vec![format!("{share:.0} %")];
         row.extend(numbers.map(|n| n.to_string()));
-        row.push(words::whole(stage.param_count()));
-        row.extend(losses.iter().map(|(_, loss)| words::loss(*loss)));
+        row.push(number::grouped(stage.param_count()));
+        row.extend(losses.iter().map(|(_, loss)| number::loss(*loss)));
         table.rows.push(row);
     }
     Ok((table, (whole, losses)))

@@ -8,10 +8,11 @@ use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
-use crate::gpu::device::{Gpu, human_bytes};
+use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
 use crate::ops::matmul::ProductKind;
+use crate::report::number;
 use crate::train::cohorts::{self, Stage};
 use crate::train::fit::{self, Room};
 use crate::train::recover::{Device, Job, resuming};
@@ -305,5 +306,5 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Device memory in words, for `plan` and messages.
 pub(super) fn memory_line(name: &str, bytes: u64) -> String {
-    format!("{name:<14}{:>12}  {bytes:>15} B\n", human_bytes(bytes))
+    format!("{name:<14}{:>12}  {bytes:>15} B\n", number::bytes(bytes))
 }

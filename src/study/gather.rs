@@ -4,12 +4,13 @@
 //! where that is not enough. What each stage of a run was is put together from its settings and its growth records.
 
 use super::budget::{Axis, Timeline};
-use super::comparison::usual_points;
-use super::results::{Arm, Case, Findings, Measured, Run};
-use super::{file::slug, tables, words};
+use super::comparison;
+use super::file::Points;
+use super::results::{ArmResult, Findings, Measured, Run, StudyCase};
 use crate::checkpoint::{GrowthRecord, Store, read_meta};
 use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
 use crate::error::{Error, Result};
+use crate::report::escape::slug;
 use crate::train::cohorts;
 use crate::train::prune::PRUNE;
 use serde_json::Value;
@@ -61,16 +62,15 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
     for run in &runs {
         comparable(first, run)?;
     }
-    let mut arms: Vec<(Arm, Vec<Gathered>)> = Vec::new();
+    let mut arms: Vec<(ArmResult, Vec<Gathered>)> = Vec::new();
     let path = first.config.data.path.as_ref();
     let data = path.map_or("built-in corpus".to_owned(), |path| format!("data in {}", path.display()));
     let own_corpora = first.config.data.path.is_none() && first.config.data.corpus_seed.is_none();
     for run in runs {
-        let same = |(arm, members): &&mut (Arm, Vec<Gathered>)| match &run.asked.name {
+        let unnamed = |other: &Gathered| other.asked.name.is_none() && Identity::of(other) == Identity::of(&run);
+        let same = |(arm, members): &&mut (ArmResult, Vec<Gathered>)| match &run.asked.name {
             Some(name) => arm.name == *name,
-            None => {
-                members.first().is_some_and(|other| other.asked.name.is_none() && settings(other) == settings(&run))
-            }
+            None => members.first().is_some_and(unnamed),
         };
         match arms.iter_mut().find(same) {
             Some((_, members)) => members.push(run),
@@ -78,18 +78,18 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
                 let name = run.asked.name.clone().unwrap_or_else(|| directory_name(&run.asked.dir));
                 let taken = arms.iter().filter(|(arm, _)| arm.name == name).count();
                 let name = if taken > 0 { run.asked.dir.display().to_string() } else { name };
-                let what = tables::of_models(&run.models);
-                arms.push((Arm { name, what, rate: run.config.train.lr, trials: Vec::new() }, vec![run]));
+                let (models, rate) = (run.models.clone(), run.config.train.lr);
+                arms.push((ArmResult { name, models, rate, trials: Vec::new() }, vec![run]));
             }
         }
     }
-    let mut cases: Vec<Case> = Vec::new();
+    let mut cases: Vec<StudyCase> = Vec::new();
     for (index, (_, members)) in arms.iter_mut().enumerate() {
         for run in members.drain(..) {
             add(&mut cases, index, run)?;
         }
     }
-    let arms: Vec<Arm> = arms.into_iter().map(|(arm, _)| arm).collect();
+    let arms: Vec<ArmResult> = arms.into_iter().map(|(arm, _)| arm).collect();
     let reference = match reference {
         None => 0,
         Some(name) => {
@@ -102,8 +102,7 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
             })?
         }
     };
-    let points = |axis: Axis| usual_points(&cases, reference, axis).into_iter().map(move |point| (axis, point));
-    let points = Axis::ALL.into_iter().flat_map(points).collect();
+    let points = comparison::points(&cases, reference, &Points::default());
     let mut notes = vec![
         "These runs were made on their own: whether each had its learning rate chosen as carefully as the others is not \
          known here."
@@ -118,10 +117,10 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
 }
 
 /// Puts a run with the runs of its arm of the same length and growths.
-fn add(cases: &mut Vec<Case>, arm: usize, run: Gathered) -> Result<()> {
+fn add(cases: &mut Vec<StudyCase>, arm: usize, run: Gathered) -> Result<()> {
     let steps = run.config.train.max_steps as u64;
     let parameters = [run.models.first(), run.models.last()].map(|model| model.map_or(0, ModelConfig::param_count));
-    let same = |case: &&mut Case| case.arm == arm && case.steps == steps && case.timeline == run.timeline;
+    let same = |case: &&mut StudyCase| case.arm == arm && case.steps == steps && case.timeline == run.timeline;
     let seed = run.config.train.seed;
     let found = Run { seed, rate: run.config.train.lr, measured: Some(run.measured) };
     match cases.iter_mut().find(same) {
@@ -136,8 +135,8 @@ fn add(cases: &mut Vec<Case>, arm: usize, run: Gathered) -> Result<()> {
             Ok(())
         }
         None => {
-            let length = words::amount(Axis::Tokens, run.timeline.tokens(steps));
-            cases.push(Case {
+            let length = Axis::Tokens.amount(run.timeline.tokens(steps));
+            cases.push(StudyCase {
                 arm,
                 length,
                 axis: Axis::Tokens,
@@ -223,24 +222,41 @@ fn models(known: &ModelConfig, records: &[GrowthRecord]) -> Vec<ModelConfig> {
     std::iter::once(start).chain(after).collect()
 }
 
-/// All settings in which the runs of one arm agree. A Transformer's slots mean nothing.
-fn settings(run: &Gathered) -> (Vec<ModelConfig>, Vec<u64>, RunConfig) {
-    let mut config = run.config.clone();
-    config.model = ModelConfig::default();
-    config.growth.clear();
-    config.train.seed = 0;
-    // A resumed run names what a fresh one leaves to the device.
-    config.train.loss_chunk_rows = 0;
-    config.out_dir = PathBuf::new();
-    let mut models = run.models.clone();
-    for model in &mut models {
-        (model.tau_qkv, model.tau_proj, model.tau_ffn) = (None, None, None);
+/// What the runs of one arm have in common: everything but the seed, where they lie and what they print.
+#[derive(PartialEq)]
+struct Identity<'a> {
+    /// The model at the start and after each growth.
+    models: Vec<ModelConfig>,
+    /// When it grew.
+    growth_steps: &'a [u64],
+    /// By which rules.
+    policies: &'a [String],
+    /// All other settings.
+    settings: RunConfig,
+}
+
+impl<'a> Identity<'a> {
+    fn of(run: &'a Gathered) -> Self {
+        let mut settings = run.config.clone();
+        settings.model = ModelConfig::default();
+        settings.growth.clear();
+        settings.train.seed = 0;
+        settings.train.sample_prompt.clear();
+        // A resumed run names what a fresh one leaves to the device.
+        settings.train.loss_chunk_rows = 0;
+        settings.out_dir = PathBuf::new();
+        let models = run.models.iter().map(Self::model).collect();
+        Self { models, growth_steps: &run.timeline.growth_steps, policies: &run.policies, settings }
+    }
+
+    /// A model without what follows from the rest of it: scales, and the slots of a Transformer, which has none.
+    fn model(model: &ModelConfig) -> ModelConfig {
+        let mut model = ModelConfig { tau_qkv: None, tau_proj: None, tau_ffn: None, ..model.clone() };
         if model.arch == Arch::Transformer {
             (model.qkv_slot_num, model.proj_slot_num, model.ffn_slot_num) = (1, 1, 1);
         }
+        model
     }
-    config.train.sample_prompt = run.policies.join(" ");
-    (models, run.timeline.growth_steps.clone(), config)
 }
 
 /// Losses of two runs are of the same tokens.

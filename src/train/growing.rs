@@ -11,7 +11,7 @@ use super::{Run, is_due, plateau};
 use crate::checkpoint::{LossStatistics, Plateau};
 use crate::config::GrowthConfig;
 use crate::error::Result;
-use crate::gpu::device::human_bytes;
+use crate::report::number;
 use serde_json::json;
 
 impl<'a> Run<'a> {
@@ -54,7 +54,7 @@ impl<'a> Run<'a> {
         let (trainer, mut record) =
             growth::grow_in_run(self.engine, trainer, growth, self.step, &probe, self.prompt.len())?;
         record.before = Some(file);
-        self.progress.set_memory(human_bytes(trainer.bytes().total()));
+        self.progress.set_memory(number::bytes(trainer.bytes().total()));
         self.progress.say(&growth::describe(&record));
         self.metrics.write(&json!({"kind": "growth", "step": self.step, "record": record}))?;
         self.lineage.push(record);

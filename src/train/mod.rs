@@ -31,8 +31,8 @@ use crate::checkpoint::{Checkpoint, Files, GrowthRecord, Keep, LossStatistics, P
 use crate::config::{BadSteps, RunConfig};
 use crate::data::{Batch, Dataset, TokenSource, train_batch, validation_batches};
 use crate::error::{Error, Result};
-use crate::gpu::device::human_bytes;
 use crate::gpu::engine::Engine;
+use crate::report::number;
 use metrics::{BothLosses, Metrics};
 use position::Position;
 use progress::{Numbers, Progress};
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         if !start.host.moment1.is_empty() {
             trainer.load_moments(&start.host.moment1, &start.host.moment2)?;
         }
-        let memory = human_bytes(trainer.bytes().total());
+        let memory = number::bytes(trainer.bytes().total());
         let files: Arc<dyn Storage> = Arc::new(Files);
         #[cfg(test)]
         faults::before_claim(start.step)?;

@@ -2,26 +2,32 @@
 //!
 //! Two studies of one file on one adapter write the same bytes but for `wall_seconds`, the only field that is a time.
 
-use super::budget::Axis;
-use super::comparison::{Comparisons, Place, interval};
-use super::results::{Case, Findings, Measured};
+use super::words;
+use crate::error::Result;
+use crate::report::escape::json_lines;
+use crate::study::budget::Axis;
+use crate::study::comparison::{Comparisons, Place};
+use crate::study::results::{Findings, Measured, MeasuredGrowth, StudyCase};
 use serde_json::{Value, json};
 
 /// Whether a text begins as [`render`] has it.
-pub fn is_one(text: &str) -> bool {
+pub fn is_results(text: &str) -> bool {
     let first = text.lines().next().and_then(|line| serde_json::from_str::<Value>(line).ok());
     first.is_some_and(|line| line["kind"] == "study")
 }
 
 /// The lines.
-pub fn render(findings: &Findings, all: &Comparisons) -> String {
+///
+/// # Errors
+/// None that can be met: no number is one that JSON cannot hold.
+pub fn render(findings: &Findings, all: &Comparisons) -> Result<String> {
     let mut lines = vec![json!({
         "kind": "study", "reference": findings.name(findings.reference), "data": findings.data,
         "entropy_floor": findings.entropy_floor, "adapters": findings.adapters(), "comparisons": all.count,
         "version": env!("CARGO_PKG_VERSION"),
     })];
     for arm in &findings.arms {
-        lines.push(json!({"kind": "arm", "arm": arm.name, "what": arm.what, "lr": arm.rate}));
+        lines.push(json!({"kind": "arm", "arm": arm.name, "what": words::models(&arm.models), "lr": arm.rate}));
         for trial in &arm.trials {
             lines.push(json!({
                 "kind": "trial", "arm": arm.name, "lr": trial.rate, "seed": trial.seed, "steps": trial.steps,
@@ -45,16 +51,16 @@ pub fn render(findings: &Findings, all: &Comparisons) -> String {
             lines.push(line);
         }
     }
-    for table in &all.tables {
-        for row in &table.rows {
-            let (place, share) = match row.reading.as_ref().map(|reading| reading.place) {
+    for comparison in &all.points {
+        for row in &comparison.rows {
+            let (place, share) = match row.place() {
                 None => ("not reached", None),
                 Some(Place::End(short)) => ("end", Some(1.0 - short)),
                 Some(Place::Middle(share)) => ("middle", Some(share)),
             };
-            let ends = interval(row).map(|(_, (low, high))| [low, high]);
+            let ends = row.interval().map(|(_, (low, high))| [low, high]);
             lines.push(json!({
-                "kind": "comparison", "equal": table.axis.key(), "at": table.point, "arm": findings.name(row.arm),
+                "kind": "comparison", "equal": comparison.axis.key(), "at": comparison.point, "arm": findings.name(row.arm),
                 "place": place, "share": share, "losses": row.reading.as_ref().map(|reading| reading.losses.clone()),
                 "mean": row.reading.as_ref().and_then(|reading| reading.mean()),
                 "standard_deviation": row.reading.as_ref().and_then(|reading| reading.deviation()),
@@ -64,10 +70,10 @@ pub fn render(findings: &Findings, all: &Comparisons) -> String {
             }));
         }
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    json_lines(&lines)
 }
 
-fn budget(findings: &Findings, case: &Case) -> Value {
+fn budget(findings: &Findings, case: &StudyCase) -> Value {
     let since = case.steps.saturating_sub(case.timeline.last_growth());
     json!({
         "kind": "budget", "arm": findings.name(case.arm), "length": case.length, "steps": case.steps,
@@ -78,7 +84,7 @@ fn budget(findings: &Findings, case: &Case) -> Value {
     })
 }
 
-fn curve(case: &Case, measured: &Measured) -> Value {
+fn curve(case: &StudyCase, measured: &Measured) -> Value {
     let point = |(step, loss): &(u64, f64)| {
         json!({
             "step": step, "tokens": case.timeline.tokens(*step), "flops": case.timeline.flops(*step),
@@ -89,7 +95,7 @@ fn curve(case: &Case, measured: &Measured) -> Value {
 }
 
 fn growths(measured: &Measured) -> Value {
-    let growth = |growth: &super::results::Growth| {
+    let growth = |growth: &MeasuredGrowth| {
         json!({
             "record": growth.record, "spike": growth.spike(), "recovery_tokens": growth.recovery_tokens,
         })

@@ -1,11 +1,11 @@
 //! The findings in plain words: what the intervals allow to say, and nothing more.
 
-use super::budget::Axis;
-use super::comparison::{Comparisons, Place, Row, Table, interval};
-use super::results::Findings;
-use super::statistics::LEVEL;
-use super::tables::{count, finding};
 use super::words;
+use crate::report::number;
+use crate::study::budget::Axis;
+use crate::study::comparison::{Comparison, Comparisons, Finding, Place, Row};
+use crate::study::results::Findings;
+use crate::study::statistics::LEVEL;
 
 /// A point of comparison and what is said about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub struct Paragraph {
 /// How much was compared, and how far that can be trusted.
 pub fn summary(findings: &Findings, all: &Comparisons) -> Vec<String> {
     let reference = findings.name(findings.reference);
-    let (better, worse) = (count(all, "better"), count(all, "worse"));
-    let survive = all.tables.iter().flat_map(|table| &table.rows).filter(|row| row.survives).count();
+    let (better, worse) = (all.count_of(Finding::Better), all.count_of(Finding::Worse));
+    let survive = all.rows().filter(|row| row.survives).count();
     let most = findings.cases.iter().map(|case| case.final_losses().len()).max().unwrap_or(0);
     let mut said = Vec::new();
     if all.count == 0 {
@@ -38,8 +38,9 @@ pub fn summary(findings: &Findings, all: &Comparisons) -> Vec<String> {
         better + worse,
         if survive == 1 { "does" } else { "do" }
     ));
-    let uncharged = all.tables.iter().filter(|table| table.axis == Axis::MarginalFlops);
-    let uncharged = uncharged.flat_map(|table| &table.rows).filter(|row| finding(row) == "better").count();
+    let uncharged = all.points.iter().filter(|comparison| comparison.axis == Axis::MarginalFlops);
+    let uncharged =
+        uncharged.flat_map(|comparison| &comparison.rows).filter(|row| row.finding() == Finding::Better).count();
     if uncharged > 0 {
         said.push(format!(
             "{uncharged} of those {better} are at equal FLOPs after the last growth, where nothing is charged of what an arm \
@@ -55,25 +56,25 @@ pub fn summary(findings: &Findings, all: &Comparisons) -> Vec<String> {
 
 /// A paragraph for each point.
 pub fn paragraphs(findings: &Findings, all: &Comparisons) -> Vec<Paragraph> {
-    all.tables.iter().map(|table| paragraph(findings, table)).collect()
+    all.points.iter().map(|comparison| paragraph(findings, comparison)).collect()
 }
 
-/// The heading of a table.
-pub fn heading(table: &Table) -> String {
-    let words = table.axis.words();
+/// The heading of a comparison.
+pub fn heading(comparison: &Comparison) -> String {
+    let words = words::equal(comparison.axis);
     format!(
         "{}{}: {}",
         words.get(..1).unwrap_or("").to_uppercase(),
         words.get(1..).unwrap_or(""),
-        words::amount(table.axis, table.point)
+        comparison.axis.amount(comparison.point)
     )
 }
 
-fn paragraph(findings: &Findings, table: &Table) -> Paragraph {
-    let reference = table.rows.get(findings.reference);
+fn paragraph(findings: &Findings, comparison: &Comparison) -> Paragraph {
+    let reference = comparison.rows.get(findings.reference);
     let name = findings.name(findings.reference);
     let mut sentences = Vec::new();
-    match reference.and_then(|row| row.reading.as_ref()).map(|reading| reading.place) {
+    match reference.and_then(Row::place) {
         None => sentences.push(format!("The reference \"{name}\" does not reach this point, so nothing is compared.")),
         Some(Place::Middle(_)) => sentences.push(format!(
             "The reference \"{name}\" is in the middle of its schedule here, with a learning rate that has not come down, \
@@ -81,26 +82,26 @@ fn paragraph(findings: &Findings, table: &Table) -> Paragraph {
         )),
         Some(Place::End(_)) => {}
     }
-    let others = || table.rows.iter().filter(|row| row.arm != findings.reference);
+    let others = || comparison.rows.iter().filter(|row| row.arm != findings.reference);
     for row in others() {
         sentences.extend(sentence(findings, row, name));
     }
     for (kind, said) in [
-        ("no difference shown", "No difference shown"),
-        ("one pair: no interval", "One pair of runs, so no interval and no finding"),
-        ("not reached", "Not reached, so not compared"),
-        ("no pair", "No seed in common with the reference"),
+        (Finding::NoDifference, "No difference shown"),
+        (Finding::OnePair, "One pair of runs, so no interval and no finding"),
+        (Finding::NotReached, "Not reached, so not compared"),
+        (Finding::NoPair, "No seed in common with the reference"),
     ] {
-        let all = others().filter(|row| finding(row) == kind);
+        let all = others().filter(|row| row.finding() == kind);
         sentences.extend(all.map(|row| format!("{said}: {}.", listed(findings, row))));
     }
-    Paragraph { heading: heading(table), sentences }
+    Paragraph { heading: heading(comparison), sentences }
 }
 
 /// A name with what must be known about its run.
 fn listed(findings: &Findings, row: &Row) -> String {
-    let middle = matches!(row.reading.as_ref().map(|reading| reading.place), Some(Place::Middle(_)));
-    let span = interval(row).map(|(_, (low, high))| format!("{} to {}", words::signed(low), words::signed(high)));
+    let middle = matches!(row.place(), Some(Place::Middle(_)));
+    let span = row.interval().map(|(_, ends)| words::span(ends));
     let parts: Vec<String> = span.into_iter().chain(middle.then(|| "mid-schedule".to_owned())).collect();
     let name = format!("\"{}\"", findings.name(row.arm));
     if parts.is_empty() { name } else { format!("{name} ({})", parts.join(", ")) }
@@ -108,9 +109,9 @@ fn listed(findings: &Findings, row: &Row) -> String {
 
 /// The sentence about an arm whose interval excludes 0.
 fn sentence(findings: &Findings, row: &Row, reference: &str) -> Option<String> {
-    let (difference, (low, high)) = interval(row).filter(|(difference, _)| difference.excludes_zero())?;
+    let (difference, (low, high)) = row.interval().filter(|(difference, _)| difference.excludes_zero())?;
     let (word, least, most) = if high < 0.0 { ("better", -high, -low) } else { ("worse", low, high) };
-    let place = match row.reading.as_ref().map(|reading| reading.place) {
+    let place = match row.place() {
         Some(Place::Middle(share)) => format!(
             ", read in the middle of its schedule ({:.0} % of its steps), which puts it at a disadvantage",
             100.0 * share
@@ -120,8 +121,8 @@ fn sentence(findings: &Findings, row: &Row, reference: &str) -> Option<String> {
     Some(format!(
         "\"{}\" is {word} than \"{reference}\" by {} to {} nats/token (95 % interval, n = {}){place}.",
         findings.name(row.arm),
-        words::loss(least),
-        words::loss(most),
+        number::loss(least),
+        number::loss(most),
         difference.n
     ))
 }
@@ -154,8 +155,8 @@ pub fn limits(findings: &Findings) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::comparison::{compare, tests::findings};
     use super::*;
+    use crate::study::comparison::{compare, tests::findings};
 
     #[test]
     fn only_what_intervals_allow_is_said() {
