@@ -5,8 +5,8 @@ mod common;
 
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::RunConfig;
+use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::run;
-use tokenformer::train::state::{Start, dataset};
 
 #[test]
 fn the_default_run_comes_within_ten_percent_of_the_entropy_of_its_corpus() {

@@ -6,7 +6,6 @@ mod common;
 use common::engine;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::{Checkpoint, LossScale, Store};
 use tokenformer::config::{
     Arch, GrowthConfig, GrowthPolicy, GrowthWhen, ModelConfig, Precision, RunConfig, TrainConfig, TrainRule,
 };
@@ -16,9 +15,9 @@ use tokenformer::graph::plan::Limits;
 use tokenformer::model::init;
 use tokenformer::model::sample::Sampling;
 use tokenformer::train::cohorts;
-use tokenformer::train::state::{Start, dataset};
+use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::trainer::{RunPlans, Trainer};
-use tokenformer::train::{self, Summary};
+use tokenformer::train::{self, Checkpoint, LossScale, Store, Summary};
 
 /// A run of a few seconds on a software adapter.
 fn tiny(dir: &Path, steps: usize) -> (RunConfig, Dataset) {

@@ -1,16 +1,15 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
-use crate::checkpoint::{Checkpoint, FileDigest};
+use crate::checkpoint::FileDigest;
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::graph::plan::Limits;
 use crate::rng::{Rng, Stream};
-use crate::train::cohorts;
-use crate::train::growth::{Change, describe, max_change, record};
+use crate::train::growth::{Change, GrowthRecord, Rules, max_change};
 use crate::train::probe::{logits, mean_loss};
-use crate::train::state;
 use crate::train::trainer::{RunPlans, probe_rows};
+use crate::train::{Checkpoint, cohorts, disk};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -165,7 +164,7 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let before = start.host;
     let grown = growth.check(&before.model)?;
     let rows = probe_rows(&before.model);
-    let window = state::dataset_of_trained(&config, tokenizer).and_then(|data| data.val.window(0, rows));
+    let window = disk::dataset_of_trained(&config, tokenizer).and_then(|data| data.val.window(0, rows));
     let (tokens, source) = match window {
         Ok(tokens) => (tokens, "the first validation window of its data"),
         Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),
@@ -173,9 +172,9 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let engine = super::open_engine(request)?;
     // Before anything new is made: a model that this device cannot train may not even fit the host.
     let (limits, choices) = (Limits::of(&engine.gpu), engine.choices());
-    let cohorts = cohorts::grown(&before.cohorts, [&before.model, &grown], &growth.resolve(), start.step);
+    let cohorts = cohorts::grown(&before.cohorts, [&before.model, &grown], &growth.resolve(), start.standing.step);
     RunPlans::new(&grown, &config.train, &cohorts, 1, &limits, &choices)?;
-    let after = before.grown(&growth, start.step, args.seed)?;
+    let after = before.grown(&growth, start.standing.step, args.seed)?;
 
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;
     let logits_after = logits(&engine, &after.model, &after.params, &tokens)?;
@@ -185,9 +184,10 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
         loss_before: mean_loss(&logits_before, &tokens, before.model.vocab_size),
         loss_after: mean_loss(&logits_after, &tokens, after.model.vocab_size),
     };
-    let mut record = record(&growth.resolve(), start.step, [&before.model, &after.model], change)?;
-    record.before = Some(FileDigest::read(&path)?);
-    let line = describe(&record);
+    let rules = Rules::Growth(growth.resolve());
+    let mut record = GrowthRecord::new(rules, start.standing.step, [&before.model, &after.model], change);
+    record.file_before = Some(FileDigest::read(&path)?);
+    let line = record.describe();
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;

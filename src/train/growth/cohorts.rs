@@ -1,11 +1,27 @@
 //! Cohorts: rows of parameters by age, and which of them train.
 
-use crate::checkpoint::Cohort;
+use crate::checkpoint::number;
 use crate::config::{GrowthConfig, ModelConfig, OptimizerRule, ResolvedGrowth, RunConfig, TrainRule};
 use crate::error::{Error, Result};
 use crate::model::grow;
 use crate::ops::adamw::{MAX_COHORTS, Segment};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Rows of parameters that were added at the same time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cohort {
+    /// Updates from which their bias correction counts: those done when the rows were added, 0 for the
+    /// original parameters.
+    pub born_step: u64,
+    /// Factor on the learning rate of these rows.
+    #[serde(with = "number")]
+    pub lr_scale: f64,
+    /// Whether updates leave these rows as they are.
+    pub frozen: bool,
+    /// Parameter name to its rows, first (included) to end (excluded).
+    pub rows: BTreeMap<String, [u64; 2]>,
+}
 
 /// A model of a run, between two growths.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,12 +1,12 @@
 //! Which tensor of a step is the first that is not finite: the step is run once more, one dispatch at a time.
 
-use super::trainer::{RunPlans, Trainer};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::gpu::choices::Choices;
 use crate::gpu::engine::{Block, Engine};
 use crate::gpu::kernel::{Access, Dtype};
 use crate::graph::plan::{Limits, Plan};
+use crate::train::trainer::{RunPlans, Trainer};
 use half::f16;
 
 /// The first tensor that holds a value that is not finite.
