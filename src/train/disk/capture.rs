@@ -11,12 +11,7 @@ use crate::train::trainer::Trainer;
 ///
 /// # Errors
 /// [`Error::Diverged`] where a parameter is not finite: such a model is never stored. Device errors.
-pub(in crate::train) fn checkpoint(
-    config: &RunConfig,
-    data: &Dataset,
-    trainer: &Trainer,
-    at: Standing,
-) -> Result<Checkpoint> {
+pub(crate) fn checkpoint(config: &RunConfig, data: &Dataset, trainer: &Trainer, at: Standing) -> Result<Checkpoint> {
     // The configuration of what is left: the model as it is now, and the growths still to come.
     let mut rest = config.clone();
     rest.model = trainer.model.clone();

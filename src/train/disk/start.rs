@@ -87,7 +87,7 @@ impl Start {
     }
 
     /// As it goes on with `config` on `data`: without the losses that are of something else.
-    pub(in crate::train) fn on(mut self, config: &RunConfig, data: &Dataset) -> Self {
+    pub(crate) fn on(mut self, config: &RunConfig, data: &Dataset) -> Self {
         let now = Measured::by(config, &data.description);
         let before = self.measured.replace(now.clone()).unwrap_or_else(|| now.clone());
         if before.data != now.data {

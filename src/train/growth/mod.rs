@@ -3,7 +3,7 @@
 
 pub mod cohorts;
 mod host;
-pub(in crate::train) mod on_device;
+pub(crate) mod on_device;
 pub(crate) mod plateau;
 pub mod prune;
 mod record;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::train::trainer::Trainer;
 
 /// What the measurement of a growth needs: a window for logits and batches for the loss.
-pub(in crate::train) struct Probe<'a> {
+pub(crate) struct Probe<'a> {
     /// Tokens whose logits are compared, [`crate::train::trainer::probe_rows`] of them.
     pub tokens: &'a [u32],
     /// Batches whose loss is compared.
@@ -20,7 +20,7 @@ pub(in crate::train) struct Probe<'a> {
 /// # Errors
 /// Those of [`GrowthConfig::check`], or a device error. The old model is freed before the new one is
 /// allocated, so an error after that point ends the run; the last checkpoint holds.
-pub(in crate::train) fn grow_trainer<'e>(
+pub(crate) fn grow_trainer<'e>(
     trainer: Trainer<'e>,
     growth: &GrowthConfig,
     step: u64,

@@ -9,12 +9,12 @@ use std::time::Instant;
 const WINDOW: f64 = 0.5;
 
 /// The numbers of a run and where they are shown.
-pub(in crate::train) struct Display {
+pub(crate) struct Display {
     progress: Progress,
     /// The latest ones.
-    pub(in crate::train) numbers: Numbers,
+    pub(crate) numbers: Numbers,
     /// The last sample.
-    pub(in crate::train) sample: String,
+    pub(crate) sample: String,
     started: Instant,
     /// Since when the speed is taken, and the steps done then.
     window: (Instant, u64),
@@ -22,7 +22,7 @@ pub(in crate::train) struct Display {
 
 impl Display {
     /// Of a run that has done `step` steps and takes `memory` of the device, in words.
-    pub(in crate::train) fn new(step: u64, train: &TrainConfig, memory: String) -> Self {
+    pub(crate) fn new(step: u64, train: &TrainConfig, memory: String) -> Self {
         let now = Instant::now();
         Self {
             progress: Progress::new(step, train.max_steps as u64, train.log_interval as u64, memory),
@@ -34,12 +34,12 @@ impl Display {
     }
 
     /// Seconds since the start.
-    pub(in crate::train) fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
     /// `steps` are done, the last of which measured `stats`.
-    pub(in crate::train) fn step(&mut self, stats: StepStats, steps: u64, lr: f64, tokens_per_step: u64) {
+    pub(crate) fn step(&mut self, stats: StepStats, steps: u64, lr: f64, tokens_per_step: u64) {
         let (since, first) = self.window;
         let seconds = since.elapsed().as_secs_f64();
         if seconds > WINDOW || self.numbers.tokens_per_s == 0.0 {
@@ -54,17 +54,17 @@ impl Display {
     }
 
     /// Device memory changed, after a growth.
-    pub(in crate::train) fn set_memory(&mut self, memory: String) {
+    pub(crate) fn set_memory(&mut self, memory: String) {
         self.progress.set_memory(memory);
     }
 
     /// A line that stays.
-    pub(in crate::train) fn print(&self, line: &str) {
+    pub(crate) fn print(&self, line: &str) {
         self.progress.print(line);
     }
 
     /// Removes what does not stay.
-    pub(in crate::train) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.progress.finish();
     }
 }

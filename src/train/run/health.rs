@@ -14,7 +14,7 @@ const MAX_BAD_STEPS: u32 = 3;
 
 /// What a step showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::train) enum Seen {
+pub(crate) enum Seen {
     /// Loss and gradients were finite; the loss in nats per token.
     Finite(f64),
     /// They were not, and the next step has a smaller loss scale.
@@ -25,7 +25,7 @@ pub(in crate::train) enum Seen {
 
 /// What becomes of a run after a step.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::train) enum Verdict {
+pub(crate) enum Verdict {
     /// It goes on.
     Go,
     /// It goes on, although the step was not as it should be; with a sentence where it updated the model.
@@ -38,7 +38,7 @@ pub(in crate::train) enum Verdict {
 
 /// What was wrong with the step that ends a run.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::train) enum Fault {
+pub(crate) enum Fault {
     /// Its loss or gradients were not finite.
     NotFinite,
     /// Its loss was a spike, in words.
@@ -47,7 +47,7 @@ pub(in crate::train) enum Fault {
 
 /// What sends a run back to its last checkpoint.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::train) struct Bad {
+pub(crate) struct Bad {
     /// The step that showed it.
     pub step: u64,
     /// A clause for messages.
@@ -58,7 +58,7 @@ pub(in crate::train) struct Bad {
 
 impl Bad {
     /// The last of three steps, or what it made of the model.
-    pub(in crate::train) fn not_finite(step: u64) -> Self {
+    pub(crate) fn not_finite(step: u64) -> Self {
         let why = format!("loss or gradients were not finite for three steps in a row, the last at step {step}");
         Self { step, why, finite: false }
     }
@@ -66,7 +66,7 @@ impl Bad {
 
 /// How the steps of a run went.
 #[derive(Debug)]
-pub(in crate::train) struct Health {
+pub(crate) struct Health {
     on_bad_steps: BadSteps,
     spike_zscore: f64,
     /// Steps in a row that were not finite.
@@ -78,13 +78,13 @@ pub(in crate::train) struct Health {
 
 impl Health {
     /// Of a run that begins.
-    pub(in crate::train) fn new(train: &TrainConfig) -> Self {
+    pub(crate) fn new(train: &TrainConfig) -> Self {
         let TrainConfig { on_bad_steps, spike_zscore, .. } = *train;
         Self { on_bad_steps, spike_zscore, bad_in_a_row: 0, last_good: None, bad: None }
     }
 
     /// What becomes of the run after `step`, the one after the last. A loss that is no spike is added to `losses`.
-    pub(in crate::train) fn judge(&mut self, step: u64, seen: Seen, losses: &mut LossStatistics) -> Verdict {
+    pub(crate) fn judge(&mut self, step: u64, seen: Seen, losses: &mut LossStatistics) -> Verdict {
         match seen {
             Seen::Overflow => Verdict::Skip(None),
             Seen::NotFinite => {
@@ -131,33 +131,33 @@ impl Health {
     }
 
     /// The run is to go back, and does where bad steps are to have that effect. The first reason counts.
-    pub(in crate::train) fn go_back(&mut self, bad: Bad) -> Verdict {
+    pub(crate) fn go_back(&mut self, bad: Bad) -> Verdict {
         self.bad.get_or_insert(bad);
         Verdict::Rollback
     }
 
     /// Whether a run goes back where steps are bad.
-    pub(in crate::train) fn may_go_back(&self) -> bool {
+    pub(crate) fn may_go_back(&self) -> bool {
         self.on_bad_steps == BadSteps::Rollback
     }
 
     /// Whether the run is to go back.
-    pub(in crate::train) fn is_bad(&self) -> bool {
+    pub(crate) fn is_bad(&self) -> bool {
         self.bad.is_some()
     }
 
     /// Whether bad steps may be about to send the run back: what is saved now, it would go back to.
-    pub(in crate::train) fn is_in_doubt(&self) -> bool {
+    pub(crate) fn is_in_doubt(&self) -> bool {
         self.bad_in_a_row > 0 && self.may_go_back()
     }
 
     /// Why the run is to go back.
-    pub(in crate::train) fn take_bad(&mut self) -> Option<Bad> {
+    pub(crate) fn take_bad(&mut self) -> Option<Bad> {
         self.bad.take()
     }
 
     /// The last good step.
-    pub(in crate::train) fn last_good(&self) -> Option<u64> {
+    pub(crate) fn last_good(&self) -> Option<u64> {
         self.last_good
     }
 }

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::train::trainer::Trainer;
 
 /// Called at these moments; an error ends the run there.
-pub(in crate::train) trait Hooks {
+pub(crate) trait Hooks {
     /// Before a run that starts at `step` claims its directory.
     fn before_claim(&self, _step: u64) -> Result<()> {
         Ok(())
@@ -22,6 +22,6 @@ pub(in crate::train) trait Hooks {
 }
 
 /// Nothing goes wrong.
-pub(in crate::train) struct NoHooks;
+pub(crate) struct NoHooks;
 
 impl Hooks for NoHooks {}

@@ -6,8 +6,8 @@
 
 mod display;
 mod grow;
-pub(in crate::train) mod health;
-pub(in crate::train) mod hooks;
+pub(crate) mod health;
+pub(crate) mod hooks;
 pub(crate) mod loss_scale;
 mod measure;
 pub(crate) mod position;
@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use step::Submitted;
 
 /// A run in progress.
-pub(in crate::train) struct Run<'a> {
+pub(crate) struct Run<'a> {
     engine: &'a Engine,
     config: &'a RunConfig,
     data: &'a Dataset,
@@ -53,7 +53,7 @@ pub(in crate::train) struct Run<'a> {
     display: Display,
     probes: Probes,
     store: Store,
-    pub(in crate::train) metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// The last checkpoint.
     saved: PathBuf,
 }
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Data that are too short, a prompt that cannot be read, device and file errors.
-    pub(in crate::train) fn new(
+    pub(crate) fn new(
         engine: &'a Engine,
         config: &'a RunConfig,
         data: &'a Dataset,
@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors.
-    pub(in crate::train) fn go(mut self, stop: &AtomicBool) -> Result<(Self, Option<Bad>)> {
+    pub(crate) fn go(mut self, stop: &AtomicBool) -> Result<(Self, Option<Bad>)> {
         let last = self.config.train.max_steps as u64;
         self.metrics.write(&self.header())?;
         self.evaluate_before_the_first_step()?;
@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
     }
 
     /// The last step whose numbers were as they should be.
-    pub(in crate::train) fn last_good(&self) -> Option<u64> {
+    pub(crate) fn last_good(&self) -> Option<u64> {
         self.health.last_good()
     }
 }

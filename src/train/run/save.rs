@@ -57,7 +57,7 @@ impl Run<'_> {
     }
 
     /// Samples and saves, after the last evaluation.
-    pub(in crate::train) fn finish(mut self) -> Result<Summary> {
+    pub(crate) fn finish(mut self) -> Result<Summary> {
         let first = metrics::first_of_both(&self.config.out_dir)?;
         self.sample()?;
         self.save()?;

@@ -39,23 +39,23 @@ impl Standing {
     }
 
     /// A step of this shape was submitted.
-    pub(in crate::train) fn advance(&mut self, shape: &BatchShape) {
+    pub(crate) fn advance(&mut self, shape: &BatchShape) {
         self.position = self.position.after(1, shape);
         self.step += 1;
     }
 
     /// How far in its data the run is before a step: the next one, or an earlier one of the same shape.
-    pub(in crate::train) fn position_before(&self, step: u64, shape: &BatchShape) -> Position {
+    pub(crate) fn position_before(&self, step: u64, shape: &BatchShape) -> Position {
         self.position.back(self.step.saturating_sub(step), shape)
     }
 
     /// A validation loss was measured.
-    pub(in crate::train) fn validated(&mut self, loss: f64) {
+    pub(crate) fn validated(&mut self, loss: f64) {
         self.best_val_loss = Some(self.best_val_loss.map_or(loss, |best| best.min(loss)));
     }
 
     /// The next growth was done. The losses of the smaller model say little of this one's.
-    pub(in crate::train) fn grown(&mut self, record: GrowthRecord) {
+    pub(crate) fn grown(&mut self, record: GrowthRecord) {
         self.lineage.push(record);
         self.growths_left = self.growths_left.saturating_sub(1);
         (self.losses, self.plateau) = (LossStatistics::default(), Plateau::default());

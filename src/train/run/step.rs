@@ -96,17 +96,17 @@ impl Run<'_> {
     }
 
     /// What was the first to be not finite in a step that went bad.
-    pub(in crate::train) fn diagnose(&self, step: u64) -> Result<Option<Finding>> {
+    pub(crate) fn diagnose(&self, step: u64) -> Result<Option<Finding>> {
         self.trainer.diagnose(&self.batches(step)?, self.probes.prompt.len())
     }
 
     /// How far in its data the run is before a step.
-    pub(in crate::train) fn position(&self, step: u64) -> Position {
+    pub(crate) fn position(&self, step: u64) -> Position {
         self.standing.position_before(step, self.trainer.shape())
     }
 
     /// Micro-batches of a step.
-    pub(in crate::train) fn micro_batches(&self) -> u64 {
+    pub(crate) fn micro_batches(&self) -> u64 {
         self.trainer.shape().grad_accum as u64
     }
 

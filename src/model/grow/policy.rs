@@ -1,0 +1,175 @@
+//! What a growth policy is, and the table of those there are.
+//!
+//! A policy is one file of this folder with a `POLICY`, a variant of [`GrowthPolicy`] (its name in configurations and
+//! its line in `grow --help`), and a line in [`policy`].
+
+use super::check::Asked;
+use super::part::Part;
+use super::{copy, identity, net2net, official, preserving, stack, zero_units};
+use crate::array::HostTensor;
+use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth};
+use crate::config::{TauRule, TrainRule};
+use crate::error::Result;
+use clap::ValueEnum;
+
+/// One way to grow a model.
+pub struct Policy {
+    /// Its name.
+    pub name: GrowthPolicy,
+    /// What there is more of afterwards.
+    pub grows: Grows,
+    /// What becomes of the function that the model computes.
+    pub promise: Promise,
+    /// The rules that a growth has where it says nothing of them.
+    pub defaults: Defaults,
+    /// Refuses what this policy cannot do or could not keep its promise in, besides what none can.
+    pub(super) check: fn(&Asked) -> Result<()>,
+    /// The scale tau of a projection whose tokens grow, from the old one and its new slot number.
+    pub(super) tau: fn(&ResolvedGrowth, f64, usize) -> f64,
+    /// One parameter of the grown model.
+    pub(super) make: fn(Part) -> HostTensor,
+}
+
+/// What a policy makes more of. A growth makes more of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grows {
+    /// `qkv_slot_num`, `proj_slot_num`, `ffn_slot_num` of a TokenFormer.
+    Tokens,
+    /// `num_layers` of either architecture.
+    Layers,
+    /// `intermediate_size` of a Transformer.
+    Units,
+}
+
+/// What becomes of the function that a model computes when it grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// It stays, to the bit.
+    SameBits,
+    /// It stays but for roundings.
+    Roundings,
+    /// It changes.
+    Changes,
+}
+
+/// The rules of a policy. It has no rule for what is `None`: what becomes of that, the policy itself says.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// Keys of new parameter tokens.
+    pub init_keys: Option<InitKeys>,
+    /// Their values.
+    pub init_values: Option<InitValues>,
+    /// The scale of what grows.
+    pub tau: Option<TauRule>,
+    /// The AdamW state.
+    pub optimizer: OptimizerRule,
+}
+
+impl Defaults {
+    /// Of a policy that leaves nothing to choose but what becomes of the optimizer and what trains.
+    pub(super) const NO_INIT: Self =
+        Self { init_keys: None, init_values: None, tau: None, optimizer: OptimizerRule::Carry };
+}
+
+/// The policy called `name`.
+pub fn policy(name: GrowthPolicy) -> &'static Policy {
+    match name {
+        GrowthPolicy::Preserving => &preserving::POLICY,
+        GrowthPolicy::Official => &official::POLICY,
+        GrowthPolicy::Copy => &copy::POLICY,
+        GrowthPolicy::Identity => &identity::POLICY,
+        GrowthPolicy::Stack => &stack::POLICY,
+        GrowthPolicy::Net2net => &net2net::POLICY,
+        GrowthPolicy::ZeroUnits => &zero_units::POLICY,
+    }
+}
+
+/// All of them, in the order of `grow --help`.
+pub fn policies() -> impl Iterator<Item = &'static Policy> {
+    GrowthPolicy::value_variants().iter().map(|name| policy(*name))
+}
+
+impl GrowthConfig {
+    /// The policy's rules with the explicit ones over them.
+    pub fn resolve(&self) -> ResolvedGrowth {
+        let Defaults { init_keys, init_values, tau, optimizer } = policy(self.policy).defaults;
+        ResolvedGrowth {
+            policy: self.policy,
+            init_keys: self.init_keys.or(init_keys),
+            init_values: self.init_values.or(init_values),
+            tau: self.tau.or(tau),
+            optimizer: self.optimizer.unwrap_or(optimizer),
+            lr_scale: self.lr_scale.unwrap_or(1.0),
+            train: self.train.unwrap_or(TrainRule::All),
+            plateau: self.plateau(),
+        }
+    }
+}
+
+/// `check` of a policy that can do all that its kind can.
+pub(super) fn anything(_: &Asked) -> Result<()> {
+    Ok(())
+}
+
+/// `tau` of a policy that leaves it as it is.
+pub(super) fn kept(_: &ResolvedGrowth, old: f64, _: usize) -> f64 {
+    old
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::GrowthWhen;
+
+    #[test]
+    fn explicit_rules_override_the_policy() {
+        let official =
+            GrowthConfig { policy: GrowthPolicy::Official, tau: Some(TauRule::Keep), ..GrowthConfig::default() };
+        let expected = ResolvedGrowth {
+            policy: GrowthPolicy::Official,
+            init_keys: Some(InitKeys::Random),
+            init_values: Some(InitValues::Random),
+            tau: Some(TauRule::Keep),
+            optimizer: OptimizerRule::Reset,
+            lr_scale: 1.0,
+            train: TrainRule::All,
+            plateau: None,
+        };
+        assert_eq!(official.resolve(), expected);
+        let preserving = GrowthConfig::default().resolve();
+        assert_eq!((preserving.init_keys, preserving.tau), (Some(InitKeys::Zero), Some(TauRule::Keep)));
+        assert_eq!(preserving.optimizer, OptimizerRule::Carry);
+    }
+
+    #[test]
+    fn a_record_names_the_rules_that_the_policy_has() {
+        let words = |policy| {
+            let growth = GrowthConfig { policy, ..GrowthConfig::default() };
+            serde_json::to_string(&growth.resolve()).unwrap()
+        };
+        assert_eq!(
+            words(GrowthPolicy::Net2net),
+            r#"{"policy":"net2net","optimizer":"carry","lr_scale":1.0,"train":"all"}"#
+        );
+        let plateau = GrowthConfig { when: GrowthWhen::Plateau, patience: Some(3), ..GrowthConfig::default() };
+        let said = serde_json::to_string(&plateau.resolve()).unwrap();
+        assert!(said.ends_with(r#","plateau":{"patience":3,"min_delta":0.01}}"#), "{said}");
+        assert!(words(GrowthPolicy::Preserving).contains(r#""init_keys":"zero","init_values":"random","tau":"keep""#));
+    }
+
+    #[test]
+    fn every_policy_is_found_by_its_name_and_its_help_says_what_it_promises() {
+        for policy in policies() {
+            assert!(std::ptr::eq(super::policy(policy.name), policy));
+            let value = policy.name.to_possible_value().unwrap();
+            let help = value.get_help().unwrap().to_string();
+            let (kept, rounded) = (help.contains("change nothing"), help.contains("changes nothing but roundings"));
+            let promise = match (kept, rounded) {
+                (true, false) => Promise::SameBits,
+                (false, true) => Promise::Roundings,
+                _ => Promise::Changes,
+            };
+            assert_eq!(promise, policy.promise, "{help}");
+        }
+    }
+}
