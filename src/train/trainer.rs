@@ -1,7 +1,7 @@
 //! A model in training on one device: parameters, moments and the programs that use them.
 //!
 //! A [`Trainer`] knows how to take one step, evaluate, probe and generate. When to do so is the loop's
-//! business ([`super::run`]).
+//! business ([`super::run()`]).
 
 use super::growth::cohorts::Cohort;
 use super::plans::overwrites;
@@ -64,6 +64,10 @@ pub struct Trainer<'e> {
 /// A step the device is working on.
 #[derive(Debug)]
 pub struct PendingStep {
+    /// Its number, from 0.
+    pub(super) step: u64,
+    /// Its learning rate.
+    pub(super) lr: f64,
     flight: Flight,
     reading: Reading,
 }
@@ -258,7 +262,8 @@ impl<'e> Trainer<'e> {
         self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
         flight.then(self.engine.start(self.engine.encoder(), &self.programs.update)?);
         let staging = &self.staging[(step % 2) as usize];
-        Ok(PendingStep { flight, reading: self.engine.submit_and_read(self.engine.encoder(), stats, staging)? })
+        let reading = self.engine.submit_and_read(self.engine.encoder(), stats, staging)?;
+        Ok(PendingStep { step, lr, flight, reading })
     }
 
     fn update_scalars(&self, step: u64, lr: f64) -> Update {

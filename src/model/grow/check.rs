@@ -3,61 +3,19 @@
 //! Every combination that cannot be done, or would not do what its policy promises, is refused here or by the policy's
 //! own `check`.
 
-use super::policy::{Grows, Policy, policies, policy};
-use crate::config::{Arch, GrowthConfig, ModelConfig, Module, ResolvedGrowth, TrainRule, positive, require};
+use super::policy::{Asked, Grows, Policy, Size, word};
+use super::table::{policies, policy};
+use crate::config::{Arch, GrowthConfig, ModelConfig, Module, ResolvedGrowth, positive, require};
 use crate::error::Result;
-use serde::Serialize;
 
-/// One size that a growth may change.
-pub(super) struct Size {
-    pub(super) key: &'static str,
-    /// As the command line of `grow` has it.
-    pub(super) option: &'static str,
-    /// What there are so many of.
-    noun: &'static str,
-    kind: Grows,
-    pub(super) old: usize,
-    pub(super) new: usize,
-}
-
-/// A growth that is asked for, of a model that has what it grows.
-pub(super) struct Asked<'a> {
-    pub(super) before: &'a ModelConfig,
-    pub(super) rules: ResolvedGrowth,
-    sizes: [Size; 5],
-}
-
-impl Asked<'_> {
-    /// The sizes that grow.
-    pub(super) fn grown(&self) -> impl Iterator<Item = &Size> {
-        self.sizes.iter().filter(|size| size.new != size.old)
+/// The policies that make more of this, as a choice between them.
+fn policies_for(grows: Grows) -> String {
+    let names: Vec<String> =
+        policies().filter(|policy| policy.grows == grows).map(|policy| word(policy.name)).collect();
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => names.concat(),
     }
-}
-
-impl Grows {
-    /// What there is more of afterwards.
-    fn noun(self) -> &'static str {
-        match self {
-            Self::Tokens => "parameter tokens",
-            Self::Layers => "layers",
-            Self::Units => "MLP units",
-        }
-    }
-
-    /// The policies that do it, as a choice between them.
-    fn policies(self) -> String {
-        let names: Vec<String> =
-            policies().filter(|policy| policy.grows == self).map(|policy| word(policy.name)).collect();
-        match names.split_last() {
-            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
-            _ => names.concat(),
-        }
-    }
-}
-
-/// A choice as configurations write it, in quotes.
-fn word(choice: impl Serialize) -> String {
-    serde_json::to_string(&choice).unwrap_or_default()
 }
 
 impl GrowthConfig {
@@ -71,7 +29,7 @@ impl GrowthConfig {
         let (policy, rules) = (policy(self.policy), self.resolve());
         check_arch(policy, before.arch)?;
         positive("lr_scale", rules.lr_scale)?;
-        let asked = Asked { before, rules, sizes: self.sizes(before) };
+        let asked = Asked { policy, before, rules, sizes: self.sizes(before) };
         check_sizes(policy, &asked.sizes)?;
         self.check_rules(policy)?;
         (policy.check)(&asked)?;
@@ -145,16 +103,16 @@ fn check_arch(policy: &Policy, arch: Arch) -> Result<()> {
         format!(
             "a transformer has no parameter tokens, which policy {name} adds: use policy = {} for layers or {} for MLP \
              units, arch = \"tokenformer\", or drop the growth (growth = [])",
-            Grows::Layers.policies(),
-            Grows::Units.policies()
+            policies_for(Grows::Layers),
+            policies_for(Grows::Units)
         )
     })?;
     require(!(kind == Grows::Units && arch == Arch::Tokenformer), || {
         format!(
             "a tokenformer has no MLP units, which policy {name} adds: use policy = {} for parameter tokens or {} for \
              layers, or arch = \"transformer\"",
-            Grows::Tokens.policies(),
-            Grows::Layers.policies()
+            policies_for(Grows::Tokens),
+            policies_for(Grows::Layers)
         )
     })
 }
@@ -168,7 +126,7 @@ fn check_sizes(policy: &Policy, sizes: &[Size]) -> Result<()> {
                 "{key} is {new}, but policy {name} only adds {}: leave {key} ({option}) out, or use policy (--policy) {} in \
                  a growth of its own",
                 kind.noun(),
-                other.policies()
+                policies_for(*other)
             )
         })?;
         require(new > old, || {
@@ -187,25 +145,6 @@ fn check_sizes(policy: &Policy, sizes: &[Size]) -> Result<()> {
         let above: Vec<String> = above.map(|s| format!("{} ({}) above {}", s.key, s.option, s.old)).collect();
         format!("the growth adds no {}: ask for {}", kind.noun(), above.join(" or "))
     })
-}
-
-/// `check` of a policy that adds units to an MLP: they are columns too, which train with their rows.
-pub(super) fn check_whole_rows(asked: &Asked) -> Result<()> {
-    let rules = asked.rules;
-    let of_rows = [
-        ("train", word(rules.train), rules.train == TrainRule::All),
-        ("lr_scale", rules.lr_scale.to_string(), rules.lr_scale == 1.0),
-    ];
-    for (key, value, usual) in of_rows {
-        require(usual, || {
-            format!(
-                "{key} is {value}, but policy {} also adds columns to mlp.dense_4h_to_h.weight, and only whole rows can \
-                 train by a rule of their own: leave {key} out",
-                word(rules.policy)
-            )
-        })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,9 +12,8 @@
 //! Without e the copies would be updated alike for ever: the gradient of a value is s dO, that of a key depends on its
 //! value. A share of v would not do, as AdamW's steps do not see the size of a gradient.
 
-use super::check::{Asked, Size};
 use super::part::Part;
-use super::policy::{Defaults, Grows, Policy, Promise};
+use super::policy::{Asked, Defaults, Grows, Policy, Promise, Size};
 use crate::array::HostTensor;
 use crate::config::{GrowthPolicy, Role, require};
 use crate::error::Result;

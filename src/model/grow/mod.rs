@@ -1,7 +1,7 @@
 //! Growing a model on the host: whether it can, by what policy, and the parameters and moments of the larger shape.
 //!
-//! Each policy is a file with its mathematics: [`preserving`], [`official`] and [`copy`] add parameter tokens, [`identity`]
-//! and [`stack`] layers, [`net2net`] and [`zero_units`] units of a Transformer's MLP; [`policy()`] is the table. What is old
+//! Each policy is a file with its mathematics: `preserving`, `official` and `copy` add parameter tokens, `identity` and
+//! `stack` layers, `net2net` and `zero_units` units of a Transformer's MLP; [`policy()`] is the table. What is old
 //! keeps its place: new rows come after the old ones, new columns after the old ones, new layers after (above) the old
 //! ones. Moments of what is new start at zero, also where it is a copy, and those of what is old stay as they are, also
 //! where it shares its outgoing weights with a copy.
@@ -16,12 +16,15 @@ mod policy;
 mod preserving;
 mod stack;
 mod stages;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod units;
 mod zero_units;
 
-pub use policy::{Defaults, Grows, Policy, Promise, policies, policy};
+pub use policy::{Defaults, Grows, Policy, Promise};
+pub use table::{policies, policy};
 
 use super::init::Tensors;
 use crate::config::{ModelConfig, Parameter, ResolvedGrowth};

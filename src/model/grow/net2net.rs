@@ -7,9 +7,9 @@
 //! divided among them by random positive shares that add up to 1. The shares differ from weight to weight: one for a
 //! whole unit would only scale the gradients of a copy, which AdamW's steps do not see, and the copies would stay alike.
 
-use super::check::check_whole_rows;
 use super::part::{Part, width};
 use super::policy::{Defaults, Grows, Policy, Promise, kept};
+use super::units;
 use crate::array::HostTensor;
 use crate::config::{GrowthPolicy, Linear, Module, Role};
 use crate::rng::Rng;
@@ -19,7 +19,7 @@ pub(super) static POLICY: Policy = Policy {
     grows: Grows::Units,
     promise: Promise::Roundings,
     defaults: Defaults::NO_INIT,
-    check: check_whole_rows,
+    check: units::check,
     tau: kept,
     make,
 };

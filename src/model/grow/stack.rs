@@ -2,9 +2,8 @@
 //! architecture, so layer i is a copy of layer i mod L. The function changes; layers on another input are no copies for
 //! long.
 
-use super::check::{Asked, Size};
 use super::part::Part;
-use super::policy::{Defaults, Grows, Policy, Promise, kept};
+use super::policy::{Asked, Defaults, Grows, Policy, Promise, Size, kept};
 use crate::array::HostTensor;
 use crate::config::{GrowthPolicy, require};
 use crate::error::Result;

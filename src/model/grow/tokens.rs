@@ -1,8 +1,7 @@
 //! New parameter tokens after the old ones, by the rules of a growth: what `preserving` and `official` share.
 
-use super::check::Asked;
 use super::part::Part;
-use super::policy::{Promise, policy};
+use super::policy::{Asked, Promise};
 use crate::array::HostTensor;
 use crate::config::{InitKeys, InitValues, NormActivation, ResolvedGrowth, Role, TauRule, require};
 use crate::error::Result;
@@ -28,7 +27,7 @@ pub(super) fn check(asked: &Asked) -> Result<()> {
     let zero_keys = rules.init_keys == Some(InitKeys::Zero);
     if asked.before.norm_activation_type == NormActivation::Softmax {
         let keeps = zero_keys && rules.tau == Some(TauRule::Keep);
-        let promises = policy(rules.policy).promise == Promise::SameBits;
+        let promises = asked.policy.promise == Promise::SameBits;
         return require(!(promises || keeps), || {
             "growth cannot preserve a model with norm_activation_type \"softmax\", because exp(0) = 1 and so a new \
              token with a zero key still takes its share: use policy = \"copy\", policy = \"official\" with its own \

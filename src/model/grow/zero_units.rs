@@ -3,9 +3,9 @@
 //! `mlp.dense_4h_to_h`. Incoming weights are as at creation and learn from the second step on, when the outgoing ones,
 //! which learn from the first, are not zero any more.
 
-use super::check::check_whole_rows;
 use super::part::Part;
 use super::policy::{Defaults, Grows, Policy, Promise, kept};
+use super::units;
 use crate::array::HostTensor;
 use crate::config::{GrowthPolicy, Linear, Role};
 
@@ -14,7 +14,7 @@ pub(super) static POLICY: Policy = Policy {
     grows: Grows::Units,
     promise: Promise::SameBits,
     defaults: Defaults::NO_INIT,
-    check: check_whole_rows,
+    check: units::check,
     tau: kept,
     make,
 };

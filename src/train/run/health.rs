@@ -130,7 +130,7 @@ impl Health {
         }
     }
 
-    /// The run is to go back, and does where bad steps are to have that effect. The first reason counts.
+    /// Sends the run back to its last checkpoint. Of several reasons the first counts.
     pub(crate) fn go_back(&mut self, bad: Bad) -> Verdict {
         self.bad.get_or_insert(bad);
         Verdict::Rollback

@@ -2,35 +2,10 @@
 
 use super::health::Bad;
 use super::{Run, is_due};
-use crate::config::{ModelConfig, RunConfig};
-use crate::data::{Batch, Dataset, TokenSource, validation_batches};
 use crate::error::{Error, Result};
 use crate::model::sample::Sampling;
-use crate::train::disk::dataset::sample_prompt;
 use crate::train::disk::metrics::{self, BothLosses};
 use serde_json::json;
-
-/// What a run is measured on: the same for all of its models.
-pub(super) struct Probes {
-    /// What samples begin with.
-    pub(super) prompt: Vec<u32>,
-    /// Of the data it trains on.
-    pub(super) validation: Vec<Batch>,
-    /// Of the data that the model knew before; empty where none are given.
-    old_validation: Vec<Batch>,
-}
-
-impl Probes {
-    pub(super) fn new(config: &RunConfig, model: &ModelConfig, data: &Dataset) -> Result<Self> {
-        let train = &config.train;
-        data.check_length(model.seq_length)?;
-        let batches =
-            |of: &TokenSource| validation_batches(of, train.eval_batches.max(1), train.batch_size, model.seq_length);
-        let validation = batches(&data.val)?;
-        let old_validation = data.old_val.as_ref().map_or_else(|| Ok(Vec::new()), batches)?;
-        Ok(Self { prompt: sample_prompt(&train.sample_prompt, data)?, validation, old_validation })
-    }
-}
 
 impl Run<'_> {
     /// Where both old and new data are validated on, so that it can be said what became of both.

@@ -11,6 +11,7 @@ pub(crate) mod hooks;
 pub(crate) mod loss_scale;
 mod measure;
 pub(crate) mod position;
+mod probes;
 mod progress;
 mod save;
 pub mod schedule;
@@ -22,7 +23,7 @@ use super::disk::meta::Store;
 use super::disk::metrics::Metrics;
 use super::disk::{directory, start::Start};
 use super::growth::plateau::Plateau;
-use super::trainer::Trainer;
+use super::trainer::{PendingStep, Trainer};
 use crate::checkpoint::{Files, RunLock, Storage};
 use crate::config::RunConfig;
 use crate::data::Dataset;
@@ -32,12 +33,11 @@ use crate::gpu::engine::Engine;
 use display::Display;
 use health::{Bad, Health};
 use hooks::Hooks;
-use measure::Probes;
+use probes::Probes;
 use standing::Standing;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use step::Submitted;
 
 /// A run in progress.
 pub(crate) struct Run<'a> {
@@ -47,7 +47,7 @@ pub(crate) struct Run<'a> {
     hooks: &'a dyn Hooks,
     trainer: Trainer<'a>,
     /// The last step submitted, until its numbers are read.
-    pending: Option<Submitted>,
+    pending: Option<PendingStep>,
     standing: Standing,
     health: Health,
     display: Display,

@@ -9,14 +9,6 @@ use crate::train::recovery::diagnose::{Finding, describe};
 use crate::train::trainer::PendingStep;
 use serde_json::json;
 
-/// A step the device is working on.
-pub(super) struct Submitted {
-    step: u64,
-    /// Its learning rate.
-    lr: f64,
-    pending: PendingStep,
-}
-
 impl Run<'_> {
     /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
     pub(super) fn train_step(&mut self) -> Result<()> {
@@ -38,9 +30,9 @@ impl Run<'_> {
         }
         let gradients = self.trainer.start_gradients(first, &batches)?;
         self.hooks.before_update(&self.trainer, step)?;
-        let pending = self.trainer.start_update(gradients, step, lr)?;
+        let submitted = self.trainer.start_update(gradients, step, lr)?;
         self.standing.advance(self.trainer.shape());
-        let before = self.pending.replace(Submitted { step, lr, pending });
+        let before = self.pending.replace(submitted);
         self.complete(before)
     }
 
@@ -51,8 +43,9 @@ impl Run<'_> {
     }
 
     /// Waits for a step, writes its numbers down, judges and shows them.
-    fn complete(&mut self, submitted: Option<Submitted>) -> Result<()> {
-        let Some(Submitted { step, lr, pending }) = submitted else { return Ok(()) };
+    fn complete(&mut self, pending: Option<PendingStep>) -> Result<()> {
+        let Some(pending) = pending else { return Ok(()) };
+        let (step, lr) = (pending.step, pending.lr);
         let stats = pending.finish(self.engine)?;
         let mut line = json!({
             "kind": "train", "step": step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,

@@ -1,7 +1,7 @@
 //! What cannot grow so, and why not.
 
 use super::*;
-use crate::config::{GrowthPolicy, InitKeys, InitValues, Module, NormActivation, TauRule};
+use crate::config::{GrowthPolicy, InitKeys, InitValues, Module, NormActivation, TauRule, TrainRule};
 use std::f64::consts::SQRT_2;
 
 fn to_ffn(slots: usize) -> GrowthConfig {
