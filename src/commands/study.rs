@@ -1,7 +1,7 @@
 //! `tokenformer study`: several ways to train, each with several seeds, and one report.
 
 use super::{interrupt, train};
-use crate::checkpoint::{Files, Store, read_meta, replace};
+use crate::checkpoint::{Files, read_meta, replace};
 use crate::config::{Precision, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
@@ -18,7 +18,7 @@ use crate::study::report::{self, MARKDOWN, PAGE, RESULTS};
 use crate::study::results::Findings;
 use crate::study::runner::Runner;
 use crate::train::cohorts::{self, Stage};
-use crate::train::state;
+use crate::train::{Meta, Store, disk};
 use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
 fn resolve(study: &mut Study) -> Result<Dataset> {
     let first = study.arms.first().map(|arm| &arm.config).ok_or_else(|| Error::usage("the study has no arms"))?;
     first.data.validate()?;
-    let data = state::dataset(first, None)?;
+    let data = disk::dataset(first, None)?;
     for arm in &mut study.arms {
         arm.config.model.resolve_vocab(data.vocab_size)?;
         data.check_length(arm.config.model.seq_length)?;
@@ -151,7 +151,7 @@ fn stored_kernels(engine: &Engine, pending: &[PlannedRun]) -> BTreeMap<String, S
     let adapter = engine.gpu.describe();
     let kernels = |run: &PlannedRun| {
         let (_, path) = Store::new(&run.config.out_dir).list().ok()?.pop()?;
-        let meta = read_meta(&path).ok()?;
+        let meta = read_meta::<Meta>(&path).ok()?;
         (meta.adapter == adapter).then_some(meta.kernels)
     };
     pending.iter().find_map(kernels).unwrap_or_default()

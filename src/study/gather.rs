@@ -7,13 +7,13 @@ use super::budget::{Axis, Timeline};
 use super::comparison;
 use super::file::Points;
 use super::results::{ArmResult, Findings, Measured, Run, StudyCase};
-use crate::checkpoint::{GrowthRecord, Store, read_meta};
+use crate::checkpoint::read_meta;
 use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
 use crate::error::{Error, Result};
 use crate::report::escape::slug;
-use crate::train::cohorts;
-use crate::train::prune::PRUNE;
-use serde_json::Value;
+use crate::train::growth::{Rules, Shape};
+use crate::train::{GrowthRecord, Meta, Store, cohorts};
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// A run as it was asked for: `NAME=DIRECTORY` or a directory.
@@ -177,25 +177,27 @@ fn read(asked: &Asked) -> Result<Gathered> {
     let models = models(&config.model, &records);
     let rules = records.iter().map(|record| {
         let dir = asked.dir.display();
-        if record.policy.get("policy").and_then(Value::as_str) == Some(PRUNE) {
-            return Err(Error::usage(format!(
+        match &record.rules {
+            Rules::Growth(rules) => Ok(*rules),
+            Rules::Pruning(_) => Err(Error::usage(format!(
                 "{dir} was pruned at step {}, and what a run cost before that is not counted: leave it out, or compare runs \
                  that only grew",
                 record.at_step
-            )));
+            ))),
+            Rules::Other(json) => ResolvedGrowth::deserialize(json).map_err(|e| {
+                Error::input(format!("a growth in the lineage of {dir} has damaged rules: {e}; leave it out"))
+            }),
         }
-        serde_json::from_value::<ResolvedGrowth>(record.policy.clone())
-            .map_err(|e| Error::input(format!("a growth in the lineage of {dir} has damaged rules: {e}; leave it out")))
     });
     let stages = cohorts::staged(models.clone(), rules.collect::<Result<Vec<_>>>()?, None);
     let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;
-    let policies = records.into_iter().map(|record| record.policy.to_string()).collect();
+    let policies = records.into_iter().map(|record| record.rules.json().to_string()).collect();
     Ok(Gathered { asked: asked.clone(), config, models, policies, timeline, measured })
 }
 
 /// Every growth of a model, also those that were made in a file, of which the metrics of the run know nothing.
 fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
-    let latest = Store::new(dir).newest(&read_meta)?;
+    let latest = Store::new(dir).newest(&read_meta::<Meta>)?;
     let (_, meta) = latest.found.ok_or_else(|| {
         Error::input(format!(
             "{} holds no checkpoint, which tells how its model grew: give the directory of a run",
@@ -208,7 +210,7 @@ fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
 /// The model at the start and after each growth. `known` is any of them: a resumed run has a later one in its settings.
 fn models(known: &ModelConfig, records: &[GrowthRecord]) -> Vec<ModelConfig> {
     let size = |value: u64, fallback: usize| if value == 0 { fallback } else { value as usize };
-    let model = |[qkv, proj, ffn]: [u64; 3], layers: u64, units: u64| ModelConfig {
+    let model = |Shape { slots: [qkv, proj, ffn], layers, intermediate_size: units, .. }: Shape| ModelConfig {
         qkv_slot_num: size(qkv, known.qkv_slot_num),
         proj_slot_num: size(proj, known.proj_slot_num),
         ffn_slot_num: size(ffn, known.ffn_slot_num),
@@ -217,9 +219,8 @@ fn models(known: &ModelConfig, records: &[GrowthRecord]) -> Vec<ModelConfig> {
         ..known.clone()
     };
     let Some(first) = records.first() else { return vec![known.clone()] };
-    let start = model(first.slots_before, first.layers_before, first.intermediate_size_before);
-    let after = records.iter().map(|r| model(r.slots_after, r.layers_after, r.intermediate_size_after));
-    std::iter::once(start).chain(after).collect()
+    let shapes = std::iter::once(first.before).chain(records.iter().map(|record| record.after));
+    shapes.map(model).collect()
 }
 
 /// What the runs of one arm have in common: everything but the seed, where they lie and what they print.

@@ -2,10 +2,9 @@
 
 use super::budget::{Axis, Timeline};
 use super::curve;
-use crate::checkpoint::GrowthRecord;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::train::metrics;
+use crate::train::{GrowthRecord, metrics};
 use serde_json::Value;
 use std::path::Path;
 
@@ -99,7 +98,7 @@ impl Measured {
         let flat = record.loss_after - record.loss_before <= RISE;
         let recovery_tokens = if flat { Some(0.0) } else { curve::first_at_or_below(&after, record.loss_before) };
         // That file names its directory, so its digest would tell two studies of one file apart.
-        MeasuredGrowth { record: GrowthRecord { before: None, ..record }, recovery_tokens }
+        MeasuredGrowth { record: GrowthRecord { file_before: None, ..record }, recovery_tokens }
     }
 
     /// The validation curve on an axis, from the last growth on where that is what the axis counts.

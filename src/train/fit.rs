@@ -3,7 +3,7 @@
 //! The batch of an update stays what it was. A smaller micro-batch costs no operations, but adds gradients in another
 //! order, so with other last bits; recomputation costs about a quarter more operations and no bit.
 
-use super::cohorts::Stage;
+use super::growth::cohorts::Stage;
 use super::plans::{FEWEST_CHUNK_ROWS, RunPlans};
 use crate::config::{ModelConfig, RunConfig, TrainConfig};
 use crate::error::{Error, Result};

@@ -8,6 +8,7 @@ use crate::study::comparison::Comparison;
 use crate::study::plan::StudyPlan;
 use crate::study::results::{Findings, Measured, MeasuredGrowth, StudyCase, Trial};
 use crate::study::statistics::{deviation, mean};
+use crate::train::growth::Rules;
 use serde_json::Value;
 
 /// What every arm costs at each of its lengths.
@@ -117,7 +118,7 @@ pub fn growths(findings: &Findings) -> Table {
             table.rows.push(vec![
                 findings.name(case.arm).to_owned(),
                 format!("step {} of {}", number::grouped(*at), number::grouped(case.steps)),
-                policy(&first.record.policy),
+                policy(&first.record.rules),
                 if logits == 0.0 { "0 in bits".to_owned() } else { format!("{logits:.1e}") },
                 range(&values(MeasuredGrowth::spike)),
                 recovery,
@@ -137,7 +138,8 @@ fn range(values: &[f64]) -> String {
 }
 
 /// A policy, and its scale rule where that is not the policy's own.
-fn policy(rules: &Value) -> String {
+fn policy(rules: &Rules) -> String {
+    let rules = rules.json();
     let word = |key: &str| rules.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (name, keys, tau) = (word("policy"), word("init_keys"), word("tau"));
     let mut more = Vec::new();
@@ -199,9 +201,10 @@ mod tests {
     #[test]
     fn a_policy_is_named_with_what_is_unusual_about_it() {
         let rules = |policy: &str, keys: &str, tau: &str| json!({"policy": policy, "init_keys": keys, "tau": tau});
-        assert_eq!(policy(&rules("preserving", "zero", "keep")), "preserving");
-        assert_eq!(policy(&rules("preserving", "zero", "sqrt_n")), "preserving, tau = \u{221a}N");
-        assert_eq!(policy(&rules("official", "random", "sqrt_n")), "official");
-        assert_eq!(policy(&json!({"policy": "stack"})), "stack");
+        let of = |json| policy(&Rules::of(json));
+        assert_eq!(of(rules("preserving", "zero", "keep")), "preserving");
+        assert_eq!(of(rules("preserving", "zero", "sqrt_n")), "preserving, tau = \u{221a}N");
+        assert_eq!(of(rules("official", "random", "sqrt_n")), "official");
+        assert_eq!(of(json!({"policy": "stack"})), "stack");
     }
 }

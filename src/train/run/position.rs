@@ -24,6 +24,12 @@ impl Position {
         Self { rows: self.rows.saturating_add(rows), tokens: self.tokens.saturating_add(tokens) }
     }
 
+    /// `steps` earlier, with batches of `shape`.
+    pub fn back(self, steps: u64, shape: &BatchShape) -> Self {
+        let Self { rows, tokens } = Self::default().after(steps, shape);
+        Self { rows: self.rows.saturating_sub(rows), tokens: self.tokens.saturating_sub(tokens) }
+    }
+
     /// The number of the next batch of `size` rows: the first of which no row was drawn.
     pub fn next_batch(self, size: usize) -> u64 {
         self.rows.div_ceil(size.max(1) as u64)
@@ -41,6 +47,7 @@ mod tests {
             BatchShape { batch: 3, seq: 10, grad_accum: 2, chunk_rows: 1, recompute: false, precision: Dtype::F32 };
         let position = Position::at_batch(5, 2, 100).after(4, &shape);
         assert_eq!(position, Position { rows: 34, tokens: 340 });
+        assert_eq!(position.back(4, &shape), Position::at_batch(5, 2, 100));
         assert_eq!([1, 2, 3, 34, 50].map(|size| position.next_batch(size)), [34, 17, 12, 1, 1]);
         // What a forged file may say is no reason to panic.
         let forged = Position::at_batch(u64::MAX, 2, u64::MAX).after(u64::MAX, &shape);

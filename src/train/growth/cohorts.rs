@@ -1,11 +1,27 @@
 //! Cohorts: rows of parameters by age, and which of them train.
 
-use crate::checkpoint::Cohort;
-use crate::config::{GrowthConfig, ModelConfig, OptimizerRule, ResolvedGrowth, RunConfig, TrainRule};
+use crate::checkpoint::number;
+use crate::config::{GrowthConfig, ModelConfig, OptimizerRule, Parameter, ResolvedGrowth, Role, RunConfig, TrainRule};
 use crate::error::{Error, Result};
 use crate::model::grow;
 use crate::ops::adamw::{MAX_COHORTS, Segment};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Rows of parameters that were added at the same time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cohort {
+    /// Updates from which their bias correction counts: those done when the rows were added, 0 for the
+    /// original parameters.
+    pub born_step: u64,
+    /// Factor on the learning rate of these rows.
+    #[serde(with = "number")]
+    pub lr_scale: f64,
+    /// Whether updates leave these rows as they are.
+    pub frozen: bool,
+    /// Parameter name to its rows, first (included) to end (excluded).
+    pub rows: BTreeMap<String, [u64; 2]>,
+}
 
 /// A model of a run, between two growths.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,25 +113,28 @@ pub fn check_count(cohorts: &[Cohort]) -> Result<()> {
 /// # Errors
 /// An input error where nothing trains.
 pub fn trained(model: &ModelConfig, cohorts: &[Cohort]) -> Result<Vec<(String, Vec<usize>)>> {
-    let shapes = model.param_shapes();
-    let mut first_rows: BTreeMap<String, usize> = BTreeMap::new();
-    for (name, shape) in &shapes {
-        let of_name = cohorts.iter().filter(|cohort| !cohort.frozen).filter_map(|cohort| cohort.rows.get(name));
+    let parameters = model.parameters();
+    let group = |parameter: &Parameter| (parameter.layer, parameter.role.trained_with());
+    let mut first_rows: BTreeMap<(Option<usize>, Role), usize> = BTreeMap::new();
+    for parameter in &parameters {
+        let trained = cohorts.iter().filter(|cohort| !cohort.frozen);
+        let of_name = trained.filter_map(|cohort| cohort.rows.get(&parameter.name));
         let first = of_name.filter(|[first, end]| first < end).map(|[first, _]| *first as usize).min();
-        let in_part = name.ends_with("_param_tokens");
-        let first = first.map_or(rows(shape), |first| if in_part { first } else { 0 });
-        let group = first_rows.entry(alike(name)).or_insert(first);
-        *group = first.min(*group);
+        let in_part = parameter.role.is_tokens();
+        let first = first.map_or(rows(&parameter.shape), |first| if in_part { first } else { 0 });
+        let known = first_rows.entry(group(parameter)).or_insert(first);
+        *known = first.min(*known);
     }
-    let last_rows = |(name, mut shape): (String, Vec<usize>)| {
-        let first = first_rows.get(&alike(&name)).copied().unwrap_or(0);
+    let last_rows = |parameter: Parameter| {
+        let first = first_rows.get(&group(&parameter)).copied().unwrap_or(0);
+        let Parameter { name, mut shape, .. } = parameter;
         let count = rows(&shape).saturating_sub(first);
         if let Some(rows) = shape.first_mut() {
             *rows = count;
         }
         (count > 0).then_some((name, shape))
     };
-    let trained: Vec<_> = shapes.into_iter().filter_map(last_rows).collect();
+    let trained: Vec<_> = parameters.into_iter().filter_map(last_rows).collect();
     if trained.is_empty() {
         return Err(Error::input(
             "nothing of the model trains, because every row of it is frozen: grow it, or train it from an earlier checkpoint",
@@ -124,29 +143,25 @@ pub fn trained(model: &ModelConfig, cohorts: &[Cohort]) -> Result<Vec<(String, V
     Ok(trained)
 }
 
-/// One name for the parameters that one dispatch makes the gradients of: query, key and value.
-fn alike(name: &str) -> String {
-    ["attention.query.", "attention.key."]
-        .into_iter()
-        .fold(name.to_owned(), |name, module| name.replace(module, "attention.value."))
-}
-
 /// The elements that are updated, of each of the parameters that train, by cohort.
 pub fn segments(
     model: &ModelConfig,
     cohorts: &[Cohort],
     trained: &[(String, Vec<usize>)],
 ) -> BTreeMap<String, Vec<Segment>> {
-    let shapes: BTreeMap<String, Vec<usize>> = model.param_shapes().into_iter().collect();
+    let parameters = model.parameters().into_iter().map(|parameter| (parameter.name.clone(), parameter));
+    let parameters: BTreeMap<String, Parameter> = parameters.collect();
     let of_parameter = |(name, part): &(String, Vec<usize>)| {
         let row: usize = part.iter().skip(1).product();
-        let before = (shapes.get(name).map_or(0, |shape| rows(shape)) - rows(part)) as u64;
+        let whole = parameters.get(name);
+        let before = whole.map_or(0, |whole| rows(&whole.shape)).saturating_sub(rows(part)) as u64;
+        let decay = whole.is_some_and(|whole| whole.role.decays());
         let of_name = cohorts.iter().enumerate().filter_map(|(i, c)| Some((i, c.rows.get(name)?)));
         let segment = |(cohort, &[first, end]): (usize, &[u64; 2])| {
             let first = first.max(before);
             let elements = |rows: u64| rows as usize * row;
             let (first, state, n) = (elements(first), elements(first - before), elements(end.saturating_sub(first)));
-            (n > 0).then_some(Segment { first, state, n, cohort, decay: ModelConfig::decays(name) })
+            (n > 0).then_some(Segment { first, state, n, cohort, decay })
         };
         (name.clone(), of_name.filter_map(segment).collect())
     };

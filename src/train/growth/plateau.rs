@@ -4,21 +4,34 @@
 //! `min_delta` below the lowest one, which it then is. What is counted is in the checkpoint, as it was before the
 //! evaluation of that step, so that a resumed run, which evaluates again, counts no evaluation twice.
 
-use crate::checkpoint::Plateau;
+use crate::checkpoint::number;
 use crate::config::PlateauRule;
+use serde::{Deserialize, Serialize};
 
-/// Takes in the next validation loss since the last growth; whether it shows a plateau. A loss that is not finite is no
-/// improvement.
-pub fn follow(plateau: &mut Plateau, loss: f64, rule: PlateauRule) -> bool {
-    let improved = plateau.best.is_none_or(|best| loss < best - rule.min_delta);
-    if improved {
-        // Anything is an improvement on a first loss that is not finite.
-        let best = if loss.is_finite() { loss } else { f64::INFINITY };
-        *plateau = Plateau { best: Some(best), evaluations: 0 };
-    } else {
-        plateau.evaluations = plateau.evaluations.saturating_add(1);
+/// What a growth on a plateau of the validation loss goes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plateau {
+    /// The loss that an improvement is measured from, in nats per token: the lowest since the last growth. `None` before
+    /// the first evaluation.
+    #[serde(with = "number::optional", default)]
+    pub best: Option<f64>,
+    /// Evaluations in a row without an improvement.
+    pub evaluations: u64,
+}
+
+impl Plateau {
+    /// Whether the next validation loss since the last growth shows a plateau. A loss that is not finite is no improvement.
+    pub fn reached(&mut self, loss: f64, rule: PlateauRule) -> bool {
+        let improved = self.best.is_none_or(|best| loss < best - rule.min_delta);
+        if improved {
+            // Anything is an improvement on a first loss that is not finite.
+            let best = if loss.is_finite() { loss } else { f64::INFINITY };
+            *self = Self { best: Some(best), evaluations: 0 };
+        } else {
+            self.evaluations = self.evaluations.saturating_add(1);
+        }
+        self.evaluations >= rule.patience as u64
     }
-    plateau.evaluations >= rule.patience as u64
 }
 
 #[cfg(test)]
@@ -30,7 +43,7 @@ mod tests {
         let mut plateau = Plateau::default();
         let mut found = Vec::new();
         for (at, &loss) in losses.iter().enumerate() {
-            if follow(&mut plateau, loss, PlateauRule { patience, min_delta }) {
+            if plateau.reached(loss, PlateauRule { patience, min_delta }) {
                 found.push(at);
             }
         }
@@ -62,6 +75,6 @@ mod tests {
         assert_eq!(plateaus(&[3.0, nan, nan, 2.0], 2, 0.01), [2]);
         // What a forged file may say is no reason to panic.
         let mut forged = Plateau { best: Some(nan), evaluations: u64::MAX };
-        assert!(follow(&mut forged, 1.0, PlateauRule { patience: 1, min_delta: 0.0 }));
+        assert!(forged.reached(1.0, PlateauRule { patience: 1, min_delta: 0.0 }));
     }
 }

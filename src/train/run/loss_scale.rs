@@ -5,7 +5,16 @@
 //! the scale is halved; after 2000 good steps it is doubled. All of it is in the checkpoint: a resumed run
 //! goes on with the same scale. Scales are powers of two, so scaling by itself changes no bit of an f32 gradient.
 
-use crate::checkpoint::LossScale;
+use serde::{Deserialize, Serialize};
+
+/// Where dynamic loss scaling stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    /// Factor on the loss, a power of two.
+    pub scale: f32,
+    /// Steps since it last changed.
+    pub good_steps: u64,
+}
 
 /// Scale at the start.
 const INITIAL: f32 = 65_536.0;

@@ -1,11 +1,11 @@
 //! Which tensor of a step is the first that is not finite: the step is run once more, one dispatch at a time.
 
-use super::trainer::{RunPlans, Trainer};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::gpu::engine::{Block, Engine};
 use crate::graph::plan::Plan;
-use crate::kernel::{Access, Dtype, KernelTable};
+use crate::kernel::{Access, Dtype};
+use crate::train::trainer::{RunPlans, Trainer};
 use half::f16;
 
 /// The first tensor that holds a value that is not finite.
@@ -43,7 +43,7 @@ impl Trainer<'_> {
             }
         }
         let engine = self.engine();
-        let kernels: KernelTable = engine.kernels();
+        let kernels = engine.kernels();
         let plan = RunPlans::new(&self.model, &self.train, &self.cohorts, prompt, &kernels)?.micro;
         for batch in batches {
             self.prepare(batch)?;

@@ -1,35 +1,15 @@
 //! Pruning a model on the host: what becomes of parameters, moments and cohorts, and what its tokens contribute.
 
 use super::cohorts;
-use super::growth::HostModel;
-use super::trainer::Trainer;
-use crate::config::{GrowthConfig, ModelConfig, OptimizerRule, Precision, PruneScore, TauRule, TrainConfig};
+use super::host::HostModel;
+use crate::config::{GrowthConfig, ModelConfig, Precision, TrainConfig};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::graph::grad_name;
 use crate::model::init::Tensors;
 use crate::model::prune::{self, Kept, Scores};
-use serde::Serialize;
-
-/// What the record of a pruning has as its policy, where that of a growth names how it grew.
-pub const PRUNE: &str = "prune";
-
-/// The rules of a pruning, as its record in a checkpoint's lineage has them.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Rules {
-    policy: &'static str,
-    score: PruneScore,
-    tau: TauRule,
-    optimizer: OptimizerRule,
-}
-
-impl Rules {
-    /// Those of a pruning by `score`; the others cannot be chosen.
-    pub fn by(score: PruneScore) -> Self {
-        Self { policy: PRUNE, score, tau: TauRule::Keep, optimizer: OptimizerRule::Carry }
-    }
-}
+use crate::train::trainer::Trainer;
 
 impl HostModel {
     /// The model of the shape `model` with the rows of `kept`. Every row keeps its moments and its cohort; a cohort of

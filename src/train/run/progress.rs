@@ -77,7 +77,7 @@ impl Progress {
     }
 
     /// A line that stays.
-    pub fn say(&self, line: &str) {
+    pub fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => line.lines().for_each(|line| bar.println(legible(line))),
             None => tell(line),

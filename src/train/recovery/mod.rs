@@ -4,14 +4,22 @@
 //! three steps in a row whose loss or gradients were not finite, or a spike of the loss, the run goes on from the
 //! checkpoint with the data that follow those steps. Neither goes on for ever: see [`MAX_LOSSES`] and [`MAX_ROLLBACKS`].
 
-use super::diagnose::describe;
-use super::state::Start;
-use super::{Bad, Outcome, Run, Summary};
-use crate::checkpoint::{RunLock, Store};
+pub mod diagnose;
+#[cfg(test)]
+pub(super) mod faults;
+
+use crate::checkpoint::RunLock;
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::Engine;
+use crate::train::Summary;
+use crate::train::disk::Start;
+use crate::train::disk::meta::Store;
+use crate::train::run::Run;
+use crate::train::run::health::Bad;
+use crate::train::run::hooks::{Hooks, NoHooks};
+use diagnose::describe;
 use std::sync::atomic::AtomicBool;
 
 /// Losses of the GPU, without a checkpoint saved between them, that end a run.
@@ -100,17 +108,28 @@ impl Job<'_> {
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors, also after
     /// [`MAX_LOSSES`].
-    pub fn run(&self, device: &mut Device, mut start: Start, lock: &mut RunLock) -> Result<Summary> {
+    pub fn run(&self, device: &mut Device, start: Start, lock: &mut RunLock) -> Result<Summary> {
+        self.run_with(&NoHooks, device, start, lock)
+    }
+
+    fn run_with(
+        &self,
+        hooks: &dyn Hooks,
+        device: &mut Device,
+        mut start: Start,
+        lock: &mut RunLock,
+    ) -> Result<Summary> {
         let mut attempts = Attempts::default();
-        let mut losses = Returns { count: 0, past: start.step };
-        let growths = start.growths();
+        let mut losses = Returns { count: 0, past: start.standing.step };
+        let growths = start.standing.growths();
         loop {
-            let why = match self.attempt(device.engine()?, start, lock, &mut attempts) {
+            let why = match self.attempt(device.engine()?, start, lock, &mut attempts, hooks) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
             start = self.last_good(growths, &attempts)?;
-            let count = losses.again(start.step, start.step);
+            let step = start.standing.step;
+            let count = losses.again(step, step);
             if count >= MAX_LOSSES {
                 return Err(Error::device(format!(
                     "the GPU was lost {count} times in a row, the last time because {why}; what was saved is intact: go on \
@@ -118,7 +137,7 @@ impl Job<'_> {
                     self.go_on
                 )));
             }
-            tell(format_args!("warning: {why}; opening the GPU again and going on from step {}", start.step));
+            tell(format_args!("warning: {why}; opening the GPU again and going on from step {step}"));
             if !device.open_again()? {
                 return Err(Error::device(format!(
                     "the GPU was lost because {why}, and another one is there in its place; what was saved is intact: go on \
@@ -134,7 +153,7 @@ impl Job<'_> {
     /// # Errors
     /// As there, and [`Error::Lost`].
     pub fn run_on(&self, engine: &Engine, start: Start, lock: &mut RunLock) -> Result<Summary> {
-        self.attempt(engine, start, lock, &mut Attempts::default())
+        self.attempt(engine, start, lock, &mut Attempts::default(), &NoHooks)
     }
 
     /// Until the end or a lost GPU; goes back to a checkpoint where steps went bad.
@@ -144,21 +163,20 @@ impl Job<'_> {
         mut start: Start,
         lock: &mut RunLock,
         attempts: &mut Attempts,
+        hooks: &dyn Hooks,
     ) -> Result<Summary> {
         let mut note = None;
-        let growths = start.growths();
+        let growths = start.standing.growths();
         loop {
-            let mut run = Run::new(engine, self.config, self.data, start, lock)?;
+            let mut run = Run::new(engine, self.config, self.data, start, lock, hooks)?;
             attempts.claimed = true;
             if let Some(note) = note.take() {
                 run.metrics.write(&note)?;
             }
-            let Bad { step: bad, why, finite } = match run.go(self.stop)? {
-                Outcome::Done => return run.finish(),
-                Outcome::Bad(bad) => bad,
-            };
+            let (run, bad) = run.go(self.stop)?;
+            let Some(Bad { step: bad, why, finite }) = bad else { return run.finish() };
             start = self.last_good(growths, attempts)?;
-            if attempts.rollbacks.again(run.last_good.unwrap_or(0), bad) >= MAX_ROLLBACKS {
+            if attempts.rollbacks.again(run.last_good().unwrap_or(0), bad) >= MAX_ROLLBACKS {
                 let found = if finite { String::new() } else { format!("{}; ", describe(run.diagnose(bad)?.as_ref())) };
                 return Err(Error::Diverged(format!(
                     "{why}, after {} returns to the checkpoint before it; {found}no such step was stored; lower train.lr (it \
@@ -169,15 +187,15 @@ impl Job<'_> {
             }
             // The data up to the bad steps are stepped over, and so are those that this run had stepped over itself: the
             // checkpoint may be older than that.
-            let skipped = (bad + 1).saturating_sub(start.step) * run.trainer()?.shape().grad_accum as u64;
-            start.position.rows = run.position(bad + 1)?.rows;
+            let to = start.standing.step;
+            let skipped = (bad + 1).saturating_sub(to) * run.micro_batches();
+            start.standing.position.rows = run.position(bad + 1).rows;
             drop(run);
             tell(format_args!(
-                "warning: {why}; going back to step {} and over the {skipped} batches of the steps since",
-                start.step
+                "warning: {why}; going back to step {to} and over the {skipped} batches of the steps since"
             ));
             note = Some(serde_json::json!({
-                "kind": "rollback", "from_step": bad, "to_step": start.step, "skipped_batches": skipped, "why": why,
+                "kind": "rollback", "from_step": bad, "to_step": to, "skipped_batches": skipped, "why": why,
             }));
         }
     }
@@ -186,10 +204,11 @@ impl Job<'_> {
     /// ever: the settings in that checkpoint, which may be older than this run's, have no say in them.
     fn last_good(&self, growths: usize, attempts: &Attempts) -> Result<Start> {
         let latest = || Store::new(&self.config.out_dir).latest();
-        let start = match attempts.claimed.then(latest).transpose()?.and_then(|latest| latest.found) {
+        let mut start = match attempts.claimed.then(latest).transpose()?.and_then(|latest| latest.found) {
             Some((_, checkpoint)) => Start::resumed(checkpoint)?.0,
             None => (self.origin)()?,
         };
-        Ok(Start { growths_left: growths.saturating_sub(start.lineage.len()), ..start })
+        start.standing.growths_left = growths.saturating_sub(start.standing.lineage.len());
+        Ok(start)
     }
 }

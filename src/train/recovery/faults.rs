@@ -1,9 +1,7 @@
-//! Faults put into a run by tests, and what the run makes of them. Compiled for tests only.
+//! Faults put into a run, and what it makes of them. Compiled for tests only.
 
-use super::recover::{Device, Job, MAX_LOSSES, MAX_ROLLBACKS};
-use super::state::{self, Start};
-use super::trainer::Trainer;
-use crate::checkpoint::{Checkpoint, RunLock, Store};
+use super::{Device, Job, MAX_LOSSES, MAX_ROLLBACKS};
+use crate::checkpoint::RunLock;
 use crate::config::{BadSteps, GrowthConfig, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -13,6 +11,10 @@ use crate::gpu::engine::Engine;
 use crate::gpu::program::Spoil;
 use crate::graph::{grad_name, moment_names};
 use crate::model::graphs;
+use crate::train::disk::{self, Start};
+use crate::train::run::hooks::Hooks;
+use crate::train::trainer::Trainer;
+use crate::train::{Checkpoint, Store, cohorts, metrics};
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -32,16 +34,44 @@ enum Fault {
     LoseBefore,
 }
 
-thread_local! {
-    static PLANNED: RefCell<Vec<(u64, Fault)>> = const { RefCell::new(Vec::new()) };
-}
+/// The faults of a run that are still to come, with their steps.
+struct Planned(RefCell<Vec<(u64, Fault)>>);
 
-/// Takes the first fault of `step` that is `wanted`: a step that is taken again meets the next one.
-fn due(step: u64, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
-    PLANNED.with_borrow_mut(|planned| {
+impl Planned {
+    /// Takes the first fault of `step` that is `wanted`: a step that is taken again meets the next one.
+    fn due(&self, step: u64, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let mut planned = self.0.borrow_mut();
         let at = planned.iter().position(|(at, fault)| *at == step && wanted(fault))?;
         Some(planned.remove(at).1)
-    })
+    }
+}
+
+impl Hooks for Planned {
+    fn before_claim(&self, step: u64) -> Result<()> {
+        let lost = self.due(step, |fault| *fault == Fault::LoseBefore);
+        lost.map_or(Ok(()), |_| Err(Error::lost("a test closed it")))
+    }
+
+    fn before_step(&self, trainer: &Trainer, step: u64) -> Result<()> {
+        match self.due(step, |fault| !matches!(fault, Fault::Spoil { late: true, .. })) {
+            Some(Fault::Lose) => trainer.engine().gpu.device.destroy(),
+            Some(Fault::Spoil { name, at, value, .. }) => spoil(trainer, &name, at, value)?,
+            Some(Fault::SpoilOutput { dispatch, at, value }) => {
+                let word = trainer.engine().allocate("spoil", 4)?;
+                trainer.engine().write(&word, &[value]);
+                Spoil { dispatch, at: at as u64, word }.next();
+            }
+            Some(Fault::Pass | Fault::LoseBefore) | None => {}
+        }
+        Ok(())
+    }
+
+    fn before_update(&self, trainer: &Trainer, step: u64) -> Result<()> {
+        match self.due(step, |fault| matches!(fault, Fault::Spoil { late: true, .. })) {
+            Some(Fault::Spoil { name, at, value, .. }) => spoil(trainer, &name, at, value),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn spoil(trainer: &Trainer, name: &str, at: usize, value: f32) -> Result<()> {
@@ -49,31 +79,6 @@ fn spoil(trainer: &Trainer, name: &str, at: usize, value: f32) -> Result<()> {
     let at = at as u64 % (block.bytes() / 4);
     trainer.engine().write(&block.part(4 * at, 4), &[value]);
     Ok(())
-}
-
-pub(super) fn before_claim(step: u64) -> Result<()> {
-    due(step, |fault| *fault == Fault::LoseBefore).map_or(Ok(()), |_| Err(Error::lost("a test closed it")))
-}
-
-pub(super) fn before_step(trainer: &Trainer, step: u64) -> Result<()> {
-    match due(step, |fault| !matches!(fault, Fault::Spoil { late: true, .. })) {
-        Some(Fault::Lose) => trainer.engine().gpu.device.destroy(),
-        Some(Fault::Spoil { name, at, value, .. }) => spoil(trainer, &name, at, value)?,
-        Some(Fault::SpoilOutput { dispatch, at, value }) => {
-            let word = trainer.engine().allocate("spoil", 4)?;
-            trainer.engine().write(&word, &[value]);
-            Spoil { dispatch, at: at as u64, word }.next();
-        }
-        Some(Fault::Pass | Fault::LoseBefore) | None => {}
-    }
-    Ok(())
-}
-
-pub(super) fn between_gradients_and_update(trainer: &Trainer, step: u64) -> Result<()> {
-    match due(step, |fault| matches!(fault, Fault::Spoil { late: true, .. })) {
-        Some(Fault::Spoil { name, at, value, .. }) => spoil(trainer, &name, at, value),
-        _ => Ok(()),
-    }
 }
 
 fn open() -> Result<Engine> {
@@ -102,26 +107,28 @@ fn train(config: &mut RunConfig, planned: &[(u64, Fault)]) -> (Result<()>, Vec<u
 }
 
 fn resolve(config: &mut RunConfig) -> Dataset {
-    let data = state::dataset(config, None).unwrap();
+    let data = disk::dataset(config, None).unwrap();
     config.model.resolve_vocab(data.vocab_size).unwrap();
     data
 }
 
 /// Goes on from `start` over the planned faults.
 fn train_from(config: &RunConfig, start: Start, planned: &[(u64, Fault)]) -> Result<()> {
-    PLANNED.set(planned.to_vec());
-    let data = state::dataset(config, None).unwrap();
+    let planned = Planned(RefCell::new(planned.to_vec()));
+    let data = disk::dataset(config, None).unwrap();
     // The file that a run starts from may have other growths to come than were then asked for.
-    let origin = || Ok(Start { growths_left: 99, ..start.clone() });
-    let go_on = super::recover::resuming(config);
+    let mut beginning = start.clone();
+    beginning.standing.growths_left = 99;
+    let origin = || Ok(beginning.clone());
+    let go_on = super::resuming(config);
     let job = Job { config, data: &data, origin: &origin, stop: &AtomicBool::new(false), go_on };
     let mut lock = RunLock::take(&config.out_dir).unwrap();
-    job.run(&mut Device::new(open().unwrap(), &open), start.clone(), &mut lock).map(drop)
+    job.run_with(&planned, &mut Device::new(open().unwrap(), &open), start, &mut lock).map(drop)
 }
 
 /// The training lines of a run, without times.
 fn curve(dir: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(dir.join(super::metrics::FILE)).unwrap();
+    let text = std::fs::read_to_string(dir.join(metrics::FILE)).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     lines.filter(|l| l["kind"] == "train").map(|l| format!("{} {} {}", l["step"], l["loss"], l["grad_norm"])).collect()
 }
@@ -153,10 +160,10 @@ fn growths_are_done_once_and_as_last_told_where_the_gpu_is_lost() {
     // From a file whose own settings have two growths to come.
     let file = dirs[0].path().join("checkpoints/before-growth-00000006.safetensors");
     for (dir, growths) in dirs[2..].iter().zip([vec![], vec![growth(9, 28)]]) {
-        let (start, stored) = Start::resumed(Checkpoint::read(&file).unwrap()).unwrap();
-        assert_eq!((start.growths_left, stored.growth.len()), (2, 2));
+        let (mut start, stored) = Start::resumed(Checkpoint::read(&file).unwrap()).unwrap();
+        assert_eq!((start.standing.growths_left, stored.growth.len()), (2, 2));
         let config = RunConfig { growth: growths, out_dir: dir.path().to_path_buf(), ..stored };
-        let start = Start { growths_left: config.growth.len(), ..start };
+        start.standing.growths_left = config.growth.len();
         train_from(&config, start, &[(7, Fault::Lose), (11, Fault::Lose)]).unwrap();
         assert_eq!(last(&config).meta.lineage.len(), config.growth.len());
     }
@@ -207,14 +214,14 @@ fn a_gpu_that_keeps_failing_ends_the_run_with_exit_code_3() {
 fn a_dropped_submission_is_noticed_within_the_step() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path(), 4);
-    let data = state::dataset(&config, None).unwrap();
+    let data = disk::dataset(&config, None).unwrap();
     let mut model = config.model.clone();
     model.resolve_vocab(data.vocab_size).unwrap();
     let engine = open().unwrap();
     let batch = crate::data::train_batch(&data.train, 1, 0, 2, model.seq_length).unwrap();
     for i in 0..count(10) {
         // A new trainer and a new mark: a dropped submission spoils what follows.
-        let cohorts = vec![super::cohorts::first(&model)];
+        let cohorts = vec![cohorts::first(&model)];
         let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 1).unwrap();
         let step = || trainer.step(std::slice::from_ref(&batch), 0, 1e-3);
         step().unwrap();
@@ -273,14 +280,14 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
     let fault = Fault::Spoil { name: name.clone(), at: 3, value: f32::NAN, late: false };
     let (ended, _) = train(&mut config(dir.path(), 12), &[(5, fault.clone())]);
     ended.unwrap();
-    let text = std::fs::read_to_string(dir.path().join(super::metrics::FILE)).unwrap();
+    let text = std::fs::read_to_string(dir.path().join(metrics::FILE)).unwrap();
     let line = text.lines().find(|line| line.contains("rollback")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((&line["from_step"], &line["to_step"], &line["skipped_batches"]), (&7.into(), &4.into(), &4.into()));
     let (_, path) = Store::new(dir.path()).list().unwrap().pop().unwrap();
     let stored = Checkpoint::read(&path).unwrap();
     assert_eq!(stored.meta.data.next_batch, 12 + 4, "a resumed run steps over them as well");
-    assert_eq!(Start::resumed(stored).unwrap().0.position.rows, (12 + 4) * 2);
+    assert_eq!(Start::resumed(stored).unwrap().0.standing.position.rows, (12 + 4) * 2);
 
     let dir = tempfile::tempdir().unwrap();
     let again: Vec<_> = (0..MAX_ROLLBACKS).map(|_| (5, fault.clone())).collect();
@@ -329,7 +336,7 @@ fn bad_windows_with_good_steps_between_are_not_in_a_row() {
     let more = u64::from(MAX_ROLLBACKS) + 1;
     let planned: Vec<_> = (1..=more).map(|i| spoil(8 * i + 1)).collect();
     train(&mut config(dir.path(), 8 * more as usize + 8), &planned).0.unwrap();
-    let text = std::fs::read_to_string(dir.path().join(super::metrics::FILE)).unwrap();
+    let text = std::fs::read_to_string(dir.path().join(metrics::FILE)).unwrap();
     assert_eq!(text.lines().filter(|line| line.contains("rollback")).count() as u64, more);
 }
 
@@ -345,7 +352,7 @@ fn a_spike_of_the_loss_goes_back_or_ends_the_run() {
     };
     let dir = tempfile::tempdir().unwrap();
     train(&mut spiky(dir.path()), &[fault(61)]).0.unwrap();
-    let text = std::fs::read_to_string(dir.path().join(super::metrics::FILE)).unwrap();
+    let text = std::fs::read_to_string(dir.path().join(metrics::FILE)).unwrap();
     let rollbacks: Vec<serde_json::Value> =
         text.lines().filter(|line| line.contains("rollback")).map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rollbacks.len(), 1, "{rollbacks:?}");

@@ -4,8 +4,9 @@
 //! directory locked, or another process could change what they found. [`claim`] is the first write; the loop calls it
 //! once the data are read, the GPU is open and all its memory is allocated.
 
+use super::meta::{Checkpoint, Store};
 use super::metrics::{self, Metrics};
-use crate::checkpoint::{Checkpoint, Storage, Store, create_dirs, replace};
+use crate::checkpoint::{Storage, create_dirs, replace};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
