@@ -5,7 +5,7 @@
 //! below it:
 //!
 //! - [`commands`]: the program. One verb per file.
-//! - [`mod@bench`]: how fast the device and each kernel are; every timed result is checked first.
+//! - `bench`: how fast the device and each kernel are; every timed result is checked first.
 //! - [`study`]: does growing pay? Arms, budgets, seeds, and a report that says what they show.
 //! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
 //! - [`tune`]: times the kernels of matrix products on a device and refuses those that are wrong.
@@ -18,6 +18,7 @@
 //! - [`data`]: tokenizers, token shards, batch order, the built-in corpus.
 //! - [`checkpoint`]: one safetensors file per checkpoint, written so that it is whole or not there.
 //! - [`config`], [`error`], [`rng`], [`mod@array`], [`cache`]: leaves that every module may use.
+//! - `report`: tables, pictures and pages as text; knows nothing of what is reported.
 //!
 //! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
 //! records the gradients; [`graph::plan::Plan`] checks every limit and packs activations by lifetime;
@@ -45,7 +46,7 @@
 //! `examples/` trains such a run, grows a checkpoint, and adds an operator.
 
 pub mod array;
-pub mod bench;
+pub(crate) mod bench;
 pub mod cache;
 pub mod checkpoint;
 pub mod commands;
@@ -57,6 +58,7 @@ pub mod graph;
 pub mod kernel;
 pub mod model;
 pub mod ops;
+pub(crate) mod report;
 pub mod rng;
 pub mod run;
 pub mod study;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use tokenformer::checkpoint::{Checkpoint, Store};
+use tokenformer::train::{Checkpoint, Store};
 
 /// A run of a second: `TRAIN` in a case stands for `train --config tiny.toml`.
 const TINY: &str = concat!(
@@ -737,8 +737,8 @@ fn a_pruned_file_is_a_checkpoint_like_any_other() {
         .map(|name| Checkpoint::read(&dir.path().join(name)).unwrap());
     assert_eq!((&old.params, &old.moment1, &old.moment2), (&new.params, &new.moment1, &new.moment2));
     assert_eq!(old.meta.cohorts, new.meta.cohorts);
-    assert_eq!(new.meta.lineage[1].policy["policy"], "prune");
-    let from = new.meta.lineage[1].before.clone().unwrap();
+    assert_eq!(new.meta.lineage[1].rules.json()["policy"], "prune");
+    let from = new.meta.lineage[1].file_before.clone().unwrap();
     let grown = sha256(&dir.path().join("grown.safetensors"));
     assert_eq!((from.name.as_str(), from.sha256), ("grown.safetensors", grown));
     // Softmax, shards, another text; then every use of a checkpoint.

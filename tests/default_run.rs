@@ -5,8 +5,8 @@ mod common;
 
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::RunConfig;
+use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::run;
-use tokenformer::train::state::{Start, dataset};
 
 #[test]
 fn the_default_run_comes_within_ten_percent_of_the_entropy_of_its_corpus() {
@@ -25,7 +25,7 @@ fn the_default_run_comes_within_ten_percent_of_the_entropy_of_its_corpus() {
     // Below the floor the validation text would have leaked into training, or the floor be wrong.
     assert!(summary.val_loss > floor, "val loss {} against a floor of {floor}", summary.val_loss);
     let [growth] = summary.growths.as_slice() else { panic!("one growth, not {}", summary.growths.len()) };
-    assert!(growth.params_after > growth.params_before);
+    assert!(growth.after.params > growth.before.params);
     assert_eq!(growth.max_logit_change, 0.0);
     assert_eq!(growth.loss_after, growth.loss_before);
     assert!(summary.val_loss < growth.loss_after, "training goes on after the growth");

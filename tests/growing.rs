@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::{Checkpoint, Store};
-use tokenformer::config::{GrowthConfig, GrowthPolicy, GrowthWhen, LrSchedule, ModelConfig, RunConfig, TrainConfig};
+use tokenformer::config::{
+    GrowthConfig, GrowthPolicy, GrowthWhen, LrSchedule, ModelConfig, PlateauRule, RunConfig, TrainConfig,
+};
 use tokenformer::data::Dataset;
-use tokenformer::train::state::{Start, dataset};
-use tokenformer::train::{self, Summary};
+use tokenformer::train::disk::{Start, dataset};
+use tokenformer::train::{self, Checkpoint, Store, Summary};
 
 /// Steps of a run.
 const STEPS: usize = 24;
@@ -83,7 +84,7 @@ impl Place {
         let (mut start, mut config) = Start::resumed(Checkpoint::read(file).unwrap()).unwrap();
         config.train.max_steps = STEPS;
         config.growth = growth.map_or(config.growth, <[_]>::to_vec);
-        start.growths_left = config.growth.len();
+        start.standing.growths_left = config.growth.len();
         self.run(&config, start);
         self.aside(name)
     }
@@ -176,8 +177,8 @@ fn a_run_grows_on_its_plateaus_at_the_same_steps_wherever_it_was_killed() {
     let grown: Vec<u64> = summary.growths.iter().map(|record| record.at_step).collect();
     assert_eq!(grown, [first, second, second + 1]);
     assert!(first > 2 * INTERVAL, "the loss of the first steps falls: {losses:?}");
-    assert_eq!(summary.growths[0].policy["plateau"], serde_json::json!({"patience": 2, "min_delta": MIN_DELTA}));
-    assert!(summary.growths[2].policy.get("plateau").is_none());
+    assert_eq!(summary.growths[0].rules.plateau(), Some(PlateauRule { patience: 2, min_delta: MIN_DELTA }));
+    assert!(summary.growths[2].rules.plateau().is_none());
     for step in [1, first - INTERVAL, first - 1, first, first + 1, second, second + 1, STEPS as u64 - 1] {
         for torn in [false, true] {
             let file = place.as_of(step, torn, &straight);
@@ -230,7 +231,7 @@ fn a_growth_can_be_undone_and_done_again() {
     for (name, growth) in [("plateau", on_a_plateau(48)), ("step", at_step)] {
         let (summary, grown) = place.fresh(std::slice::from_ref(&growth), name);
         let record = &summary.growths[0];
-        let (step, before) = (record.at_step, record.before.clone().unwrap());
+        let (step, before) = (record.at_step, record.file_before.clone().unwrap());
         assert_eq!(before.name, format!("before-growth-{step:08}.safetensors"));
         let file = grown.join("checkpoints").join(&before.name);
         let bytes = fs::read(&file).unwrap();
@@ -238,7 +239,7 @@ fn a_growth_can_be_undone_and_done_again() {
         assert_eq!(before.sha256, digits);
         assert!(bytes == files(&grown)[&format!("step-{step:08}.safetensors")], "the checkpoint of that step");
         let stored = Store::new(&grown).latest().unwrap().found.unwrap().1.meta.lineage;
-        assert_eq!(stored[0].before.as_ref(), Some(&before));
+        assert_eq!(stored[0].file_before.as_ref(), Some(&before));
 
         let undone = place.resumed(&file, Some(&[]), &format!("{name}-undone"));
         assert_eq!(curve(&undone, 0), curve(&never, step), "{name}");

@@ -7,7 +7,6 @@ mod common;
 use common::{engine, tinyshakespeare};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::Store;
 use tokenformer::config::{
     Arch, GrowthConfig, GrowthPolicy, ModelConfig, NormActivation, RunConfig, TrainConfig, TrainRule,
 };
@@ -15,10 +14,10 @@ use tokenformer::data::{TokenizerKind, train_batch};
 use tokenformer::kernel::{KernelTable, Target};
 use tokenformer::model::init;
 use tokenformer::train::cohorts::{self, Stage};
+use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::growth::HostModel;
-use tokenformer::train::state::{Start, dataset};
 use tokenformer::train::trainer::{RunPlans, Trainer};
-use tokenformer::train::{self, Summary};
+use tokenformer::train::{self, Store, Summary};
 
 fn small() -> ModelConfig {
     ModelConfig {

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use tokenformer::checkpoint::Store;
 use tokenformer::rng::{Rng, Stream};
+use tokenformer::train::Store;
 
 /// A run of about a second that evaluates, samples, grows and saves all the time.
 const TINY: &str = concat!(

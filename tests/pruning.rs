@@ -7,15 +7,14 @@ mod common;
 use common::{engine, tinyshakespeare};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::Store;
 use tokenformer::config::{GrowthConfig, ModelConfig, NormActivation, PruneTo, RunConfig, TrainConfig};
 use tokenformer::data::{Batch, Dataset, train_batch, validation_batches};
 use tokenformer::model::prune::{self, Scores};
-use tokenformer::train;
+use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::growth::HostModel;
 use tokenformer::train::probe::{LossProbe, logits};
 use tokenformer::train::prune::contributions;
-use tokenformer::train::state::{Start, dataset};
+use tokenformer::train::{self, Store};
 
 /// A run of some seconds on a software adapter, on the text at `path` or the built-in corpus.
 fn small(path: Option<PathBuf>) -> (RunConfig, Dataset) {

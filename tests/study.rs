@@ -14,7 +14,7 @@ use tokenformer::config::{Arch, ModelConfig, RunConfig, TrainConfig};
 use tokenformer::kernel::{KernelTable, Target};
 use tokenformer::study::budget::{Axis, flops_per_step};
 use tokenformer::study::file::Study;
-use tokenformer::study::plan::Plan;
+use tokenformer::study::plan::StudyPlan;
 use tokenformer::train::cohorts::{self, Stage};
 use tokenformer::train::trainer::RunPlans;
 
@@ -185,7 +185,7 @@ fn with_vocabulary(text: &str) -> Study {
 #[test]
 fn lengths_end_at_or_just_below_their_budget() {
     let study = with_vocabulary(TINY);
-    let plan = Plan::new(&study).unwrap();
+    let plan = StudyPlan::new(&study).unwrap();
     let names: Vec<(&str, u64)> = plan.cases.iter().map(|c| (study.arms[c.arm].name.as_str(), c.steps)).collect();
     // As many FLOPs as itself is no other length.
     assert_eq!(names.iter().filter(|(name, _)| *name == "whole").collect::<Vec<_>>(), [&("whole", 40)]);
@@ -208,7 +208,7 @@ fn marginal_lengths_count_from_the_last_growth() {
     let text =
         TINY.replace("{ tokens = 640 }, { flops_of = 'whole' }", "{ tokens = 640 }, { marginal_flops_of = 'grown' }");
     let study = with_vocabulary(&text);
-    let plan = Plan::new(&study).unwrap();
+    let plan = StudyPlan::new(&study).unwrap();
     let ends = |arm: usize| -> Vec<u64> { plan.cases.iter().filter(|c| c.arm == arm).map(|c| c.steps).collect() };
     // The grown arm has 20 steps of the final size, which the whole one has from its start.
     assert_eq!((ends(0), ends(1)), (vec![40, 20], vec![40]));
@@ -220,7 +220,7 @@ fn shipped_studies_can_be_run() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("studies/{name}.toml"));
         let mut study = Study::read(&path, None).unwrap();
         study.arms.iter_mut().for_each(|arm| arm.config.model.vocab_size = 65);
-        let plan = Plan::new(&study).unwrap();
+        let plan = StudyPlan::new(&study).unwrap();
         let reference = &plan.cases[0];
         for arm in 0..study.arms.len() {
             let of = |axis: Axis| {

@@ -6,7 +6,6 @@ mod common;
 use common::engine;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::{Checkpoint, LossScale, Store};
 use tokenformer::config::{
     Arch, GrowthConfig, GrowthPolicy, GrowthWhen, ModelConfig, Precision, RunConfig, TrainConfig, TrainRule,
 };
@@ -15,9 +14,9 @@ use tokenformer::error::Error;
 use tokenformer::model::init;
 use tokenformer::model::sample::Sampling;
 use tokenformer::train::cohorts;
-use tokenformer::train::state::{Start, dataset};
+use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::trainer::{RunPlans, Trainer};
-use tokenformer::train::{self, Summary};
+use tokenformer::train::{self, Checkpoint, LossScale, Store, Summary};
 
 /// A run of a few seconds on a software adapter.
 fn tiny(dir: &Path, steps: usize) -> (RunConfig, Dataset) {
@@ -199,7 +198,7 @@ fn by(policy: GrowthPolicy, at_step: usize) -> GrowthConfig {
 fn changes(summary: &Summary) -> Vec<f64> {
     for growth in &summary.growths {
         assert!(growth.max_logit_change > 0.0 || growth.loss_before == growth.loss_after, "{growth:?}");
-        assert!(growth.params_after > growth.params_before, "{growth:?}");
+        assert!(growth.after.params > growth.before.params, "{growth:?}");
     }
     summary.growths.iter().map(|growth| growth.max_logit_change).collect()
 }
@@ -219,7 +218,7 @@ fn a_tokenformer_grows_in_every_way_in_one_run_and_resumes_in_between() {
     let [copy, identity, stack, tokens] = changes(&summary)[..] else { panic!("four growths") };
     assert!(copy > 0.0 && copy < 1e-5 && identity == 0.0 && stack > 1e-3 && tokens == 0.0);
     let last = &summary.growths[3];
-    assert_eq!((last.layers_before, last.layers_after, last.intermediate_size_after), (4, 4, 0));
+    assert_eq!((last.before.layers, last.after.layers, last.after.intermediate_size), (4, 4, 0));
 }
 
 #[test]
@@ -235,7 +234,7 @@ fn a_transformer_grows_in_every_way_in_one_run_and_resumes_in_between() {
     let [net2net, zero_units, identity, stack] = changes(&summary)[..] else { panic!("four growths") };
     assert!(net2net < 1e-5 && zero_units == 0.0 && identity == 0.0 && stack > 1e-3);
     let first = &summary.growths[0];
-    assert_eq!((first.intermediate_size_before, first.intermediate_size_after, first.slots_after), (64, 100, [0; 3]));
+    assert_eq!((first.before.intermediate_size, first.after.intermediate_size, first.after.slots), (64, 100, [0; 3]));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! for dk and dv. Some rows of every result are held against sums in f64 before anything is timed.
 
 use super::probe::Probe;
-use super::record::{Record, Report};
+use super::record::{Pass, Record, Report};
 use super::timing::time;
 use crate::error::{Error, Result};
 use crate::gpu::engine::{Engine, Program};
@@ -79,7 +79,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
 
 /// One run of calls in a row: a kernel, or a whole pass.
 struct Part {
-    pass: String,
+    pass: Pass,
     kernel: String,
     plan: Plan,
 }
@@ -138,7 +138,7 @@ impl Timing {
             let record = Record {
                 op: "attention".to_owned(),
                 case: self.case.clone(),
-                pass: part.pass.clone(),
+                pass: part.pass,
                 dtype: self.dtype.name().to_owned(),
                 candidate: part.kernel.clone(),
                 flops: part.plan.flops(),
@@ -157,10 +157,10 @@ fn parts(plan: &Plan, forward: usize) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut calls = plan.calls.clone();
     let backward = calls.split_off(forward);
-    for (pass, calls) in [("forward", calls), ("backward", backward)] {
+    for (pass, calls) in [(Pass::Forward, calls), (Pass::Backward, backward)] {
         let part = |kernel: &str, calls| {
             let plan = Plan { calls, ..plan.clone() };
-            Part { pass: pass.to_owned(), kernel: kernel.to_owned(), plan }
+            Part { pass, kernel: kernel.to_owned(), plan }
         };
         parts.push(part("all kernels", calls.clone()));
         parts

@@ -1,9 +1,11 @@
 //! Two reports against each other, case by case.
 
-use super::output::{Format, digits, lines};
+use super::output::Format;
 use super::record::{Record, Report};
-use super::table::Table;
 use crate::error::Result;
+use crate::report::escape::json_lines;
+use crate::report::number::digits;
+use crate::report::table::Table;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,9 +26,9 @@ pub struct Pair {
     pub b_spread_percent: f64,
 }
 
-/// The cases of two reports.
+/// Two reports, case by case.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
+pub struct Matched {
     /// Adapter of the first report.
     pub a_adapter: String,
     /// Adapter of the second.
@@ -40,20 +42,19 @@ pub struct Comparison {
 }
 
 /// Matches the records of two reports by [`Record::key`]. Of several with one key, the first counts.
-pub fn compare(a: &Report, b: &Report) -> Comparison {
+pub fn compare(a: &Report, b: &Report) -> Matched {
     let mut of_b: BTreeMap<String, &Record> = BTreeMap::new();
     for record in &b.records {
         of_b.entry(record.key()).or_insert(record);
     }
-    let mut comparison =
-        Comparison { a_adapter: a.adapter.line(), b_adapter: b.adapter.line(), ..Comparison::default() };
+    let mut matched = Matched { a_adapter: a.adapter.line(), b_adapter: b.adapter.line(), ..Matched::default() };
     let mut seen = BTreeSet::new();
     for record in &a.records {
         if !seen.insert(record.key()) {
             continue;
         }
         match of_b.get(&record.key()) {
-            Some(other) => comparison.pairs.push(Pair {
+            Some(other) => matched.pairs.push(Pair {
                 case: record.label(),
                 a_ms: record.median_ms,
                 b_ms: other.median_ms,
@@ -61,31 +62,31 @@ pub fn compare(a: &Report, b: &Report) -> Comparison {
                 a_spread_percent: record.spread_percent,
                 b_spread_percent: other.spread_percent,
             }),
-            None => comparison.only_a.push(record.label()),
+            None => matched.only_a.push(record.label()),
         }
     }
     let missing = b.records.iter().filter(|record| seen.insert(record.key()));
-    comparison.only_b = missing.map(Record::label).collect();
-    comparison
+    matched.only_b = missing.map(Record::label).collect();
+    matched
 }
 
-impl Comparison {
-    /// The comparison in a format, ending in a line break.
+impl Matched {
+    /// Both in a format, ending in a line break.
     ///
     /// # Errors
     /// None that can be met.
     pub fn render(&self, format: Format) -> Result<String> {
         match format {
             Format::Md => Ok(self.markdown()),
-            Format::Csv => Ok(self.table(f64::to_string).csv()),
-            Format::Json => lines(std::slice::from_ref(self)),
-            Format::Jsonl => lines(&self.pairs),
+            Format::Csv => self.table(f64::to_string).csv(),
+            Format::Json => json_lines(std::slice::from_ref(self)),
+            Format::Jsonl => json_lines(&self.pairs),
         }
     }
 
     fn markdown(&self) -> String {
         let mut text = format!("a: {}\nb: {}\n\n", self.a_adapter, self.b_adapter);
-        text += &self.table(|&value| digits(value)).markdown();
+        text += &self.table(|&value| digits(value)).aligned();
         for (name, cases) in [("a", &self.only_a), ("b", &self.only_b)] {
             if !cases.is_empty() {
                 text += &format!("\nonly in {name}: {}\n", cases.join("; "));
@@ -95,7 +96,7 @@ impl Comparison {
     }
 
     fn table(&self, number: impl Fn(&f64) -> String) -> Table {
-        let mut table = Table::new(&["case", "a ms", "b ms", "b / a", "spread a %", "spread b %"]);
+        let mut table = Table::new(["case", "a ms", "b ms", "b / a", "spread a %", "spread b %"]);
         for pair in &self.pairs {
             let numbers = [pair.a_ms, pair.b_ms, pair.ratio, pair.a_spread_percent, pair.b_spread_percent];
             table.rows.push(std::iter::once(pair.case.clone()).chain(numbers.iter().map(&number)).collect());
@@ -114,17 +115,17 @@ mod tests {
         let mut a = report(vec![record("x", 2.0), record("y", 1.0), record("x", 9.0)]);
         a.adapter.name = "first".into();
         let b = report(vec![record("z", 1.0), record("x", 3.0)]);
-        let comparison = compare(&a, &b);
-        assert_eq!(comparison.pairs.len(), 1);
-        assert_eq!(comparison.pairs[0].ratio, 1.5);
-        assert_eq!((comparison.only_a.len(), comparison.only_b.len()), (1, 1));
-        assert!(comparison.only_a[0].contains(" y ") && comparison.only_b[0].contains(" z "));
+        let matched = compare(&a, &b);
+        assert_eq!(matched.pairs.len(), 1);
+        assert_eq!(matched.pairs[0].ratio, 1.5);
+        assert_eq!((matched.only_a.len(), matched.only_b.len()), (1, 1));
+        assert!(matched.only_a[0].contains(" y ") && matched.only_b[0].contains(" z "));
 
-        let text = comparison.render(Format::Md).unwrap();
+        let text = matched.render(Format::Md).unwrap();
         assert!(text.starts_with("a: first") && text.contains("1.500") && text.contains("only in b: "), "{text}");
-        assert_eq!(comparison.render(Format::Jsonl).unwrap().lines().count(), 1);
-        let json = comparison.render(Format::Json).unwrap();
-        assert_eq!(serde_json::from_str::<Comparison>(&json).unwrap(), comparison);
-        assert!(comparison.render(Format::Csv).unwrap().starts_with("case,a ms,"));
+        assert_eq!(matched.render(Format::Jsonl).unwrap().lines().count(), 1);
+        let json = matched.render(Format::Json).unwrap();
+        assert_eq!(serde_json::from_str::<Matched>(&json).unwrap(), matched);
+        assert!(matched.render(Format::Csv).unwrap().starts_with("case,a ms,"));
     }
 }

@@ -1,7 +1,7 @@
 //! What matrix units do at most: f16 x f16 -> f32 products of fragments that never leave the registers.
 
+use super::ceiling::{SWEEP_SHARE, peak, wrong};
 use super::record::{Record, Report};
-use super::roofline::{peak, wrong};
 use super::timing::time;
 use crate::error::{Result, tell};
 use crate::gpu::custom::Custom;
@@ -20,8 +20,6 @@ const ACCUMULATORS: usize = 4;
 const SUBGROUPS: [u32; 4] = [1, 2, 4, 8];
 /// A dispatch is made larger until it takes this long.
 const DISPATCH_MS: f64 = 2.0;
-/// Share of the time that one configuration of the sweep gets.
-const SWEEP_SHARE: f64 = 0.1;
 
 /// Adds a record of op `mma` where the device has matrix units that can be used.
 ///

@@ -3,12 +3,11 @@
 //! Each is checked before it is timed: 256 outputs, the corners among them, against sums in f64, and the words behind
 //! every matrix must be untouched.
 
+use super::fma::FmaPeak;
 use super::probe::Probe;
-use super::record::{Record, Report};
-use super::roofline::FmaPeak;
+use super::record::{Pass, Record, Report};
 use super::timing::time;
 use crate::error::{Error, Result};
-use crate::gpu::device::human_bytes;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::timing::Stopwatch;
 use crate::graph::plan::Plan;
@@ -17,6 +16,7 @@ use crate::kernel::{Candidate, Dtype, KernelTable};
 use crate::ops::matmul::candidates::{PAIR, candidates, kernel};
 use crate::ops::matmul::source::{Types, Vectors};
 use crate::ops::matmul::{Layout, Product, ProductKind};
+use crate::report::number;
 use crate::rng::{Rng, Stream};
 use crate::run::check::normalised_error;
 use crate::run::memory::Memory;
@@ -173,8 +173,8 @@ fn check_device(engine: &Engine, product: ProductKind) -> Result<()> {
     Err(Error::device(format!(
         "matmul {}: its largest matrix is {}, this device allows {} in one binding; use a smaller size",
         case_name(layout, size),
-        human_bytes(bytes),
-        human_bytes(most)
+        number::bytes(bytes),
+        number::bytes(most)
     )))
 }
 
@@ -225,7 +225,7 @@ impl Matrices {
         let record = Record {
             op: "matmul".to_owned(),
             case: self.case(),
-            pass: "forward".to_owned(),
+            pass: Pass::Forward,
             layout: Some(format!("{:?}", self.product.layout)),
             m: Some(m),
             n: Some(n),

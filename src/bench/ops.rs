@@ -4,7 +4,7 @@
 //! checked, and to see one operator get slower. Use `bench matmul` and `bench step` for what training spends.
 
 use super::probe::Probe;
-use super::record::{Record, Report};
+use super::record::{Pass, Record, Report};
 use super::timing::time;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
@@ -63,7 +63,7 @@ fn timed(stopwatch: &Stopwatch, case: &Case, gradient: bool, seconds: f64) -> Re
     let record = Record {
         op: case.op.to_owned(),
         case: case.name.clone(),
-        pass: if gradient { "forward+backward" } else { "forward" }.to_owned(),
+        pass: if gradient { Pass::ForwardBackward } else { Pass::Forward },
         dtype: "f32".to_owned(),
         candidate: "default".to_owned(),
         flops: prepared.flops,

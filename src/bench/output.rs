@@ -1,9 +1,10 @@
 //! A report as text: Markdown for people, CSV, JSON and JSON lines for programs.
 
 use super::record::{Record, Report};
-use super::table::Table;
-use crate::error::{Error, Result};
-use serde::Serialize;
+use crate::error::Result;
+use crate::report::escape::json_lines;
+use crate::report::number::digits;
+use crate::report::table::Table;
 
 /// Form of the results on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -26,26 +27,17 @@ pub enum Format {
 pub fn render(report: &Report, format: Format) -> Result<String> {
     match format {
         Format::Md => Ok(markdown(report)),
-        Format::Csv => Ok(full_table(&report.records).csv()),
+        Format::Csv => Table::of(&report.records, &ALL).csv(),
         Format::Json => report.json(),
-        Format::Jsonl => lines(&report.records),
+        Format::Jsonl => json_lines(&report.records),
     }
-}
-
-/// One JSON object a line.
-///
-/// # Errors
-/// None that can be met: there is nothing in it that JSON cannot hold.
-pub fn lines<T: Serialize>(records: &[T]) -> Result<String> {
-    let line = |record| serde_json::to_string(record).map(|text| text + "\n");
-    records.iter().map(line).collect::<Result<_, _>>().map_err(|cause| Error::input(format!("no JSON: {cause}")))
 }
 
 fn markdown(report: &Report) -> String {
     let mut text = format!("{}; {}, {} cores\n\n", report.adapter.line(), report.date, report.host.cores);
     let (parts, whole): (Vec<&Record>, Vec<&Record>) =
         report.records.iter().partition(|record| record.share_percent.is_some());
-    text += &short_table(&whole).markdown();
+    text += &Table::of(whole, &SHORT).aligned();
     if !report.facts.is_empty() {
         text.push('\n');
     }
@@ -53,7 +45,7 @@ fn markdown(report: &Report) -> String {
         text += &format!("- {}: {} {}\n", fact.name, digits(fact.value), fact.unit);
     }
     if !parts.is_empty() {
-        text += &format!("\n{}", parts_table(&parts).markdown());
+        text += &format!("\n{}", Table::of(parts, &PARTS).aligned());
     }
     if !report.drifts.is_empty() {
         text.push('\n');
@@ -67,162 +59,91 @@ fn markdown(report: &Report) -> String {
     text
 }
 
-/// The kernels of a step.
-fn parts_table(records: &[&Record]) -> Table {
-    let mut table =
-        Table::new(&["kernel", "calls", "ms", "share %", "GFLOP/s", "best GFLOP/s", "spread %", "clock", "note"]);
-    for record in records {
-        table.rows.push(vec![
-            record.op.clone(),
-            record.calls.map(|calls| calls.to_string()).unwrap_or_default(),
-            digits(record.median_ms),
-            record.share_percent.map(|share| format!("{share:.1}")).unwrap_or_default(),
-            optional(record.gflops_median),
-            optional(record.gflops_best),
-            format!("{:.1}", record.spread_percent),
-            record.clock.name().to_owned(),
-            record.remark(),
-        ]);
-    }
-    table
-}
+/// Name of a column, and its cell of a record.
+type Column = (&'static str, fn(&Record) -> String);
+
+/// Of the kernels of a step.
+const PARTS: [Column; 9] = [
+    ("kernel", |record| record.op.clone()),
+    ("calls", |record| shown(record.calls)),
+    ("ms", |record| digits(record.median_ms)),
+    ("share %", |record| percent(record.share_percent)),
+    ("GFLOP/s", |record| rate(record.gflops_median)),
+    ("best GFLOP/s", |record| rate(record.gflops_best)),
+    ("spread %", |record| percent(Some(record.spread_percent))),
+    ("clock", |record| record.clock.name().to_owned()),
+    ("note", Record::remark),
+];
 
 /// What fits a screen.
-fn short_table(records: &[&Record]) -> Table {
-    let mut table = Table::new(&[
-        "op",
-        "case",
-        "pass",
-        "dtype",
-        "candidate",
-        "config",
-        "ms",
-        "GFLOP/s",
-        "best",
-        "of peak %",
-        "GB/s",
-        "best GB/s",
-        "tokens/s",
-        "spread %",
-        "clock",
-        "note",
-    ]);
-    for record in records {
-        table.rows.push(vec![
-            record.op.clone(),
-            record.case.clone(),
-            record.pass.clone(),
-            record.dtype.clone(),
-            record.candidate.clone(),
-            record.config.clone().unwrap_or_default(),
-            digits(record.median_ms),
-            optional(record.gflops_median),
-            optional(record.gflops_best),
-            record.peak_percent.map(|share| format!("{share:.1}")).unwrap_or_default(),
-            optional(record.gbytes_median),
-            optional(record.gbytes_best),
-            optional(record.tokens_per_second),
-            format!("{:.1}", record.spread_percent),
-            record.clock.name().to_owned(),
-            record.remark(),
-        ]);
-    }
-    table
-}
+const SHORT: [Column; 16] = [
+    ("op", |record| record.op.clone()),
+    ("case", |record| record.case.clone()),
+    ("pass", |record| record.pass.name().to_owned()),
+    ("dtype", |record| record.dtype.clone()),
+    ("candidate", |record| record.candidate.clone()),
+    ("config", |record| shown(record.config.as_ref())),
+    ("ms", |record| digits(record.median_ms)),
+    ("GFLOP/s", |record| rate(record.gflops_median)),
+    ("best", |record| rate(record.gflops_best)),
+    ("of peak %", |record| percent(record.peak_percent)),
+    ("GB/s", |record| rate(record.gbytes_median)),
+    ("best GB/s", |record| rate(record.gbytes_best)),
+    ("tokens/s", |record| rate(record.tokens_per_second)),
+    ("spread %", |record| percent(Some(record.spread_percent))),
+    ("clock", |record| record.clock.name().to_owned()),
+    ("note", Record::remark),
+];
 
 /// Every field; samples separated by semicolons.
-fn full_table(records: &[Record]) -> Table {
-    let mut table = Table::new(&[
-        "op",
-        "case",
-        "pass",
-        "layout",
-        "m",
-        "n",
-        "k",
-        "dtype",
-        "candidate",
-        "config",
-        "flops",
-        "bytes",
-        "gflops_median",
-        "gflops_best",
-        "gbytes_median",
-        "gbytes_best",
-        "tokens_per_second",
-        "calls",
-        "share_percent",
-        "peak_percent",
-        "samples_ms",
-        "median_ms",
-        "best_ms",
-        "spread_percent",
-        "repeats",
-        "clock",
-        "unsteady",
-        "note",
-    ]);
-    let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-    let size = |value: Option<usize>| value.map(|value| value.to_string()).unwrap_or_default();
-    for record in records {
-        table.rows.push(vec![
-            record.op.clone(),
-            record.case.clone(),
-            record.pass.clone(),
-            record.layout.clone().unwrap_or_default(),
-            size(record.m),
-            size(record.n),
-            size(record.k),
-            record.dtype.clone(),
-            record.candidate.clone(),
-            record.config.clone().unwrap_or_default(),
-            record.flops.to_string(),
-            record.bytes.to_string(),
-            number(record.gflops_median),
-            number(record.gflops_best),
-            number(record.gbytes_median),
-            number(record.gbytes_best),
-            number(record.tokens_per_second),
-            size(record.calls),
-            number(record.share_percent),
-            number(record.peak_percent),
-            record.samples_ms.iter().map(f64::to_string).collect::<Vec<_>>().join(";"),
-            record.median_ms.to_string(),
-            record.best_ms.to_string(),
-            record.spread_percent.to_string(),
-            record.repeats.to_string(),
-            record.clock.name().to_owned(),
-            record.unsteady.to_string(),
-            record.note.clone().unwrap_or_default(),
-        ]);
-    }
-    table
+const ALL: [Column; 28] = [
+    ("op", |record| record.op.clone()),
+    ("case", |record| record.case.clone()),
+    ("pass", |record| record.pass.name().to_owned()),
+    ("layout", |record| shown(record.layout.as_ref())),
+    ("m", |record| shown(record.m)),
+    ("n", |record| shown(record.n)),
+    ("k", |record| shown(record.k)),
+    ("dtype", |record| record.dtype.clone()),
+    ("candidate", |record| record.candidate.clone()),
+    ("config", |record| shown(record.config.as_ref())),
+    ("flops", |record| record.flops.to_string()),
+    ("bytes", |record| record.bytes.to_string()),
+    ("gflops_median", |record| shown(record.gflops_median)),
+    ("gflops_best", |record| shown(record.gflops_best)),
+    ("gbytes_median", |record| shown(record.gbytes_median)),
+    ("gbytes_best", |record| shown(record.gbytes_best)),
+    ("tokens_per_second", |record| shown(record.tokens_per_second)),
+    ("calls", |record| shown(record.calls)),
+    ("share_percent", |record| shown(record.share_percent)),
+    ("peak_percent", |record| shown(record.peak_percent)),
+    ("samples_ms", |record| record.samples_ms.iter().map(f64::to_string).collect::<Vec<_>>().join(";")),
+    ("median_ms", |record| record.median_ms.to_string()),
+    ("best_ms", |record| record.best_ms.to_string()),
+    ("spread_percent", |record| record.spread_percent.to_string()),
+    ("repeats", |record| record.repeats.to_string()),
+    ("clock", |record| record.clock.name().to_owned()),
+    ("unsteady", |record| record.unsteady.to_string()),
+    ("note", |record| shown(record.note.as_ref())),
+];
+
+/// A value where there is one.
+fn shown(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn optional(value: Option<f64>) -> String {
+fn percent(value: Option<f64>) -> String {
+    value.map(|value| format!("{value:.1}")).unwrap_or_default()
+}
+
+fn rate(value: Option<f64>) -> String {
     value.map(digits).unwrap_or_default()
-}
-
-/// Four significant digits, without an exponent.
-pub fn digits(value: f64) -> String {
-    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
-    let decimals = (3.0 - magnitude).clamp(0.0, 6.0) as usize;
-    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::record::tests::{record, report};
     use super::*;
-
-    #[test]
-    fn numbers_keep_four_digits() {
-        for (value, text) in
-            [(0.0, "0.000"), (1.0, "1.000"), (15.317, "15.32"), (12_345.6, "12346"), (0.001_234_5, "0.001234")]
-        {
-            assert_eq!(digits(value), text);
-        }
-    }
 
     #[test]
     fn every_format_has_every_case() {
@@ -263,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_heading_of_the_csv_matches_the_fields_of_the_json() {
-        let csv = full_table(&[record("a", 1.0)]);
+        let csv = Table::of(&[record("a", 1.0)], &ALL);
         let json = serde_json::to_value(record("a", 1.0)).unwrap();
         let fields: std::collections::BTreeSet<_> = json.as_object().unwrap().keys().cloned().collect();
         assert_eq!(csv.head.iter().cloned().collect::<std::collections::BTreeSet<_>>(), fields);

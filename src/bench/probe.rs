@@ -3,8 +3,8 @@
 //! A ranking across a change of clocks is noise. A fixed kernel of multiply-adds is timed before a series, when clocks are
 //! up, and after it, at the clocks that the series left; a series across which it changed is marked. Software adapters have no clocks of their own: nothing is probed there.
 
+use super::fma::Fma;
 use super::record::{Drift, Report};
-use super::roofline::Fma;
 use super::timing::{Timed, time, time_as_it_is};
 use crate::error::{Result, tell};
 use crate::gpu::engine::Program;

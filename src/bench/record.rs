@@ -11,6 +11,37 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Version of the form of a report; a reader refuses any other.
 pub const SCHEMA: u32 = 1;
 
+/// What of a case ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pass {
+    /// The forward pass.
+    #[default]
+    Forward,
+    /// The backward pass.
+    Backward,
+    /// Both, one after the other.
+    #[serde(rename = "forward+backward")]
+    ForwardBackward,
+    /// An optimizer step, or one kernel's part of it.
+    Step,
+    /// What the device can do at most, and not what a kernel of this program does.
+    Peak,
+}
+
+impl Pass {
+    /// As it is written in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+            Self::ForwardBackward => "forward+backward",
+            Self::Step => "step",
+            Self::Peak => "peak",
+        }
+    }
+}
+
 /// One timed case. Times are of one run of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -18,8 +49,8 @@ pub struct Record {
     pub op: String,
     /// Which inputs.
     pub case: String,
-    /// `forward`, `forward+backward`, `step`, or `peak` for what the device can do at most.
-    pub pass: String,
+    /// What of it ran.
+    pub pass: Pass,
     /// `NN`, `NT` or `TN`, of a matrix product.
     pub layout: Option<String>,
     /// Rows of a product.
@@ -99,18 +130,20 @@ impl Record {
     pub fn key(&self) -> String {
         let size = [self.m, self.n, self.k].map(|d| d.map(|d| d.to_string()).unwrap_or_default()).join("x");
         let layout = self.layout.as_deref().unwrap_or_default();
-        [&self.op, layout, &size, &self.dtype, &self.candidate, &self.pass, &self.case].map(str::to_owned).join("|")
+        [&self.op, layout, &size, &self.dtype, &self.candidate, self.pass.name(), &self.case]
+            .map(str::to_owned)
+            .join("|")
     }
 
     /// The case in a few words, for lists.
     pub fn label(&self) -> String {
-        let words = [&self.op, &self.case, &self.dtype, &self.candidate, &self.pass];
-        words.iter().filter(|word| !word.is_empty()).map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
+        let words = [self.op.as_str(), &self.case, &self.dtype, &self.candidate, self.pass.name()];
+        words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
     /// Whether it says what the device can do at most, and not what a kernel of this program does.
     pub fn is_peak(&self) -> bool {
-        self.pass == "peak"
+        self.pass == Pass::Peak
     }
 
     /// What a reader has to know, in one cell of a table.
@@ -288,7 +321,7 @@ impl Report {
     /// None that can be met: there is nothing in it that JSON cannot hold.
     pub fn json(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self);
-        text.map(|text| text + "\n").map_err(|cause| Error::input(format!("the report is no JSON: {cause}")))
+        text.map(|text| text + "\n").map_err(|cause| Error::defect(format!("the report is no JSON: {cause}")))
     }
 }
 
@@ -321,7 +354,6 @@ pub(crate) mod tests {
         let record = Record {
             op: "matmul".into(),
             case: case.into(),
-            pass: "forward".into(),
             layout: Some("NN".into()),
             m: Some(8),
             n: Some(8),

@@ -70,13 +70,14 @@ fn same_cases(current: &BTreeMap<String, &Record>, baseline: &BTreeMap<String, &
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Pass;
     use super::super::record::tests::{record, report};
     use super::*;
 
     fn peak(gflops: f64) -> Record {
         Record {
             op: "fma".into(),
-            pass: "peak".into(),
+            pass: Pass::Peak,
             dtype: "f32".into(),
             gflops_median: Some(gflops),
             median_ms: 1.0 / gflops,

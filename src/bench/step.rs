@@ -6,9 +6,9 @@
 //! depends on its data in few places (the gradient of the embedding, an update that gradients which are not finite
 //! forbid), but there it does. Runs of a group change that memory, so it is restored before each.
 
+use super::fma::fma_peak;
 use super::probe::Probe;
-use super::record::{Record, Report};
-use super::roofline::fma_peak;
+use super::record::{Pass, Record, Report};
 use super::timing::{Timed, hold, time};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{Batch, TokenSource, token_index, train_batch};
@@ -163,7 +163,7 @@ fn steps_record(
     }
     let record = Record {
         op: "step".to_owned(),
-        pass: "step".to_owned(),
+        pass: Pass::Step,
         dtype: plans.shape.precision.name().to_owned(),
         candidate: if train.recompute { "recompute" } else { "default" }.to_owned(),
         flops: plans.flops_per_step(),
@@ -392,7 +392,7 @@ impl Parts<'_> {
         let record = Record {
             op: group.kernel.clone(),
             case: self.case.to_owned(),
-            pass: "step".to_owned(),
+            pass: Pass::Step,
             dtype: self.plans.shape.precision.name().to_owned(),
             candidate: "default".to_owned(),
             flops: group.plan.flops() * group.runs as u64,

@@ -3,7 +3,7 @@
 //! Layout: the header's length as a little-endian `u64`, a JSON header padded with spaces to a multiple of 8 bytes,
 //! then every tensor as little-endian `f32` in the order of their names. Parameters go under their own names, moments
 //! as `optimizer.m.<name>` and `optimizer.v.<name>`. The header's string metadata holds the checksums (see `checksum`),
-//! [`Meta`](super::Meta) as JSON under `tokenformer`, and for Python readers `tokenformer_format`, `step` and `format` =
+//! the run's [`Metadata`] as JSON under `tokenformer`, and for Python readers `tokenformer_format`, `step` and `format` =
 //! `pt` (Hugging Face's name for this tensor layout). The same checkpoint always gives the same bytes.
 //!
 //! `read` is the way back; this file does not decide where checkpoints live or how they replace each other, that is
@@ -19,11 +19,11 @@ use serde::Serialize;
 use super::checksum::{self, BLANK, Checked, DATA_KEY, Flaw, HEADER_KEY, MIB, PREFIX};
 use super::size::{Budget, longest_header};
 use super::storage::{Source, differs};
-use super::{Checkpoint, FORMAT};
+use super::{Checkpoint, FORMAT, Metadata};
 use crate::array::HostTensor;
 use crate::error::{Error, Result};
 
-/// Metadata key of the JSON form of [`Meta`](super::Meta).
+/// Metadata key of the JSON form of [`Metadata`].
 pub(super) const META_KEY: &str = "tokenformer";
 /// Metadata key of the format's version.
 pub(super) const FORMAT_KEY: &str = "tokenformer_format";
@@ -32,7 +32,7 @@ pub(super) const MOMENT1: &str = "optimizer.m.";
 /// Name prefix of the second moments.
 pub(super) const MOMENT2: &str = "optimizer.v.";
 
-impl Checkpoint {
+impl<M: Metadata> Checkpoint<M> {
     /// The file's header, made now so that its size is known before anything is written.
     ///
     /// # Errors
@@ -40,12 +40,6 @@ impl Checkpoint {
     pub(super) fn encode(&self) -> Result<Encoded<'_>> {
         let refuse = |detail: String| Error::input(format!("the checkpoint to write contradicts itself: {detail}"));
         self.check().map_err(refuse)?;
-        if self.meta.format != FORMAT {
-            return Err(refuse(format!(
-                "its meta says format {}, but files of format {FORMAT} are written",
-                self.meta.format
-            )));
-        }
         let taken =
             |name: &&String| name.starts_with(MOMENT1) || name.starts_with(MOMENT2) || name.as_str() == "__metadata__";
         if let Some(name) = self.params.keys().find(taken) {
@@ -71,13 +65,14 @@ impl Checkpoint {
         };
         let infos = tensors.iter().map(|(name, tensor)| (name.as_str(), place(tensor))).collect();
         let defect = |cause: String| Error::defect(format!("the checkpoint's header cannot be written: {cause}"));
-        let meta = serde_json::to_string(&self.meta).map_err(|e| defect(e.to_string()))?;
+        let versioned = Versioned { format: FORMAT, meta: &self.meta };
+        let meta = serde_json::to_string(&versioned).map_err(|e| defect(e.to_string()))?;
         let budget = Budget::new(end as u64).after_metadata(meta.as_bytes());
         let metadata = BTreeMap::from([
             (HEADER_KEY, BLANK.to_owned()),
             (DATA_KEY, sums.iter().map(|&sum| checksum::text(sum)).collect()),
             ("format", "pt".to_owned()),
-            ("step", self.meta.step.to_string()),
+            ("step", self.meta.step().to_string()),
             (META_KEY, meta),
             (FORMAT_KEY, FORMAT.to_string()),
         ]);
@@ -96,6 +91,14 @@ impl Checkpoint {
         head.iter_mut().zip(len.to_le_bytes()).for_each(|(to, byte)| *to = byte);
         if checksum::seal(&mut head) { Ok(head) } else { Err(defect("its checksum has no place".into())) }
     }
+}
+
+/// The metadata of a run with the version of the format, which a reader looks at first.
+#[derive(Serialize)]
+pub(super) struct Versioned<'a, M> {
+    pub(super) format: u32,
+    #[serde(flatten)]
+    pub(super) meta: &'a M,
 }
 
 /// The JSON header. Ordered maps, because the crate's own writer puts the metadata in hash order, new on every run.

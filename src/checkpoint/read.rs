@@ -10,14 +10,14 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Metadata as Header, TensorInfo};
 use serde::Deserialize;
 
 use super::checksum::{self, Checked, DATA_KEY, Flaw, MIB, PREFIX, Seal};
 use super::format::{FORMAT_KEY, META_KEY, MOMENT1, MOMENT2};
 use super::size::{Budget, longest_header};
 use super::storage::{Files, Source, Storage};
-use super::{Checkpoint, FORMAT, Meta};
+use super::{Checkpoint, FORMAT, Metadata};
 use crate::array::HostTensor;
 use crate::error::{Error, Result};
 
@@ -54,11 +54,11 @@ pub fn list_tensors(path: &Path) -> Result<Vec<TensorEntry>> {
     Ok(TensorFile::open(&Files, path)?.entries())
 }
 
-/// The [`Meta`] of a checkpoint, without reading its tensors.
+/// The metadata of a checkpoint, without reading its tensors.
 ///
 /// # Errors
 /// As [`Checkpoint::read`], but damage to tensor values goes unseen.
-pub fn read_meta(path: &Path) -> Result<Meta> {
+pub fn read_meta<M: Metadata>(path: &Path) -> Result<M> {
     TensorFile::open(&Files, path)?.meta()
 }
 
@@ -70,7 +70,7 @@ pub fn verify(path: &Path) -> Result<Verdict> {
     TensorFile::open(&Files, path)?.verify()
 }
 
-impl Checkpoint {
+impl<M: Metadata> Checkpoint<M> {
     /// Reads a checkpoint and checks it as a whole.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ pub(super) struct TensorFile {
 /// What the header of a file says.
 struct Layout {
     path: PathBuf,
-    header: Metadata,
+    header: Header,
     data_start: u64,
     /// For parsing the metadata of the run.
     budget: Budget,
@@ -185,7 +185,7 @@ impl TensorFile {
                 "is damaged: a header of {header_len} bytes is too much for {values} bytes of values; {OTHER_COPY}"
             ))
         })?;
-        let header: Metadata = serde_json::from_slice(json)
+        let header: Header = serde_json::from_slice(json)
             .map_err(|cause| refuse(format!("is damaged, or not a safetensors file: its header is wrong: {cause}")))?;
         let sums = data_sums(&header, seal).map_err(|what| refuse(format!("is damaged: {what}; {OTHER_COPY}")))?;
         let data_start = head.len() as u64;
@@ -229,8 +229,8 @@ impl TensorFile {
         Ok(Verdict::Intact)
     }
 
-    /// The checkpoint metadata, brought up to the format that this version writes.
-    fn meta(&self) -> Result<Meta> {
+    /// What the run says of itself.
+    fn meta<M: Metadata>(&self) -> Result<M> {
         /// Read first, because the rest of a newer format may not parse.
         #[derive(Deserialize)]
         struct Version {
@@ -259,9 +259,8 @@ impl TensorFile {
         if format >= 2 && !self.data.has_sums() {
             return Err(Error::input(format!("{path} is damaged: its checksums are missing; {OTHER_COPY}")));
         }
-        let meta: Meta = serde_json::from_str(json).map_err(damaged)?;
         // Format 1 has no checksums, and is otherwise the same.
-        Ok(Meta { format: FORMAT, ..meta })
+        serde_json::from_str(json).map_err(damaged)
     }
 }
 
@@ -342,7 +341,7 @@ impl Layout {
 const OTHER_COPY: &str = "use another copy of it, or an earlier checkpoint";
 
 /// The checksums of the data. A file that should have some and does not is damaged where it says so.
-fn data_sums(header: &Metadata, seal: Seal) -> Result<Option<Vec<u32>>, &'static str> {
+fn data_sums(header: &Header, seal: Seal) -> Result<Option<Vec<u32>>, &'static str> {
     let entry = |key: &str| header.metadata().as_ref().and_then(|metadata| metadata.get(key));
     if seal != Seal::Intact {
         let expected = entry(DATA_KEY).is_some() || entry(FORMAT_KEY).is_some_and(|format| format == "2");

@@ -6,12 +6,13 @@
 //! writer: that is `lock`'s business.
 
 use std::io;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::Encoded;
 use super::storage::{Files, Storage, commit, create_dirs, is_unfinished};
-use super::{Checkpoint, FileDigest};
+use super::{Checkpoint, FileDigest, Metadata};
 use crate::error::{Error, Result};
 
 /// Directory of the checkpoints inside a run directory.
@@ -25,11 +26,12 @@ const SUFFIX: &str = ".safetensors";
 
 /// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on, and those from before its growths,
 /// `before-growth-00000100.safetensors`, which stay until the run is replaced and count as checkpoints of the run only as long
-/// as it has no others.
+/// as it has no others. `M` is what they say of the run.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct Store<M> {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
+    meta: PhantomData<fn() -> M>,
 }
 
 /// Which checkpoints stay when a newer one is safe.
@@ -50,7 +52,7 @@ pub struct Latest<T> {
     pub warnings: Vec<String>,
 }
 
-impl Store {
+impl<M: Metadata> Store<M> {
     /// The store of the run directory `dir`. Nothing is created before the first save.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self::on(Arc::new(Files), dir)
@@ -58,7 +60,7 @@ impl Store {
 
     /// As [`Store::new`], on another storage than the file system.
     pub fn on(storage: Arc<dyn Storage>, dir: impl Into<PathBuf>) -> Self {
-        Self { storage, dir: dir.into() }
+        Self { storage, dir: dir.into(), meta: PhantomData }
     }
 
     /// The directory of the run that `file` is a checkpoint of, going by its place; `None` for a file elsewhere.
@@ -75,8 +77,8 @@ impl Store {
     /// # Errors
     /// An input error if the checkpoint cannot be written whole (the sentence says how many bytes it needs; earlier
     /// ones are as they were), or if an old one cannot be removed (the new one is saved then).
-    pub fn save(&self, checkpoint: &Checkpoint, keep: Keep) -> Result<PathBuf> {
-        let step = checkpoint.meta.step;
+    pub fn save(&self, checkpoint: &Checkpoint<M>, keep: Keep) -> Result<PathBuf> {
+        let step = checkpoint.meta.step();
         let path = self.place(PREFIX, step)?;
         checkpoint.write_to(&*self.storage, &path)?;
         let pruned = self.prune(step, keep);
@@ -89,8 +91,8 @@ impl Store {
     ///
     /// # Errors
     /// An input error if the checkpoint cannot be written whole, as [`Store::save`].
-    pub fn save_before_growth(&self, checkpoint: &Checkpoint) -> Result<FileDigest> {
-        let path = self.place(BEFORE_GROWTH, checkpoint.meta.step)?;
+    pub fn save_before_growth(&self, checkpoint: &Checkpoint<M>) -> Result<FileDigest> {
+        let path = self.place(BEFORE_GROWTH, checkpoint.meta.step())?;
         let encoded = checkpoint.encode()?;
         encoded.commit(&*self.storage, &path)?;
         FileDigest::of(&path, |out| encoded.write_to(out))
@@ -154,7 +156,7 @@ impl Store {
     ///
     /// # Errors
     /// An input error if there are checkpoints and none can be read: starting over must be the user's decision.
-    pub fn latest(&self) -> Result<Latest<Checkpoint>> {
+    pub fn latest(&self) -> Result<Latest<Checkpoint<M>>> {
         self.newest(&|path| Checkpoint::read_from(&*self.storage, path))
     }
 
@@ -210,7 +212,7 @@ impl Store {
     }
 }
 
-impl Checkpoint {
+impl<M: Metadata> Checkpoint<M> {
     /// Writes the checkpoint to `path`, replacing what is there in one step or not at all.
     ///
     /// # Errors
@@ -255,20 +257,20 @@ fn step_of(path: &Path, prefix: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::sample;
+    use super::super::tests::{Said, sample};
     use super::*;
 
     const ALL: Keep = Keep { last: 0, every: 0 };
 
     /// Names in the checkpoint directory, sorted.
-    fn names(store: &Store) -> Vec<String> {
+    fn names(store: &Store<Said>) -> Vec<String> {
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         let mut names: Vec<_> = store.files().unwrap().into_iter().map(name).collect();
         names.sort();
         names
     }
 
-    fn store_with(steps: &[u64]) -> (tempfile::TempDir, Store) {
+    fn store_with(steps: &[u64]) -> (tempfile::TempDir, Store<Said>) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path().join("run"));
         steps.iter().for_each(|&step| drop(store.save(&sample(step), ALL).unwrap()));
@@ -320,7 +322,7 @@ mod tests {
         let path = store.dir.join(FOLDER).join(&digest.name);
         assert_eq!(digest.name, "before-growth-00000150.safetensors");
         assert_eq!(FileDigest::read(&path).unwrap(), digest);
-        assert_eq!(Checkpoint::read(&path).unwrap(), sample(150));
+        assert_eq!(Checkpoint::<Said>::read(&path).unwrap(), sample(150));
         assert_eq!(store.latest().unwrap().found.unwrap().1, sample(100));
         // Once more: the same bytes in its place.
         assert_eq!(store.save_before_growth(&sample(150)).unwrap(), digest);

@@ -5,7 +5,7 @@ use crate::bench::compare::compare;
 use crate::bench::output::{Format, render};
 use crate::bench::record::Report;
 use crate::bench::regress::regress;
-use crate::bench::{attention, matmul, ops, roofline, step, svg};
+use crate::bench::{attention, fma, matmul, ops, picture, roofline, step};
 use crate::config::Precision;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
@@ -250,7 +250,7 @@ fn measure(
     }
     if baseline.as_ref().is_some_and(|baseline| baseline.fma_peak("f32").is_some()) && report.fma_peak("f32").is_none()
     {
-        report.add(roofline::fma_peak(&stopwatch, Dtype::F32, output.seconds)?);
+        report.add(fma::fma_peak(&stopwatch, Dtype::F32, output.seconds)?);
     }
     // First, so that a disk that is full by now does not take the results along.
     super::print(&render(&report, output.format)?)?;
@@ -258,7 +258,7 @@ fn measure(
         report.write(path)?;
     }
     if let Some(path) = &output.svg {
-        std::fs::write(path, svg::roofline(&report)).map_err(|cause| Error::io("write", path, &cause))?;
+        std::fs::write(path, picture::roofline(&report)).map_err(|cause| Error::io("write", path, &cause))?;
     }
     match (output.regress, &baseline) {
         (Some(percent), Some(baseline)) => regress(&report, baseline, percent),

@@ -4,8 +4,8 @@ use crate::data::{EvalBatch, all_windows};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::ops::cross_entropy::IGNORED;
+use crate::train::disk;
 use crate::train::probe::LossProbe;
-use crate::train::state;
 use crate::tune;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         (config.data.path, config.data.val_path) = (Some(path.clone()), Some(path.clone()));
     }
     let model = &start.host.model;
-    let data = state::dataset_of_trained(&config, tokenizer)?;
+    let data = disk::dataset_of_trained(&config, tokenizer)?;
     let (source, evaluated) = match (&args.data, args.split) {
         (Some(path), _) => (&data.val, format!("all of {}", path.display())),
         (None, Split::Val) => (&data.val, format!("the validation split of the {}", data.description)),

@@ -1,16 +1,15 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
-use crate::checkpoint::{Checkpoint, FileDigest};
+use crate::checkpoint::FileDigest;
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::rng::{Rng, Stream};
-use crate::train::cohorts;
-use crate::train::growth::{Change, describe, max_change, record};
+use crate::train::growth::{Change, GrowthRecord, Rules, max_change};
 use crate::train::probe::{logits, mean_loss};
-use crate::train::state;
 use crate::train::trainer::{RunPlans, probe_rows};
-use clap::{Args, ValueEnum};
+use crate::train::{Checkpoint, cohorts, disk};
+use clap::Args;
 use std::path::PathBuf;
 
 /// Arguments of `grow`.
@@ -38,75 +37,29 @@ pub struct GrowArgs {
     #[arg(long, value_parser = super::whole::<usize>)]
     intermediate_size: Option<usize>,
     /// What grows and how.
-    #[arg(long, value_enum, default_value_t = Policy::Preserving)]
-    policy: Policy,
+    #[arg(long, value_enum, default_value_t = GrowthPolicy::Preserving)]
+    policy: GrowthPolicy,
     /// Keys of the new tokens.
     #[arg(long, value_enum)]
-    init_keys: Option<Init>,
+    init_keys: Option<InitKeys>,
     /// Values of the new tokens.
     #[arg(long, value_enum)]
-    init_values: Option<Init>,
+    init_values: Option<InitValues>,
     /// Scale of what grows.
     #[arg(long, value_enum)]
-    tau: Option<Tau>,
+    tau: Option<TauRule>,
     /// AdamW state: carried, or started again.
     #[arg(long, value_enum)]
-    optimizer: Option<Optimizer>,
+    optimizer: Option<OptimizerRule>,
     /// Learning rate of the new tokens or layers, as a multiple of the schedule's.
     #[arg(long)]
     lr_scale: Option<f64>,
     /// What trains afterwards: all, or only the new tokens or layers.
     #[arg(long, value_enum)]
-    train: Option<Train>,
+    train: Option<TrainRule>,
     /// Seed of what is random.
     #[arg(long, default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Policy {
-    /// New parameter tokens that change nothing.
-    Preserving,
-    /// New parameter tokens by the published recipe.
-    Official,
-    /// Every parameter token twice; changes nothing but roundings.
-    Copy,
-    /// New layers on top that change nothing.
-    Identity,
-    /// The whole stack of layers repeated; changes the function.
-    Stack,
-    /// New MLP units that are copies of old ones; changes nothing but roundings.
-    Net2net,
-    /// New MLP units that change nothing.
-    #[value(alias = "zero_units")]
-    ZeroUnits,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Init {
-    Zero,
-    Random,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Tau {
-    Keep,
-    #[value(alias = "sqrt_n")]
-    SqrtN,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Optimizer {
-    Carry,
-    #[value(alias = "carry_step")]
-    CarryStep,
-    Reset,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Train {
-    All,
-    New,
 }
 
 impl GrowArgs {
@@ -117,37 +70,13 @@ impl GrowArgs {
             ffn_slot_num: self.ffn_slots,
             num_layers: self.layers,
             intermediate_size: self.intermediate_size,
-            policy: match self.policy {
-                Policy::Preserving => GrowthPolicy::Preserving,
-                Policy::Official => GrowthPolicy::Official,
-                Policy::Copy => GrowthPolicy::Copy,
-                Policy::Identity => GrowthPolicy::Identity,
-                Policy::Stack => GrowthPolicy::Stack,
-                Policy::Net2net => GrowthPolicy::Net2net,
-                Policy::ZeroUnits => GrowthPolicy::ZeroUnits,
-            },
-            init_keys: self.init_keys.map(|init| match init {
-                Init::Zero => InitKeys::Zero,
-                Init::Random => InitKeys::Random,
-            }),
-            init_values: self.init_values.map(|init| match init {
-                Init::Zero => InitValues::Zero,
-                Init::Random => InitValues::Random,
-            }),
-            tau: self.tau.map(|tau| match tau {
-                Tau::Keep => TauRule::Keep,
-                Tau::SqrtN => TauRule::SqrtN,
-            }),
-            optimizer: self.optimizer.map(|rule| match rule {
-                Optimizer::Carry => OptimizerRule::Carry,
-                Optimizer::CarryStep => OptimizerRule::CarryStep,
-                Optimizer::Reset => OptimizerRule::Reset,
-            }),
+            policy: self.policy,
+            init_keys: self.init_keys,
+            init_values: self.init_values,
+            tau: self.tau,
+            optimizer: self.optimizer,
             lr_scale: self.lr_scale,
-            train: self.train.map(|rule| match rule {
-                Train::All => TrainRule::All,
-                Train::New => TrainRule::New,
-            }),
+            train: self.train,
             ..GrowthConfig::default()
         }
     }
@@ -164,7 +93,7 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let before = start.host;
     let grown = growth.check(&before.model)?;
     let rows = probe_rows(&before.model);
-    let window = state::dataset_of_trained(&config, tokenizer).and_then(|data| data.val.window(0, rows));
+    let window = disk::dataset_of_trained(&config, tokenizer).and_then(|data| data.val.window(0, rows));
     let (tokens, source) = match window {
         Ok(tokens) => (tokens, "the first validation window of its data"),
         Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),
@@ -172,9 +101,9 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let engine = super::open_engine(request)?;
     // Before anything new is made: a model that this device cannot train may not even fit the host.
     let kernels = engine.kernels();
-    let cohorts = cohorts::grown(&before.cohorts, [&before.model, &grown], &growth.resolve(), start.step);
+    let cohorts = cohorts::grown(&before.cohorts, [&before.model, &grown], &growth.resolve(), start.standing.step);
     RunPlans::new(&grown, &config.train, &cohorts, 1, &kernels)?;
-    let after = before.grown(&growth, start.step, args.seed)?;
+    let after = before.grown(&growth, start.standing.step, args.seed)?;
 
     let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;
     let logits_after = logits(&engine, &after.model, &after.params, &tokens)?;
@@ -184,9 +113,10 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
         loss_before: mean_loss(&logits_before, &tokens, before.model.vocab_size),
         loss_after: mean_loss(&logits_after, &tokens, after.model.vocab_size),
     };
-    let mut record = record(&growth.resolve(), start.step, [&before.model, &after.model], change)?;
-    record.before = Some(FileDigest::read(&path)?);
-    let line = describe(&record);
+    let rules = Rules::Growth(growth.resolve());
+    let mut record = GrowthRecord::new(rules, start.standing.step, [&before.model, &after.model], change);
+    record.file_before = Some(FileDigest::read(&path)?);
+    let line = record.describe();
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;

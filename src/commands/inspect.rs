@@ -1,9 +1,9 @@
 //! `tokenformer inspect`: what is in a checkpoint, and whether it is whole. Needs no GPU.
 
-use crate::checkpoint::{FileDigest, Store, Verdict, list_tensors, read_meta, verify};
+use crate::checkpoint::{FileDigest, Verdict, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
 use crate::error::{Result, legible, tell};
-use crate::train::growth::describe;
+use crate::train::{Meta, Store};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     } else {
         (args.checkpoint.clone(), None)
     };
-    let (meta, tensors) = (read_meta(&path)?, list_tensors(&path)?);
+    let (meta, tensors) = (read_meta::<Meta>(&path)?, list_tensors(&path)?);
     let config: RunConfig = meta.config()?;
     let moments = tensors.iter().filter(|t| t.name.starts_with("optimizer.")).count();
     let mut text = format!("{}\n", path.display());
@@ -45,8 +45,8 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     line("parameters", config.model.param_count().to_string());
     line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));
     for record in &meta.lineage {
-        line("lineage", describe(record));
-        if let Some(FileDigest { name, sha256 }) = &record.before {
+        line("lineage", record.describe());
+        if let Some(FileDigest { name, sha256 }) = &record.file_before {
             line("  before it", format!("{name}, sha256 {sha256}"));
         }
     }

@@ -18,7 +18,6 @@ pub mod study;
 mod target;
 pub mod train;
 
-use crate::checkpoint::{Checkpoint, Meta, Store};
 use crate::config::RunConfig;
 use crate::data::Tokenizer;
 use crate::error::{Error, Result, legible, tell};
@@ -27,7 +26,8 @@ use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
 use crate::train::directory::check_writable;
-use crate::train::state::{self, Start};
+use crate::train::disk::Start;
+use crate::train::{Checkpoint, Meta, Store};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ struct Loaded {
 fn load(path: &Path) -> Result<Loaded> {
     let (path, checkpoint) = read(path)?;
     let meta = checkpoint.meta.clone();
-    let checked = state::tokenizer(&meta).and_then(|tokenizer| Ok((Start::resumed(checkpoint)?, tokenizer)));
+    let checked = meta.tokenizer().and_then(|tokenizer| Ok((Start::resumed(checkpoint)?, tokenizer)));
     let ((start, config), tokenizer) = checked.map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
     Ok(Loaded { path, meta, start, config, tokenizer })
 }

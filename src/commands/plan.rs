@@ -9,7 +9,7 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::kernel::KernelTable;
 use crate::train::cohorts::{self, Stage};
-use crate::train::state;
+use crate::train::disk;
 use crate::train::trainer::RunPlans;
 use clap::Args;
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
         ));
         return Ok(BYTE_VOCABULARY);
     }
-    let data = state::dataset(config, None)?;
+    let data = disk::dataset(config, None)?;
     tell(format_args!("data: {}", data.description));
     Ok(data.vocab_size)
 }

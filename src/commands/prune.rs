@@ -1,21 +1,20 @@
 //! `tokenformer prune`: a smaller model of a checkpoint, in a new file, and what each way to pick its tokens costs. The
 //! input is only read.
 
-use crate::checkpoint::{Checkpoint, FileDigest};
+use crate::checkpoint::FileDigest;
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::engine::Engine;
 use crate::model::prune::{self, Scores};
-use crate::study::markdown;
-use crate::study::tables::Table;
-use crate::study::words;
-use crate::train::growth::{Change, HostModel, describe, max_change, record};
+use crate::report::number;
+use crate::report::table::Table;
+use crate::train::growth::{Change, GrowthRecord, HostModel, PruneRules, Rules, max_change};
 use crate::train::probe::{LossProbe, logits};
-use crate::train::prune::{Rules, contributions, growths_ahead};
-use crate::train::state;
+use crate::train::prune::{contributions, growths_ahead};
 use crate::train::trainer::probe_rows;
+use crate::train::{Checkpoint, disk};
 use crate::tune;
 use clap::Args;
 use std::path::PathBuf;
@@ -96,13 +95,14 @@ pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
         loss_before: losses.0,
         loss_after: losses.1.iter().find(|(score, _)| *score == args.score).map_or(f64::NAN, |(_, loss)| *loss),
     };
-    let mut record = record(&Rules::by(args.score), start.step, [&before.model, &smaller], change)?;
-    let mut text = format!("{}\n{}\n", markdown::table(&table), args.said(&material));
-    text.push_str(&format!("by {}, {}\n", args.score.name(), describe(&record)));
+    let rules = Rules::Pruning(PruneRules::by(args.score));
+    let mut record = GrowthRecord::new(rules, start.standing.step, [&before.model, &smaller], change);
+    let mut text = format!("{}\n{}\n", table.markdown(), args.said(&material));
+    text.push_str(&format!("by {}, {}\n", args.score.name(), record.describe()));
     let Some(output) = &args.output else {
         return super::print(&(text + "nothing was written: name a file after the input to have this model\n"));
     };
-    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.step);
+    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step);
     for (when, reason) in dropped {
         tell(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
@@ -110,7 +110,7 @@ pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
-    record.before = Some(FileDigest::read(&path)?);
+    record.file_before = Some(FileDigest::read(&path)?);
     meta.lineage.push(record);
     meta.forget_course();
     // The larger model's, which this one may never reach.
@@ -133,7 +133,7 @@ impl PruneArgs {
         if let Some(path) = &self.data {
             (config.data.path, config.data.val_path) = (Some(path.clone()), None);
         }
-        let data = state::dataset_of_trained(&config, tokenizer)?;
+        let data = disk::dataset_of_trained(&config, tokenizer)?;
         let (RunConfig { model, train, .. }, seq) = (&config, config.model.seq_length);
         data.check_length(seq)?;
         let count = self.batches.map_or(train.eval_batches.max(1), |batches| batches as usize);
@@ -219,8 +219,8 @@ fn report(
         let share = 100.0 * tokens(stage) as f64 / tokens(&host.model) as f64;
         let mut row = vec![format!("{share:.0} %")];
         row.extend(numbers.map(|n| n.to_string()));
-        row.push(words::whole(stage.param_count()));
-        row.extend(losses.iter().map(|(_, loss)| words::loss(*loss)));
+        row.push(number::grouped(stage.param_count()));
+        row.extend(losses.iter().map(|(_, loss)| number::loss(*loss)));
         table.rows.push(row);
     }
     Ok((table, (whole, losses)))

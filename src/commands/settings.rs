@@ -1,15 +1,19 @@
 //! The configuration of a run from preset, file and flags, in that order.
 
-use crate::config::{Precision, RunConfig};
+use crate::config::{Precision, RunConfig, preset_names};
 use crate::error::{Error, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
+/// The preset of a run that names none.
+const USUAL: &str = "quickstart";
+/// The preset of a model to be timed that names none.
+const TIMED: &str = "bench-tiny";
+
 /// Where settings come from.
 #[derive(Debug, Default, Args)]
 pub struct Settings {
-    /// Start from a preset: quickstart (default), shakespeare-char, bench-tiny, bench-small, 150m, 450m, 900m, 1-5b.
-    #[arg(long)]
+    #[arg(long, help = format!("Start from a preset: {}", preset_names(USUAL)))]
     preset: Option<String>,
     /// Read settings from a TOML file (which may name a preset to start from).
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
@@ -46,8 +50,7 @@ pub struct Settings {
 /// Settings of a model that is timed and not trained: nothing is read or kept.
 #[derive(Debug, Args)]
 pub struct ModelSettings {
-    /// Start from a preset: bench-tiny (default), bench-small, quickstart, shakespeare-char, 150m, 450m, 900m, 1-5b.
-    #[arg(long)]
+    #[arg(long, help = format!("Start from a preset: {}", preset_names(TIMED)))]
     preset: Option<String>,
     /// Read settings from a TOML file (which may name a preset to start from).
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
@@ -73,7 +76,7 @@ impl ModelSettings {
     /// As [`Settings::resolve`].
     pub fn resolve(&self) -> Result<RunConfig> {
         let Self { preset, config, batch_size, precision, recompute, set } = self;
-        let default = || "bench-tiny".to_owned();
+        let default = || TIMED.to_owned();
         let preset = if config.is_some() { None } else { Some(preset.clone().unwrap_or_else(default)) };
         let (config, set) = (config.clone(), set.clone());
         let (batch_size, precision, recompute) = (*batch_size, *precision, *recompute);
@@ -92,7 +95,7 @@ impl Settings {
         let mut config = match (&self.config, &self.preset) {
             (Some(path), _) => RunConfig::read(path)?,
             (None, Some(name)) => RunConfig::preset(name)?,
-            (None, None) => RunConfig::preset("quickstart")?,
+            (None, None) => RunConfig::preset(USUAL)?,
         };
         self.apply(&mut config)?;
         Ok(config)

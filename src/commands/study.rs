@@ -1,7 +1,7 @@
 //! `tokenformer study`: several ways to train, each with several seeds, and one report.
 
 use super::{interrupt, train};
-use crate::checkpoint::{Files, Store, read_meta, replace};
+use crate::checkpoint::{Files, read_meta, replace};
 use crate::config::{Precision, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
@@ -9,20 +9,20 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
+use crate::report::number;
+use crate::study::comparison::compare;
 use crate::study::file::Study;
-use crate::study::plan::{Plan, RunPlan};
+use crate::study::plan::{PlannedRun, StudyPlan};
+use crate::study::predict;
+use crate::study::report::{self, MARKDOWN, PAGE, RESULTS};
 use crate::study::results::Findings;
 use crate::study::runner::Runner;
-use crate::study::{comparison, html, jsonl, markdown, predict, tables, verdict, words};
 use crate::train::cohorts::{self, Stage};
-use crate::train::state;
+use crate::train::{Meta, Store, disk};
 use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// The file of a report for programs.
-const RESULTS: &str = "results.jsonl";
 
 /// Arguments of `study`.
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     let mut study = Study::read(&args.file, args.data.as_deref())?;
     study.out_dir = args.out.clone().unwrap_or(study.out_dir);
     let data = resolve(&mut study)?;
-    let plan = Plan::new(&study)?;
+    let plan = StudyPlan::new(&study)?;
     super::print(&budgets(&plan))?;
     if args.dry_run {
         return Ok(());
@@ -73,7 +73,7 @@ pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     prepare(request, args, &engine, &pending, &plan)?;
     if !pending.is_empty() {
         let seconds = predict::seconds(&engine, &pending, &data)?;
-        let line = format!("{} runs to do, about {} on this adapter\n", pending.len(), words::seconds(seconds));
+        let line = format!("{} runs to do, about {} on this adapter\n", pending.len(), number::seconds(seconds));
         super::print(&line)?;
     }
     if args.predict {
@@ -93,7 +93,7 @@ pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
 fn resolve(study: &mut Study) -> Result<Dataset> {
     let first = study.arms.first().map(|arm| &arm.config).ok_or_else(|| Error::usage("the study has no arms"))?;
     first.data.validate()?;
-    let data = state::dataset(first, None)?;
+    let data = disk::dataset(first, None)?;
     for arm in &mut study.arms {
         arm.config.model.resolve_vocab(data.vocab_size)?;
         data.check_length(arm.config.model.seq_length)?;
@@ -102,7 +102,7 @@ fn resolve(study: &mut Study) -> Result<Dataset> {
 }
 
 /// What every arm costs, and all of them together.
-fn budgets(plan: &Plan) -> String {
+fn budgets(plan: &StudyPlan) -> String {
     let study = plan.study;
     let runs = plan.cases.len() * study.seeds.len();
     let rates = study.trials.rates.len();
@@ -111,9 +111,9 @@ fn budgets(plan: &Plan) -> String {
         plan.cases.iter().map(|case| case.timeline.flops(case.steps)).sum::<f64>() * study.seeds.len() as f64;
     format!(
         "{}\n{runs} runs with {} seeds ({} in all) and {trials} learning-rate trials; reference \"{}\"; written to {}\n",
-        markdown::table(&tables::planned(plan)),
+        report::tables::planned(plan).markdown(),
         study.seeds.len(),
-        words::flops(flops),
+        number::flops(flops),
         study.reference,
         study.out_dir.display()
     )
@@ -124,8 +124,8 @@ fn prepare(
     request: &AdapterRequest,
     args: &StudyArgs,
     engine: &Engine,
-    pending: &[RunPlan],
-    plan: &Plan,
+    pending: &[PlannedRun],
+    plan: &StudyPlan,
 ) -> Result<()> {
     let configs: Vec<&RunConfig> = pending.iter().map(|run| &run.config).collect();
     let mut products = Vec::new();
@@ -147,11 +147,11 @@ fn prepare(
 }
 
 /// The kernels that a run of this study was begun with on this adapter: it is to go on with them.
-fn stored_kernels(engine: &Engine, pending: &[RunPlan]) -> BTreeMap<String, String> {
+fn stored_kernels(engine: &Engine, pending: &[PlannedRun]) -> BTreeMap<String, String> {
     let adapter = engine.gpu.describe();
-    let kernels = |run: &RunPlan| {
+    let kernels = |run: &PlannedRun| {
         let (_, path) = Store::new(&run.config.out_dir).list().ok()?.pop()?;
-        let meta = read_meta(&path).ok()?;
+        let meta = read_meta::<Meta>(&path).ok()?;
         (meta.adapter == adapter).then_some(meta.kernels)
     };
     pending.iter().find_map(kernels).unwrap_or_default()
@@ -162,9 +162,8 @@ fn stored_kernels(engine: &Engine, pending: &[RunPlan]) -> BTreeMap<String, Stri
 /// # Errors
 /// A usage error naming the file that would be replaced.
 pub(super) fn check_report(out: &Path) -> Result<()> {
-    // Written before the others, so that an interrupted report is one as well.
-    let ours = std::fs::read_to_string(out.join(RESULTS)).is_ok_and(|text| jsonl::is_one(&text));
-    match [RESULTS, "report.md", "report.html"].map(|name| out.join(name)).iter().find(|path| path.exists()) {
+    let ours = std::fs::read_to_string(out.join(RESULTS)).is_ok_and(|text| report::is_results(&text));
+    match [RESULTS, MARKDOWN, PAGE].map(|name| out.join(name)).iter().find(|path| path.exists()) {
         Some(path) if !ours => Err(Error::usage(format!(
             "{} is not of a report of this program, and a report would replace it: choose another --out",
             path.display()
@@ -175,28 +174,12 @@ pub(super) fn check_report(out: &Path) -> Result<()> {
 
 /// Writes `report.html`, `report.md` with its pictures and `results.jsonl` into `out`, and the findings in words to standard output.
 pub(super) fn write_report(findings: &Findings, out: &Path) -> Result<()> {
-    let all = comparison::compare(findings);
+    let all = compare(findings);
     crate::checkpoint::create_dirs(&Files, out).map_err(|cause| Error::io("create", out, &cause))?;
-    let pictures = markdown::pictures(findings, &all).into_iter().map(|(_, name, picture)| (name, picture));
-    let texts = [
-        (RESULTS, jsonl::render(findings, &all)),
-        ("report.md", markdown::render(findings, &all)),
-        ("report.html", html::render(findings, &all)),
-    ];
-    for (name, text) in pictures.chain(texts.map(|(name, text)| (name.to_owned(), text))) {
+    for (name, text) in report::files(findings, &all)? {
         let path = out.join(name);
         replace(&Files, &path, &text).map_err(|cause| Error::io("write", &path, &cause))?;
     }
-    let mut text = String::new();
-    for sentence in verdict::summary(findings, &all) {
-        text += &format!("{sentence}\n");
-    }
-    for paragraph in verdict::paragraphs(findings, &all) {
-        text += &format!("\n{}\n", paragraph.heading);
-        for sentence in &paragraph.sentences {
-            text += &format!("- {sentence}\n");
-        }
-    }
-    tell(format_args!("written to {0}/report.html, {0}/report.md and {0}/results.jsonl", out.display()));
-    super::print(&text)
+    tell(format_args!("written to {0}/{PAGE}, {0}/{MARKDOWN} and {0}/{RESULTS}", out.display()));
+    super::print(&report::plain(findings, &all))
 }

@@ -8,16 +8,17 @@ use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
-use crate::gpu::device::{Gpu, human_bytes};
+use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
 use crate::ops::matmul::ProductKind;
+use crate::report::number;
 use crate::train::cohorts::{self, Stage};
+use crate::train::disk::{self, Start};
 use crate::train::fit::{self, Room};
-use crate::train::recover::{Device, Job, resuming};
-use crate::train::state::{self, Start};
+use crate::train::recovery::{Device, Job, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{Summary, directory, growth};
+use crate::train::{Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::cmp::Ordering;
@@ -119,7 +120,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
 fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let mut config = args.settings.resolve()?;
     config.validate()?;
-    let data = state::dataset(&config, None)?;
+    let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
     let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
@@ -138,13 +139,13 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     }
     config.validate()?;
     still_ahead(&config, &stored, &path, &start)?;
-    start.growths_left = config.growth.len();
-    let data = state::dataset_of_trained(&config, tokenizer)?;
+    start.standing.growths_left = config.growth.len();
+    let data = disk::dataset_of_trained(&config, tokenizer)?;
     check_together(&config, &data)?;
     let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
     if lock.is_some() {
-        directory::check_resumed(&config.out_dir, given, &path, start.step)?;
-        tell(format_args!("resuming from {} after step {}", path.display(), start.step));
+        directory::check_resumed(&config.out_dir, given, &path, start.standing.step)?;
+        tell(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
     }
     Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
 }
@@ -159,7 +160,7 @@ fn lock(dir: &Path) -> Result<RunLock> {
 fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
     config.validate()?;
     data.check_length(config.model.seq_length)?;
-    state::sample_prompt(&config.train.sample_prompt, data)?;
+    disk::sample_prompt(&config.train.sample_prompt, data)?;
     config.to_toml().map(drop)
 }
 
@@ -205,7 +206,7 @@ fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
 
 /// There are steps left, and no growth that they have passed.
 fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Start) -> Result<()> {
-    let (step, steps, path) = (start.step, config.train.max_steps as u64, path.display());
+    let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
     if step >= steps {
         return Err(Error::usage(format!(
             "the run of {path} has done {step} of its {steps} steps and is complete: give it more with --steps, or use it \
@@ -216,7 +217,7 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
     // not where the checkpoint has it still to come: one on a plateau was late.
     let behind = |growth: &&GrowthConfig| match (growth.at_step as u64).cmp(&step) {
         Ordering::Less => !stored.growth.contains(growth),
-        Ordering::Equal => start.lineage.iter().any(|grown| grown.at_step == step),
+        Ordering::Equal => start.standing.lineage.iter().any(|grown| grown.at_step == step),
         Ordering::Greater => false,
     };
     // After one on a plateau they wait for that, whatever their step.
@@ -226,7 +227,7 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
             "a growth has at_step {}, which {path} has behind it (step {step}, {} growths done): raise at_step or drop the \
              growth (growth = [])",
             growth.at_step,
-            start.lineage.len()
+            start.standing.lineage.len()
         ))),
         None => Ok(()),
     }
@@ -267,7 +268,7 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
         line("entropy floor", format!("{floor:.4} nats/token: val loss is {above:.1} % above it"));
     }
     for record in &summary.growths {
-        line("lineage", growth::describe(record));
+        line("lineage", record.describe());
     }
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
@@ -305,5 +306,5 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Device memory in words, for `plan` and messages.
 pub(super) fn memory_line(name: &str, bytes: u64) -> String {
-    format!("{name:<14}{:>12}  {bytes:>15} B\n", human_bytes(bytes))
+    format!("{name:<14}{:>12}  {bytes:>15} B\n", number::bytes(bytes))
 }

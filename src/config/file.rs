@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_equal() {
-        for (name, _) in PRESETS {
+        for name in PRESETS.iter().map(|preset| preset.name) {
             let mut run = RunConfig::preset(name).unwrap();
             run.model.freeze_tau();
             run.train.sample_prompt = "a \"quoted\"\nline = [x]".to_owned();

@@ -1,60 +1,52 @@
 //! One growth: what gets larger, and by what rules.
 //!
-//! A growth is only described here. Whether a model can grow so is in `growth_check`; the model module makes the
-//! new parameters, the training loop puts them in place.
+//! A growth is only described here. Whether a model can grow so, what a policy's rules are and what it makes of each
+//! parameter is [`crate::model::grow`]'s; the training loop puts the grown model in place.
 
 use super::{GrowthWhen, PlateauRule};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// How a model grows: what gets larger, and where the new parameters come from. A rule given on its own overrides
 /// its policy's, where the policy has such a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum GrowthPolicy {
-    /// New parameter tokens that change nothing: zero keys, kept tau, carried optimiser.
+    /// New parameter tokens that change nothing.
+    ///
+    /// Zero keys, kept tau, carried optimiser.
     Preserving,
-    /// New parameter tokens by the published PyTorch recipe: random keys, tau follows `sqrt(N)`, optimiser state
-    /// dropped.
+    /// New parameter tokens by the published recipe.
+    ///
+    /// That in PyTorch: random keys, tau follows `sqrt(N)`, optimiser state dropped.
     Official,
-    /// Every parameter token twice, its value divided between the two and `tau` times `sqrt(2)`: changes nothing but
-    /// roundings.
+    /// Every parameter token twice; changes nothing but roundings.
+    ///
+    /// The value of each is divided between the two, and `tau` is times `sqrt(2)`.
     Copy,
-    /// New layers on top that add exactly 0 to the residual stream, in either architecture: their output projections
-    /// are zero (Gesmundo and Maile, 2023, arXiv 2308.06103).
+    /// New layers on top that change nothing.
+    ///
+    /// In either architecture. They add exactly 0 to the residual stream: their output projections are zero (Gesmundo and
+    /// Maile, 2023, arXiv 2308.06103).
     Identity,
-    /// The whole stack of layers repeated, in either architecture: `G_stack` of Du et al., 2024, arXiv 2405.15319. The
-    /// function changes.
+    /// The whole stack of layers repeated; changes the function.
+    ///
+    /// In either architecture: `G_stack` of Du et al., 2024, arXiv 2405.15319.
     Stack,
-    /// New MLP units of a Transformer that are copies of old ones and share their outgoing weights with them
-    /// (Net2WiderNet of Chen et al., 2016, arXiv 1511.05641): changes nothing but roundings.
+    /// New MLP units that are copies of old ones; changes nothing but roundings.
+    ///
+    /// Of a Transformer. They share their outgoing weights with the old ones (Net2WiderNet of Chen et al., 2016, arXiv
+    /// 1511.05641).
     Net2net,
-    /// New MLP units of a Transformer whose outgoing weights are zero: changes nothing (arXiv 2308.06103).
+    /// New MLP units that change nothing.
+    ///
+    /// Of a Transformer. Their outgoing weights are zero (arXiv 2308.06103).
+    #[value(alias = "zero_units")]
     ZeroUnits,
 }
 
-/// What a policy makes more of. A growth makes more of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grows {
-    /// `qkv_slot_num`, `proj_slot_num`, `ffn_slot_num`.
-    Tokens,
-    /// `num_layers`.
-    Layers,
-    /// `intermediate_size`.
-    Units,
-}
-
-impl GrowthPolicy {
-    pub(super) fn grows(self) -> Grows {
-        match self {
-            Self::Preserving | Self::Official | Self::Copy => Grows::Tokens,
-            Self::Identity | Self::Stack => Grows::Layers,
-            Self::Net2net | Self::ZeroUnits => Grows::Units,
-        }
-    }
-}
-
 /// Keys of new parameter tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum InitKeys {
     /// All zero.
@@ -64,7 +56,7 @@ pub enum InitKeys {
 }
 
 /// Values of new parameter tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum InitValues {
     /// All zero.
@@ -74,30 +66,33 @@ pub enum InitValues {
 }
 
 /// What growth does to the scale of the projections that grow; the others keep theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum TauRule {
     /// The number it was.
     Keep,
     /// The square root of the new slot number.
+    #[value(alias = "sqrt_n")]
     SqrtN,
 }
 
 /// What growth does to the AdamW state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerRule {
-    /// What is old keeps moments and step count; new rows start at zero with a step count of their own. New columns
-    /// start at zero too, but count with their rows.
+    /// What is old keeps moments and step count; new rows start at zero with a step count of their own.
+    ///
+    /// New columns start at zero too, but count with their rows.
     Carry,
     /// As `carry`, but new rows share the old step count in their bias correction.
+    #[value(alias = "carry_step")]
     CarryStep,
     /// Every moment and step count starts again.
     Reset,
 }
 
 /// Which parameters train after a growth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum TrainRule {
     /// All of them.
@@ -203,70 +198,4 @@ pub struct ResolvedGrowth {
     /// The plateau that made it grow; absent where that was a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plateau: Option<PlateauRule>,
-}
-
-impl GrowthConfig {
-    /// The policy's rules with the explicit ones over them.
-    pub fn resolve(&self) -> ResolvedGrowth {
-        let (keys, values, tau, optimizer) = match self.policy {
-            GrowthPolicy::Preserving => {
-                (Some(InitKeys::Zero), Some(InitValues::Random), Some(TauRule::Keep), OptimizerRule::Carry)
-            }
-            GrowthPolicy::Official => {
-                (Some(InitKeys::Random), Some(InitValues::Random), Some(TauRule::SqrtN), OptimizerRule::Reset)
-            }
-            _ => (None, None, None, OptimizerRule::Carry),
-        };
-        ResolvedGrowth {
-            policy: self.policy,
-            init_keys: self.init_keys.or(keys),
-            init_values: self.init_values.or(values),
-            tau: self.tau.or(tau),
-            optimizer: self.optimizer.unwrap_or(optimizer),
-            lr_scale: self.lr_scale.unwrap_or(1.0),
-            train: self.train.unwrap_or(TrainRule::All),
-            plateau: self.plateau(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn explicit_rules_override_the_policy() {
-        let official =
-            GrowthConfig { policy: GrowthPolicy::Official, tau: Some(TauRule::Keep), ..GrowthConfig::default() };
-        let expected = ResolvedGrowth {
-            policy: GrowthPolicy::Official,
-            init_keys: Some(InitKeys::Random),
-            init_values: Some(InitValues::Random),
-            tau: Some(TauRule::Keep),
-            optimizer: OptimizerRule::Reset,
-            lr_scale: 1.0,
-            train: TrainRule::All,
-            plateau: None,
-        };
-        assert_eq!(official.resolve(), expected);
-        let preserving = GrowthConfig::default().resolve();
-        assert_eq!((preserving.init_keys, preserving.tau), (Some(InitKeys::Zero), Some(TauRule::Keep)));
-        assert_eq!(preserving.optimizer, OptimizerRule::Carry);
-    }
-
-    #[test]
-    fn a_record_names_the_rules_that_the_policy_has() {
-        let words = |policy| {
-            let growth = GrowthConfig { policy, ..GrowthConfig::default() };
-            serde_json::to_string(&growth.resolve()).unwrap()
-        };
-        assert_eq!(
-            words(GrowthPolicy::Net2net),
-            r#"{"policy":"net2net","optimizer":"carry","lr_scale":1.0,"train":"all"}"#
-        );
-        let plateau = GrowthConfig { when: GrowthWhen::Plateau, patience: Some(3), ..GrowthConfig::default() };
-        let said = serde_json::to_string(&plateau.resolve()).unwrap();
-        assert!(said.ends_with(r#","plateau":{"patience":3,"min_delta":0.01}}"#), "{said}");
-        assert!(words(GrowthPolicy::Preserving).contains(r#""init_keys":"zero","init_values":"random","tau":"keep""#));
-    }
 }

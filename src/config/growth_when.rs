@@ -43,7 +43,7 @@ impl GrowthConfig {
     /// # Errors
     /// A usage error when it is out of order or past the end of the run, has rules of a plateau and waits for none, or
     /// waits for one that is never looked for.
-    pub(super) fn check_when(
+    pub(crate) fn check_when(
         &self,
         number: usize,
         previous: Option<(usize, usize)>,

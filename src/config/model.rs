@@ -40,7 +40,7 @@ pub enum NormActivation {
 }
 
 /// One projection of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Module {
     /// Queries of the causal attention.
     Query,

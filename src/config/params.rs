@@ -1,70 +1,211 @@
-//! The parameters that follow from a model's shape: their names, shapes, number and weight decay.
+//! The parameters that follow from a model's shape: their names, shapes, and what each is for.
 //!
 //! Nothing here holds values. TokenFormer names are those of the official checkpoints, without their
-//! `sequential.{i}` prefix.
+//! `sequential.{i}` prefix. Names are made here from roles; nothing reads a role out of a name.
 
 use super::{Arch, ModelConfig, Module};
 
-impl ModelConfig {
-    /// Names and shapes of all parameters, in checkpoint order. The output head is the embedding and has
-    /// no tensor of its own. Meant for a validated model: an absurd layer count is a long list.
-    pub fn param_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        let mut shapes = vec![("word_embeddings.weight".to_owned(), vec![self.vocab_size, self.hidden_size])];
-        for layer in 0..self.num_layers {
-            shapes
-                .extend(self.layer_shapes().into_iter().map(|(name, shape)| (format!("layers.{layer}.{name}"), shape)));
+/// What a parameter is for: what code that treats parameters differently decides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The embedding, (vocab_size, C), which is the output head as well.
+    Embedding,
+    /// Keys of a Pattention, (N, C): parameter tokens.
+    Keys(Module),
+    /// Values of a Pattention, (N, C): parameter tokens.
+    Values(Module),
+    /// Weight of a linear projection, (outputs, inputs).
+    Weight(Linear),
+    /// Bias of a linear projection, (outputs).
+    Bias(Linear),
+    /// Factors of a LayerNorm, (C).
+    NormWeight(Norm),
+    /// Terms of a LayerNorm, (C).
+    NormBias(Norm),
+}
+
+/// A linear projection of a Transformer's layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Linear {
+    /// Queries of the attention.
+    Query,
+    /// Keys of the attention.
+    Key,
+    /// Values of the attention.
+    Value,
+    /// From the heads' output back to the residual stream.
+    Proj,
+    /// Into the MLP: its rows are the MLP's units.
+    MlpIn,
+    /// Out of the MLP: its columns are the MLP's units.
+    MlpOut,
+}
+
+/// A LayerNorm with parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Norm {
+    /// Before a layer's attention.
+    Input,
+    /// Before a layer's MLP.
+    PostAttention,
+    /// After the last layer.
+    Final,
+}
+
+/// One parameter of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name in checkpoints.
+    pub name: String,
+    /// Extent of each axis.
+    pub shape: Vec<usize>,
+    /// What it is for.
+    pub role: Role,
+    /// Its layer, from 0, where it belongs to one.
+    pub layer: Option<usize>,
+}
+
+impl Parameter {
+    fn new(role: Role, layer: Option<usize>, shape: Vec<usize>) -> Self {
+        let name = layer.map_or_else(|| role.name(), |layer| role.name_in(layer));
+        Self { name, shape, role, layer }
+    }
+}
+
+impl Linear {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Query => Module::Query.name(),
+            Self::Key => Module::Key.name(),
+            Self::Value => Module::Value.name(),
+            Self::Proj => Module::Proj.name(),
+            Self::MlpIn => "mlp.dense_h_to_4h",
+            Self::MlpOut => "mlp.dense_4h_to_h",
         }
-        shapes.extend(norm_shapes("norm", self.hidden_size));
-        shapes
+    }
+}
+
+impl Norm {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input_layernorm",
+            Self::PostAttention => "post_attention_layernorm",
+            Self::Final => "norm",
+        }
+    }
+}
+
+impl Role {
+    /// The name, without that of the layer.
+    fn name(self) -> String {
+        match self {
+            Self::Embedding => "word_embeddings.weight".to_owned(),
+            Self::Keys(module) => format!("{}.key_param_tokens", module.name()),
+            Self::Values(module) => format!("{}.value_param_tokens", module.name()),
+            Self::Weight(linear) => format!("{}.weight", linear.name()),
+            Self::Bias(linear) => format!("{}.bias", linear.name()),
+            Self::NormWeight(norm) => format!("{}.weight", norm.name()),
+            Self::NormBias(norm) => format!("{}.bias", norm.name()),
+        }
+    }
+
+    /// The name of the parameter with this role in a layer.
+    pub fn name_in(self, layer: usize) -> String {
+        format!("layers.{layer}.{}", self.name())
+    }
+
+    /// Whether weight decay applies: to all but norms and biases.
+    pub fn decays(self) -> bool {
+        !matches!(self, Self::Bias(_) | Self::NormWeight(_) | Self::NormBias(_))
+    }
+
+    /// Whether its rows are parameter tokens, which can train apart from each other.
+    pub fn is_tokens(self) -> bool {
+        matches!(self, Self::Keys(_) | Self::Values(_))
+    }
+
+    /// Whether a layer writes to the residual stream through it: with zeros here it adds exactly 0.
+    pub fn writes_to_residual(self) -> bool {
+        match self {
+            Self::Values(module) => matches!(module, Module::Proj | Module::Mlp),
+            Self::Weight(linear) | Self::Bias(linear) => matches!(linear, Linear::Proj | Linear::MlpOut),
+            Self::Embedding | Self::Keys(_) | Self::NormWeight(_) | Self::NormBias(_) => false,
+        }
+    }
+
+    /// The parameter of the layer whose gradient one dispatch makes together with this one's: query, key and value have
+    /// one input.
+    pub fn trained_with(self) -> Self {
+        let module = |module| if matches!(module, Module::Query | Module::Key) { Module::Value } else { module };
+        let linear = |linear| if matches!(linear, Linear::Query | Linear::Key) { Linear::Value } else { linear };
+        match self {
+            Self::Keys(of) => Self::Keys(module(of)),
+            Self::Values(of) => Self::Values(module(of)),
+            Self::Weight(of) => Self::Weight(linear(of)),
+            Self::Bias(of) => Self::Bias(linear(of)),
+            Self::Embedding | Self::NormWeight(_) | Self::NormBias(_) => self,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// All parameters, in checkpoint order. The output head is the embedding and has no tensor of its own. Meant for a
+    /// validated model: an absurd layer count is a long list.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let mut all = vec![Parameter::new(Role::Embedding, None, vec![self.vocab_size, self.hidden_size])];
+        for layer in 0..self.num_layers {
+            let of_layer = self.layer_parameters().into_iter();
+            all.extend(of_layer.map(|(role, shape)| Parameter::new(role, Some(layer), shape)));
+        }
+        all.extend(norm(Norm::Final, self.hidden_size).map(|(role, shape)| Parameter::new(role, None, shape)));
+        all
+    }
+
+    /// Names and shapes of [`ModelConfig::parameters`].
+    pub fn param_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.parameters().into_iter().map(|parameter| (parameter.name, parameter.shape)).collect()
     }
 
     /// Number of trained values, without building the list of parameters.
     pub fn param_count(&self) -> u64 {
         let size = |shape: &[usize]| shape.iter().fold(1_u64, |n, &axis| n.saturating_mul(axis as u64));
-        let layer = self.layer_shapes().iter().fold(0_u64, |n, (_, shape)| n.saturating_add(size(shape)));
+        let layer = self.layer_parameters().iter().fold(0_u64, |n, (_, shape)| n.saturating_add(size(shape)));
         let ends = size(&[self.vocab_size, self.hidden_size]).saturating_add(size(&[2, self.hidden_size]));
         layer.saturating_mul(self.num_layers as u64).saturating_add(ends)
     }
 
-    /// Whether weight decay applies to the parameter `name`: to all but norms and biases.
-    pub fn decays(name: &str) -> bool {
-        let (owner, kind) = name.rsplit_once('.').unwrap_or(("", name));
-        kind != "bias" && !owner.ends_with("norm")
-    }
-
-    fn layer_shapes(&self) -> Vec<(String, Vec<usize>)> {
+    fn layer_parameters(&self) -> Vec<(Role, Vec<usize>)> {
         match self.arch {
             Arch::Tokenformer => self.tokenformer_layer(),
             Arch::Transformer => self.transformer_layer(),
         }
     }
 
-    fn tokenformer_layer(&self) -> Vec<(String, Vec<usize>)> {
+    fn tokenformer_layer(&self) -> Vec<(Role, Vec<usize>)> {
         let tokens = |module: Module| {
-            ["key_param_tokens", "value_param_tokens"]
-                .map(|kind| (format!("{}.{kind}", module.name()), vec![self.slots(module), self.hidden_size]))
+            [Role::Keys(module), Role::Values(module)].map(|role| (role, vec![self.slots(module), self.hidden_size]))
         };
         Module::ALL.into_iter().flat_map(tokens).collect()
     }
 
-    fn transformer_layer(&self) -> Vec<(String, Vec<usize>)> {
+    fn transformer_layer(&self) -> Vec<(Role, Vec<usize>)> {
         let (width, inner) = (self.hidden_size, self.mlp_width());
-        let linear = |name: &str, out: usize, input: usize| {
-            [(format!("{name}.weight"), vec![out, input]), (format!("{name}.bias"), vec![out])]
+        let linear = |linear, out: usize, input: usize| {
+            [(Role::Weight(linear), vec![out, input]), (Role::Bias(linear), vec![out])]
         };
-        let mut shapes = Vec::from(norm_shapes("input_layernorm", width));
-        for module in [Module::Query, Module::Key, Module::Value, Module::Proj] {
-            shapes.extend(linear(module.name(), width, width));
+        let mut all = Vec::from(norm(Norm::Input, width));
+        for projection in [Linear::Query, Linear::Key, Linear::Value, Linear::Proj] {
+            all.extend(linear(projection, width, width));
         }
-        shapes.extend(norm_shapes("post_attention_layernorm", width));
-        shapes.extend(linear("mlp.dense_h_to_4h", inner, width));
-        shapes.extend(linear("mlp.dense_4h_to_h", width, inner));
-        shapes
+        all.extend(norm(Norm::PostAttention, width));
+        all.extend(linear(Linear::MlpIn, inner, width));
+        all.extend(linear(Linear::MlpOut, width, inner));
+        all
     }
 }
 
-fn norm_shapes(name: &str, width: usize) -> [(String, Vec<usize>); 2] {
-    [(format!("{name}.weight"), vec![width]), (format!("{name}.bias"), vec![width])]
+fn norm(norm: Norm, width: usize) -> [(Role, Vec<usize>); 2] {
+    [Role::NormWeight(norm), Role::NormBias(norm)].map(|role| (role, vec![width]))
 }
 
 #[cfg(test)]
@@ -108,15 +249,44 @@ mod tests {
     fn only_norms_and_biases_escape_weight_decay() {
         let mut model = ModelConfig { num_layers: 1, ..ModelConfig::default() };
         let undecayed = |model: &ModelConfig| {
-            let shapes = model.param_shapes();
-            shapes.into_iter().map(|(name, _)| name).filter(|name| !ModelConfig::decays(name)).collect::<Vec<_>>()
+            let undecayed = model.parameters().into_iter().filter(|parameter| !parameter.role.decays());
+            undecayed.map(|parameter| parameter.name).collect::<Vec<_>>()
         };
         assert_eq!(undecayed(&model), ["norm.weight", "norm.bias"]);
         model.arch = Arch::Transformer;
         // Two norms of two tensors, six biases, and the final norm.
-        assert_eq!(undecayed(&model).len(), 4 + 6 + 2);
-        assert!(ModelConfig::decays("layers.0.mlp.dense_4h_to_h.weight"));
-        assert!(!ModelConfig::decays("layers.0.post_attention_layernorm.weight"));
+        let names = undecayed(&model);
+        assert_eq!(names.len(), 4 + 6 + 2);
+        assert!(!names.contains(&"layers.0.mlp.dense_4h_to_h.weight".to_owned()));
+        assert!(names.contains(&"layers.0.post_attention_layernorm.weight".to_owned()));
+    }
+
+    #[test]
+    fn a_layer_writes_through_its_output_projections() {
+        for (arch, written) in [
+            (Arch::Tokenformer, &["attention.proj.value_param_tokens", "mlp.value_param_tokens"][..]),
+            (
+                Arch::Transformer,
+                &["attention.proj.weight", "attention.proj.bias", "mlp.dense_4h_to_h.weight", "mlp.dense_4h_to_h.bias"],
+            ),
+        ] {
+            let model = ModelConfig { arch, num_layers: 1, ..ModelConfig::default() };
+            let all = model.parameters().into_iter().filter(|parameter| parameter.role.writes_to_residual());
+            let names: Vec<String> = all.map(|parameter| parameter.name).collect();
+            assert_eq!(names, written.iter().map(|name| format!("layers.0.{name}")).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn no_two_parameters_have_a_layer_and_a_role() {
+        for arch in [Arch::Tokenformer, Arch::Transformer] {
+            let model = ModelConfig { arch, num_layers: 2, ..ModelConfig::default() };
+            let mut all: Vec<_> = model.parameters().into_iter().map(|p| (p.layer, p.role)).collect();
+            let count = all.len();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), count);
+        }
     }
 
     #[test]

@@ -7,17 +7,67 @@ use std::path::PathBuf;
 use super::{DataConfig, GrowthConfig, ModelConfig, RunConfig, TokenizerKind, TrainConfig};
 use crate::error::{Error, Result};
 
-/// Name and summary of every preset.
-pub const PRESETS: [(&str, &str); 8] = [
-    ("quickstart", "a tiny model on the built-in corpus that grows half-way: minutes on any device"),
-    ("shakespeare-char", "nanoGPT's laptop run on tinyshakespeare: 4 layers x 128, characters"),
-    ("bench-tiny", "for `bench step`: 4 layers x 128, 128 tokens a sequence, 256 tokens, batch 8"),
-    ("bench-small", "for `bench step`: 6 layers x 384, 256 tokens a sequence, 256 tokens, batch 4"),
-    ("150m", "the paper's 150M model: 12 layers x 768, 50304 tokens"),
-    ("450m", "the paper's 450M model: 24 layers x 1024, 50304 tokens"),
-    ("900m", "the paper's 900M model: 32 layers x 1280, 50304 tokens"),
-    ("1-5b", "the paper's 1.5B model: 40 layers x 1536, 50304 tokens"),
+/// A run by name.
+pub struct Preset {
+    /// What `--preset` and `preset = ` call it.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub what: &'static str,
+    run: fn(&str) -> RunConfig,
+}
+
+/// Every preset.
+pub static PRESETS: [Preset; 8] = [
+    Preset {
+        name: "quickstart",
+        what: "a tiny model on the built-in corpus that grows half-way: minutes on any device",
+        run: |_| quickstart(),
+    },
+    Preset {
+        name: "shakespeare-char",
+        what: "nanoGPT's laptop run on tinyshakespeare: 4 layers x 128, characters",
+        run: |_| shakespeare_char(),
+    },
+    Preset {
+        name: "bench-tiny",
+        what: "for `bench step`: 4 layers x 128, 128 tokens a sequence, 256 tokens, batch 8",
+        run: |name| bench(name, BenchSize { layers: 4, width: 128, heads: 4, seq: 128, batch: 8 }),
+    },
+    Preset {
+        name: "bench-small",
+        what: "for `bench step`: 6 layers x 384, 256 tokens a sequence, 256 tokens, batch 4",
+        run: |name| bench(name, BenchSize { layers: 6, width: 384, heads: 6, seq: 256, batch: 4 }),
+    },
+    Preset {
+        name: "150m",
+        what: "the paper's 150M model: 12 layers x 768, 50304 tokens",
+        run: |name| paper(name, Size { layers: 12, width: 768, heads: 12, batch: 4 }),
+    },
+    Preset {
+        name: "450m",
+        what: "the paper's 450M model: 24 layers x 1024, 50304 tokens",
+        run: |name| paper(name, Size { layers: 24, width: 1024, heads: 16, batch: 4 }),
+    },
+    Preset {
+        name: "900m",
+        what: "the paper's 900M model: 32 layers x 1280, 50304 tokens",
+        run: |name| paper(name, Size { layers: 32, width: 1280, heads: 16, batch: 2 }),
+    },
+    Preset {
+        name: "1-5b",
+        what: "the paper's 1.5B model: 40 layers x 1536, 50304 tokens",
+        run: |name| paper(name, Size { layers: 40, width: 1536, heads: 16, batch: 2 }),
+    },
 ];
+
+/// The names of all presets, the `default` one marked: for the help of `--preset`.
+pub(crate) fn preset_names(default: &str) -> String {
+    let name = |preset: &Preset| match preset.name {
+        name if name == default => format!("{name} (default)"),
+        name => name.to_owned(),
+    };
+    PRESETS.iter().map(name).collect::<Vec<_>>().join(", ")
+}
 
 impl RunConfig {
     /// The preset called `name`, one of [`PRESETS`].
@@ -25,21 +75,14 @@ impl RunConfig {
     /// # Errors
     /// A usage error naming the presets there are.
     pub fn preset(name: &str) -> Result<Self> {
-        match name {
-            "quickstart" => Ok(quickstart()),
-            "shakespeare-char" => Ok(shakespeare_char()),
-            "bench-tiny" => Ok(bench(name, BENCH_TINY)),
-            "bench-small" => Ok(bench(name, BENCH_SMALL)),
-            "150m" => Ok(paper(name, Size { layers: 12, width: 768, heads: 12, batch: 4 })),
-            "450m" => Ok(paper(name, Size { layers: 24, width: 1024, heads: 16, batch: 4 })),
-            "900m" => Ok(paper(name, Size { layers: 32, width: 1280, heads: 16, batch: 2 })),
-            "1-5b" => Ok(paper(name, Size { layers: 40, width: 1536, heads: 16, batch: 2 })),
-            _ => Err(Error::usage(format!(
+        let found = PRESETS.iter().find(|preset| preset.name == name);
+        found.map(|preset| (preset.run)(preset.name)).ok_or_else(|| {
+            Error::usage(format!(
                 "there is no preset \"{}\": choose one of {}",
                 super::file::shortened(name),
-                PRESETS.map(|(name, _)| name).join(", ")
-            ))),
-        }
+                preset_names("")
+            ))
+        })
     }
 }
 
@@ -92,9 +135,6 @@ struct BenchSize {
     seq: usize,
     batch: usize,
 }
-
-const BENCH_TINY: BenchSize = BenchSize { layers: 4, width: 128, heads: 4, seq: 128, batch: 8 };
-const BENCH_SMALL: BenchSize = BenchSize { layers: 6, width: 384, heads: 6, seq: 256, batch: 4 };
 
 /// Models for timing, of bytes, so that any data trains them too.
 fn bench(name: &str, size: BenchSize) -> RunConfig {
@@ -165,8 +205,8 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
-        for (name, _) in PRESETS {
-            RunConfig::preset(name).and_then(|run| run.validate()).unwrap();
+        for preset in &PRESETS {
+            RunConfig::preset(preset.name).and_then(|run| run.validate()).unwrap();
         }
         assert!(RunConfig::preset("15m").unwrap_err().to_string().contains("150m, 450m"));
     }

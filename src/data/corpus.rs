@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Weights are uneven everywhere. To predict it, a model learns the spelling of 51 words, the order of the
-//! parts, agreement in number, and who the sentence is about. All kernels that can meet differ in
+//! parts, agreement in number, and who the sentence is about. All choices that can meet differ in
 //! their first letter, so nearly all of the uncertainty is in first letters and digits.
 //!
 //! | | |
@@ -144,14 +144,14 @@ mod tests {
 
     use super::*;
 
-    /// Every sentence with its probability, by following all kernels.
+    /// Every sentence with its probability, by following all choices.
     fn enumerate(grammar: &Grammar) -> Vec<(String, f64)> {
         let mut done = Vec::new();
         let mut open = vec![(String::new(), 1.0, 0)];
         while let Some((text, p, state)) = open.pop() {
-            let kernels = &grammar.states()[state];
-            let total: u32 = kernels.iter().map(|choice| choice.weight).sum();
-            for choice in kernels {
+            let choices = &grammar.states[state];
+            let total: u32 = choices.iter().map(|choice| choice.weight).sum();
+            for choice in choices {
                 let (text, p) = (text.clone() + &choice.text, p * f64::from(choice.weight) / f64::from(total));
                 match choice.next {
                     Some(next) => open.push((text, p, next)),

@@ -1,23 +1,23 @@
 //! A small probabilistic grammar whose entropy is known exactly.
 //!
-//! A grammar is a list of states. In a state, one of its kernels is drawn by weight, writes its text, and
+//! A grammar is a list of states. In a state, one of its choices is drawn by weight, writes its text, and
 //! names a later state or ends the sentence; a text is any number of sentences drawn independently.
 //! No choice of a state begins with another of the same state, so a text can be read back in one way only,
-//! from left to right. The entropy of a sentence is therefore that of its kernels, and
+//! from left to right. The entropy of a sentence is therefore that of its choices, and
 //!
 //! ```text
 //! H(state) = sum_c p_c (-ln p_c + H(next_c))        L(state) = sum_c p_c (bytes_c + L(next_c))
 //! entropy per byte = H(first state) / L(first state)
 //! ```
 //!
-//! The words are in `corpus`; what a model with a limited window can reach is in `floor`.
+//! The words are in `corpus`.
 
 use crate::rng::{Rng, Stream};
 
 /// One way on from a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choice {
-    /// Probability, in units of the sum over the state's kernels.
+    /// Probability, in units of the sum over the state's choices.
     pub(super) weight: u32,
     /// What is written.
     pub(super) text: String,
@@ -28,7 +28,7 @@ pub(super) struct Choice {
 /// An unambiguous weighted grammar of sentences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
-    states: Vec<Vec<Choice>>,
+    pub(super) states: Vec<Vec<Choice>>,
 }
 
 impl Grammar {
@@ -37,17 +37,13 @@ impl Grammar {
         Self { states }
     }
 
-    pub(super) fn states(&self) -> &[Vec<Choice>] {
-        &self.states
-    }
-
     /// `sentences` sentences, one after the other; sentence `i` depends on `seed` and `i` only.
     pub fn generate(&self, seed: u64, sentences: usize) -> String {
         let mut text = String::new();
         for sentence in 0..sentences as u64 {
             let mut rng = Rng::new(seed, Stream::Corpus, sentence);
             let mut state = self.states.first();
-            while let Some(choice) = state.and_then(|kernels| draw(kernels, &mut rng)) {
+            while let Some(choice) = state.and_then(|choices| draw(choices, &mut rng)) {
                 text.push_str(&choice.text);
                 state = choice.next.and_then(|next| self.states.get(next));
             }
@@ -76,9 +72,9 @@ impl Grammar {
     pub fn nats(&self, text: &str) -> Option<f64> {
         let (mut rest, mut state, mut nats) = (text, None, 0.0);
         while !rest.is_empty() || state.is_some() {
-            let kernels = self.states.get(state.unwrap_or(0))?;
-            let choice = kernels.iter().find(|choice| rest.starts_with(&choice.text))?;
-            nats -= probability(choice, total_weight(kernels)).ln();
+            let choices = self.states.get(state.unwrap_or(0))?;
+            let choice = choices.iter().find(|choice| rest.starts_with(&choice.text))?;
+            nats -= probability(choice, total_weight(choices)).ln();
             rest = rest.get(choice.text.len()..)?;
             state = choice.next;
         }
@@ -91,14 +87,14 @@ impl Grammar {
         chars.collect::<std::collections::BTreeSet<char>>().into_iter().collect()
     }
 
-    /// Expected sum of `value(choice, total weight)` over the kernels of a sentence.
+    /// Expected sum of `value(choice, total weight)` over the choices of a sentence.
     fn expected(&self, value: impl Fn(&Choice, f64) -> f64) -> f64 {
         let mut of = vec![0.0; self.states.len()];
         // KernelTable lead to later states only, so from the last state to the first all is known.
-        for (at, kernels) in self.states.iter().enumerate().rev() {
-            let total = total_weight(kernels);
+        for (at, choices) in self.states.iter().enumerate().rev() {
+            let total = total_weight(choices);
             let after = |choice: &Choice| choice.next.and_then(|next| of.get(next)).copied().unwrap_or(0.0);
-            let mean = kernels.iter().map(|c| probability(c, total) * (value(c, total) + after(c))).sum();
+            let mean = choices.iter().map(|c| probability(c, total) * (value(c, total) + after(c))).sum();
             if let Some(slot) = of.get_mut(at) {
                 *slot = mean;
             }
@@ -107,17 +103,17 @@ impl Grammar {
     }
 }
 
-pub(super) fn total_weight(kernels: &[Choice]) -> f64 {
-    kernels.iter().map(|choice| f64::from(choice.weight)).sum()
+fn total_weight(choices: &[Choice]) -> f64 {
+    choices.iter().map(|choice| f64::from(choice.weight)).sum()
 }
 
-pub(super) fn probability(choice: &Choice, total: f64) -> f64 {
+fn probability(choice: &Choice, total: f64) -> f64 {
     f64::from(choice.weight) / total
 }
 
-fn draw<'a>(kernels: &'a [Choice], rng: &mut Rng) -> Option<&'a Choice> {
-    let mut left = rng.below(kernels.iter().map(|choice| u64::from(choice.weight)).sum());
-    kernels.iter().find(|choice| match left.checked_sub(u64::from(choice.weight)) {
+fn draw<'a>(choices: &'a [Choice], rng: &mut Rng) -> Option<&'a Choice> {
+    let mut left = rng.below(choices.iter().map(|choice| u64::from(choice.weight)).sum());
+    choices.iter().find(|choice| match left.checked_sub(u64::from(choice.weight)) {
         Some(rest) => {
             left = rest;
             false
@@ -133,13 +129,13 @@ pub(super) mod tests {
     /// What in a grammar would make its entropy wrong.
     pub(crate) fn fault(grammar: &Grammar) -> Option<String> {
         let states = &grammar.states;
-        let faulty = |(at, kernels): (usize, &Vec<Choice>)| {
+        let faulty = |(at, choices): (usize, &Vec<Choice>)| {
             let later = |next: usize| next > at && next < states.len();
             let invalid = |c: &&Choice| c.weight == 0 || c.text.is_empty() || !c.next.is_none_or(later);
-            let ambiguous = |c: &&Choice| kernels.iter().filter(|other| c.text.starts_with(&other.text)).count() > 1;
-            let bad = kernels.iter().find(|c| invalid(c) || ambiguous(c));
+            let ambiguous = |c: &&Choice| choices.iter().filter(|other| c.text.starts_with(&other.text)).count() > 1;
+            let bad = choices.iter().find(|c| invalid(c) || ambiguous(c));
             bad.map(|c| format!("state {at}: {:?}", c.text))
-                .or(kernels.is_empty().then(|| format!("state {at}: empty")))
+                .or(choices.is_empty().then(|| format!("state {at}: empty")))
         };
         states.iter().enumerate().find_map(faulty)
     }

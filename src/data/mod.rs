@@ -7,13 +7,12 @@
 //! | `shard` | memory-mapped `.bin` files of ready tokens |
 //! | `source`, `open` | a split's tokens, wherever they are; which files make a data set |
 //! | `batch` | which windows make a batch: a pure function of seed and number |
-//! | `grammar`, `corpus`, `floor` | the built-in corpus and its exact entropy |
+//! | `grammar`, `corpus` | the built-in corpus and its exact entropy |
 //!
 //! This module knows neither the GPU nor the model, and downloads nothing.
 
 mod batch;
 mod corpus;
-mod floor;
 mod grammar;
 mod open;
 mod shard;

@@ -13,6 +13,7 @@ use super::fault::{Fault, lost, plain, without_panic};
 use super::adapter::{self, AdapterRequest, Candidate, backend_name};
 use crate::error::{Error, Result};
 use crate::kernel::{Dtype, Fragment, Fragments, Target};
+use crate::report::number;
 
 /// Longest wait for one submission before the GPU counts as hung.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(600);
@@ -131,15 +132,15 @@ impl Gpu {
         if bytes > limit {
             return Err(Error::device(format!(
                 "buffer \"{label}\" needs {}, this device allows {} in one buffer; use a smaller batch_size",
-                human_bytes(bytes),
-                human_bytes(limit)
+                number::bytes(bytes),
+                number::bytes(limit)
             )));
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
         let buffer = self.device.create_buffer(&descriptor);
         if pollster::block_on(scope.pop()).is_some() {
-            let (needed, adapter) = (human_bytes(bytes), &self.info.name);
+            let (needed, adapter) = (number::bytes(bytes), &self.info.name);
             let sentence = format!(
                 "buffer \"{label}\" needs {needed}, more than \"{adapter}\" has free; use a smaller batch_size"
             );
@@ -313,16 +314,6 @@ pub fn cache_key(info: &AdapterInfo) -> String {
     let words: Vec<&str> = info.name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
     let name: String = words.join("-").to_lowercase().chars().take(40).collect();
     format!("{name}-{}-{hash:016x}", info.backend)
-}
-
-/// Bytes in the unit a person would use (decimal, as GPU vendors count): "151.0 MB".
-pub fn human_bytes(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} bytes"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
 }
 
 #[cfg(test)]

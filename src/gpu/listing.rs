@@ -5,7 +5,7 @@
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType, Features};
 
 use super::adapter::{Candidate, backend_name, type_name};
-use super::device::human_bytes;
+use crate::report::number;
 
 /// Widest line printed.
 const COLUMNS: usize = 80;
@@ -40,8 +40,8 @@ pub fn describe(candidate: &Candidate) -> String {
         row("cannot be used", "it has no compute shaders".to_owned());
     }
     let limits = adapter.limits();
-    row("largest buffer", human_bytes(limits.max_buffer_size));
-    row("largest binding", human_bytes(limits.max_storage_buffer_binding_size));
+    row("largest buffer", number::bytes(limits.max_buffer_size));
+    row("largest binding", number::bytes(limits.max_storage_buffer_binding_size));
     row("storage buffers", format!("{} per kernel", limits.max_storage_buffers_per_shader_stage));
     row(
         "workgroup",

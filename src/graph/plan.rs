@@ -7,8 +7,8 @@
 
 use super::{Call, Class, Graph, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::device::human_bytes;
 use crate::kernel::{Access, MAX_WORKGROUPS, ProductKind, Target};
+use crate::report::number;
 
 /// Memory shared by activations that live at different times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +106,8 @@ fn check_size(info: &TensorInfo, target: &Target) -> Result<()> {
     Err(Error::device(format!(
         "tensor \"{}\" needs {} in one binding, this device allows {}; {remedy}, or another adapter",
         info.name,
-        human_bytes(bytes),
-        human_bytes(most)
+        number::bytes(bytes),
+        number::bytes(most)
     )))
 }
 

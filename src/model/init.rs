@@ -3,7 +3,7 @@
 //! The Transformer's inner and outer linear weights follow keys and values; biases are 0.
 
 use crate::array::HostTensor;
-use crate::config::ModelConfig;
+use crate::config::{Linear, ModelConfig, Parameter, Role};
 use crate::rng::{Rng, Stream};
 use std::collections::BTreeMap;
 
@@ -20,26 +20,20 @@ pub fn value_std(config: &ModelConfig) -> f64 {
 
 /// The parameters of a new model: a pure function of configuration, seed and each parameter's name.
 pub fn initial(config: &ModelConfig, seed: u64) -> Tensors {
-    let tensor = |(name, shape): (String, Vec<usize>)| {
-        let data = values(config, &name, shape.iter().product(), Rng::named(seed, Stream::Init, &name));
+    let tensor = |Parameter { name, shape, role, .. }: Parameter| {
+        let data = values(config, role, shape.iter().product(), Rng::named(seed, Stream::Init, &name));
         (name, HostTensor { shape, data })
     };
-    config.param_shapes().into_iter().map(tensor).collect()
+    config.parameters().into_iter().map(tensor).collect()
 }
 
-/// `n` initial values of the parameter `name`, the random ones drawn from `rng`.
-pub fn values(config: &ModelConfig, name: &str, n: usize, mut rng: Rng) -> Vec<f32> {
-    match name {
-        _ if name.ends_with(".bias") => vec![0.0; n],
-        _ if !ModelConfig::decays(name) => vec![1.0; n],
-        _ if is_output(name) => rng.normals(n, value_std(config)),
-        _ => rng.normals(n, KEY_STD),
+/// `n` initial values of a parameter, the random ones drawn from `rng`. Smaller than the others are those through which a
+/// layer writes to the residual stream and, as every value token, to a module's output.
+pub fn values(config: &ModelConfig, role: Role, n: usize, mut rng: Rng) -> Vec<f32> {
+    match role {
+        Role::Bias(_) | Role::NormBias(_) => vec![0.0; n],
+        Role::NormWeight(_) => vec![1.0; n],
+        Role::Values(_) | Role::Weight(Linear::Proj | Linear::MlpOut) => rng.normals(n, value_std(config)),
+        Role::Embedding | Role::Keys(_) | Role::Weight(_) => rng.normals(n, KEY_STD),
     }
-}
-
-/// Whether a parameter writes to the residual stream (or, as every value token, to a module's output).
-fn is_output(name: &str) -> bool {
-    name.ends_with("value_param_tokens")
-        || name.ends_with("attention.proj.weight")
-        || name.ends_with("dense_4h_to_h.weight")
 }

@@ -6,11 +6,11 @@
 //! nothing is allocated.
 
 use crate::error::{Error, Result};
-use crate::gpu::device::human_bytes;
 use crate::gpu::engine::{BYTE_COST, Block, Dispatch, Engine, Program};
 use crate::graph::plan::{Place, Plan, Slot};
 use crate::graph::view::View;
 use crate::graph::{Class, Tensor};
+use crate::report::number;
 use std::collections::BTreeMap;
 
 /// Bytes by class, as `tokenformer plan` prints them.
@@ -126,7 +126,7 @@ impl Memory {
         let with_total = |e: Error| match e {
             Error::OutOfMemory { detail, .. } => {
                 let total = ledger.bytes().total();
-                let needed = human_bytes(total);
+                let needed = number::bytes(total);
                 Error::out_of_memory(
                     total,
                     format!(

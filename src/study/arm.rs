@@ -3,11 +3,14 @@
 //! An arm may change what it is and how it is trained, but not what makes it comparable: batches, seeds, rates and the
 //! rhythm of evaluation belong to the study.
 
-use super::file::{MOST, slug};
-use crate::config::{GrowthConfig, LrSchedule, RunConfig};
+use crate::config::{GrowthConfig, LrSchedule, ModelConfig, RunConfig};
 use crate::error::{Error, Result};
+use crate::report::escape::slug;
 use serde::Deserialize;
 use toml::{Table, Value};
+
+/// Most seeds, rates, lengths and arms of each kind: more is a slip of the pen.
+pub(super) const MOST: usize = 100;
 
 /// One way to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +23,18 @@ pub struct Arm {
     pub growths: Vec<Growth>,
     /// How long it is trained; one run of each seed for each.
     pub lengths: Vec<Length>,
+}
+
+impl Arm {
+    /// Its model at the start and after each growth.
+    pub fn models(&self) -> Vec<ModelConfig> {
+        let mut models = vec![self.config.model.clone()];
+        for growth in &self.growths {
+            let grown = models.last().and_then(|model| growth.config.check(model).ok());
+            models.extend(grown);
+        }
+        models
+    }
 }
 
 /// A growth and when it happens.

@@ -9,6 +9,7 @@ use crate::config::{RunConfig, TrainConfig};
 use crate::error::Result;
 use crate::kernel::{Dtype, KernelTable, Target};
 use crate::model::graphs::{self, BatchShape, MicroBatch};
+use crate::report::number;
 use crate::train::cohorts::{self, Stage};
 use crate::train::trainer::batch_shape;
 
@@ -36,12 +37,11 @@ impl Axis {
         }
     }
 
-    /// What is equal, in words.
-    pub fn words(self) -> &'static str {
+    /// A position on it with its unit.
+    pub fn amount(self, value: f64) -> String {
         match self {
-            Self::Tokens => "equal tokens",
-            Self::Flops => "equal total FLOPs",
-            Self::MarginalFlops => "equal FLOPs after the last growth",
+            Self::Tokens => format!("{} tokens", number::grouped(value as u64)),
+            Self::Flops | Self::MarginalFlops => number::flops(value),
         }
     }
 }

@@ -6,7 +6,8 @@
 
 use super::budget::Axis;
 use super::curve;
-use super::results::{Case, Findings};
+use super::file::Points;
+use super::results::{Findings, StudyCase};
 use super::statistics::{Interval, LEVEL, deviation, mean};
 
 /// Where in its run a value was read.
@@ -16,17 +17,6 @@ pub enum Place {
     End(f64),
     /// In the middle, after this share of the steps.
     Middle(f64),
-}
-
-impl Place {
-    /// As read in a table.
-    pub fn words(self) -> String {
-        match self {
-            Self::End(short) if short < 5e-4 => "end, decayed".to_owned(),
-            Self::End(short) => format!("end, decayed ({:.1} % short)", 100.0 * short),
-            Self::Middle(share) => format!("mid-schedule ({:.0} %)", 100.0 * share),
-        }
-    }
 }
 
 /// An arm at a point.
@@ -68,9 +58,50 @@ pub struct Row {
     pub survives: bool,
 }
 
+/// What a row allows to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// No run of the arm reaches the point.
+    NotReached,
+    /// No seed in common with the reference.
+    NoPair,
+    /// One seed in common, which gives no interval.
+    OnePair,
+    /// The interval holds 0.
+    NoDifference,
+    /// The interval is below 0: a lower loss.
+    Better,
+    /// The interval is above 0.
+    Worse,
+}
+
+impl Row {
+    /// Where the arm was read.
+    pub fn place(&self) -> Option<Place> {
+        self.reading.as_ref().map(|reading| reading.place)
+    }
+
+    /// The difference with the ends of its interval, where it has one.
+    pub fn interval(&self) -> Option<(Interval, (f64, f64))> {
+        self.difference.and_then(|difference| Some((difference, difference.ends?)))
+    }
+
+    /// What the interval allows to say.
+    pub fn finding(&self) -> Finding {
+        match (&self.reading, self.interval(), self.difference) {
+            (None, ..) => Finding::NotReached,
+            (_, Some((_, (_, high))), _) if high < 0.0 => Finding::Better,
+            (_, Some((_, (low, _))), _) if low > 0.0 => Finding::Worse,
+            (_, Some(_), _) => Finding::NoDifference,
+            (_, None, Some(_)) => Finding::OnePair,
+            (_, None, None) => Finding::NoPair,
+        }
+    }
+}
+
 /// All arms at one point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Table {
+pub struct Comparison {
     /// What is equal.
     pub axis: Axis,
     /// How much of it.
@@ -79,25 +110,47 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
-/// All tables, and how many comparisons are in them.
+/// All comparisons of a study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparisons {
     /// One for each point.
-    pub tables: Vec<Table>,
+    pub points: Vec<Comparison>,
     /// Differences with an interval.
     pub count: usize,
+}
+
+impl Comparisons {
+    /// Every arm at every point.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.points.iter().flat_map(|comparison| &comparison.rows)
+    }
+
+    /// How often there is such a finding.
+    pub fn count_of(&self, finding: Finding) -> usize {
+        self.rows().filter(|row| row.finding() == finding).count()
+    }
 }
 
 /// Most points of [`Axis::MarginalFlops`], and how much larger the next one is than the one before.
 const MOST_POINTS: usize = 3;
 const NEXT_POINT: f64 = 1.02;
 
+/// Where arms are compared: on each axis at the points that were given, or else at the usual ones.
+pub fn points(cases: &[StudyCase], reference: usize, given: &Points) -> Vec<(Axis, f64)> {
+    let on = |axis: Axis| {
+        let given = given.on(axis);
+        let points = if given.is_empty() { usual_points(cases, reference, axis) } else { given.to_vec() };
+        points.into_iter().map(move |point| (axis, point))
+    };
+    Axis::ALL.into_iter().flat_map(on).collect()
+}
+
 /// The points at which arms are compared where nobody says otherwise: each end of the reference in tokens and FLOPs,
 /// but for those that were set by what comes after growth, which are points of that only; and for what comes after growth the ends of the growing arms at their shortest, where they differ by more than 2 %.
-pub fn usual_points(cases: &[Case], reference: usize, axis: Axis) -> Vec<f64> {
+fn usual_points(cases: &[StudyCase], reference: usize, axis: Axis) -> Vec<f64> {
     let ends = |arm: usize| cases.iter().filter(move |case| case.arm == arm).map(|case| case.end(axis));
     if axis != Axis::MarginalFlops {
-        let set = |case: &&Case| case.arm == reference && case.axis != Axis::MarginalFlops;
+        let set = |case: &&StudyCase| case.arm == reference && case.axis != Axis::MarginalFlops;
         let mut points: Vec<f64> = cases.iter().filter(set).map(|case| case.end(axis)).collect();
         points.sort_by(f64::total_cmp);
         points.dedup();
@@ -119,26 +172,21 @@ pub fn usual_points(cases: &[Case], reference: usize, axis: Axis) -> Vec<f64> {
 
 /// Compares.
 pub fn compare(findings: &Findings) -> Comparisons {
-    let mut tables: Vec<Table> = findings.points.iter().map(|(axis, point)| table(findings, *axis, *point)).collect();
-    let intervals = |rows: &[Row]| rows.iter().filter(|row| interval(row).is_some()).count();
-    let count = tables.iter().map(|table| intervals(&table.rows)).sum();
-    for table in &mut tables {
-        let reference = reading(findings, findings.reference, table.axis, table.point);
-        for row in &mut table.rows {
-            let strict = 1.0 - (1.0 - LEVEL) / f64::from(u32::try_from(count).unwrap_or(u32::MAX)).max(1.0);
+    let points = findings.points.iter().map(|(axis, point)| at(findings, *axis, *point)).collect();
+    let mut all = Comparisons { points, count: 0 };
+    all.count = all.rows().filter(|row| row.interval().is_some()).count();
+    for Comparison { axis, point, rows } in &mut all.points {
+        let reference = reading(findings, findings.reference, *axis, *point);
+        for row in rows {
+            let strict = 1.0 - (1.0 - LEVEL) / f64::from(u32::try_from(all.count).unwrap_or(u32::MAX)).max(1.0);
             let pairs = differences(row.reading.as_ref(), reference.as_ref());
             row.survives = row.difference.is_some() && Interval::of(&pairs, strict).is_some_and(|i| i.excludes_zero());
         }
     }
-    Comparisons { tables, count }
+    all
 }
 
-/// The interval of a row, where there is one.
-pub fn interval(row: &Row) -> Option<(Interval, (f64, f64))> {
-    row.difference.and_then(|difference| Some((difference, difference.ends?)))
-}
-
-fn table(findings: &Findings, axis: Axis, point: f64) -> Table {
+fn at(findings: &Findings, axis: Axis, point: f64) -> Comparison {
     let reference = reading(findings, findings.reference, axis, point);
     let row = |arm: usize| {
         let reading = reading(findings, arm, axis, point);
@@ -146,7 +194,7 @@ fn table(findings: &Findings, axis: Axis, point: f64) -> Table {
         let difference = Interval::of(&pairs, LEVEL).filter(|_| arm != findings.reference);
         Row { arm, reading, difference, survives: false }
     };
-    Table { axis, point, rows: (0..findings.arms.len()).map(row).collect() }
+    Comparison { axis, point, rows: (0..findings.arms.len()).map(row).collect() }
 }
 
 /// Arm minus reference for the seeds that both have.
@@ -161,8 +209,8 @@ fn differences(arm: Option<&Reading>, reference: Option<&Reading>) -> Vec<f64> {
 fn reading(findings: &Findings, arm: usize, axis: Axis, point: f64) -> Option<Reading> {
     let cases = findings.cases_of(arm);
     // An end is never before the point by a whole step, or one more step would have been taken.
-    let distance = |case: &Case| (case.end(axis) - point).abs();
-    let (mut ends, others): (Vec<&Case>, Vec<&Case>) =
+    let distance = |case: &StudyCase| (case.end(axis) - point).abs();
+    let (mut ends, others): (Vec<&StudyCase>, Vec<&StudyCase>) =
         cases.into_iter().partition(|case| distance(case) < case.timeline.last_step(axis));
     ends.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
     let (mut losses, mut taken): (Vec<(u64, f64)>, Vec<u64>) = (Vec::new(), Vec::new());
@@ -186,15 +234,12 @@ fn reading(findings: &Findings, arm: usize, axis: Axis, point: f64) -> Option<Re
         taken.extend(case.runs.iter().map(|run| run.seed));
     }
     losses.sort_by_key(|(seed, _)| *seed);
-    some(Reading { place: middle.map_or(Place::End(short), Place::Middle), losses })
-}
-
-fn some(reading: Reading) -> Option<Reading> {
-    Some(reading).filter(|reading| !reading.losses.is_empty())
+    let place = middle.map_or(Place::End(short), Place::Middle);
+    Some(Reading { place, losses }).filter(|reading| !reading.losses.is_empty())
 }
 
 /// Share of the steps of a case before a point.
-fn share_done(case: &Case, axis: Axis, point: f64) -> f64 {
+fn share_done(case: &StudyCase, axis: Axis, point: f64) -> f64 {
     let position = |step: u64| case.timeline.at(axis, step).unwrap_or(-1.0);
     let before = super::budget::most_steps(point, case.steps, position);
     before as f64 / case.steps.max(1) as f64
@@ -203,7 +248,7 @@ fn share_done(case: &Case, axis: Axis, point: f64) -> f64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::budget::Timeline;
-    use super::super::results::{Arm, Measured, Run};
+    use super::super::results::{ArmResult, Measured, Run};
     use super::*;
 
     /// Loss of a step, run and seed.
@@ -212,26 +257,26 @@ pub(super) mod tests {
         Run { seed, rate: 0.1, measured: Some(Measured { losses, wall_seconds: 1.0, ..Measured::default() }) }
     }
 
-    fn case(arm: usize, steps: u64, grows: Option<u64>, better: f64) -> Case {
+    fn case(arm: usize, steps: u64, grows: Option<u64>, better: f64) -> StudyCase {
         let flops_per_step = if grows.is_some() { vec![5, 10] } else { vec![10] };
         let timeline = Timeline { tokens_per_step: 100, growth_steps: grows.into_iter().collect(), flops_per_step };
         let runs = (1..=3).map(|seed| run(steps, seed, better + 0.001 * (seed * seed) as f64 * arm as f64)).collect();
-        Case { arm, length: "some".into(), axis: Axis::Tokens, steps, timeline, parameters: [1, 2], runs }
+        StudyCase { arm, length: "some".into(), axis: Axis::Tokens, steps, timeline, parameters: [1, 2], runs }
     }
 
     /// A reference of ten steps, one that grows at five and ends at equal tokens and at equal FLOPs, and a short one.
     pub fn findings() -> Findings {
-        let arm = |name: &str| Arm { name: name.into(), what: "a <model>".into(), rate: 0.1, trials: Vec::new() };
+        let arm = |name: &str| ArmResult { name: name.into(), models: Vec::new(), rate: 0.1, trials: Vec::new() };
         let cases =
             vec![case(0, 10, None, 0.0), case(1, 10, Some(4), 0.5), case(1, 12, Some(4), 0.5), case(2, 4, None, 0.0)];
-        let points = Axis::ALL.iter().flat_map(|a| usual_points(&cases, 0, *a).into_iter().map(|p| (*a, p))).collect();
+        let points = points(&cases, 0, &Points::default());
         Findings {
             title: "Study".into(),
             arms: ["base", "grown & <new>", "short"].map(arm).into(),
             cases,
             reference: 0,
             points,
-            data: "data".into(),
+            data: "a <set>".into(),
             entropy_floor: None,
             notes: Vec::new(),
         }
@@ -246,8 +291,8 @@ pub(super) mod tests {
     #[test]
     fn ends_are_preferred_the_middle_is_said_and_nothing_is_extrapolated() {
         let all = compare(&findings());
-        let [tokens, flops, marginal] = &all.tables[..] else { panic!() };
-        let place = |table: &Table, arm: usize| table.rows[arm].reading.as_ref().map(|reading| reading.place);
+        let [tokens, flops, marginal] = &all.points[..] else { panic!() };
+        let place = |comparison: &Comparison, arm: usize| comparison.rows[arm].place();
         assert_eq!((place(tokens, 0), place(tokens, 1)), (Some(Place::End(0.0)), Some(Place::End(0.0))));
         assert_eq!((place(tokens, 2), place(flops, 2), place(marginal, 2)), (None, None, None));
         // 4 steps of 5 and 8 of 10.
@@ -257,7 +302,7 @@ pub(super) mod tests {
         let reference = marginal.rows[0].reading.as_ref().unwrap();
         assert!((reference.losses[0].1 - 3.41).abs() < 1e-12, "{reference:?}");
         assert!(tokens.rows[0].difference.is_none());
-        let (interval, (low, high)) = interval(&tokens.rows[1]).unwrap();
+        let (interval, (low, high)) = tokens.rows[1].interval().unwrap();
         assert_eq!(interval.n, 3);
         assert!(low < -0.5 && high > -0.52 && high < -0.49, "{low} {high}");
         assert!(tokens.rows[1].survives);
@@ -268,7 +313,7 @@ pub(super) mod tests {
         let mut found = findings();
         found.cases[1].runs[0].measured = None;
         found.cases[0].runs[1].measured = None;
-        let row = compare(&found).tables[0].rows[1].clone();
+        let row = compare(&found).points[0].rows[1].clone();
         assert_eq!((row.difference.unwrap().n, row.difference.unwrap().ends, row.survives), (1, None, false));
     }
 
@@ -281,7 +326,7 @@ pub(super) mod tests {
         found.cases.retain(|case| case.arm != 1);
         for (run, at) in whole.runs.into_iter().zip([3, 4, 6]) {
             let timeline = Timeline { growth_steps: vec![at], ..whole.timeline.clone() };
-            found.cases.push(Case { runs: vec![run], timeline, length: whole.length.clone(), ..whole });
+            found.cases.push(StudyCase { runs: vec![run], timeline, length: whole.length.clone(), ..whole });
         }
         let seeds = |axis, point| {
             let reading = reading(&found, 1, axis, point).unwrap();

@@ -4,9 +4,11 @@
 //! them and lists its growths. Keys and types are held against a template, so that an error names the nearest key.
 //! What the arms cost and whether they can be run is [`super::plan`]'s matter.
 
-use super::arm::{self, Arm, RawArm, RawLength};
+use super::arm::{self, Arm, MOST, RawArm, RawLength};
+use super::budget::Axis;
 use crate::config::{DataConfig, RunConfig, check_keys, read_table};
 use crate::error::{Error, Result};
+use crate::report::escape::slug;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -30,9 +32,6 @@ marginal_flops = [1.0]
 name = "x"
 lengths = [{ tokens = 1.0, flops = 1.0, flops_of = "x", marginal_flops = 1.0, marginal_flops_of = "x" }]
 "#;
-
-/// Most seeds, rates, lengths and arms of each kind: more is a slip of the pen.
-pub(super) const MOST: usize = 100;
 
 /// A study, read and checked but for what depends on the data.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +73,17 @@ pub struct Points {
     pub flops: Vec<f64>,
     /// FLOPs after the last growth.
     pub marginal_flops: Vec<f64>,
+}
+
+impl Points {
+    /// Those on an axis.
+    pub fn on(&self, axis: Axis) -> &[f64] {
+        match axis {
+            Axis::Tokens => &self.tokens,
+            Axis::Flops => &self.flops,
+            Axis::MarginalFlops => &self.marginal_flops,
+        }
+    }
 }
 
 /// `[lr]`.
@@ -201,8 +211,8 @@ impl Study {
                 self.trials.share
             )));
         }
-        let lists = [&self.points.tokens, &self.points.flops, &self.points.marginal_flops];
-        if let Some(wrong) = lists.into_iter().flatten().find(|x| !(x.is_finite() && **x > 0.0)) {
+        let mut points = Axis::ALL.into_iter().flat_map(|axis| self.points.on(axis));
+        if let Some(wrong) = points.find(|x| !(x.is_finite() && **x > 0.0)) {
             return Err(Error::usage(format!(
                 "compare has {wrong}, but must be above 0 and finite: change or drop it"
             )));
@@ -229,13 +239,6 @@ impl Study {
             Error::usage(format!("{key} is \"{name}\", but no arm has that name: use one of {}", names.join(", ")))
         })
     }
-}
-
-/// A name as part of a path: letters and digits, and dashes for the rest.
-pub fn slug(name: &str) -> String {
-    let plain: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
-    plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 fn take(table: &mut Table, keys: &[&str]) -> Table {

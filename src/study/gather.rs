@@ -4,15 +4,16 @@
 //! where that is not enough. What each stage of a run was is put together from its settings and its growth records.
 
 use super::budget::{Axis, Timeline};
-use super::comparison::usual_points;
-use super::results::{Arm, Case, Findings, Measured, Run};
-use super::{file::slug, tables, words};
-use crate::checkpoint::{GrowthRecord, Store, read_meta};
+use super::comparison;
+use super::file::Points;
+use super::results::{ArmResult, Findings, Measured, Run, StudyCase};
+use crate::checkpoint::read_meta;
 use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
 use crate::error::{Error, Result};
-use crate::train::cohorts;
-use crate::train::prune::PRUNE;
-use serde_json::Value;
+use crate::report::escape::slug;
+use crate::train::growth::{Rules, Shape};
+use crate::train::{GrowthRecord, Meta, Store, cohorts};
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// A run as it was asked for: `NAME=DIRECTORY` or a directory.
@@ -61,16 +62,15 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
     for run in &runs {
         comparable(first, run)?;
     }
-    let mut arms: Vec<(Arm, Vec<Gathered>)> = Vec::new();
+    let mut arms: Vec<(ArmResult, Vec<Gathered>)> = Vec::new();
     let path = first.config.data.path.as_ref();
     let data = path.map_or("built-in corpus".to_owned(), |path| format!("data in {}", path.display()));
     let own_corpora = first.config.data.path.is_none() && first.config.data.corpus_seed.is_none();
     for run in runs {
-        let same = |(arm, members): &&mut (Arm, Vec<Gathered>)| match &run.asked.name {
+        let unnamed = |other: &Gathered| other.asked.name.is_none() && Identity::of(other) == Identity::of(&run);
+        let same = |(arm, members): &&mut (ArmResult, Vec<Gathered>)| match &run.asked.name {
             Some(name) => arm.name == *name,
-            None => {
-                members.first().is_some_and(|other| other.asked.name.is_none() && settings(other) == settings(&run))
-            }
+            None => members.first().is_some_and(unnamed),
         };
         match arms.iter_mut().find(same) {
             Some((_, members)) => members.push(run),
@@ -78,18 +78,18 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
                 let name = run.asked.name.clone().unwrap_or_else(|| directory_name(&run.asked.dir));
                 let taken = arms.iter().filter(|(arm, _)| arm.name == name).count();
                 let name = if taken > 0 { run.asked.dir.display().to_string() } else { name };
-                let what = tables::of_models(&run.models);
-                arms.push((Arm { name, what, rate: run.config.train.lr, trials: Vec::new() }, vec![run]));
+                let (models, rate) = (run.models.clone(), run.config.train.lr);
+                arms.push((ArmResult { name, models, rate, trials: Vec::new() }, vec![run]));
             }
         }
     }
-    let mut cases: Vec<Case> = Vec::new();
+    let mut cases: Vec<StudyCase> = Vec::new();
     for (index, (_, members)) in arms.iter_mut().enumerate() {
         for run in members.drain(..) {
             add(&mut cases, index, run)?;
         }
     }
-    let arms: Vec<Arm> = arms.into_iter().map(|(arm, _)| arm).collect();
+    let arms: Vec<ArmResult> = arms.into_iter().map(|(arm, _)| arm).collect();
     let reference = match reference {
         None => 0,
         Some(name) => {
@@ -102,8 +102,7 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
             })?
         }
     };
-    let points = |axis: Axis| usual_points(&cases, reference, axis).into_iter().map(move |point| (axis, point));
-    let points = Axis::ALL.into_iter().flat_map(points).collect();
+    let points = comparison::points(&cases, reference, &Points::default());
     let mut notes = vec![
         "These runs were made on their own: whether each had its learning rate chosen as carefully as the others is not \
          known here."
@@ -118,10 +117,10 @@ pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
 }
 
 /// Puts a run with the runs of its arm of the same length and growths.
-fn add(cases: &mut Vec<Case>, arm: usize, run: Gathered) -> Result<()> {
+fn add(cases: &mut Vec<StudyCase>, arm: usize, run: Gathered) -> Result<()> {
     let steps = run.config.train.max_steps as u64;
     let parameters = [run.models.first(), run.models.last()].map(|model| model.map_or(0, ModelConfig::param_count));
-    let same = |case: &&mut Case| case.arm == arm && case.steps == steps && case.timeline == run.timeline;
+    let same = |case: &&mut StudyCase| case.arm == arm && case.steps == steps && case.timeline == run.timeline;
     let seed = run.config.train.seed;
     let found = Run { seed, rate: run.config.train.lr, measured: Some(run.measured) };
     match cases.iter_mut().find(same) {
@@ -136,8 +135,8 @@ fn add(cases: &mut Vec<Case>, arm: usize, run: Gathered) -> Result<()> {
             Ok(())
         }
         None => {
-            let length = words::amount(Axis::Tokens, run.timeline.tokens(steps));
-            cases.push(Case {
+            let length = Axis::Tokens.amount(run.timeline.tokens(steps));
+            cases.push(StudyCase {
                 arm,
                 length,
                 axis: Axis::Tokens,
@@ -178,25 +177,27 @@ fn read(asked: &Asked) -> Result<Gathered> {
     let models = models(&config.model, &records);
     let rules = records.iter().map(|record| {
         let dir = asked.dir.display();
-        if record.policy.get("policy").and_then(Value::as_str) == Some(PRUNE) {
-            return Err(Error::usage(format!(
+        match &record.rules {
+            Rules::Growth(rules) => Ok(*rules),
+            Rules::Pruning(_) => Err(Error::usage(format!(
                 "{dir} was pruned at step {}, and what a run cost before that is not counted: leave it out, or compare runs \
                  that only grew",
                 record.at_step
-            )));
+            ))),
+            Rules::Other(json) => ResolvedGrowth::deserialize(json).map_err(|e| {
+                Error::input(format!("a growth in the lineage of {dir} has damaged rules: {e}; leave it out"))
+            }),
         }
-        serde_json::from_value::<ResolvedGrowth>(record.policy.clone())
-            .map_err(|e| Error::input(format!("a growth in the lineage of {dir} has damaged rules: {e}; leave it out")))
     });
     let stages = cohorts::staged(models.clone(), rules.collect::<Result<Vec<_>>>()?, None);
     let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;
-    let policies = records.into_iter().map(|record| record.policy.to_string()).collect();
+    let policies = records.into_iter().map(|record| record.rules.json().to_string()).collect();
     Ok(Gathered { asked: asked.clone(), config, models, policies, timeline, measured })
 }
 
 /// Every growth of a model, also those that were made in a file, of which the metrics of the run know nothing.
 fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
-    let latest = Store::new(dir).newest(&read_meta)?;
+    let latest = Store::new(dir).newest(&read_meta::<Meta>)?;
     let (_, meta) = latest.found.ok_or_else(|| {
         Error::input(format!(
             "{} holds no checkpoint, which tells how its model grew: give the directory of a run",
@@ -209,7 +210,7 @@ fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
 /// The model at the start and after each growth. `known` is any of them: a resumed run has a later one in its settings.
 fn models(known: &ModelConfig, records: &[GrowthRecord]) -> Vec<ModelConfig> {
     let size = |value: u64, fallback: usize| if value == 0 { fallback } else { value as usize };
-    let model = |[qkv, proj, ffn]: [u64; 3], layers: u64, units: u64| ModelConfig {
+    let model = |Shape { slots: [qkv, proj, ffn], layers, intermediate_size: units, .. }: Shape| ModelConfig {
         qkv_slot_num: size(qkv, known.qkv_slot_num),
         proj_slot_num: size(proj, known.proj_slot_num),
         ffn_slot_num: size(ffn, known.ffn_slot_num),
@@ -218,29 +219,45 @@ fn models(known: &ModelConfig, records: &[GrowthRecord]) -> Vec<ModelConfig> {
         ..known.clone()
     };
     let Some(first) = records.first() else { return vec![known.clone()] };
-    let start = model(first.slots_before, first.layers_before, first.intermediate_size_before);
-    let after = records.iter().map(|r| model(r.slots_after, r.layers_after, r.intermediate_size_after));
-    std::iter::once(start).chain(after).collect()
+    let shapes = std::iter::once(first.before).chain(records.iter().map(|record| record.after));
+    shapes.map(model).collect()
 }
 
-/// All settings in which the runs of one arm agree. A Transformer's slots mean nothing.
-fn settings(run: &Gathered) -> (Vec<ModelConfig>, Vec<u64>, RunConfig) {
-    let mut config = run.config.clone();
-    config.model = ModelConfig::default();
-    config.growth.clear();
-    config.train.seed = 0;
-    // A resumed run names what a fresh one leaves to the device.
-    config.train.loss_chunk_rows = 0;
-    config.out_dir = PathBuf::new();
-    let mut models = run.models.clone();
-    for model in &mut models {
-        (model.tau_qkv, model.tau_proj, model.tau_ffn) = (None, None, None);
+/// What the runs of one arm have in common: everything but the seed, where they lie and what they print.
+#[derive(PartialEq)]
+struct Identity<'a> {
+    /// The model at the start and after each growth.
+    models: Vec<ModelConfig>,
+    /// When it grew.
+    growth_steps: &'a [u64],
+    /// By which rules.
+    policies: &'a [String],
+    /// All other settings.
+    settings: RunConfig,
+}
+
+impl<'a> Identity<'a> {
+    fn of(run: &'a Gathered) -> Self {
+        let mut settings = run.config.clone();
+        settings.model = ModelConfig::default();
+        settings.growth.clear();
+        settings.train.seed = 0;
+        settings.train.sample_prompt.clear();
+        // A resumed run names what a fresh one leaves to the device.
+        settings.train.loss_chunk_rows = 0;
+        settings.out_dir = PathBuf::new();
+        let models = run.models.iter().map(Self::model).collect();
+        Self { models, growth_steps: &run.timeline.growth_steps, policies: &run.policies, settings }
+    }
+
+    /// A model without what follows from the rest of it: scales, and the slots of a Transformer, which has none.
+    fn model(model: &ModelConfig) -> ModelConfig {
+        let mut model = ModelConfig { tau_qkv: None, tau_proj: None, tau_ffn: None, ..model.clone() };
         if model.arch == Arch::Transformer {
             (model.qkv_slot_num, model.proj_slot_num, model.ffn_slot_num) = (1, 1, 1);
         }
+        model
     }
-    config.train.sample_prompt = run.policies.join(" ");
-    (models, run.timeline.growth_steps.clone(), config)
 }
 
 /// Losses of two runs are of the same tokens.

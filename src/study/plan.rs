@@ -4,11 +4,11 @@
 
 use super::arm::{Arm, Growth, Length, When};
 use super::budget::{Axis, Timeline, most_steps};
-use super::file::{Study, slug};
-use super::results::Case;
-use super::words;
+use super::file::Study;
+use super::results::StudyCase;
 use crate::config::{GrowthConfig, RunConfig};
 use crate::error::{Error, Result};
+use crate::report::escape::slug;
 use crate::train::cohorts;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ const MOST_STEPS: u64 = 1 << 32;
 
 /// One ordinary run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RunPlan {
+pub struct PlannedRun {
     /// Index of the arm.
     pub arm: usize,
     /// All of its settings.
@@ -26,14 +26,14 @@ pub struct RunPlan {
 
 /// A study with every number in it known.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct StudyPlan<'a> {
     /// What was asked for, with the vocabulary of the data.
     pub study: &'a Study,
     /// Arms at their lengths, in the order of the file.
-    pub cases: Vec<Case>,
+    pub cases: Vec<StudyCase>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> StudyPlan<'a> {
     /// Counts everything. The arms' models have their vocabulary.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl<'a> Plan<'a> {
         for (index, arm) in study.arms.iter().enumerate() {
             for length in &arm.lengths {
                 let case = plan.case(index, arm, length, &firsts).map_err(|error| of_arm(arm, error))?;
-                let known = |other: &Case| other.arm == index && other.steps == case.steps;
+                let known = |other: &StudyCase| other.arm == index && other.steps == case.steps;
                 if !plan.cases.iter().any(known) {
                     plan.cases.push(case);
                 }
@@ -67,12 +67,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The arm at its first length.
-    fn first_case(&self, arm: usize) -> Result<&Case> {
+    fn first_case(&self, arm: usize) -> Result<&StudyCase> {
         let missing = || Error::defect("an arm has no length");
         self.cases.iter().find(|case| case.arm == arm).ok_or_else(missing)
     }
 
-    fn case(&self, index: usize, arm: &Arm, length: &Length, firsts: &[Case]) -> Result<Case> {
+    fn case(&self, index: usize, arm: &Arm, length: &Length, firsts: &[StudyCase]) -> Result<StudyCase> {
         let (axis, budget, said) = self.budget(length, firsts)?;
         let costs = arm_costs(arm)?;
         let line = |steps: u64| Timeline { growth_steps: growth_steps(arm, steps, steps), ..costs.clone() };
@@ -87,7 +87,7 @@ impl<'a> Plan<'a> {
             return Err(Error::usage(format!(
                 "{said} is {} of {}, but a run has 1 to {MOST_STEPS}: change the length",
                 if steps == 0 { "less than a step" } else { "far more than the steps" },
-                words::amount(axis, step)
+                axis.amount(step)
             )));
         }
         for (number, at) in growth_steps(arm, steps, steps).into_iter().enumerate() {
@@ -102,12 +102,11 @@ impl<'a> Plan<'a> {
         let config = self.config(arm, steps, steps, arm.config.train.lr, 0)?;
         let stages = config.stages()?;
         let parameters = [stages.first(), stages.last()].map(|model| model.map_or(0, |model| model.param_count()));
-        Ok(Case { arm: index, length: said, axis, steps, timeline: line(steps), parameters, runs: Vec::new() })
+        Ok(StudyCase { arm: index, length: said, axis, steps, timeline: line(steps), parameters, runs: Vec::new() })
     }
 
     /// What a length asks for: the axis, how much, and that in words.
-    fn budget(&self, length: &Length, firsts: &[Case]) -> Result<(Axis, f64, String)> {
-        let said = |axis, value| words::amount(axis, value);
+    fn budget(&self, length: &Length, firsts: &[StudyCase]) -> Result<(Axis, f64, String)> {
         let of = |name: &String, axis: Axis| -> Result<(Axis, f64, String)> {
             let key = if axis == Axis::Flops { "flops_of" } else { "marginal_flops_of" };
             let other = self.study.arm_index(name, key)?;
@@ -119,13 +118,13 @@ impl<'a> Plan<'a> {
             })?;
             let value = case.timeline.at(axis, case.steps).unwrap_or(0.0);
             let same = if axis == Axis::Flops { "the FLOPs" } else { "the FLOPs after growth" };
-            Ok((axis, value, format!("{same} of \"{name}\", {}", said(axis, value))))
+            Ok((axis, value, format!("{same} of \"{name}\", {}", axis.amount(value))))
         };
         Ok(match length {
-            Length::Tokens(tokens) => (Axis::Tokens, *tokens, said(Axis::Tokens, *tokens)),
-            Length::Flops(flops) => (Axis::Flops, *flops, said(Axis::Flops, *flops)),
+            Length::Tokens(tokens) => (Axis::Tokens, *tokens, Axis::Tokens.amount(*tokens)),
+            Length::Flops(flops) => (Axis::Flops, *flops, Axis::Flops.amount(*flops)),
             Length::MarginalFlops(flops) => {
-                (Axis::MarginalFlops, *flops, format!("{} after growth", said(Axis::MarginalFlops, *flops)))
+                (Axis::MarginalFlops, *flops, format!("{} after growth", Axis::MarginalFlops.amount(*flops)))
             }
             Length::FlopsOf(name) => of(name, Axis::Flops)?,
             Length::MarginalFlopsOf(name) => of(name, Axis::MarginalFlops)?,
@@ -137,18 +136,18 @@ impl<'a> Plan<'a> {
         ((full as f64 * self.study.trials.share).round() as u64).max(1)
     }
 
-    fn trial(&self, arm: usize, full: u64, seed: u64) -> Result<Vec<RunPlan>> {
+    fn trial(&self, arm: usize, full: u64, seed: u64) -> Result<Vec<PlannedRun>> {
         let of = self.study.arms.get(arm).ok_or_else(|| Error::defect("no such arm"))?;
         let steps = self.trial_steps(full);
-        let run = |&rate: &f64| Ok(RunPlan { arm, config: self.config(of, steps, full, rate, seed)? });
+        let run = |&rate: &f64| Ok(PlannedRun { arm, config: self.config(of, steps, full, rate, seed)? });
         self.study.trials.rates.iter().map(run).collect()
     }
 
     /// The learning-rate trials of an arm, one list for each trial seed; none where there is one rate to choose from.
     ///
     /// # Errors
-    /// None after [`Plan::new`].
-    pub fn trials(&self, arm: usize) -> Result<Vec<Vec<RunPlan>>> {
+    /// None after [`StudyPlan::new`].
+    pub fn trials(&self, arm: usize) -> Result<Vec<Vec<PlannedRun>>> {
         if self.study.trials.rates.len() < 2 {
             return Ok(Vec::new());
         }
@@ -159,10 +158,10 @@ impl<'a> Plan<'a> {
     /// The run of a case with a seed, at the `rate` that was chosen for its arm.
     ///
     /// # Errors
-    /// None after [`Plan::new`].
-    pub fn run(&self, case: &Case, rate: f64, seed: u64) -> Result<RunPlan> {
+    /// None after [`StudyPlan::new`].
+    pub fn run(&self, case: &StudyCase, rate: f64, seed: u64) -> Result<PlannedRun> {
         let arm = self.study.arms.get(case.arm).ok_or_else(|| Error::defect("no such arm"))?;
-        Ok(RunPlan { arm: case.arm, config: self.config(arm, case.steps, case.steps, rate, seed)? })
+        Ok(PlannedRun { arm: case.arm, config: self.config(arm, case.steps, case.steps, rate, seed)? })
     }
 
     /// Settings of a run of `steps`, where growths at a step are given for a run of `full` steps.

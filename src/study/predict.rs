@@ -2,7 +2,7 @@
 //!
 //! An estimate for people. Compilation, checkpoints and growth are not in it.
 
-use super::plan::RunPlan;
+use super::plan::PlannedRun;
 use crate::config::RunConfig;
 use crate::data::{Dataset, train_batch, validation_batches};
 use crate::error::Result;
@@ -26,10 +26,10 @@ struct Times {
 ///
 /// # Errors
 /// Device errors, also where a model does not fit.
-pub fn seconds(engine: &Engine, runs: &[RunPlan], data: &Dataset) -> Result<f64> {
+pub fn seconds(engine: &Engine, runs: &[PlannedRun], data: &Dataset) -> Result<f64> {
     let mut known: Vec<(Stage, Times)> = Vec::new();
     let mut total = 0.0;
-    for RunPlan { config, .. } in runs {
+    for PlannedRun { config, .. } in runs {
         let ends = config.growth.iter().map(|growth| growth.at_step).chain([config.train.max_steps]);
         let starts = std::iter::once(0).chain(config.growth.iter().map(|growth| growth.at_step));
         let stages = cohorts::stages(config, None)?;

@@ -2,15 +2,15 @@
 
 use super::budget::{Axis, Timeline};
 use super::curve;
-use crate::checkpoint::GrowthRecord;
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::train::metrics;
+use crate::train::{GrowthRecord, metrics};
 use serde_json::Value;
 use std::path::Path;
 
 /// A growth as it went in one run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Growth {
+pub struct MeasuredGrowth {
     /// What was measured at the moment of growth.
     pub record: GrowthRecord,
     /// Tokens until validation is back at its loss right before the growth, 0 where the growth raised it by [`RISE`] at
@@ -18,7 +18,7 @@ pub struct Growth {
     pub recovery_tokens: Option<f64>,
 }
 
-impl Growth {
+impl MeasuredGrowth {
     /// Loss right after the growth minus right before, on the validation batches.
     pub fn spike(&self) -> f64 {
         self.record.loss_after - self.record.loss_before
@@ -34,7 +34,7 @@ pub struct Measured {
     /// Validation loss in nats per token, by steps done, ascending.
     pub losses: Vec<(u64, f64)>,
     /// Its growths, in order.
-    pub growths: Vec<Growth>,
+    pub growths: Vec<MeasuredGrowth>,
     /// Seconds of training, all starts of the run together; what a crash made it do again counts once.
     pub wall_seconds: f64,
     /// Adapters it ran on.
@@ -89,7 +89,7 @@ impl Measured {
         Ok(found)
     }
 
-    fn growth(&self, record: GrowthRecord, tokens_per_step: u64) -> Growth {
+    fn growth(&self, record: GrowthRecord, tokens_per_step: u64) -> MeasuredGrowth {
         let tokens = |step: u64| (step - record.at_step) as f64 * tokens_per_step as f64;
         let later = self.losses.iter().filter(|(step, _)| *step > record.at_step);
         let after = std::iter::once((0.0, record.loss_after)).chain(later.map(|(step, loss)| (tokens(*step), *loss)));
@@ -98,7 +98,7 @@ impl Measured {
         let flat = record.loss_after - record.loss_before <= RISE;
         let recovery_tokens = if flat { Some(0.0) } else { curve::first_at_or_below(&after, record.loss_before) };
         // That file names its directory, so its digest would tell two studies of one file apart.
-        Growth { record: GrowthRecord { before: None, ..record }, recovery_tokens }
+        MeasuredGrowth { record: GrowthRecord { file_before: None, ..record }, recovery_tokens }
     }
 
     /// The validation curve on an axis, from the last growth on where that is what the axis counts.
@@ -140,11 +140,11 @@ pub struct Trial {
 
 /// One way to train, and what was found about it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Arm {
+pub struct ArmResult {
     /// Its name.
     pub name: String,
-    /// What it starts as and how it grows, in words.
-    pub what: String,
+    /// Its model at the start and after each growth.
+    pub models: Vec<ModelConfig>,
     /// The learning rate that was chosen.
     pub rate: f64,
     /// The rates that were tried; empty where there was nothing to choose.
@@ -153,7 +153,7 @@ pub struct Arm {
 
 /// An arm at one of its lengths.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Case {
+pub struct StudyCase {
     /// Index of the arm.
     pub arm: usize,
     /// What set the length, in words.
@@ -170,7 +170,7 @@ pub struct Case {
     pub runs: Vec<Run>,
 }
 
-impl Case {
+impl StudyCase {
     /// Position of its end on an axis.
     pub fn end(&self, axis: Axis) -> f64 {
         self.timeline.at(axis, self.steps).unwrap_or(0.0)
@@ -193,9 +193,9 @@ pub struct Findings {
     /// Heading of the report.
     pub title: String,
     /// Arms in the order of the file.
-    pub arms: Vec<Arm>,
+    pub arms: Vec<ArmResult>,
     /// Arms at their lengths.
-    pub cases: Vec<Case>,
+    pub cases: Vec<StudyCase>,
     /// Index of the arm that the others are compared with.
     pub reference: usize,
     /// Where arms are compared, by axis.
@@ -215,15 +215,15 @@ impl Findings {
     }
 
     /// The cases of an arm, shortest first.
-    pub fn cases_of(&self, arm: usize) -> Vec<&Case> {
-        let mut cases: Vec<&Case> = self.cases.iter().filter(|case| case.arm == arm).collect();
+    pub fn cases_of(&self, arm: usize) -> Vec<&StudyCase> {
+        let mut cases: Vec<&StudyCase> = self.cases.iter().filter(|case| case.arm == arm).collect();
         cases.sort_by_key(|case| case.steps);
         cases
     }
 
     /// Every adapter that a run was on.
     pub fn adapters(&self) -> Vec<String> {
-        let runs = self.cases.iter().flat_map(Case::measured);
+        let runs = self.cases.iter().flat_map(StudyCase::measured);
         let mut all: Vec<String> = runs.flat_map(|(_, run)| run.adapters.iter().cloned()).collect();
         all.sort();
         all.dedup();

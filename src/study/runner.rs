@@ -5,16 +5,18 @@
 //! same command goes on with a study wherever it stood, bit for bit.
 
 use super::changes::{difference, fingerprint};
-use super::plan::{Plan, RunPlan};
-use super::results::{Arm, Case, Findings, Measured, Run, Trial};
-use super::{budget::Axis, comparison, words};
-use crate::checkpoint::{Files, RunLock, Store, replace};
+use super::comparison;
+use super::plan::{PlannedRun, StudyPlan};
+use super::results::{ArmResult, Findings, Measured, Run, StudyCase, Trial};
+use crate::checkpoint::{Files, RunLock, replace};
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::Engine;
-use crate::train::recover::{Device, Job};
-use crate::train::state::Start;
+use crate::report::number;
+use crate::train::Store;
+use crate::train::disk::Start;
+use crate::train::recovery::{Device, Job};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +40,7 @@ enum State {
 /// Runs a study.
 pub struct Runner<'a> {
     /// What is run.
-    pub plan: &'a Plan<'a>,
+    pub plan: &'a StudyPlan<'a>,
     /// What all runs are trained on.
     pub data: &'a Dataset,
     /// Set when the study is to save and stop.
@@ -80,7 +82,7 @@ impl Runner<'_> {
     }
 
     /// Every run that may be needed, each once, at every learning rate that may be chosen.
-    fn all_runs(&self) -> Result<Vec<RunPlan>> {
+    fn all_runs(&self) -> Result<Vec<PlannedRun>> {
         let (plan, study) = (self.plan, self.plan.study);
         let mut runs = Vec::new();
         for arm in 0..study.arms.len() {
@@ -100,7 +102,7 @@ impl Runner<'_> {
     ///
     /// # Errors
     /// As [`Runner::claim`].
-    pub fn pending(&self) -> Result<Vec<RunPlan>> {
+    pub fn pending(&self) -> Result<Vec<PlannedRun>> {
         let (plan, study) = (self.plan, self.plan.study);
         let mut runs = Vec::new();
         for arm in 0..study.arms.len() {
@@ -109,7 +111,8 @@ impl Runner<'_> {
         for case in &plan.cases {
             let rates = &study.trials.rates;
             for &seed in &study.seeds {
-                let all: Vec<RunPlan> = rates.iter().map(|rate| plan.run(case, *rate, seed)).collect::<Result<_>>()?;
+                let all: Vec<PlannedRun> =
+                    rates.iter().map(|rate| plan.run(case, *rate, seed)).collect::<Result<_>>()?;
                 let mut done = false;
                 for run in &all {
                     done |= matches!(self.state(run)?, State::Done | State::Diverged);
@@ -155,7 +158,7 @@ impl Runner<'_> {
                     study.trials.rates.iter().copied().fold(f64::INFINITY, f64::min)
                 ))
             })?;
-            arms.push(Arm { name: arm.name.clone(), what: super::tables::what(arm), rate, trials });
+            arms.push(ArmResult { name: arm.name.clone(), models: arm.models(), rate, trials });
         }
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); plan.cases.len()];
         // Seed by seed, so that a study that is stopped early has whole pairs.
@@ -166,24 +169,14 @@ impl Runner<'_> {
                 runs.push(Run { seed, rate, measured });
             }
         }
-        let case = |(case, runs): (&Case, Vec<Run>)| Case { runs, ..case.clone() };
+        let case = |(case, runs): (&StudyCase, Vec<Run>)| StudyCase { runs, ..case.clone() };
         self.findings(arms, plan.cases.iter().zip(runs).map(case).collect())
     }
 
-    fn findings(&self, arms: Vec<Arm>, cases: Vec<Case>) -> Result<Findings> {
+    fn findings(&self, arms: Vec<ArmResult>, cases: Vec<StudyCase>) -> Result<Findings> {
         let study = self.plan.study;
         let reference = study.arm_index(&study.reference, "reference")?;
-        let point = |axis: Axis| {
-            let given = match axis {
-                Axis::Tokens => &study.points.tokens,
-                Axis::Flops => &study.points.flops,
-                Axis::MarginalFlops => &study.points.marginal_flops,
-            };
-            let usual = || comparison::usual_points(&cases, reference, axis);
-            let points = if given.is_empty() { usual() } else { given.clone() };
-            points.into_iter().map(move |point| (axis, point)).collect::<Vec<_>>()
-        };
-        let points = Axis::ALL.into_iter().flat_map(point).collect();
+        let points = comparison::points(&cases, reference, &study.points);
         let (data, entropy_floor) = (self.data.description.clone(), self.data.entropy_floor);
         let title = "Does growing pay?".to_owned();
         Ok(Findings { title, arms, reference, points, data, entropy_floor, notes: Vec::new(), cases })
@@ -192,7 +185,7 @@ impl Runner<'_> {
     /// Takes a run to its end, if it is not there; `None` where it diverged.
     fn finish(
         &self,
-        run: &RunPlan,
+        run: &PlannedRun,
         device: &mut Device,
         progress: &mut Progress,
         kind: &str,
@@ -247,7 +240,7 @@ impl Runner<'_> {
     }
 
     /// Where a run stands; a run of other settings in its place is refused, or counts as none with `overwrite`.
-    fn state(&self, run: &RunPlan) -> Result<State> {
+    fn state(&self, run: &PlannedRun) -> Result<State> {
         let dir = &run.config.out_dir;
         let settings = dir.join("config.toml");
         if !settings.exists() {
@@ -292,7 +285,7 @@ impl Progress {
             return format!(" ({} runs left)", self.left);
         }
         let each = self.started.elapsed().as_secs_f64() / self.done as f64;
-        format!(" ({} runs left, about {})", self.left, words::seconds(each * self.left as f64))
+        format!(" ({} runs left, about {})", self.left, number::seconds(each * self.left as f64))
     }
 
     fn one_done(&mut self) {

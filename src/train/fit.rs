@@ -3,12 +3,12 @@
 //! The batch of an update stays what it was. A smaller micro-batch costs no operations, but adds gradients in another
 //! order, so with other last bits; recomputation costs about a quarter more operations and no bit.
 
-use super::cohorts::Stage;
+use super::growth::cohorts::Stage;
 use super::plans::{FEWEST_CHUNK_ROWS, RunPlans};
 use crate::config::{ModelConfig, RunConfig, TrainConfig};
 use crate::error::{Error, Result};
-use crate::gpu::device::human_bytes;
 use crate::kernel::KernelTable;
+use crate::report::number;
 
 /// What a run may take.
 pub enum Room<'a> {
@@ -54,10 +54,10 @@ pub fn fit(config: &RunConfig, stages: &[Stage], room: &Room, kernels: &KernelTa
     Err(match least {
         Some(bytes) => {
             let allowed = match room {
-                Room::Bytes(most) => format!("--fit allows {}", human_bytes(*most)),
+                Room::Bytes(most) => format!("--fit allows {}", number::bytes(*most)),
                 Room::Device(_) => "the device has not that much free".to_owned(),
             };
-            let needed = human_bytes(bytes);
+            let needed = number::bytes(bytes);
             Error::out_of_memory(
                 bytes,
                 format!(

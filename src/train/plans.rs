@@ -1,7 +1,6 @@
 //! Every plan of a training run: what its steps, its evaluations and its samples compute on the device.
 
-use super::cohorts;
-use crate::checkpoint::Cohort;
+use super::growth::cohorts::{self, Cohort};
 use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::error::{Error, Result};
 use crate::graph::Graph;

@@ -1,13 +1,13 @@
 //! A model in training on one device: parameters, moments and the programs that use them.
 //!
 //! A [`Trainer`] knows how to take one step, evaluate, probe and generate. When to do so is the loop's
-//! business ([`super::run`]).
+//! business ([`super::run()`]).
 
-use super::loss_scale;
+use super::growth::cohorts::Cohort;
 use super::plans::overwrites;
 pub use super::plans::{RunPlans, batch_shape, probe_rows};
+use super::run::loss_scale::{self, LossScale};
 use crate::array::HostTensor;
-use crate::checkpoint::{Cohort, LossScale};
 use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::data::{Batch, token_index};
 use crate::error::{Error, Result};
@@ -63,6 +63,10 @@ pub struct Trainer<'e> {
 /// A step the device is working on.
 #[derive(Debug)]
 pub struct PendingStep {
+    /// Its number, from 0.
+    pub(super) step: u64,
+    /// Its learning rate.
+    pub(super) lr: f64,
     submission: Submission,
     reading: DeferredRead,
 }
@@ -216,6 +220,13 @@ impl<'e> Trainer<'e> {
         self.start_encoded(self.encode_step(batches)?, batches, step, lr)
     }
 
+    /// As [`Trainer::start_step`], with what [`Trainer::encode_step`] gave for the same batches; nothing else may have been
+    /// submitted since then.
+    pub fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
+        let gradients = self.start_gradients(first, batches)?;
+        self.start_update(gradients, step, lr)
+    }
+
     /// Encodes what a step begins with, and brings its first micro-batch on the way: the device may still work on the step
     /// before.
     pub fn encode_step(&self, batches: &[Batch]) -> Result<Ahead> {
@@ -225,9 +236,8 @@ impl<'e> Trainer<'e> {
         self.engine.encode_ahead(encoder, &self.programs.micro)
     }
 
-    /// Submits the step that begins with what [`Trainer::encode_step`] gave for the same batches; nothing else may have been
-    /// submitted since then.
-    pub fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
+    /// Submits the gradients of a step: the first half of [`Trainer::start_encoded`].
+    pub(super) fn start_gradients(&self, first: Ahead, batches: &[Batch]) -> Result<Submission> {
         let stats = self.memory.named(graphs::STATS_NAME)?;
         let (mut submission, mut first) = (Submission::default(), Some(first));
         for (i, batch) in batches.iter().enumerate() {
@@ -242,12 +252,17 @@ impl<'e> Trainer<'e> {
                 }
             });
         }
-        #[cfg(test)]
-        super::faults::between_gradients_and_update(self, step)?;
+        Ok(submission)
+    }
+
+    /// Submits the update by the gradients of a step, right after them.
+    pub(super) fn start_update(&self, gradients: Submission, step: u64, lr: f64) -> Result<PendingStep> {
+        let (stats, mut submission) = (self.memory.named(graphs::STATS_NAME)?, gradients);
         self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
         submission.then(self.engine.start(self.engine.encoder(), &self.programs.update)?);
         let staging = &self.staging[(step % 2) as usize];
-        Ok(PendingStep { submission, reading: self.engine.submit_and_read(self.engine.encoder(), stats, staging)? })
+        let reading = self.engine.submit_and_read(self.engine.encoder(), stats, staging)?;
+        Ok(PendingStep { step, lr, submission, reading })
     }
 
     fn update_scalars(&self, step: u64, lr: f64) -> Update {

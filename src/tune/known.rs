@@ -3,8 +3,7 @@
 use super::contest::{refusal, trial_types, usable};
 use crate::cache;
 use crate::gpu::engine::Engine;
-use crate::kernel::ProductKind;
-use crate::kernel::{Candidate, Layout, ShapeClass, Target};
+use crate::kernel::{Candidate, Layout, ProductKind, ShapeClass, Target};
 use crate::ops::matmul::candidates::{candidates, kernel};
 use crate::ops::matmul::source::Vectors;
 use serde::{Deserialize, Serialize};

@@ -13,8 +13,7 @@ use super::trial::{Trials, Verified, shortened};
 use super::{Effort, Sandbox, threads};
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::Engine;
-use crate::kernel::ProductKind;
-use crate::kernel::{Candidate, ShapeClass, Target};
+use crate::kernel::{Candidate, ProductKind, ShapeClass, Target};
 use std::time::{Duration, Instant};
 
 /// Floating-point operations of one timed product on a software adapter: longer ones are measured on fewer rows.

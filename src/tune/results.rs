@@ -6,8 +6,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::engine::{Block, Dispatch, Engine, Program};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Dtype, Kernel, workgroups};
-use crate::kernel::{Layout, ProductKind};
+use crate::kernel::{Dims, Dtype, Kernel, Layout, ProductKind, workgroups};
 use crate::run::check::normalised_error;
 use half::f16;
 use std::time::Duration;

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokenformer::checkpoint::{Checkpoint, Source, list_tensors, read_meta, read_official, verify};
+use tokenformer::checkpoint::{Source, list_tensors, read_meta, read_official, verify};
 use tokenformer::error::Result;
-use tokenformer::train::state::{Start, tokenizer};
+use tokenformer::train::disk::Start;
+use tokenformer::train::{Checkpoint, Meta};
 
 use crate::attack::Target;
 use crate::dice::Dice;
@@ -231,7 +232,7 @@ fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
     if sum < 4 {
         // What the rest of the program asks of any file.
         with_file(&input.0, |path| {
-            let ok = (list_tensors(path).is_ok(), read_meta(path).is_ok(), verify(path).is_ok());
+            let ok = (list_tensors(path).is_ok(), read_meta::<Meta>(path).is_ok(), verify(path).is_ok());
             (ok, read_official(path).is_ok())
         });
     }
@@ -246,7 +247,7 @@ fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
         let back = with_file(&[], |path| checkpoint.write(path).and_then(|()| Checkpoint::read(path)));
         same(&back.map_err(said)?, &checkpoint)?;
     }
-    if let Ok(Some(tokenizer)) = tokenizer(&checkpoint.meta) {
+    if let Ok(Some(tokenizer)) = checkpoint.meta.tokenizer() {
         let all: Vec<u32> = (0..tokenizer.vocab_size() as u32).collect();
         tokenizer.decode(&all);
     }

@@ -50,7 +50,7 @@ static LINES: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
     let lines = |text: String| text.lines().map(str::to_owned).collect();
     PRESETS
         .iter()
-        .map(|(name, _)| lines(text(name)))
+        .map(|preset| lines(text(preset.name)))
         .chain([growth, waiting, deeper].map(|text| lines(text.to_owned())))
         .collect()
 });

@@ -5,7 +5,8 @@ use crate::checkpoint;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tokenformer::checkpoint::{Checkpoint, Keep, Store, Verdict, verify};
+use tokenformer::checkpoint::{Keep, Verdict, verify};
+use tokenformer::train::{Checkpoint, Store};
 
 /// A run with two checkpoints; the newer one's path and bytes.
 fn two() -> (tempfile::TempDir, Store, PathBuf, Vec<u8>) {

@@ -13,7 +13,8 @@ mod run;
 
 use std::collections::BTreeMap;
 use tokenformer::array::HostTensor;
-use tokenformer::checkpoint::{Checkpoint, Cohort, DataPosition, FORMAT, Meta};
+use tokenformer::train::cohorts::Cohort;
+use tokenformer::train::{Checkpoint, DataPosition, Meta};
 
 /// A small checkpoint that no other step has.
 fn checkpoint(step: u64) -> Checkpoint {
@@ -30,7 +31,6 @@ fn checkpoint(step: u64) -> Checkpoint {
     };
     let rows = BTreeMap::from([("layers.0.mlp.key_param_tokens".to_owned(), [4, 8])]);
     let meta = Meta {
-        format: FORMAT,
         step,
         tokens_seen: step * 1024,
         seed: 1337,

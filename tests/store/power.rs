@@ -5,8 +5,9 @@ use crate::plan::Plan;
 use crate::run::{ROOT, RUN, STEPS, check_complete, resume, store, train};
 use crate::{checkpoint, damages};
 use std::path::Path;
-use tokenformer::checkpoint::{Checkpoint, Keep, Storage};
+use tokenformer::checkpoint::{Keep, Storage};
 use tokenformer::rng::{Rng, Stream};
+use tokenformer::train::Checkpoint;
 
 /// Runs `work` on copies of `start`, with a loss of power at each of its operations and after the last, and `check`s
 /// what each of many draws of damage leaves. Returns the operations and the draws.

@@ -4,9 +4,10 @@ use crate::checkpoint;
 use crate::disk::Disk;
 use std::path::Path;
 use std::sync::Arc;
-use tokenformer::checkpoint::{Keep, Storage, Store};
+use tokenformer::checkpoint::{Keep, Storage};
 use tokenformer::config::RunConfig;
 use tokenformer::error::Result;
+use tokenformer::train::Store;
 use tokenformer::train::directory::claim;
 
 /// The directory that the disk has from the start.

@@ -1,10 +1,11 @@
 //! What reading makes of whole, damaged, old, foreign and hostile files.
 
 use super::super::checksum;
-use super::super::tests::sample;
+use super::super::format::Versioned;
+use super::super::tests::{Said, sample};
 use super::*;
 
-fn bytes_of(checkpoint: &Checkpoint) -> Vec<u8> {
+fn bytes_of(checkpoint: &Checkpoint<Said>) -> Vec<u8> {
     let (encoded, mut bytes) = (checkpoint.encode().unwrap(), Vec::new());
     encoded.write_to(&mut bytes).unwrap();
     assert_eq!(encoded.len(), bytes.len() as u64);
@@ -18,7 +19,7 @@ fn file_of(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 /// Reads a checkpoint file; the error without its path.
-fn read(file: &tempfile::NamedTempFile) -> Result<Checkpoint, String> {
+fn read(file: &tempfile::NamedTempFile) -> Result<Checkpoint<Said>, String> {
     let without_path = |error: Error| error.to_string().replace(file.path().to_str().unwrap(), "FILE");
     Checkpoint::read(file.path()).map_err(without_path)
 }
@@ -34,7 +35,7 @@ fn a_checkpoint_survives_to_the_bit_and_other_readers_can_open_it() {
     let long = HostTensor { shape: vec![700_000], data: (0..700_000).map(|i| f32::from_bits(i * 5_001)).collect() };
     checkpoint.params = [("long".to_owned(), long)].into();
     (checkpoint.moment1, checkpoint.moment2) = (checkpoint.params.clone(), checkpoint.params.clone());
-    checkpoint.meta.cohorts.clear();
+    checkpoint.meta.rows.clear();
     for checkpoint in [checkpoint, sample(100)] {
         let bytes = bytes_of(&checkpoint);
         let back = read(&file_of(&bytes)).unwrap();
@@ -103,15 +104,15 @@ fn foreign_and_hostile_files_are_refused_in_their_own_words() {
 }
 
 /// What version 0.1.0 wrote before there were checksums: the same layout without them.
-fn format_1(checkpoint: &Checkpoint) -> Vec<u8> {
+fn format_1(checkpoint: &Checkpoint<Said>) -> Vec<u8> {
     let bytes = bytes_of(checkpoint);
     let header_len = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
     let (header, data) = bytes[PREFIX..].split_at(header_len);
     let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
     let metadata = header["__metadata__"].as_object_mut().unwrap();
     metadata.retain(|key, _| !key.starts_with("crc32"));
-    let meta = Meta { format: 1, ..checkpoint.meta.clone() };
-    metadata.insert("tokenformer".into(), serde_json::to_string(&meta).unwrap().into());
+    let meta = serde_json::to_string(&Versioned { format: 1, meta: &checkpoint.meta }).unwrap();
+    metadata.insert("tokenformer".into(), meta.into());
     metadata.insert("tokenformer_format".into(), "1".into());
     with_header(&header.to_string(), data)
 }
@@ -132,7 +133,7 @@ fn damage_to_data_is_named_by_its_mib_and_its_tensors() {
     let values = |count: usize| HostTensor { shape: vec![count], data: vec![1.5; count] };
     checkpoint.params = [("a", 10), ("b", 300_000), ("c", 20)].map(|(name, n)| (name.to_owned(), values(n))).into();
     (checkpoint.moment1, checkpoint.moment2) = Default::default();
-    checkpoint.meta.cohorts.clear();
+    checkpoint.meta.rows.clear();
     let bytes = bytes_of(&checkpoint);
     let data_start = bytes.len() - 4 * 300_030;
     for (offset, mib, tensors) in [(45, 1, "tensors \"a\" to \"b\""), (4 * 300_020, 2, "tensors \"b\" to \"c\"")] {
@@ -142,7 +143,7 @@ fn damage_to_data_is_named_by_its_mib_and_its_tensors() {
         let error = read(&file).unwrap_err();
         assert!(error.starts_with(&format!("FILE is damaged: MiB {mib} of 2 of its data (bytes ")), "{error}");
         assert!(error.contains(tensors) && error.ends_with("or an earlier checkpoint"), "{error}");
-        assert_eq!(verify(file.path()).unwrap_err(), Checkpoint::read(file.path()).unwrap_err());
+        assert_eq!(verify(file.path()).unwrap_err(), Checkpoint::<Said>::read(file.path()).unwrap_err());
         assert_eq!(read_meta(file.path()), Ok(checkpoint.meta.clone()), "the header is whole");
     }
 }

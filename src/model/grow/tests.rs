@@ -1,7 +1,9 @@
 //! What each policy makes of each parameter, without a device.
 
 use super::*;
-use crate::config::{Arch, GrowthConfig, Module};
+use crate::array::HostTensor;
+use crate::config::{Arch, GrowthConfig, GrowthPolicy, Module};
+use crate::rng::{Rng, Stream};
 
 fn tokenformer() -> ModelConfig {
     let sizes =
@@ -65,7 +67,7 @@ fn copied_tokens_have_the_old_keys_and_together_the_old_values() {
             square += f64::from(a - b).powi(2) / n as f64;
         }
         // Values of deviation 1, so the copies are apart by 2 e.
-        let ratio = square.sqrt() / (2.0 * tokens::COPY_NOISE);
+        let ratio = square.sqrt() / (2.0 * copy::NOISE);
         assert!((0.7..1.3).contains(&ratio), "{name}: {ratio}");
     }
 }

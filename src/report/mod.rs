@@ -1,0 +1,21 @@
+//! Reports as text: tables, pictures and pages, and numbers as people read them.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`number`] | counts, bytes, FLOPs, seconds and losses in words |
+//! | [`escape`] | text inside HTML, SVG, Markdown and paths; JSON lines |
+//! | [`table`] | one table, written as Markdown, HTML or CSV |
+//! | [`page`] | an HTML page that stands alone |
+//! | [`svg`], [`scale`], [`place`] | elements of a picture, axes, places for labels that touch nothing |
+//! | [`chart`] | curves over an axis, with bands and marks |
+//!
+//! A leaf: nothing here knows what is reported.
+
+pub mod chart;
+pub mod escape;
+pub mod number;
+pub mod page;
+pub mod place;
+pub mod scale;
+pub mod svg;
+pub mod table;

@@ -1,0 +1,70 @@
+//! The data that a run or a checkpoint names, with the tokenizer that the model knows.
+
+use crate::config::RunConfig;
+use crate::data::{self, Dataset, Tokenizer};
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// The data a configuration names. `known` is the tokenizer of the checkpoint a run resumes from; see
+/// [`dataset_of_trained`] for checkpoints in general.
+///
+/// # Errors
+/// Those of the data room: missing, empty, not UTF-8, too short; a text as `old_path` where there is no tokenizer.
+pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> {
+    let d = &config.data;
+    let corpus_seed = d.corpus_seed.unwrap_or(config.train.seed);
+    let mut dataset = match (&d.path, known) {
+        (None, Some(tokenizer)) => data::builtin_with(tokenizer, corpus_seed, d.corpus_sentences, d.val_fraction),
+        (None, None) => data::builtin(corpus_seed, d.corpus_sentences, d.tokenizer, d.val_fraction),
+        (Some(path), Some(tokenizer)) => data::open_with(tokenizer, path, d.val_path.as_deref(), d.val_fraction),
+        (Some(path), None) => {
+            data::open(path, d.val_path.as_deref(), d.tokenizer, d.val_fraction, Some(config.model.vocab_size))
+        }
+    }?;
+    if let Some(old) = &d.old_path {
+        let old = match dataset.tokenizer.clone() {
+            Some(tokenizer) => data::open_with(tokenizer, old, None, d.val_fraction),
+            // With a tokenizer of its own, its tokens would be others than those of the model.
+            None if !data::is_shard(old) => Err(Error::input(format!(
+                "{} is text, but the model is trained on token shards and has no tokenizer: name a token shard (.bin)",
+                old.display()
+            ))),
+            None => data::open(old, None, d.tokenizer, d.val_fraction, Some(dataset.vocab_size)),
+        };
+        dataset.old_val = Some(old.map_err(|e| Error::input(format!("data.old_path: {e}")))?.val);
+    }
+    Ok(dataset)
+}
+
+/// The data a configuration names, for a model that was trained with `tokenizer` (`None`: on token shards).
+///
+/// # Errors
+/// As [`dataset`], and text for a model that knows no tokenizer.
+pub fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer>) -> Result<Dataset> {
+    let trained_on_shards = tokenizer.is_none();
+    let data = dataset(config, tokenizer)?;
+    if trained_on_shards && data.tokenizer.is_some() {
+        let text = config.data.path.as_deref().unwrap_or(Path::new("the built-in corpus"));
+        return Err(Error::input(format!(
+            "{} is text, but the checkpoint was trained on token shards and has no tokenizer: give a token shard (.bin) \
+             with --data",
+            text.display()
+        )));
+    }
+    Ok(data)
+}
+
+/// The prompt of samples: as configured, or the tokenizer's usual one, or the first token of the data.
+///
+/// # Errors
+/// A prompt with characters the tokenizer does not know.
+pub fn sample_prompt(text: &str, data: &Dataset) -> Result<Vec<u32>> {
+    let tokens = match &data.tokenizer {
+        Some(tokenizer) if !text.is_empty() => {
+            tokenizer.encode(text).map_err(|e| Error::input(format!("sample_prompt: {e}")))?
+        }
+        Some(tokenizer) => tokenizer.usual_prompt(),
+        None => Vec::new(),
+    };
+    if tokens.is_empty() { data.train.window(0, 1) } else { Ok(tokens) }
+}

@@ -1,0 +1,11 @@
+//! A run on disk: its directory, its metrics, its checkpoints, and the start and the data that they name.
+
+pub(crate) mod capture;
+pub(crate) mod dataset;
+pub mod directory;
+pub(crate) mod meta;
+pub mod metrics;
+pub(crate) mod start;
+
+pub use dataset::{dataset, dataset_of_trained, sample_prompt};
+pub use start::Start;

@@ -1,0 +1,141 @@
+//! Where a run starts: a new model, or what a checkpoint holds of one.
+
+use super::meta::{Checkpoint, Meta};
+use crate::config::{ModelConfig, RunConfig};
+use crate::data::{Dataset, Tokenizer};
+use crate::error::{Error, Result};
+use crate::model::init;
+use crate::train::growth::plateau::Plateau;
+use crate::train::growth::{HostModel, cohorts};
+use crate::train::run::loss_scale::LossScale;
+use crate::train::run::position::Position;
+use crate::train::run::spike::LossStatistics;
+use crate::train::run::standing::Standing;
+
+/// What a run starts from.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Parameters, moments and cohorts.
+    pub host: HostModel,
+    /// What was done, and what is still to come.
+    pub standing: Standing,
+    /// Where dynamic loss scaling stood.
+    pub loss_scale: Option<LossScale>,
+    /// What its losses are of; `None` where there are none.
+    pub measured: Option<Measured>,
+}
+
+/// What the losses of a run are of. Those of other data say little of this run's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The data set in words.
+    data: String,
+    /// What share of it is validated on, where that is no file of its own.
+    val_fraction: f64,
+    /// And on how many rows.
+    rows: usize,
+}
+
+impl Measured {
+    fn by(config: &RunConfig, data: &str) -> Self {
+        let RunConfig { train, data: of, .. } = config;
+        let rows = train.eval_batches.max(1).saturating_mul(train.batch_size);
+        Self { data: data.to_owned(), val_fraction: of.val_fraction, rows }
+    }
+}
+
+impl Start {
+    /// A new model of `config`, with every scale tau fixed to its initial value.
+    pub fn fresh(config: &RunConfig) -> Self {
+        let mut model = config.model.clone();
+        model.freeze_tau();
+        let params = init::initial(&model, config.train.seed);
+        let cohorts = vec![cohorts::first(&model)];
+        let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
+        Self {
+            host,
+            standing: Standing { growths_left: config.growth.len(), ..Standing::default() },
+            loss_scale: None,
+            measured: None,
+        }
+    }
+
+    /// The state in a checkpoint, and the configuration of its run, whose growths are those still to come.
+    ///
+    /// # Errors
+    /// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
+    pub fn resumed(checkpoint: Checkpoint) -> Result<(Self, RunConfig)> {
+        let config: RunConfig = checkpoint.meta.config()?;
+        check_settings(&config)?;
+        check_parameters(&config.model, &checkpoint.params)?;
+        check_tokenizer(&config.model, checkpoint.meta.tokenizer()?)?;
+        let Checkpoint { meta, params, moment1, moment2 } = checkpoint;
+        let Meta { step, tokens_seen, data, lineage, losses, plateau, best_val_loss, loss_scale, mut cohorts, .. } =
+            meta;
+        if cohorts.is_empty() {
+            cohorts.push(cohorts::first(&config.model));
+        }
+        let position = Position::at_batch(data.next_batch, config.train.batch_size, tokens_seen);
+        let growths_left = config.growth.len();
+        let start = Self {
+            host: HostModel { model: config.model.clone(), params, moment1, moment2, cohorts },
+            standing: Standing { step, position, losses, plateau, growths_left, lineage, best_val_loss },
+            loss_scale,
+            measured: Some(Measured::by(&config, &data.description)),
+        };
+        Ok((start, config))
+    }
+
+    /// As it goes on with `config` on `data`: without the losses that are of something else.
+    pub(crate) fn on(mut self, config: &RunConfig, data: &Dataset) -> Self {
+        let now = Measured::by(config, &data.description);
+        let before = self.measured.replace(now.clone()).unwrap_or_else(|| now.clone());
+        if before.data != now.data {
+            self.standing.losses = LossStatistics::default();
+        }
+        if before != now {
+            (self.standing.plateau, self.standing.best_val_loss) = (Plateau::default(), None);
+        }
+        self
+    }
+}
+
+/// Settings from a file are as untrusted as the rest of it. Growths are not checked: they are still to come.
+fn check_settings(config: &RunConfig) -> Result<()> {
+    let model = &config.model;
+    let checked = model.validate().and_then(|()| config.train.validate(model)).and_then(|()| config.data.validate());
+    checked.map_err(|e| Error::input(format!("the checkpoint's configuration is damaged: {e}")))
+}
+
+/// Exactly the parameters of `model`, by name and shape.
+fn check_parameters(model: &ModelConfig, params: &init::Tensors) -> Result<()> {
+    let refuse = |what: String| Err(Error::input(format!("{what}: it is damaged, or put together of two models")));
+    let expected = model.param_shapes();
+    for (name, shape) in &expected {
+        match params.get(name) {
+            None => return refuse(format!("the checkpoint lacks parameter \"{name}\" of its configuration")),
+            Some(tensor) if tensor.shape != *shape => {
+                let found = &tensor.shape;
+                return refuse(format!(
+                    "the checkpoint's parameter \"{name}\" has shape {found:?}, its configuration says {shape:?}"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    if params.len() > expected.len() {
+        let (have, want) = (params.len(), expected.len());
+        return refuse(format!("the checkpoint has {have} parameters, its configuration says {want}"));
+    }
+    Ok(())
+}
+
+fn check_tokenizer(model: &ModelConfig, tokenizer: Option<Tokenizer>) -> Result<()> {
+    match tokenizer.map(|t| t.vocab_size()) {
+        Some(tokens) if tokens > model.vocab_size => Err(Error::input(format!(
+            "the checkpoint's tokenizer has {tokens} tokens, but its model a vocab_size of {}: it is damaged",
+            model.vocab_size
+        ))),
+        _ => Ok(()),
+    }
+}

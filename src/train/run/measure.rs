@@ -1,0 +1,81 @@
+//! What a run measures and shows of its model on the way: validation losses and samples.
+
+use super::health::Bad;
+use super::{Run, is_due};
+use crate::error::{Error, Result};
+use crate::model::sample::Sampling;
+use crate::train::disk::metrics::{self, BothLosses};
+use serde_json::json;
+
+impl Run<'_> {
+    /// Where both old and new data are validated on, so that it can be said what became of both.
+    pub(super) fn evaluate_before_the_first_step(&mut self) -> Result<()> {
+        let (dir, interval) = (&self.config.out_dir, self.config.train.eval_interval);
+        let later = self.probes.old_validation.is_empty() || is_due(self.standing.step, interval);
+        if later || metrics::first_of_both(dir)?.is_some() { Ok(()) } else { self.evaluate().map(drop) }
+    }
+
+    /// The validation loss, nats per token.
+    pub(super) fn evaluate(&mut self) -> Result<f64> {
+        self.catch_up()?;
+        let val_loss = self.trainer.evaluate(&self.probes.validation)?;
+        self.display.numbers.val_loss = Some(val_loss);
+        self.standing.validated(val_loss);
+        let mut line = json!({"kind": "eval", "step": self.standing.step, "val_loss": val_loss});
+        if !self.probes.old_validation.is_empty() {
+            let old_val_loss = self.trainer.evaluate(&self.probes.old_validation)?;
+            self.display.numbers.old_val_loss = Some(old_val_loss);
+            line["old_val_loss"] = json!(old_val_loss);
+        }
+        self.metrics.write(&line)?;
+        Ok(val_loss)
+    }
+
+    /// What sends the run back after its last step. A model without a validation loss is not stored: only this can tell
+    /// what the last steps did to it.
+    pub(super) fn evaluate_at_the_end(&mut self) -> Result<Option<Bad>> {
+        let (val_loss, step) = (self.evaluate()?, self.standing.step);
+        if val_loss.is_finite() {
+            return Ok(None);
+        }
+        let why = format!("the validation loss after the last step, {step}, is {val_loss}");
+        if self.health.may_go_back() {
+            return Ok(Some(Bad { step: step.saturating_sub(1), why, finite: false }));
+        }
+        Err(Error::Diverged(format!(
+            "{why}, so that step is not saved; lower train.lr (it is {}) or raise train.warmup_fraction, and resume from the \
+             last checkpoint or start again",
+            self.config.train.lr
+        )))
+    }
+
+    /// Not after the last step, and not where the run goes back.
+    pub(super) fn sample_if_due(&mut self) -> Result<()> {
+        let (step, train) = (self.standing.step, &self.config.train);
+        let due = is_due(step, train.sample_interval) && step < train.max_steps as u64;
+        if due && !self.health.is_bad() { self.sample() } else { Ok(()) }
+    }
+
+    pub(super) fn sample(&mut self) -> Result<()> {
+        let train = &self.config.train;
+        let Some(tokenizer) = &self.data.tokenizer else { return Ok(()) };
+        if train.sample_tokens == 0 {
+            return Ok(());
+        }
+        self.catch_up()?;
+        let (step, prompt) = (self.standing.step, &self.probes.prompt);
+        let temperature = train.sample_temperature;
+        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(step) };
+        let drawn = self.trainer.sample(prompt, train.sample_tokens, &sampling)?;
+        let text = tokenizer.decode(prompt) + &tokenizer.decode(&drawn);
+        self.display.print(&format!("--- sample after step {step} ---\n{}\n---", text.trim()));
+        self.metrics.write(&json!({"kind": "sample", "step": step - 1, "text": text}))?;
+        self.display.sample = text;
+        Ok(())
+    }
+
+    pub(super) fn both_losses(&self) -> Option<BothLosses> {
+        let (val_loss, old_val_loss) = self.display.numbers.val_loss.zip(self.display.numbers.old_val_loss)?;
+        Some(BothLosses { step: self.standing.step, val_loss, old_val_loss })
+    }
+}

@@ -1,0 +1,162 @@
+//! A run in progress: when to step, evaluate, sample, grow and save. [`Run::go`] is the loop.
+//!
+//! What a step is stands in `step`, when a growth is due in `grow`, what is measured on the way in `measure`, what is
+//! saved in `save`. The run's state is in four values: the [`Trainer`] (tensors on the device), the [`Standing`] (all that
+//! it counts), the [`Health`] (whether its numbers are as they should be) and the [`Display`].
+
+mod display;
+mod grow;
+pub(crate) mod health;
+pub(crate) mod hooks;
+pub(crate) mod loss_scale;
+mod measure;
+pub(crate) mod position;
+mod probes;
+mod progress;
+mod save;
+pub mod schedule;
+pub(crate) mod spike;
+pub(crate) mod standing;
+mod step;
+
+use super::disk::meta::Store;
+use super::disk::metrics::Metrics;
+use super::disk::{directory, start::Start};
+use super::growth::plateau::Plateau;
+use super::trainer::{PendingStep, Trainer};
+use crate::checkpoint::{Files, RunLock, Storage};
+use crate::config::RunConfig;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::gpu::engine::Engine;
+use crate::report::number;
+use display::Display;
+use health::{Bad, Health};
+use hooks::Hooks;
+use probes::Probes;
+use standing::Standing;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A run in progress.
+pub(crate) struct Run<'a> {
+    engine: &'a Engine,
+    config: &'a RunConfig,
+    data: &'a Dataset,
+    hooks: &'a dyn Hooks,
+    trainer: Trainer<'a>,
+    /// The last step submitted, until its numbers are read.
+    pending: Option<PendingStep>,
+    standing: Standing,
+    health: Health,
+    display: Display,
+    probes: Probes,
+    store: Store,
+    pub(crate) metrics: Metrics,
+    /// The last checkpoint.
+    saved: PathBuf,
+}
+
+fn is_due(step: u64, interval: usize) -> bool {
+    interval > 0 && step.is_multiple_of(interval as u64)
+}
+
+impl<'a> Run<'a> {
+    /// Puts `start` on the device and claims the run's directory, which is the first write.
+    ///
+    /// # Errors
+    /// Data that are too short, a prompt that cannot be read, device and file errors.
+    pub(crate) fn new(
+        engine: &'a Engine,
+        config: &'a RunConfig,
+        data: &'a Dataset,
+        start: Start,
+        lock: &mut RunLock,
+        hooks: &'a dyn Hooks,
+    ) -> Result<Self> {
+        let Start { host, mut standing, loss_scale, .. } = start.on(config, data);
+        let train = &config.train;
+        let probes = Probes::new(config, &host.model, data)?;
+        let mut trainer = Trainer::new(engine, &host.model, train, host.cohorts, probes.prompt.len())?;
+        if let (Some(stored), true) = (loss_scale, trainer.is_mixed()) {
+            trainer.loss_scale = stored;
+        }
+        trainer.load_parameters(&host.params)?;
+        if !host.moment1.is_empty() {
+            trainer.load_moments(&host.moment1, &host.moment2)?;
+        }
+        hooks.before_claim(standing.step)?;
+        let files: Arc<dyn Storage> = Arc::new(Files);
+        lock.keep()?;
+        let metrics = directory::claim(&files, config, standing.step)?;
+        standing.growths_left = standing.growths_left.min(config.growth.len());
+        if standing.next_growth(&config.growth).is_none_or(|growth| growth.plateau().is_none()) {
+            standing.plateau = Plateau::default();
+        }
+        Ok(Self {
+            engine,
+            config,
+            data,
+            hooks,
+            pending: None,
+            health: Health::new(train),
+            display: Display::new(standing.step, train, number::bytes(trainer.bytes().total())),
+            trainer,
+            standing,
+            probes,
+            store: Store::on(files, &config.out_dir),
+            metrics,
+            saved: PathBuf::new(),
+        })
+    }
+
+    /// Takes the steps that are left; what sends the run back, where that is what ended them.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors.
+    pub(crate) fn go(mut self, stop: &AtomicBool) -> Result<(Self, Option<Bad>)> {
+        let last = self.config.train.max_steps as u64;
+        self.metrics.write(&self.header())?;
+        self.evaluate_before_the_first_step()?;
+        while self.standing.step < last {
+            self = self.grow_if_due()?.evaluate_if_due()?;
+            self.train_step()?;
+            self.sample_if_due()?;
+            let interrupted = stop.load(Ordering::Relaxed);
+            self.save_if_due(interrupted)?;
+            if let Some(bad) = self.health.take_bad() {
+                return Ok((self, Some(bad)));
+            }
+            if interrupted && self.standing.step < last {
+                return Err(self.interrupted());
+            }
+        }
+        let bad = self.evaluate_at_the_end()?;
+        Ok((self, bad))
+    }
+
+    /// After it was saved.
+    fn interrupted(&self) -> Error {
+        self.display.finish();
+        Error::Interrupted(format!(
+            "interrupted after step {}; everything is saved in {}; continue with --resume {}",
+            self.standing.step,
+            self.saved.display(),
+            self.config.out_dir.display()
+        ))
+    }
+
+    fn header(&self) -> serde_json::Value {
+        serde_json::json!({
+            "kind": "run", "from_step": self.standing.step, "adapter": self.engine.gpu.describe(),
+            "parameters": self.trainer.model.param_count(), "data": self.data.description,
+            "entropy_floor": self.data.entropy_floor, "version": env!("CARGO_PKG_VERSION"),
+        })
+    }
+
+    /// The last step whose numbers were as they should be.
+    pub(crate) fn last_good(&self) -> Option<u64> {
+        self.health.last_good()
+    }
+}

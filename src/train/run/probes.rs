@@ -1,0 +1,28 @@
+//! What a run is measured on.
+
+use crate::config::{ModelConfig, RunConfig};
+use crate::data::{Batch, Dataset, TokenSource, validation_batches};
+use crate::error::Result;
+use crate::train::disk::dataset::sample_prompt;
+
+/// What a run is measured on: the same for all of its models.
+pub(super) struct Probes {
+    /// What samples begin with.
+    pub(super) prompt: Vec<u32>,
+    /// Of the data it trains on.
+    pub(super) validation: Vec<Batch>,
+    /// Of the data that the model knew before; empty where none are given.
+    pub(super) old_validation: Vec<Batch>,
+}
+
+impl Probes {
+    pub(super) fn new(config: &RunConfig, model: &ModelConfig, data: &Dataset) -> Result<Self> {
+        let train = &config.train;
+        data.check_length(model.seq_length)?;
+        let batches =
+            |of: &TokenSource| validation_batches(of, train.eval_batches.max(1), train.batch_size, model.seq_length);
+        let validation = batches(&data.val)?;
+        let old_validation = data.old_val.as_ref().map_or_else(|| Ok(Vec::new()), batches)?;
+        Ok(Self { prompt: sample_prompt(&train.sample_prompt, data)?, validation, old_validation })
+    }
+}

@@ -1,0 +1,114 @@
+//! One step of a run: submitted, and its numbers read once the next one is on its way.
+
+use super::health::{Fault, Seen, Verdict};
+use super::position::Position;
+use super::{Run, is_due, loss_scale, schedule};
+use crate::data::{Batch, train_batch};
+use crate::error::{Error, Result};
+use crate::train::recovery::diagnose::{Finding, describe};
+use crate::train::trainer::PendingStep;
+use serde_json::json;
+
+impl Run<'_> {
+    /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
+    pub(super) fn train_step(&mut self) -> Result<()> {
+        let (train, step) = (&self.config.train, self.standing.step);
+        let lr = schedule::learning_rate(train, step as usize);
+        let batches = self.batches(step)?;
+        if step > 0 && is_due(step, train.verify_every) {
+            self.catch_up()?;
+            self.trainer.verify(&batches, step)?;
+        }
+        self.hooks.before_step(&self.trainer, step)?;
+        let first = self.trainer.encode_step(&batches)?;
+        // The loss scale of a step depends on the one before it.
+        if self.trainer.is_mixed() {
+            self.catch_up()?;
+            if self.health.is_bad() {
+                return Ok(());
+            }
+        }
+        let gradients = self.trainer.start_gradients(first, &batches)?;
+        self.hooks.before_update(&self.trainer, step)?;
+        let submitted = self.trainer.start_update(gradients, step, lr)?;
+        self.standing.advance(self.trainer.shape());
+        let before = self.pending.replace(submitted);
+        self.complete(before)
+    }
+
+    /// Reads the numbers of every step submitted.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        let last = self.pending.take();
+        self.complete(last)
+    }
+
+    /// Waits for a step, writes its numbers down, judges and shows them.
+    fn complete(&mut self, pending: Option<PendingStep>) -> Result<()> {
+        let Some(pending) = pending else { return Ok(()) };
+        let (step, lr) = (pending.step, pending.lr);
+        let stats = pending.finish(self.engine)?;
+        let mut line = json!({
+            "kind": "train", "step": step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
+            "tokens": self.position(step + 1).tokens, "seconds": self.display.seconds(),
+        });
+        if self.trainer.is_mixed() {
+            line["loss_scale"] = json!(self.trainer.loss_scale.scale);
+        }
+        self.metrics.write(&line)?;
+        let loss = f64::from(stats.loss);
+        let seen = match loss_scale::after(self.trainer.loss_scale, self.trainer.is_mixed(), stats.finite) {
+            Some(next) => {
+                self.trainer.loss_scale = next;
+                if stats.finite { Seen::Finite(loss) } else { Seen::Overflow }
+            }
+            None => Seen::NotFinite,
+        };
+        match self.health.judge(step, seen, &mut self.standing.losses) {
+            Verdict::Go | Verdict::Skip(None) | Verdict::Rollback => {}
+            Verdict::Skip(Some(why)) => self.display.print(&format!("warning: {why}")),
+            Verdict::Stop(fault) => return Err(self.stopped(step, &fault)?),
+        }
+        let tokens_per_step = Position::default().after(1, self.trainer.shape()).tokens;
+        self.display.step(stats, step + 1, lr, tokens_per_step);
+        Ok(())
+    }
+
+    /// Why the run ends after a bad step.
+    fn stopped(&self, step: u64, fault: &Fault) -> Result<Error> {
+        let lr = self.config.train.lr;
+        Ok(Error::Diverged(match fault {
+            Fault::Spike(why) => {
+                format!("{why}; lower train.lr (it is {lr}) or raise spike_zscore, and resume from the last checkpoint")
+            }
+            Fault::NotFinite => format!(
+                "loss or gradients of step {step} were not finite; {}; nothing was updated by it; lower train.lr (it is \
+                 {lr}) or raise train.warmup_fraction, and resume from the last checkpoint or start again",
+                describe(self.diagnose(step)?.as_ref())
+            ),
+        }))
+    }
+
+    /// What was the first to be not finite in a step that went bad.
+    pub(crate) fn diagnose(&self, step: u64) -> Result<Option<Finding>> {
+        self.trainer.diagnose(&self.batches(step)?, self.probes.prompt.len())
+    }
+
+    /// How far in its data the run is before a step.
+    pub(crate) fn position(&self, step: u64) -> Position {
+        self.standing.position_before(step, self.trainer.shape())
+    }
+
+    /// Micro-batches of a step.
+    pub(crate) fn micro_batches(&self) -> u64 {
+        self.trainer.shape().grad_accum as u64
+    }
+
+    /// The micro-batches of a step.
+    fn batches(&self, step: u64) -> Result<Vec<Batch>> {
+        let (seed, shape) = (self.config.train.seed, self.trainer.shape());
+        let first = self.position(step).next_batch(shape.batch);
+        (0..shape.grad_accum as u64)
+            .map(|micro| train_batch(&self.data.train, seed, first.wrapping_add(micro), shape.batch, shape.seq))
+            .collect()
+    }
+}
