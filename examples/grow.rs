@@ -3,15 +3,15 @@
 //!     cargo run --release --example grow
 
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::Checkpoint;
 use tokenformer::config::{GrowthConfig, GrowthPolicy, RunConfig};
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
 use tokenformer::train;
+use tokenformer::train::Checkpoint;
+use tokenformer::train::disk::{self, Start};
 use tokenformer::train::probe::logits;
-use tokenformer::train::state::{self, Start};
 
 fn main() -> Result<()> {
     let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     config.train.batch_size = 2;
     config.train.eval_batches = 1;
     config.train.sample_tokens = 0;
-    let data = state::dataset(&config, None)?;
+    let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     let summary = train::run(&engine, &config, &data, Start::fresh(&config), &AtomicBool::new(false))?;
 
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
         let growth = GrowthConfig { policy, ffn_slot_num: Some(192), ..GrowthConfig::default() };
         let before = &start.host;
         // Refused in a sentence where the model cannot grow so; the seed decides what is random.
-        let after = before.grown(&growth, start.step, 1)?;
+        let after = before.grown(&growth, start.standing.step, 1)?;
         let [was, is] = [before, &after].map(|host| logits(&engine, &host.model, &host.params, &tokens));
         let (was, is) = (was?, is?);
         let change = was.iter().zip(&is).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
