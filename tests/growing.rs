@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{device, engine, tinyshakespeare};
+use common::{device, tinyshakespeare};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
