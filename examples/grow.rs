@@ -3,15 +3,14 @@
 //!     cargo run --release --example grow
 
 use std::sync::atomic::AtomicBool;
-use tokenformer::checkpoint::Checkpoint;
 use tokenformer::config::{GrowthConfig, GrowthPolicy, RunConfig};
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
-use tokenformer::train;
+use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::probe::logits;
-use tokenformer::train::state::{self, Start};
+use tokenformer::train::{self, Checkpoint};
 
 fn main() -> Result<()> {
     let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
@@ -26,7 +25,7 @@ fn main() -> Result<()> {
     config.train.batch_size = 2;
     config.train.eval_batches = 1;
     config.train.sample_tokens = 0;
-    let data = state::dataset(&config, None)?;
+    let data = dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     let summary = train::run(&engine, &config, &data, Start::fresh(&config), &AtomicBool::new(false))?;
 

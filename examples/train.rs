@@ -9,7 +9,7 @@ use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
 use tokenformer::train;
-use tokenformer::train::state::{self, Start};
+use tokenformer::train::disk::{Start, dataset};
 
 fn main() -> Result<()> {
     // The best adapter that is there; WGPU_BACKEND and WGPU_ADAPTER_NAME choose another.
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     config.train.sample_tokens = 60;
 
     // The text says how many tokens there are, and with it the settings are complete.
-    let data = state::dataset(&config, None)?;
+    let data = dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     config.validate()?;
 
