@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
     println!("adapter: {}", engine.gpu.describe());
-    let usual = engine.kernels();
+    let usual = KernelTable::from_environment(engine.gpu.target, &engine.gpu.info.name)?;
     let choose = |forced: &Option<Candidate>| match forced {
         Some(candidate) => KernelTable::forced(*usual.target(), *candidate),
         None => usual.clone(),

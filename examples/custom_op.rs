@@ -4,13 +4,12 @@
 
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::device::Gpu;
-use tokenformer::gpu::engine::Engine;
 use tokenformer::graph::{Graph, Tensor};
 use tokenformer::kernel::Access::{Read, Write};
 use tokenformer::kernel::{Dims, Kernel, workgroups};
 use tokenformer::ops::{Case, Input};
 use tokenformer::run::check::check;
+use tokenformer::run::device::Device;
 
 /// y = x^2 and dx = 2 x dy. On GPUs wgpu adds no checks of indices, so the kernels guard each of theirs.
 const SQUARE: &str = "
@@ -54,7 +53,7 @@ fn square(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 }
 
 fn main() -> Result<()> {
-    let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
+    let Device { engine, kernels } = Device::open(&AdapterRequest::default())?;
     println!("adapter: {}", engine.gpu.describe());
     for n in [1, 64, 1001] {
         // Outputs against the reference, gradients against its differences, and no write past the end of a tensor.
@@ -65,7 +64,7 @@ fn main() -> Result<()> {
             reference: Box::new(|x| vec![x[0].iter().map(|v| v * v).collect()]),
             ..Case::default()
         };
-        let report = check(&engine, &case, &engine.kernels())?;
+        let report = check(&engine, &case, &kernels)?;
         println!("{n} elements: {report:?}");
         if !report.passed {
             return Err(Error::device(format!("square of {n} elements is not right: {report:?}")));

@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicBool;
 use tokenformer::config::{GrowthConfig, GrowthPolicy, RunConfig};
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::device::Gpu;
-use tokenformer::gpu::engine::Engine;
-use tokenformer::train::disk::{Start, dataset};
+use tokenformer::run::device::Device;
+use tokenformer::train;
+use tokenformer::train::Checkpoint;
+use tokenformer::train::disk::{self, Start};
 use tokenformer::train::probe::logits;
-use tokenformer::train::{self, Checkpoint};
 
 fn main() -> Result<()> {
-    let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
-    println!("adapter: {}", engine.gpu.describe());
+    let device = Device::open(&AdapterRequest::default())?;
+    println!("adapter: {}", device.engine.gpu.describe());
 
     // A checkpoint of a few steps, so that nothing in it is what it was at the start.
     let dir = tempfile::tempdir().map_err(|e| Error::input(format!("no temporary directory: {e}")))?;
@@ -25,9 +25,9 @@ fn main() -> Result<()> {
     config.train.batch_size = 2;
     config.train.eval_batches = 1;
     config.train.sample_tokens = 0;
-    let data = dataset(&config, None)?;
+    let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
-    let summary = train::run(&engine, &config, &data, Start::fresh(&config), &AtomicBool::new(false))?;
+    let summary = train::run(&device, &config, &data, Start::fresh(&config), &AtomicBool::new(false))?;
 
     let (start, config) = Start::resumed(Checkpoint::read(&summary.checkpoint)?)?;
     let tokens = data.val.window(0, config.model.seq_length)?;
@@ -35,8 +35,8 @@ fn main() -> Result<()> {
         let growth = GrowthConfig { policy, ffn_slot_num: Some(192), ..GrowthConfig::default() };
         let before = &start.host;
         // Refused in a sentence where the model cannot grow so; the seed decides what is random.
-        let after = before.grown(&growth, start.step, 1)?;
-        let [was, is] = [before, &after].map(|host| logits(&engine, &host.model, &host.params, &tokens));
+        let after = before.grown(&growth, start.standing.step, 1)?;
+        let [was, is] = [before, &after].map(|host| logits(&device, &host.model, &host.params, &tokens));
         let (was, is) = (was?, is?);
         let change = was.iter().zip(&is).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         println!(

@@ -6,15 +6,14 @@ use std::sync::atomic::AtomicBool;
 use tokenformer::config::RunConfig;
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::gpu::device::Gpu;
-use tokenformer::gpu::engine::Engine;
+use tokenformer::run::device::Device;
 use tokenformer::train;
-use tokenformer::train::disk::{Start, dataset};
+use tokenformer::train::disk::{self, Start};
 
 fn main() -> Result<()> {
     // The best adapter that is there; WGPU_BACKEND and WGPU_ADAPTER_NAME choose another.
-    let engine = Engine::new(Gpu::open(&AdapterRequest::default())?)?;
-    println!("adapter: {}", engine.gpu.describe());
+    let device = Device::open(&AdapterRequest::default())?;
+    println!("adapter: {}", device.engine.gpu.describe());
 
     // A preset, and what is different here. `RunConfig::read` takes a TOML file instead.
     let dir = tempfile::tempdir().map_err(|e| Error::input(format!("no temporary directory: {e}")))?;
@@ -28,13 +27,13 @@ fn main() -> Result<()> {
     config.train.sample_tokens = 60;
 
     // The text says how many tokens there are, and with it the settings are complete.
-    let data = dataset(&config, None)?;
+    let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     config.validate()?;
 
     let start = Start::fresh(&config);
     let stop = AtomicBool::new(false); // what Ctrl-C sets in the program
-    let summary = train::run(&engine, &config, &data, start, &stop)?;
+    let summary = train::run(&device, &config, &data, start, &stop)?;
 
     println!("{} parameters, {} steps", summary.parameters, summary.steps);
     println!(

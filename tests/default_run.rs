@@ -17,7 +17,7 @@ fn the_default_run_comes_within_ten_percent_of_the_entropy_of_its_corpus() {
     config.model.resolve_vocab(data.vocab_size).unwrap();
     config.validate().unwrap();
     let start = Start::fresh(&config);
-    let summary = run(common::engine(), &config, &data, start, &AtomicBool::new(false)).unwrap();
+    let summary = run(common::device(), &config, &data, start, &AtomicBool::new(false)).unwrap();
 
     let floor = summary.entropy_floor.unwrap();
     println!("val loss {:.4}, floor {floor:.4}, {:.1} s", summary.val_loss, summary.seconds);

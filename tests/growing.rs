@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{engine, tinyshakespeare};
+use common::{device, tinyshakespeare};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +69,7 @@ impl Place {
     fn run(&self, config: &RunConfig, start: Start) -> Summary {
         config.validate().unwrap();
         fs::create_dir_all(&config.out_dir).unwrap();
-        train::run(engine(), config, &self.data, start, &AtomicBool::new(false)).unwrap()
+        train::run(device(), config, &self.data, start, &AtomicBool::new(false)).unwrap()
     }
 
     /// A new run with `growth`; its files afterwards, which are moved away.

@@ -3,12 +3,11 @@
 
 mod common;
 
-use common::{Ran, backward, engine, words};
+use common::{Ran, backward, device, engine, kernels, words};
 use tokenformer::config::{Arch, GrowthConfig, GrowthPolicy, ModelConfig, NormActivation, TrainConfig};
 use tokenformer::data::Batch;
 use tokenformer::graph::Graph;
 use tokenformer::graph::plan::Plan;
-use tokenformer::kernel::KernelTable;
 use tokenformer::model::init::Tensors;
 use tokenformer::model::{graphs, grow, init};
 use tokenformer::ops::pattention::{Settings, Tokens, pattention};
@@ -23,10 +22,6 @@ const ROWS: usize = 19;
 const WIDTH: usize = 24;
 const SLOTS: usize = 70;
 
-fn kernels() -> KernelTable {
-    engine().kernels()
-}
-
 fn random(name: &str, n: usize) -> Vec<f32> {
     Rng::named(5, Stream::Test, name).normals(n, 1.0)
 }
@@ -40,7 +35,7 @@ struct Outcome {
 
 fn attend(norm: NormActivation, x: &[f32], keys: &[f32], values: &[f32]) -> Outcome {
     let slots = keys.len() / WIDTH;
-    let mut g = Graph::training(&kernels());
+    let mut g = Graph::training(kernels());
     let [px, pk, pv] =
         [("x", ROWS), ("keys", slots), ("values", slots)].map(|(name, rows)| g.parameter(name, &[rows, WIDTH]));
     // tau is that of SLOTS tokens, whatever number there is now.
@@ -142,13 +137,13 @@ fn growing_random_models_changes_no_logit() {
         let after = growth.check(&model).unwrap();
         let grown = grow::parameters(&params, &model, &after, &growth.resolve(), seed);
         let tokens: Vec<u32> = (0..model.seq_length).map(|i| (i * 7 % model.vocab_size) as u32).collect();
-        let before = logits(engine(), &model, &params, &tokens).unwrap();
+        let before = logits(device(), &model, &params, &tokens).unwrap();
         assert!(before.iter().all(|x| x.is_finite()) && size(&before) > 0.0);
-        assert_eq!(logits(engine(), &after, &grown, &tokens).unwrap(), before, "seed {seed}: {model:?} to {after:?}");
+        assert_eq!(logits(device(), &after, &grown, &tokens).unwrap(), before, "seed {seed}: {model:?} to {after:?}");
         let official = GrowthConfig { policy: GrowthPolicy::Official, ..growth };
         let after = official.check(&model).unwrap();
         let grown = grow::parameters(&params, &model, &after, &official.resolve(), seed);
-        assert_ne!(logits(engine(), &after, &grown, &tokens).unwrap(), before, "seed {seed}");
+        assert_ne!(logits(device(), &after, &grown, &tokens).unwrap(), before, "seed {seed}");
     }
 }
 
@@ -197,8 +192,8 @@ fn relative_change(model: &ModelConfig, growth: &GrowthConfig, seed: u64) -> f64
     let params = random_parameters(model, seed);
     let (after, grown) = grown(model, growth, &params, seed);
     let tokens: Vec<u32> = (0..model.seq_length).map(|i| (i * 7 % model.vocab_size) as u32).collect();
-    let before = logits(engine(), model, &params, &tokens).unwrap();
-    let after = logits(engine(), &after, &grown, &tokens).unwrap();
+    let before = logits(device(), model, &params, &tokens).unwrap();
+    let after = logits(device(), &after, &grown, &tokens).unwrap();
     let largest = before.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     assert!(largest.is_finite() && largest > 0.0, "{model:?}");
     tokenformer::train::growth::max_change(&before, &after) / f64::from(largest)
@@ -240,7 +235,7 @@ fn every_growth_that_promises_it_changes_no_logit_of_random_models() {
 /// Trains a few steps with equal moments and step counts for all.
 fn trained(model: &ModelConfig, params: &Tensors) -> Tensors {
     let train = TrainConfig { batch_size: 2, ..TrainConfig::default() };
-    let trainer = Trainer::new(engine(), model, &train, vec![cohorts::first(model)], 1).unwrap();
+    let trainer = Trainer::new(engine(), kernels(), model, &train, vec![cohorts::first(model)], 1).unwrap();
     trainer.load_parameters(params).unwrap();
     let mut rng = Rng::new(1, Stream::Test, 5);
     for step in 0..4 {
@@ -313,10 +308,10 @@ fn chunks_on_a_cache_give_the_logits_of_a_full_pass() {
     let model = ModelConfig { seq_length: 90, ..small(3) };
     let params = init::initial(&model, 4);
     let tokens: Vec<u32> = (0..90).map(|i| (i * i + 3) % model.vocab_size as u32).collect();
-    let full = logits(engine(), &model, &params, &tokens).unwrap();
+    let full = logits(device(), &model, &params, &tokens).unwrap();
     for cuts in [vec![90], vec![1, 89], vec![64, 26], vec![70, 1, 1, 18], vec![1; 90]] {
         let plans: Vec<Plan> =
-            cuts.iter().map(|&rows| Plan::new(&graphs::chunk(&model, rows, &kernels()).unwrap()).unwrap()).collect();
+            cuts.iter().map(|&rows| Plan::new(&graphs::chunk(&model, rows, kernels()).unwrap()).unwrap()).collect();
         let (memory, programs) = Memory::allocate(engine(), &plans.iter().collect::<Vec<_>>()).unwrap();
         upload_rope(engine(), &memory, &model).unwrap();
         upload_parameters(engine(), &memory, &model, &params).unwrap();

@@ -13,6 +13,7 @@ use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
 use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph};
+use tokenformer::kernel::KernelTable;
 use tokenformer::kernel::{Access, Dims, Kernel};
 use tokenformer::ops::add::add;
 use tokenformer::ops::{Case, Input, large_registry, registry};
@@ -24,9 +25,13 @@ fn engine() -> Engine {
 }
 
 /// The bits of every case of the registry, forward and backward; nothing may be written behind a tensor.
+fn kernels(engine: &Engine) -> KernelTable {
+    KernelTable::from_environment(engine.gpu.target, &engine.gpu.info.name).unwrap()
+}
+
 fn bits(engine: &Engine) -> Vec<(String, Vec<u32>)> {
     let one = |case: &Case| {
-        let prepared = Prepared::new(engine, case, &engine.kernels(), true).unwrap();
+        let prepared = Prepared::new(engine, case, &kernels(engine), true).unwrap();
         prepared.run(engine).unwrap();
         assert!(prepared.guards_intact(engine).unwrap(), "{} {} writes outside a tensor", case.op, case.name);
         (format!("{} {}", case.op, case.name), prepared.bits(engine).unwrap())
@@ -78,7 +83,7 @@ fn guard_words_find_what_is_written_behind_a_tensor() {
                 gradient: false,
                 ..Case::default()
             };
-            let prepared = Prepared::new(&engine, &case, &engine.kernels(), false).unwrap();
+            let prepared = Prepared::new(&engine, &case, &kernels(&engine), false).unwrap();
             prepared.run(&engine).unwrap();
             assert_eq!(prepared.guards_intact(&engine).unwrap(), inside, "checked: {checked}, {count} elements");
         }
@@ -105,7 +110,7 @@ fn more_work_than_65535_workgroups() {
     let work = || {
         while let Some(case) = next() {
             let start = Instant::now();
-            let report = check(&engine, &case, &engine.kernels()).unwrap();
+            let report = check(&engine, &case, &kernels(&engine)).unwrap();
             println!("{} {}, {:.1} s: {report:?}", case.op, case.name, start.elapsed().as_secs_f64());
             if !report.passed {
                 failed.lock().unwrap().push(format!("{} {}: {report:?}", case.op, case.name));
@@ -130,7 +135,7 @@ fn tensors_around_the_binding_of_128_mib() {
     let engine = Engine::new(gpu.unwrap()).unwrap();
     let largest = (128 << 20) / 4;
     let plan = |n: usize| {
-        let mut g = Graph::forward_only(&engine.kernels());
+        let mut g = Graph::forward_only(&kernels(&engine));
         let [a, b] = ["a", "b"].map(|name| g.tensor(name, &[n], Class::State));
         let y = add(&mut g, a, b).unwrap();
         g.keep(y, "y");

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{engine, tinyshakespeare};
+use common::{device, engine, kernels, tinyshakespeare};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::{
@@ -73,7 +73,7 @@ fn gradients_of_new_rows_are_those_of_the_whole_model() {
             let total_batch_tokens = 3 * 24 * accum;
             let train = TrainConfig { batch_size: 3, total_batch_tokens, recompute, ..TrainConfig::default() };
             let gradients = |cohorts| {
-                let trainer = Trainer::new(engine(), &host.model, &train, cohorts, 3).unwrap();
+                let trainer = Trainer::new(engine(), kernels(), &host.model, &train, cohorts, 3).unwrap();
                 trainer.load_parameters(&host.params).unwrap();
                 let batches: Vec<_> = (0..accum as u64).map(|i| train_batch(&data, 1, i, 3, 24).unwrap()).collect();
                 trainer.step(&batches, 5, 1e-3).unwrap();
@@ -210,7 +210,7 @@ fn new_tokens_learn_new_text_and_both_losses_are_told() {
     let go = |config: &RunConfig, start: Start| -> Summary {
         std::fs::create_dir_all(&config.out_dir).unwrap();
         let data = dataset(config, None).unwrap();
-        train::run(engine(), config, &data, start, &AtomicBool::new(false)).unwrap()
+        train::run(device(), config, &data, start, &AtomicBool::new(false)).unwrap()
     };
     config.model.resolve_vocab(256).unwrap();
     go(&config, Start::fresh(&config));

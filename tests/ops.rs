@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::engine;
+use common::{device, engine, kernels};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ use tokenformer::kernel::{Access, Candidate, Dims, Dtype, Kernel, KernelTable, L
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::{Case, Input, mixed_registry, registry};
 use tokenformer::run::check::{Prepared, check, check_in, normalised_error};
+use tokenformer::run::device::Device;
 use tokenformer::run::overflow;
 use tokenformer::tune::trial::error_of;
 
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
 struct Schedule {
     /// Behind the name of a case.
     suffix: &'static str,
-    engine: fn() -> &'static Engine,
+    device: fn() -> &'static Device,
     cases: fn() -> Vec<Case>,
     /// Of the activations.
     precision: Dtype,
@@ -69,21 +70,21 @@ struct Schedule {
 
 const SCHEDULES: [Schedule; 4] = [
     // What this adapter runs.
-    Schedule { suffix: "", engine, cases: registry, precision: Dtype::F32 },
-    Schedule { suffix: "@gpu", engine: gpu_engine, cases: registry, precision: Dtype::F32 },
+    Schedule { suffix: "", device, cases: registry, precision: Dtype::F32 },
+    Schedule { suffix: "@gpu", device: gpu, cases: registry, precision: Dtype::F32 },
     // Mixed precision: activations in f16, everything else in f32, against the same references at tolerances of its own.
-    Schedule { suffix: "@f16", engine, cases: mixed_registry, precision: Dtype::F16 },
-    Schedule { suffix: "@gpu-f16", engine: gpu_engine, cases: mixed_registry, precision: Dtype::F16 },
+    Schedule { suffix: "@f16", device, cases: mixed_registry, precision: Dtype::F16 },
+    Schedule { suffix: "@gpu-f16", device: gpu, cases: mixed_registry, precision: Dtype::F16 },
 ];
 
 /// What a GPU runs, within the limits that every WebGPU device offers.
-fn gpu_engine() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
+fn gpu() -> &'static Device {
+    static ENGINE: OnceLock<Device> = OnceLock::new();
     ENGINE.get_or_init(|| {
         let mut gpu =
             Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).expect("these tests need an adapter");
         gpu.target.software = false;
-        Engine::new(gpu).expect("an engine")
+        Device::new(gpu).expect("a device")
     })
 }
 
@@ -96,12 +97,11 @@ impl Schedule {
     }
 
     fn holds(&self, case: &Case) -> Result<Completion, Failed> {
-        let engine = (self.engine)();
-        let kernels = engine.kernels();
+        let Device { engine, kernels } = (self.device)();
         if self.precision == Dtype::F16 && !kernels.target().f16 {
             return Ok(Completion::ignored_with(format!("{} has no f16", engine.gpu.describe())));
         }
-        let report = check_in(engine, case, &kernels, self.precision)?;
+        let report = check_in(engine, case, kernels, self.precision)?;
         if report.passed { Ok(Completion::Completed) } else { Err(format!("{report:?}").into()) }
     }
 }
@@ -166,8 +166,8 @@ fn every_candidate_matches_and_gives_the_same_bits() {
 
 /// What mixed precision needs to see an overflow; `tokenformer selftest` refuses f16 without it.
 fn an_overflow_to_f16_gives_infinity() {
-    if engine().kernels().target().f16 {
-        overflow::check(engine()).unwrap();
+    if engine().gpu.target.f16 {
+        overflow::check(device()).unwrap();
     } else {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
     }
@@ -230,12 +230,12 @@ fn every_candidate_multiplies_f16() {
 fn planted_faults_are_found() {
     let gelu = || registry().into_iter().find(|c| c.op == "gelu" && c.name == "255").unwrap();
     let wrong_value = Case { reference: Box::new(|x| vec![x[0].iter().map(|v| v * 0.5).collect()]), ..gelu() };
-    assert!(!check(engine(), &wrong_value, &engine().kernels()).unwrap().passed);
+    assert!(!check(engine(), &wrong_value, kernels()).unwrap().passed);
 
     // Right outputs, but the recorded backward belongs to the tanh form.
     let wrong_gradient =
         Case { build: Box::new(|g, t| Ok(vec![tokenformer::ops::gelu::gelu(g, t[0], true)?])), nmse: 1.0, ..gelu() };
-    let report = check(engine(), &wrong_gradient, &engine().kernels()).unwrap();
+    let report = check(engine(), &wrong_gradient, kernels()).unwrap();
     assert!(!report.passed && report.gradient_error.unwrap() > 1e-5, "{report:?}");
 
     // A copy of more elements than the tensor has.
@@ -250,14 +250,14 @@ fn planted_faults_are_found() {
         gradient: false,
         ..Case::default()
     };
-    let report = check(engine(), &overrun, &engine().kernels()).unwrap();
+    let report = check(engine(), &overrun, kernels()).unwrap();
     assert!(!report.guards_intact && !report.passed, "{report:?}");
 }
 
 fn the_same_bits_every_time() {
     for op in ["matmul", "pattention", "attention", "layer_norm", "embedding", "cross_entropy", "grad_norm"] {
         let case = registry().into_iter().rfind(|c| c.op == op).unwrap();
-        let prepared = Prepared::new(engine(), &case, &engine().kernels(), true).unwrap();
+        let prepared = Prepared::new(engine(), &case, kernels(), true).unwrap();
         let runs: Vec<Vec<u32>> = (0..5)
             .map(|_| {
                 prepared.run(engine()).unwrap();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{engine, tinyshakespeare};
+use common::{device, tinyshakespeare};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::{GrowthConfig, ModelConfig, NormActivation, PruneTo, RunConfig, TrainConfig};
@@ -54,7 +54,7 @@ fn pruned(host: &HostModel, scores: &Scores, to: PruneTo) -> HostModel {
 }
 
 fn loss(host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> f64 {
-    LossProbe::new(engine(), &host.model, train).unwrap().mean(&host.params, batches).unwrap()
+    LossProbe::new(device(), &host.model, train).unwrap().mean(&host.params, batches).unwrap()
 }
 
 fn training_batches(config: &RunConfig, data: &Dataset, count: u64) -> Vec<Batch> {
@@ -73,7 +73,7 @@ fn a_preserving_growth_is_taken_back_with_the_same_logits() {
         let grown = before.grown(&growth, 3, 1).unwrap();
         let back = PruneTo::Slots([Some(32), Some(32), Some(64)]);
         let tokens = data.val.window(0, 32).unwrap();
-        let of = |host: &HostModel| logits(engine(), &host.model, &host.params, &tokens).unwrap();
+        let of = |host: &HostModel| logits(device(), &host.model, &host.params, &tokens).unwrap();
         let bits = |host: &HostModel| of(host).iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let taken_back = pruned(&grown, &prune::weight(&grown.model, &grown.params), back);
         assert_eq!((&taken_back.params, &taken_back.model), (&before.params, &before.model));
@@ -93,7 +93,7 @@ fn a_contribution_is_the_derivative_of_the_loss() {
     let (config, data) = small(None);
     let host = Start::fresh(&config).host;
     let batches = training_batches(&config, &data, 2);
-    let scores = contributions(engine(), &host, &config.train, &batches).unwrap();
+    let scores = contributions(device(), &host, &config.train, &batches).unwrap();
     let (name, width, step) = ("layers.1.attention.value", 32, 0.1_f32);
     let mut order: Vec<usize> = (0..32).collect();
     order.sort_by(|&a, &b| scores[name][b].total_cmp(&scores[name][a]));
@@ -118,14 +118,14 @@ fn on_real_text_a_score_loses_less_than_chance_and_training_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     config.out_dir = dir.path().join("whole");
     std::fs::create_dir_all(&config.out_dir).unwrap();
-    let go = |config: &RunConfig, start| train::run(engine(), config, &data, start, &AtomicBool::new(false)).unwrap();
+    let go = |config: &RunConfig, start| train::run(device(), config, &data, start, &AtomicBool::new(false)).unwrap();
     let trained = go(&config, Start::fresh(&config));
     let (_, checkpoint) = Store::new(&config.out_dir).latest().unwrap().found.unwrap();
     let (mut start, mut config) = Start::resumed(checkpoint).unwrap();
     let host = start.host.clone();
     let val = validation_batches(&data.val, 16, config.train.batch_size, config.model.seq_length).unwrap();
     let half = |scores: &Scores| loss(&pruned(&host, scores, PruneTo::Share(0.5)), &config.train, &val);
-    let contribution = contributions(engine(), &host, &config.train, &training_batches(&config, &data, 16)).unwrap();
+    let contribution = contributions(device(), &host, &config.train, &training_batches(&config, &data, 16)).unwrap();
     let by_contribution = half(&contribution);
     let by_weight = half(&prune::weight(&host.model, &host.params));
     let by_chance: Vec<f64> = (0..3).map(|seed| half(&prune::random(&host.model, seed))).collect();

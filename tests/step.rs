@@ -9,24 +9,24 @@ use tokenformer::config::{Arch, ModelConfig, Precision, RunConfig, TrainConfig};
 use tokenformer::data::{Batch, token_index};
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
-use tokenformer::gpu::engine::Engine;
 use tokenformer::graph::grad_name;
 use tokenformer::graph::plan::Plan;
 use tokenformer::kernel::{Dtype, Fragments, KernelTable, Target};
 use tokenformer::model::graphs::{self, MicroBatch};
 use tokenformer::model::init;
 use tokenformer::ops::cross_entropy::fresh_stats;
+use tokenformer::run::device::Device;
 use tokenformer::run::memory::Memory;
 use tokenformer::train::cohorts;
 use tokenformer::train::trainer::{RunPlans, Trainer, batch_shape, upload_parameters, upload_rope};
 
 /// This adapter, taken for a GPU.
-fn gpu_engine() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| {
+fn gpu() -> &'static Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| {
         let mut gpu = Gpu::open(&AdapterRequest::default()).expect("these tests need an adapter");
         gpu.target.software = false;
-        Engine::new(gpu).expect("an engine")
+        Device::new(gpu).expect("a device")
     })
 }
 
@@ -119,25 +119,25 @@ fn batch(model: &ModelConfig, train: &TrainConfig, seed: usize) -> Batch {
 /// The first micro-batch of a step gives the same gradients whatever was there as a later one gives on zeros.
 #[test]
 fn the_first_micro_batch_overwrites_gradients() {
-    let engine = gpu_engine();
+    let Device { engine, kernels } = gpu();
     for (arch, precision) in [Arch::Tokenformer, Arch::Transformer]
         .into_iter()
         .flat_map(|arch| [Precision::F32, Precision::F16].map(|precision| (arch, precision)))
     {
-        if precision == Precision::F16 && !engine.kernels().target().f16 {
+        if precision == Precision::F16 && !engine.gpu.target.f16 {
             println!("{} has no f16: nothing to check", engine.gpu.describe());
             continue;
         }
         let model = small(arch);
         // Two chunks of logits, of which the second adds to the first.
         let train = TrainConfig { batch_size: 3, loss_chunk_rows: 40, precision, ..TrainConfig::default() };
-        let shape = batch_shape(&model, &train, &engine.kernels()).unwrap();
+        let shape = batch_shape(&model, &train, kernels).unwrap();
         let trained = model.param_shapes();
         let plan = |which| {
-            let graph = graphs::training(&model, &trained, &shape, which, &engine.kernels()).unwrap();
+            let graph = graphs::training(&model, &trained, &shape, which, kernels).unwrap();
             Plan::new(&graph).unwrap()
         };
-        let copies = graphs::copies(&model, shape.precision, &engine.kernels()).unwrap();
+        let copies = graphs::copies(&model, shape.precision, kernels).unwrap();
         let copies = Plan::new(&copies).unwrap();
         let plans = [plan(MicroBatch::First), plan(MicroBatch::Later), copies];
         let mixed = shape.precision != Dtype::F32;
@@ -174,8 +174,8 @@ fn the_first_micro_batch_overwrites_gradients() {
     }
 }
 
-fn trainer<'e>(engine: &'e Engine, model: &ModelConfig, train: &TrainConfig) -> Trainer<'e> {
-    let trainer = Trainer::new(engine, model, train, vec![cohorts::first(model)], 1).unwrap();
+fn trainer<'e>(Device { engine, kernels }: &'e Device, model: &ModelConfig, train: &TrainConfig) -> Trainer<'e> {
+    let trainer = Trainer::new(engine, kernels, model, train, vec![cohorts::first(model)], 1).unwrap();
     trainer.load_parameters(&init::initial(model, 3)).unwrap();
     trainer
 }
@@ -186,7 +186,7 @@ fn steps_as_on_a_gpu_follow_those_of_this_adapter() {
     for arch in [Arch::Tokenformer, Arch::Transformer] {
         let model = small(arch);
         let train = TrainConfig { batch_size: 3, total_batch_tokens: 144, ..TrainConfig::default() };
-        let [usual, gpu] = [common::engine(), gpu_engine()].map(|engine| trainer(engine, &model, &train));
+        let [usual, gpu] = [common::device(), gpu()].map(|device| trainer(device, &model, &train));
         for step in 0..3 {
             let batches = [0, 1].map(|i| batch(&model, &train, 10 * step + i));
             let [a, b] = [&usual, &gpu].map(|t| t.step(&batches, step as u64, 1e-3).unwrap());
@@ -199,14 +199,15 @@ fn steps_as_on_a_gpu_follow_those_of_this_adapter() {
 /// The copies of parameters that AdamW writes are those that would be made anew.
 #[test]
 fn copies_of_parameters_follow_them() {
-    for engine in [common::engine(), gpu_engine()] {
-        if !engine.kernels().target().f16 {
+    for device in [common::device(), gpu()] {
+        let engine = &device.engine;
+        if !engine.gpu.target.f16 {
             println!("{} has no f16: nothing to check", engine.gpu.describe());
             continue;
         }
         let model = small(Arch::Tokenformer);
         let train = TrainConfig { batch_size: 3, precision: Precision::F16, ..TrainConfig::default() };
-        let [kept, renewed] = [0, 1].map(|_| trainer(engine, &model, &train));
+        let [kept, renewed] = [0, 1].map(|_| trainer(device, &model, &train));
         for step in 0..4 {
             let batches = [batch(&model, &train, step)];
             let [a, b] = [&kept, &renewed].map(|t| t.step(&batches, step as u64, 1e-2).unwrap());
@@ -216,7 +217,7 @@ fn copies_of_parameters_follow_them() {
         let [a, b] = [&kept, &renewed].map(|t| t.parameters().unwrap());
         assert_eq!(a, b);
         // The test can fail: with the copies of the first step only, losses would differ.
-        let stale = trainer(engine, &model, &train);
+        let stale = trainer(device, &model, &train);
         let first = [batch(&model, &train, 0)];
         let before = stale.step(&first, 0, 1e-2).unwrap();
         assert_ne!(stale.step(&first, 1, 1e-2).unwrap().loss, before.loss);

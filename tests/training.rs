@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::engine;
+use common::{device, engine, kernels};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::{
@@ -57,7 +57,7 @@ fn grow_at(at_step: usize, ffn: usize) -> GrowthConfig {
 fn fresh(config: &RunConfig, data: &Dataset) -> Summary {
     let start = Start::fresh(config);
     std::fs::create_dir_all(&config.out_dir).unwrap();
-    train::run(engine(), config, data, start, &AtomicBool::new(false)).unwrap()
+    train::run(device(), config, data, start, &AtomicBool::new(false)).unwrap()
 }
 
 fn resume(dir: &Path, step: u64, data: &Dataset, steps: usize) -> Summary {
@@ -66,7 +66,7 @@ fn resume(dir: &Path, step: u64, data: &Dataset, steps: usize) -> Summary {
     config.train.max_steps = steps;
     config.out_dir = dir.to_path_buf();
     config.validate().unwrap();
-    train::run(engine(), &config, data, start, &AtomicBool::new(false)).unwrap()
+    train::run(device(), &config, data, start, &AtomicBool::new(false)).unwrap()
 }
 
 /// The metrics without what depends on the clock, on where the run stopped and on its directory, which is part of every
@@ -152,7 +152,7 @@ fn a_run_that_goes_on_with_another_batch_keeps_its_place_in_the_data() {
     let go_on = |batch_size, total_batch_tokens, steps| {
         let (start, mut config) = Start::resumed(last_checkpoint(dir.path())).unwrap();
         config.train = TrainConfig { batch_size, total_batch_tokens, max_steps: steps, ..config.train };
-        train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap();
+        train::run(device(), &config, &data, start, &AtomicBool::new(false)).unwrap();
         let meta = last_checkpoint(dir.path()).meta;
         (meta.tokens_seen, meta.data.next_batch)
     };
@@ -181,7 +181,7 @@ fn losses_on_other_data_are_forgotten_where_a_run_goes_on() {
         (config.train.max_steps, config.out_dir) = (8, dir.path().to_path_buf());
         change(&mut config);
         let data = dataset(&config, data.tokenizer.clone()).unwrap();
-        let growths = train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap().growths;
+        let growths = train::run(device(), &config, &data, start, &AtomicBool::new(false)).unwrap().growths;
         (growths.len(), last_checkpoint(dir.path()).meta.losses.count)
     };
     assert_eq!(go_on(&|_| {}), (1, 2), "after the growth at step 6");
@@ -274,7 +274,7 @@ fn an_interrupt_saves_after_the_step_and_says_how_to_go_on() {
     let (config, data) = tiny(dir.path(), 9);
     std::fs::create_dir_all(dir.path()).unwrap();
     let start = Start::fresh(&config);
-    let error = train::run(engine(), &config, &data, start, &AtomicBool::new(true)).unwrap_err();
+    let error = train::run(device(), &config, &data, start, &AtomicBool::new(true)).unwrap_err();
     assert!(matches!(&error, Error::Interrupted(text) if text.contains("--resume")), "{error}");
     assert_eq!(last_checkpoint(dir.path()).meta.step, 1);
     resume(dir.path(), 1, &data, 9);
@@ -286,7 +286,7 @@ fn an_interrupt_saves_after_the_step_and_says_how_to_go_on() {
 
 fn trainer(config: &RunConfig) -> Trainer<'static> {
     let model = Start::fresh(config).host.model;
-    let trainer = Trainer::new(engine(), &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
+    let trainer = Trainer::new(engine(), kernels(), &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
     trainer
 }
@@ -298,7 +298,7 @@ fn batches(config: &RunConfig, data: &Dataset, step: u64) -> Vec<Batch> {
 
 /// Whether this adapter can train in mixed precision; GL cannot.
 fn has_f16() -> bool {
-    let has = engine().kernels().target().f16;
+    let has = engine().gpu.target.f16;
     if !has {
         println!("{} has no f16: nothing to check", engine().gpu.describe());
     }
@@ -394,13 +394,13 @@ fn recomputed_activations_are_the_same_bits_in_less_memory() {
 #[test]
 fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
     use std::time::Duration;
-    use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
+    use tokenformer::{gpu::adapter::AdapterRequest, run::device::Device};
     let (config, data) = tiny(Path::new("unused"), 3);
     let model = Start::fresh(&config).host.model;
     let after = |piece: Duration, verified: bool| {
-        let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+        let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
         engine.set_chunk_time(piece);
-        let trainer = Trainer::new(&engine, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
+        let trainer = Trainer::new(&engine, &kernels, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
         trainer.load_parameters(&init::initial(&model, 1)).unwrap();
         for step in 0..3 {
             let batches = batches(&config, &data, step);
@@ -419,18 +419,17 @@ fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
 /// Run on a device of its own, so that other tests do not disturb the count.
 #[test]
 fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() {
-    use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
-    let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+    use tokenformer::{gpu::adapter::AdapterRequest, run::device::Device};
+    let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
     // The counter of submissions.
     let before = engine.allocated();
     assert!(before <= 32);
     let (config, data) = tiny(Path::new("unused"), 5);
     let model = Start::fresh(&config).host.model;
-    let kernels = &engine.kernels();
     let cohorts = vec![cohorts::first(&model)];
-    let plans = RunPlans::new(&model, &config.train, &cohorts, 3, kernels).unwrap();
+    let plans = RunPlans::new(&model, &config.train, &cohorts, 3, &kernels).unwrap();
     let planned = plans.bytes().unwrap();
-    let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 3).unwrap();
+    let trainer = Trainer::new(&engine, &kernels, &model, &config.train, cohorts, 3).unwrap();
     assert_eq!(trainer.bytes(), planned);
     // What is not in the plan: uniform blocks and rounding up to 16 bytes.
     let (allocated, uniforms) = (engine.allocated(), trainer.uniform_bytes());
@@ -451,8 +450,8 @@ fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() 
 /// By wgpu's own account, where its backend keeps one; a model that is large beside the buffers that are always there.
 #[test]
 fn memory_is_what_the_allocator_reports() {
-    use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
-    let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+    use tokenformer::{gpu::adapter::AdapterRequest, run::device::Device};
+    let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
     let reported = || Some(engine.gpu.device.generate_allocator_report()?.total_allocated_bytes);
     let Some(before) = reported() else {
         println!("{} keeps no account of its memory: nothing to compare", engine.gpu.describe());
@@ -462,7 +461,7 @@ fn memory_is_what_the_allocator_reports() {
     (config.model.hidden_size, config.model.ffn_slot_num, config.train.batch_size) = (256, 2048, 16);
     config.train.total_batch_tokens = 2 * 16 * config.model.seq_length;
     let model = Start::fresh(&config).host.model;
-    let trainer = Trainer::new(&engine, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
+    let trainer = Trainer::new(&engine, &kernels, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
     trainer.step(&batches(&config, &data, 0), 0, 1e-3).unwrap();
     let (planned, found) = (trainer.bytes().total(), reported().unwrap() - before);
@@ -490,7 +489,7 @@ fn a_run_that_diverges_says_so() {
     let (config, data) = tiny(dir.path(), 20);
     let mut start = Start::fresh(&config);
     start.host.params.get_mut("norm.bias").unwrap().data[0] = f32::NAN;
-    let error = train::run(engine(), &config, &data, start, &AtomicBool::new(false)).unwrap_err();
+    let error = train::run(device(), &config, &data, start, &AtomicBool::new(false)).unwrap_err();
     let said = error.to_string();
     assert!(
         error.exit_code() == 4 && said.contains("three steps in a row") && said.contains("\"norm.bias\""),

@@ -11,7 +11,7 @@ use crate::gpu::engine::{Engine, Program};
 use crate::gpu::timing::Stopwatch;
 use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph};
-use crate::kernel::Dtype;
+use crate::kernel::{Dtype, KernelTable};
 use crate::ops::HALF_GRADIENT_TOLERANCE;
 use crate::ops::attention::{Attention, Rotation, rotary_attention};
 use crate::ops::rotary;
@@ -50,7 +50,13 @@ pub struct Chosen {
 /// # Errors
 /// A usage error where an extent is none; a device error where the device has no f16, a tensor is too large, or a result
 /// is wrong.
-pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Report) -> Result<()> {
+pub fn run(
+    stopwatch: &Stopwatch,
+    kernels: &KernelTable,
+    chosen: &Chosen,
+    seconds: f64,
+    report: &mut Report,
+) -> Result<()> {
     if !chosen.shape.iter().all(|n| (1..=MOST).contains(n)) {
         let [batch, heads, rows, width] = chosen.shape;
         return Err(Error::usage(format!(
@@ -65,13 +71,13 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
     }
     let probe = Probe::new(stopwatch)?;
     for &dtype in &chosen.dtypes {
-        if dtype == Dtype::F16 && !stopwatch.engine.kernels().target().f16 {
+        if dtype == Dtype::F16 && !stopwatch.engine.gpu.target.f16 {
             return Err(Error::device(format!(
                 "\"{}\" has no 16-bit floats in shaders; use --dtype f32, or another adapter",
                 stopwatch.engine.gpu.info.name
             )));
         }
-        let timed = Timing::new(stopwatch.engine, Sample::new(chosen.shape, chosen.rotary, dtype))?;
+        let timed = Timing::new(stopwatch.engine, kernels, Sample::new(chosen.shape, chosen.rotary, dtype))?;
         probe.around(&format!("attention {}", dtype.name()), report, |report| timed.add(stopwatch, seconds, report))?;
     }
     Ok(())
@@ -94,9 +100,9 @@ struct Timing {
 }
 
 impl Timing {
-    fn new(engine: &Engine, sample: Sample) -> Result<Self> {
+    fn new(engine: &Engine, kernels: &KernelTable, sample: Sample) -> Result<Self> {
         let Sample { shape: [batch, heads, rows, width], rotary, dtype, .. } = sample;
-        let mut g = Graph::training(&engine.kernels());
+        let mut g = Graph::training(kernels);
         g.set_precision(dtype);
         let extents = [batch * rows, heads * width];
         let [q, k, v, dout] = INPUTS.map(|name| g.typed(name, &extents, dtype, Class::State));

@@ -97,7 +97,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
         for (&layout, &half) in chosen.layouts.iter().flat_map(|l| chosen.halves.iter().map(move |h| (l, h))) {
             let product = ProductKind { layout, size, half, pair: false };
             check_device(engine, product)?;
-            let all = candidates(engine.kernels().target(), product, chosen.all);
+            let all = candidates(&engine.gpu.target, product, chosen.all);
             names.extend(all.iter().map(ToString::to_string));
             let wanted = |candidate: &&Candidate| candidate.to_string().contains(&chosen.filter);
             let wanted: Vec<&Candidate> = all.iter().filter(wanted).collect();
@@ -158,7 +158,7 @@ fn case_name(layout: Layout, [m, n, k]: [usize; 3]) -> String {
 /// Before anything is made on the host: a matrix may be larger than all memory.
 fn check_device(engine: &Engine, product: ProductKind) -> Result<()> {
     let ProductKind { layout, size, half, .. } = product;
-    if half && !engine.kernels().target().f16 {
+    if half && !engine.gpu.target.f16 {
         return Err(Error::device(format!(
             "\"{}\" has no 16-bit floats in shaders; use --dtype f32, or another adapter",
             engine.gpu.info.name
@@ -246,7 +246,7 @@ impl Matrices {
     fn checked(&self, engine: &Engine, candidate: Candidate) -> Result<Program> {
         let [m, n, k] = self.product.size;
         let ProductKind { layout, size, half, .. } = self.product;
-        let mut g = Graph::forward_only(&KernelTable::forced(*engine.kernels().target(), candidate));
+        let mut g = Graph::forward_only(&KernelTable::forced(engine.gpu.target, candidate));
         let shape = |transposed: bool, rows, columns| if transposed { [columns, rows] } else { [rows, columns] };
         let a = g.typed("a", &shape(layout == Layout::TN, m, k), self.dtype(), Class::State);
         let b = g.typed("b", &shape(layout == Layout::NT, k, n), self.dtype(), Class::State);
@@ -335,7 +335,7 @@ mod tests {
         let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
         let product = ProductKind { layout: Layout::NT, size: [9, 65, 17], half: false, pair: false };
         let mut matrices = Matrices::new(product);
-        let all = candidates(engine.kernels().target(), product, false);
+        let all = candidates(&engine.gpu.target, product, false);
         for &candidate in &all {
             matrices.checked(&engine, candidate).unwrap();
         }

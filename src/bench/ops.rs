@@ -9,6 +9,7 @@ use super::timing::time;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::gpu::timing::Stopwatch;
+use crate::kernel::KernelTable;
 use crate::ops::{Case, registry};
 use crate::run::check::{Prepared, check};
 
@@ -16,7 +17,13 @@ use crate::run::check::{Prepared, check};
 ///
 /// # Errors
 /// A usage error where no case has that name; a device error where a result is wrong.
-pub fn run(stopwatch: &Stopwatch, filter: &str, seconds: f64, report: &mut Report) -> Result<()> {
+pub fn run(
+    stopwatch: &Stopwatch,
+    kernels: &KernelTable,
+    filter: &str,
+    seconds: f64,
+    report: &mut Report,
+) -> Result<()> {
     let mut cases = registry();
     cases.retain(|case| format!("{} {}", case.op, case.name).contains(filter));
     if cases.is_empty() {
@@ -26,10 +33,10 @@ pub fn run(stopwatch: &Stopwatch, filter: &str, seconds: f64, report: &mut Repor
     }
     Probe::new(stopwatch)?.around("operators", report, |report| {
         for case in &cases {
-            correct(stopwatch.engine, case)?;
+            correct(stopwatch.engine, kernels, case)?;
             for gradient in [false, true] {
                 if case.gradient || !gradient {
-                    report.add(timed(stopwatch, case, gradient, seconds)?);
+                    report.add(timed(stopwatch, kernels, case, gradient, seconds)?);
                 }
             }
         }
@@ -38,8 +45,8 @@ pub fn run(stopwatch: &Stopwatch, filter: &str, seconds: f64, report: &mut Repor
 }
 
 /// Refuses to time a wrong result.
-fn correct(engine: &Engine, case: &Case) -> Result<()> {
-    let report = check(engine, case, &engine.kernels())?;
+fn correct(engine: &Engine, kernels: &KernelTable, case: &Case) -> Result<()> {
+    let report = check(engine, case, kernels)?;
     if report.passed {
         return Ok(());
     }
@@ -56,8 +63,8 @@ fn correct(engine: &Engine, case: &Case) -> Result<()> {
     )))
 }
 
-fn timed(stopwatch: &Stopwatch, case: &Case, gradient: bool, seconds: f64) -> Result<Record> {
-    let prepared = Prepared::new(stopwatch.engine, case, &stopwatch.engine.kernels(), gradient)?;
+fn timed(stopwatch: &Stopwatch, kernels: &KernelTable, case: &Case, gradient: bool, seconds: f64) -> Result<Record> {
+    let prepared = Prepared::new(stopwatch.engine, case, kernels, gradient)?;
     // Inputs are written once; the runs of a chain see what the one before them left.
     prepared.run(stopwatch.engine)?;
     let record = Record {

@@ -13,10 +13,11 @@ use super::timing::{Timed, hold, time};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{Batch, TokenSource, token_index, train_batch};
 use crate::error::{Error, Result, tell};
-use crate::gpu::engine::{Engine, Program};
+use crate::gpu::engine::Program;
 use crate::gpu::timing::Stopwatch;
 use crate::graph::plan::Plan;
 use crate::kernel::Dtype;
+use crate::kernel::KernelTable;
 use crate::model::init::Tensors;
 use crate::model::{graphs, init};
 use crate::ops::adamw::{CohortStep, Update};
@@ -35,25 +36,36 @@ const WARM_UP: usize = 2;
 /// Random tokens that batches are drawn from, at least.
 const TOKENS: usize = 1 << 16;
 
-/// Adds the multiply-add peak, the step, and one record for each kernel of it; `effort` is what is spent on choosing
-/// kernels first, in `sandbox`.
+/// What is timed.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    /// The model and its training.
+    pub config: &'a RunConfig,
+    /// What is spent on choosing kernels first.
+    pub effort: Effort,
+    /// Steps that are timed.
+    pub steps: usize,
+    /// For each case.
+    pub seconds: f64,
+}
+
+/// Adds the multiply-add peak, the step, and one record for each kernel of it; kernels are chosen first, in `sandbox`.
 ///
 /// # Errors
 /// Those of planning and allocating the model; a device error where a step gives no finite numbers.
 pub fn run(
     stopwatch: &Stopwatch,
+    kernels: &KernelTable,
     sandbox: &Sandbox,
-    config: &RunConfig,
-    effort: Effort,
-    steps: usize,
-    seconds: f64,
+    chosen: &Chosen,
     report: &mut Report,
 ) -> Result<()> {
-    let engine = stopwatch.engine;
+    let Chosen { config, effort, steps, seconds } = *chosen;
     let cohorts = [cohorts::first(&config.model)];
-    let plans = || RunPlans::new(&config.model, &config.train, &cohorts, 1, &engine.kernels());
-    tune::tune(engine, sandbox, &plans()?.products(), effort, &BTreeMap::new())?;
-    let plans = plans()?;
+    let plans = |kernels: &KernelTable| RunPlans::new(&config.model, &config.train, &cohorts, 1, kernels);
+    let products = plans(kernels)?.products();
+    let kernels = tune::tune(stopwatch.engine, kernels, sandbox, &products, effort, &BTreeMap::new())?;
+    let plans = plans(&kernels)?;
     let peak = fma_peak(stopwatch, Dtype::F32, seconds)?;
     // The most that was seen: other work on the machine only ever lowers it.
     let peak_gflops = peak.gflops_best.unwrap_or(f64::NAN);
@@ -83,14 +95,14 @@ pub fn run(
         100.0 * host_ms / step_ms,
         "% of a step: making batches and commands, most of it while the GPU works on another",
     );
-    report.summary.push(chosen(engine));
+    report.summary.push(names(&kernels));
     let parts = Parts { stopwatch, config, plans: &plans, case: &case, seconds };
     probe.around("kernels of a step", report, |report| parts.add(&source, step_ms, report))
 }
 
 /// Which kernels the tuning chose.
-fn chosen(engine: &Engine) -> String {
-    let names = engine.kernels().names();
+fn names(kernels: &KernelTable) -> String {
+    let names = kernels.names();
     let list: Vec<String> = names.iter().map(|(class, candidate)| format!("{class}: {candidate}")).collect();
     if list.is_empty() { "kernels of matrix products: the usual ones".to_owned() } else { list.join("; ") }
 }
@@ -132,7 +144,7 @@ fn steps_record(
     report: &mut Report,
 ) -> Result<(Record, f64)> {
     let (engine, model, train) = (stopwatch.engine, &config.model, &config.train);
-    let trainer = Trainer::new(engine, model, train, vec![cohorts::first(model)], 1)?;
+    let trainer = Trainer::new(engine, &plans.kernels, model, train, vec![cohorts::first(model)], 1)?;
     trainer.load_parameters(&init::initial(model, train.seed))?;
     tell(format_args!("{} optimizer steps and more", WARM_UP + steps));
     let mut steps_taken =
@@ -408,8 +420,8 @@ impl Parts<'_> {
 mod tests {
     use super::*;
     use crate::gpu::adapter::AdapterRequest;
-    use crate::gpu::device::Gpu;
     use crate::kernel::{KernelTable, Target};
+    use crate::run::device::Device;
 
     #[test]
     fn groups_hold_every_call_once() {
@@ -428,12 +440,12 @@ mod tests {
 
     #[test]
     fn an_update_that_does_nothing_is_not_timed() {
-        let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap();
+        let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
         let mut config = RunConfig::preset("bench-tiny").unwrap();
         config.model = ModelConfig { num_layers: 1, seq_length: 16, ..config.model };
         config.train.batch_size = 2;
         let cohorts = [cohorts::first(&config.model)];
-        let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &engine.kernels()).unwrap();
+        let plans = RunPlans::new(&config.model, &config.train, &cohorts, 1, &kernels).unwrap();
         let (memory, programs) = Memory::allocate(&engine, &[&plans.micro, &plans.update]).unwrap();
         let initial = init::initial(&config.model, config.train.seed);
         let start = Start { memory, micro: &programs[0], update: &programs[1], copies: &[], initial };

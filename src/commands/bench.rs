@@ -12,7 +12,8 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::gpu::timing::Stopwatch;
-use crate::kernel::Dtype;
+use crate::kernel::{Dtype, KernelTable};
+use crate::run::device::Device;
 use crate::tune::{Effort, Sandbox};
 use clap::{Args, Subcommand};
 use std::fs::OpenOptions;
@@ -158,7 +159,9 @@ fn percent(text: &str) -> Result<f64, String> {
 pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
     match &args.what {
         What::Roofline { output } => {
-            let cases = |stopwatch: &Stopwatch, report: &mut Report| roofline::run(stopwatch, output.seconds, report);
+            let cases = |stopwatch: &Stopwatch, _: &KernelTable, report: &mut Report| {
+                roofline::run(stopwatch, output.seconds, report)
+            };
             measure(output, || open(request), cases)
         }
         What::Matmul { print: Some(name), layout, dtype, .. } => {
@@ -176,7 +179,7 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
             measure(
                 output,
                 || open(request),
-                |stopwatch, report| attention::run(stopwatch, &chosen, output.seconds, report),
+                |stopwatch, kernels, report| attention::run(stopwatch, kernels, &chosen, output.seconds, report),
             )
         }
         What::Matmul { sizes, layout, dtype, candidate, all, print: None, output } => {
@@ -191,12 +194,14 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
             measure(
                 output,
                 || open(request),
-                |stopwatch, report| matmul::run(stopwatch, &chosen, output.seconds, report),
+                |stopwatch, _, report| matmul::run(stopwatch, &chosen, output.seconds, report),
             )
         }
-        What::Ops { filter, output } => {
-            measure(output, || open(request), |stopwatch, report| ops::run(stopwatch, filter, output.seconds, report))
-        }
+        What::Ops { filter, output } => measure(
+            output,
+            || open(request),
+            |stopwatch, kernels, report| ops::run(stopwatch, kernels, filter, output.seconds, report),
+        ),
         What::Step { settings, tune, steps, output } => {
             let mut config = settings.resolve()?;
             if config.model.vocab_size == 0 {
@@ -206,12 +211,18 @@ pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
             // Here no reference checks the results themselves, so the adapter must have passed its self-test.
             measure(
                 output,
-                || super::open_engine(request),
-                |stopwatch, report| {
+                || super::open_device(request),
+                |stopwatch, kernels, report| {
                     let another = || Engine::new(Gpu::open(request)?);
                     let process = || super::probe::command(request);
                     let sandbox = Sandbox { open: &another, process: Some(&process) };
-                    step::run(stopwatch, &sandbox, &config, *tune, *steps as usize, output.seconds, report)
+                    let chosen = step::Chosen {
+                        config: &config,
+                        effort: *tune,
+                        steps: *steps as usize,
+                        seconds: output.seconds,
+                    };
+                    step::run(stopwatch, kernels, &sandbox, &chosen, report)
                 },
             )
         }
@@ -224,27 +235,28 @@ fn element(precision: Precision) -> Dtype {
     if precision == Precision::F16 { Dtype::F16 } else { Dtype::F32 }
 }
 
-fn open(request: &AdapterRequest) -> Result<Engine> {
-    let gpu = Gpu::open(request)?;
+fn open(request: &AdapterRequest) -> Result<Device> {
+    let device = Device::open(request)?;
+    let gpu = &device.engine.gpu;
     tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
-    Engine::new(gpu)
+    Ok(device)
 }
 
 fn measure(
     output: &OutputArgs,
-    open: impl FnOnce() -> Result<Engine>,
-    cases: impl FnOnce(&Stopwatch, &mut Report) -> Result<()>,
+    open: impl FnOnce() -> Result<Device>,
+    cases: impl FnOnce(&Stopwatch, &KernelTable, &mut Report) -> Result<()>,
 ) -> Result<()> {
     // All that can be wrong about files is found before the measuring.
     let baseline = output.baseline.as_deref().map(Report::read).transpose()?;
     [&output.out, &output.svg].into_iter().flatten().try_for_each(|path| check_writable(path))?;
-    let engine = open()?;
+    let Device { engine, kernels } = open()?;
     let mut report = Report { path: output.out.clone(), ..Report::new(&engine.gpu) };
     if !engine.checked() {
         report.summary.push("Kernels ran without wgpu's checks; TOKENFORMER_CHECKS=on brings them back.".to_owned());
     }
     let stopwatch = Stopwatch::new(&engine)?;
-    cases(&stopwatch, &mut report)?;
+    cases(&stopwatch, &kernels, &mut report)?;
     if output.peaks || output.svg.is_some() {
         roofline::ceilings(&stopwatch, output.seconds, &mut report)?;
     }

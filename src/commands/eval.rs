@@ -59,10 +59,10 @@ pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         )));
     }
 
-    let engine = super::open_engine(request)?;
+    let mut device = super::open_device(request)?;
     // No timing for one use; what is known is used.
-    tune::recall(&engine);
-    let probe = LossProbe::new(&engine, model, &config.train)?;
+    device.kernels = tune::recall(&device.engine, &device.kernels);
+    let probe = LossProbe::new(&device, model, &config.train)?;
     probe.load(&start.host.params)?;
 
     let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);

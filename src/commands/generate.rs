@@ -4,6 +4,7 @@ use crate::data::StreamDecoder;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::model::sample::Sampling;
+use crate::run::device::Device;
 use crate::run::generate::GeneratorPlans;
 use crate::run::memory::Memory;
 use crate::train::trainer::{upload_parameters, upload_rope};
@@ -58,11 +59,11 @@ pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     if prompt.is_empty() {
         return Err(Error::usage("--prompt is empty: give at least one character, such as a line break"));
     }
-    let engine = super::open_engine(request)?;
+    let Device { engine, kernels } = super::open_device(request)?;
     // No timing for one use; what is known is used.
-    tune::recall(&engine);
+    let kernels = tune::recall(&engine, &kernels);
     let model = &start.host.model;
-    let plans = GeneratorPlans::new(model, prompt.len(), &engine.kernels())?;
+    let plans = GeneratorPlans::new(model, prompt.len(), &kernels)?;
     let (memory, programs) = Memory::allocate(&engine, &plans.plans.iter().collect::<Vec<_>>())?;
     let programs = programs.try_into().map_err(|_| Error::defect("plans and programs differ in number"))?;
     let generator = plans.ready(programs);

@@ -98,15 +98,14 @@ pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
         Ok(tokens) => (tokens, "the first validation window of its data"),
         Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),
     };
-    let engine = super::open_engine(request)?;
+    let device = super::open_device(request)?;
     // Before anything new is made: a model that this device cannot train may not even fit the host.
-    let kernels = engine.kernels();
     let cohorts = cohorts::grown(&before.cohorts, [&before.model, &grown], &growth.resolve(), start.standing.step);
-    RunPlans::new(&grown, &config.train, &cohorts, 1, &kernels)?;
+    RunPlans::new(&grown, &config.train, &cohorts, 1, &device.kernels)?;
     let after = before.grown(&growth, start.standing.step, args.seed)?;
 
-    let logits_before = logits(&engine, &before.model, &before.params, &tokens)?;
-    let logits_after = logits(&engine, &after.model, &after.params, &tokens)?;
+    let logits_before = logits(&device, &before.model, &before.params, &tokens)?;
+    let logits_after = logits(&device, &after.model, &after.params, &tokens)?;
     let stored = |e| Error::defect(format!("the growth cannot be stored: {e}"));
     let change = Change {
         max_logit_change: max_change(&logits_before, &logits_after),

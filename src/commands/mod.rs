@@ -22,9 +22,8 @@ use crate::config::RunConfig;
 use crate::data::Tokenizer;
 use crate::error::{Error, Result, legible, tell};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::device::Gpu;
-use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
+use crate::run::device::Device;
 use crate::train::directory::check_writable;
 use crate::train::disk::Start;
 use crate::train::{Checkpoint, Meta, Store};
@@ -32,12 +31,12 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 /// Opens the adapter, says which it is, and makes sure that its numbers were checked once.
-fn open_engine(request: &AdapterRequest) -> Result<Engine> {
-    let gpu = Gpu::open(request)?;
+fn open_device(request: &AdapterRequest) -> Result<Device> {
+    let device = Device::open(request)?;
+    let gpu = &device.engine.gpu;
     tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
-    let engine = Engine::new(gpu)?;
-    selftest::once_per_adapter(&engine, request, Dtype::F32)?;
-    Ok(engine)
+    selftest::once_per_adapter(&device, request, Dtype::F32)?;
+    Ok(device)
 }
 
 /// A checkpoint, read and checked.

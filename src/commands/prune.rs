@@ -6,10 +6,10 @@ use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::engine::Engine;
 use crate::model::prune::{self, Scores};
 use crate::report::number;
 use crate::report::table::Table;
+use crate::run::device::Device;
 use crate::train::growth::{Change, GrowthRecord, HostModel, PruneRules, Rules, max_change};
 use crate::train::probe::{LossProbe, logits};
 use crate::train::prune::{contributions, growths_ahead};
@@ -80,16 +80,16 @@ pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     let before = start.host;
     let smaller = args.to().check(&before.model)?;
     let material = args.material(&config, tokenizer)?;
-    let engine = super::open_engine(request)?;
+    let mut device = super::open_device(request)?;
     // No timing for one use; what is known is used.
-    tune::recall(&engine);
+    device.kernels = tune::recall(&device.engine, &device.kernels);
 
-    let scores = args.scores(&engine, &before, &config.train, &material.train)?;
+    let scores = args.scores(&device, &before, &config.train, &material.train)?;
     let (table, losses) =
-        report(&engine, &before, &stages(&before.model, &smaller), &scores, &config.train, &material)?;
+        report(&device, &before, &stages(&before.model, &smaller), &scores, &config.train, &material)?;
     let after = before.pruned(&kept_by(args.score, &scores, &smaller), &smaller);
     let tokens = material.data.val.window(0, probe_rows(&smaller))?;
-    let of = |host: &HostModel| logits(&engine, &host.model, &host.params, &tokens);
+    let of = |host: &HostModel| logits(&device, &host.model, &host.params, &tokens);
     let change = Change {
         max_logit_change: max_change(&of(&before)?, &of(&after)?),
         loss_before: losses.0,
@@ -143,11 +143,11 @@ impl PruneArgs {
         Ok(Material { train: of_training, val, data })
     }
 
-    fn scores(&self, engine: &Engine, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<AllScores> {
+    fn scores(&self, device: &Device, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<AllScores> {
         let score = |score| {
             let scores = match score {
                 PruneScore::Weight => prune::weight(&host.model, &host.params),
-                PruneScore::Contribution => contributions(engine, host, train, batches)?,
+                PruneScore::Contribution => contributions(device, host, train, batches)?,
                 PruneScore::Random => prune::random(&host.model, self.seed),
             };
             Ok((score, scores))
@@ -195,7 +195,7 @@ type Losses = Vec<(PruneScore, f64)>;
 
 /// The validation loss of each stage by each score; apart from the table that before, and those of the last.
 fn report(
-    engine: &Engine,
+    device: &Device,
     host: &HostModel,
     stages: &[ModelConfig],
     scores: &AllScores,
@@ -205,11 +205,11 @@ fn report(
     let fixed = ["tokens kept", "qkv", "proj", "ffn", "parameters"].map(str::to_owned);
     let head = fixed.into_iter().chain(PruneScore::ALL.map(|score| score.name().to_owned())).collect();
     let mut table = Table { head, rows: Vec::new() };
-    let whole = LossProbe::new(engine, &host.model, train)?.mean(&host.params, &material.val)?;
+    let whole = LossProbe::new(device, &host.model, train)?.mean(&host.params, &material.val)?;
     let mut losses: Losses = PruneScore::ALL.map(|score| (score, whole)).into();
     for (at, stage) in stages.iter().enumerate() {
         if at > 0 {
-            let probe = LossProbe::new(engine, stage, train)?;
+            let probe = LossProbe::new(device, stage, train)?;
             for (score, loss) in &mut losses {
                 let kept = kept_by(*score, scores, stage);
                 *loss = probe.mean(&prune::tensors(&host.params, &kept), &material.val)?;

@@ -4,12 +4,12 @@
 use crate::cache;
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, shader};
 use crate::ops::attention;
 use crate::ops::{Case, mixed_registry, registry};
 use crate::run::check::{Report, check_in};
+use crate::run::device::Device;
 use crate::run::overflow;
 use crate::tune::kernel_texts;
 use clap::Args;
@@ -28,24 +28,25 @@ pub struct SelftestArgs {
 /// # Errors
 /// A device error where a case fails.
 pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
-    let engine = Engine::new(Gpu::open(request)?)?;
+    let device = Device::open(request)?;
+    let Device { engine, kernels } = &device;
     super::print(&format!("{}\n\n", engine.gpu.describe()))?;
     super::print(&format!("{:<14} {:<44} {:<4} {:>9} {:>9}\n", "op", "case", "type", "NMSE", "gradient"))?;
     let (mut failed, mut all) = (Vec::new(), 0);
     let mut precisions = vec![Dtype::F32];
-    precisions.extend(engine.kernels().target().f16.then_some(Dtype::F16));
+    precisions.extend(engine.gpu.target.f16.then_some(Dtype::F16));
     for (precision, case) in
         precisions.clone().into_iter().flat_map(|p| cases(p, args.quick).into_iter().map(move |c| (p, c)))
     {
         all += 1;
-        let report = check_in(&engine, &case, &engine.kernels(), precision)?;
+        let report = check_in(engine, &case, kernels, precision)?;
         super::print(&row(&case, precision, &report))?;
         if !report.passed {
             failed.push(format!("{} {} in {}", case.op, case.name, precision.name()));
         }
     }
     let half = precisions.contains(&Dtype::F16);
-    let range = if half { overflow::check(&engine) } else { Ok(()) };
+    let range = if half { overflow::check(&device) } else { Ok(()) };
     if half {
         all += 1;
         let (found, op, name) = (if range.is_ok() { "" } else { "  FAILED" }, "overflow", "to infinity");
@@ -55,10 +56,10 @@ pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
     for precision in precisions {
         let suffix = format!(" in {}", precision.name());
         let sound = precision == Dtype::F32 || range.is_ok();
-        remember(&engine, precision, sound && !failed.iter().any(|name| name.ends_with(&suffix)));
+        remember(engine, precision, sound && !failed.iter().any(|name| name.ends_with(&suffix)));
     }
     super::print(&format!("\n{} of {all} cases passed\n", all - wrong))?;
-    verdict(&engine, &failed)?;
+    verdict(engine, &failed)?;
     range
 }
 
@@ -104,29 +105,30 @@ fn cases(precision: Dtype, quick: bool) -> Vec<Case> {
 /// # Errors
 /// A device error naming what came out wrong: numbers from such an adapter are worth nothing. In f16 also where an overflow
 /// would go unseen.
-pub fn once_per_adapter(engine: &Engine, request: &AdapterRequest, precision: Dtype) -> Result<()> {
+pub fn once_per_adapter(device: &Device, request: &AdapterRequest, precision: Dtype) -> Result<()> {
+    let engine = &device.engine;
     if cache::read(&verdict_file(engine, precision)).as_deref() == Some("passed\n") {
         return Ok(());
     }
     let what = if precision == Dtype::F16 { " in f16" } else { "" };
     tell(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
     if precision == Dtype::F16 {
-        overflow::check(engine)?;
+        overflow::check(device)?;
     }
     let cases = cases(precision, true);
-    let failures = |engine: &Engine, first: usize, step: usize| -> Result<Vec<String>> {
+    let failures = |Device { engine, kernels }: &Device, first: usize, step: usize| -> Result<Vec<String>> {
         let mut failed = Vec::new();
         for case in cases.iter().skip(first).step_by(step) {
-            if !check_in(engine, case, &engine.kernels(), precision)?.passed {
+            if !check_in(engine, case, kernels, precision)?.passed {
                 failed.push(format!("{} {}{what}", case.op, case.name));
             }
         }
         Ok(failed)
     };
     let failed = std::thread::scope(|scope| {
-        let Ok(second) = Gpu::open(request).and_then(Engine::new) else { return failures(engine, 0, 1) };
+        let Ok(second) = Device::open(request) else { return failures(device, 0, 1) };
         let theirs = scope.spawn(move || failures(&second, 1, 2));
-        let mut failed = failures(engine, 0, 2)?;
+        let mut failed = failures(device, 0, 2)?;
         failed.extend(theirs.join().map_err(|_| Error::device("the check of the adapter ended in a panic"))??);
         Ok(failed)
     })?;
@@ -136,7 +138,7 @@ pub fn once_per_adapter(engine: &Engine, request: &AdapterRequest, precision: Dt
 
 /// Name of the verdict: per adapter, driver, program version and text of the shaders.
 fn verdict_file(engine: &Engine, precision: Dtype) -> String {
-    let target = *engine.kernels().target();
+    let target = engine.gpu.target;
     let generated = kernel_texts(&target).into_iter().chain(attention::kernel_texts(&target));
     let texts = shader::FILES.iter().map(|(_, text)| *text).chain(generated);
     let hash = cache::fingerprint(texts);

@@ -10,6 +10,7 @@ use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
 use crate::report::number;
+use crate::run::device::Device;
 use crate::study::comparison::compare;
 use crate::study::file::Study;
 use crate::study::plan::{PlannedRun, StudyPlan};
@@ -65,27 +66,23 @@ pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     }
     check_report(&study.out_dir)?;
     let stop = interrupt::flag()?;
-    let reopen = || super::open_engine(request);
+    let reopen = || super::open_device(request);
     let runner = Runner { plan: &plan, data: &data, stop: &stop, reopen: &reopen, overwrite: args.overwrite };
     let _lock = if args.predict { None } else { Some(runner.claim()?) };
     let pending = runner.pending()?;
-    let engine = super::open_engine(request)?;
-    prepare(request, args, &engine, &pending, &plan)?;
+    let mut device = super::open_device(request)?;
+    prepare(request, args, &mut device, &pending, &plan)?;
     if !pending.is_empty() {
-        let seconds = predict::seconds(&engine, &pending, &data)?;
+        let seconds = predict::seconds(&device, &pending, &data)?;
         let line = format!("{} runs to do, about {} on this adapter\n", pending.len(), number::seconds(seconds));
         super::print(&line)?;
     }
     if args.predict {
         return Ok(());
     }
-    let kernels = engine.kernels();
-    let reopen = || {
-        let engine = super::open_engine(request)?;
-        engine.choose(kernels.clone());
-        Ok(engine)
-    };
-    let findings = Runner { reopen: &reopen, ..runner }.run(engine)?;
+    let kernels = device.kernels.clone();
+    let reopen = || Ok(Device { kernels: kernels.clone(), ..super::open_device(request)? });
+    let findings = Runner { reopen: &reopen, ..runner }.run(device)?;
     write_report(&findings, &study.out_dir)
 }
 
@@ -123,7 +120,7 @@ fn budgets(plan: &StudyPlan) -> String {
 fn prepare(
     request: &AdapterRequest,
     args: &StudyArgs,
-    engine: &Engine,
+    device: &mut Device,
     pending: &[PlannedRun],
     plan: &StudyPlan,
 ) -> Result<()> {
@@ -133,17 +130,19 @@ fn prepare(
     for config in configs {
         let stages = cohorts::stages(config, None)?;
         if !known.contains(&stages) {
-            products.extend(train::check_limits(engine, &stages, &config.train)?);
+            products.extend(train::check_limits(&device.kernels, &stages, &config.train)?);
             known.push(stages);
         }
     }
     if plan.study.arms.iter().any(|arm| arm.config.train.precision == Precision::F16) {
-        super::selftest::once_per_adapter(engine, request, Dtype::F16)?;
+        super::selftest::once_per_adapter(device, request, Dtype::F16)?;
     }
     let another = || Engine::new(Gpu::open(request)?);
     let process = || super::probe::command(request);
     let sandbox = Sandbox { open: &another, process: Some(&process) };
-    tune::tune(engine, &sandbox, &products, args.tune, &stored_kernels(engine, pending))
+    let stored = stored_kernels(&device.engine, pending);
+    device.kernels = tune::tune(&device.engine, &device.kernels, &sandbox, &products, args.tune, &stored)?;
+    Ok(())
 }
 
 /// The kernels that a run of this study was begun with on this adapter: it is to go on with them.

@@ -10,13 +10,14 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
-use crate::kernel::Dtype;
+use crate::kernel::{Dtype, KernelTable};
 use crate::ops::matmul::ProductKind;
 use crate::report::number;
+use crate::run::device::Device;
 use crate::train::cohorts::{self, Stage};
 use crate::train::disk::{self, Start};
 use crate::train::fit::{self, Room};
-use crate::train::recovery::{Device, Job, resuming};
+use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
 use crate::train::{Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
@@ -79,41 +80,41 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     let Some(mut lock) = lock else {
         return super::print_text(&config.to_toml()?);
     };
-    let engine = super::open_engine(request)?;
+    let mut device = super::open_device(request)?;
     let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
     if let Some(most) = args.fit {
-        let gives = |stage: &Stage, train: &TrainConfig| allocates(&engine, stage, train);
+        let gives = |stage: &Stage, train: &TrainConfig| allocates(&device, stage, train);
         let room = most.map_or(Room::Device(&gives), Room::Bytes);
-        config.train = fit::fit(&config, &stages, &room, &engine.kernels())?;
+        config.train = fit::fit(&config, &stages, &room, &device.kernels)?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
         tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
-    let products = check_limits(&engine, &stages, &config.train)?;
+    let products = check_limits(&device.kernels, &stages, &config.train)?;
     if config.train.precision == Precision::F16 {
-        super::selftest::once_per_adapter(&engine, request, Dtype::F16)?;
+        super::selftest::once_per_adapter(&device, request, Dtype::F16)?;
     }
     // KernelTable of another adapter say nothing here.
-    let stored = kernels.filter(|(adapter, _)| *adapter == engine.gpu.describe()).map(|(_, chosen)| chosen);
+    let stored = kernels.filter(|(adapter, _)| *adapter == device.engine.gpu.describe()).map(|(_, chosen)| chosen);
     let another = || Engine::new(Gpu::open(request)?);
     let process = || super::probe::command(request);
     let sandbox = Sandbox { open: &another, process: Some(&process) };
-    tune::tune(&engine, &sandbox, &products, args.tune, &stored.unwrap_or_default())?;
+    let stored = stored.unwrap_or_default();
+    device.kernels = tune::tune(&device.engine, &device.kernels, &sandbox, &products, args.tune, &stored)?;
     let fresh = || Start::fresh(&config);
     let start = start.unwrap_or_else(fresh);
     announce(&config, &data, &start);
     let chunk_time = if args.polite { POLITE_CHUNK_TIME } else { CHUNK_TIME };
-    engine.set_chunk_time(chunk_time);
-    let kernels = engine.kernels();
+    device.engine.set_chunk_time(chunk_time);
+    let kernels = device.kernels.clone();
     let reopen = || {
-        let engine = super::open_engine(request)?;
-        engine.choose(kernels.clone());
-        engine.set_chunk_time(chunk_time);
-        Ok(engine)
+        let again = super::open_device(request)?;
+        again.engine.set_chunk_time(chunk_time);
+        Ok(Device { kernels: kernels.clone(), ..again })
     };
     let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
     let stop = interrupt::flag()?;
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
-    let summary = job.run(&mut Device::new(engine, &reopen), start, &mut lock)?;
+    let summary = job.run(&mut Opener::new(device, &reopen), start, &mut lock)?;
     super::print(&describe(&summary, &config.out_dir))
 }
 
@@ -165,8 +166,8 @@ fn check_together(config: &RunConfig, data: &Dataset) -> Result<()> {
 }
 
 /// Whether the device gives the memory that training needs.
-fn allocates(engine: &Engine, stage: &Stage, train: &TrainConfig) -> Result<bool> {
-    match Trainer::new(engine, &stage.model, train, stage.cohorts.clone(), 1) {
+fn allocates(device: &Device, stage: &Stage, train: &TrainConfig) -> Result<bool> {
+    match Trainer::new(&device.engine, &device.kernels, &stage.model, train, stage.cohorts.clone(), 1) {
         Ok(_) => Ok(true),
         Err(Error::OutOfMemory { .. }) => Ok(false),
         Err(other) => Err(other),
@@ -174,11 +175,10 @@ fn allocates(engine: &Engine, stage: &Stage, train: &TrainConfig) -> Result<bool
 }
 
 /// Every model of the run, also after its growths, within what the device allows; their matrix products.
-pub(super) fn check_limits(engine: &Engine, stages: &[Stage], train: &TrainConfig) -> Result<Vec<ProductKind>> {
-    let kernels = engine.kernels();
+pub(super) fn check_limits(kernels: &KernelTable, stages: &[Stage], train: &TrainConfig) -> Result<Vec<ProductKind>> {
     let mut products = Vec::new();
     for Stage { model, cohorts } in stages {
-        let plans = RunPlans::new(model, train, cohorts, 1, &kernels)?;
+        let plans = RunPlans::new(model, train, cohorts, 1, kernels)?;
         products.extend(plans.products());
     }
     Ok(products)

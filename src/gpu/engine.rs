@@ -12,7 +12,7 @@ use super::heartbeat::{Heartbeat, Order};
 use super::module;
 pub use super::program::{BYTE_COST, Dispatch, Program};
 use crate::error::Result;
-use crate::kernel::{Kernel, KernelTable, MAX_WORKGROUPS};
+use crate::kernel::{Kernel, MAX_WORKGROUPS};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -45,7 +45,6 @@ pub(super) type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 pub struct Engine {
     /// The device.
     pub gpu: Gpu,
-    kernels: Mutex<KernelTable>,
     pub(super) pipelines: Mutex<HashMap<&'static Kernel, Compiled>>,
     /// Whether wgpu puts checks into kernels, see [`super::module`].
     pub(super) checked: bool,
@@ -65,12 +64,11 @@ impl Engine {
     /// An engine on `gpu`, with nothing compiled yet.
     ///
     /// # Errors
-    /// Not even a small staging buffer fits, or the environment asks for what there is not.
+    /// Not even a small staging buffer fits.
     pub fn new(gpu: Gpu) -> Result<Self> {
         let staging =
             gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
         let engine = Self {
-            kernels: Mutex::new(KernelTable::from_environment(gpu.target, &gpu.info.name)?),
             budget: Mutex::new(Budget::new(gpu.target.software)),
             checked: module::checked_by_default(gpu.target.software)?,
             gpu,
@@ -102,16 +100,6 @@ impl Engine {
     /// Changes no bit of a result.
     pub fn with_most_groups(self, most_groups: u32) -> Self {
         Self { most_groups, ..self }
-    }
-
-    /// Which kernels plans for this device should use.
-    pub fn kernels(&self) -> KernelTable {
-        self.kernels.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Changes [`Engine::kernels`], for plans made from now on.
-    pub fn choose(&self, kernels: KernelTable) {
-        *self.kernels.lock().unwrap_or_else(PoisonError::into_inner) = kernels;
     }
 
     /// Bytes of device memory that live now and were allocated through this engine.

@@ -9,6 +9,7 @@ use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph};
 use crate::kernel::Dtype;
 use crate::ops::matmul::{Layout, Product};
+use crate::run::device::Device;
 use crate::run::memory::Memory;
 use half::f16;
 
@@ -25,25 +26,25 @@ const STORED: &str = "stored";
 ///
 /// # Errors
 /// A device error that names what was stored wrongly, and those of the device.
-pub fn check(engine: &Engine) -> Result<()> {
+pub fn check(device: &Device) -> Result<()> {
     for length in LENGTHS {
         let values = cycled(&CONVERTED, length);
-        judge(engine, &values, &converted(engine, &values)?)?;
+        judge(device, &values, &converted(device, &values)?)?;
     }
     let (rows, columns) = (cycled(&ROWS, 67), cycled(&COLUMNS, 130));
     let values: Vec<f32> = rows.iter().flat_map(|x| columns.iter().map(move |y| x * y)).collect();
-    judge(engine, &values, &multiplied(engine, &rows, &columns)?)
+    judge(device, &values, &multiplied(device, &rows, &columns)?)
 }
 
 fn cycled(values: &[f32], length: usize) -> Vec<f32> {
     values.iter().copied().cycle().take(length).collect()
 }
 
-fn judge(engine: &Engine, values: &[f32], stored: &[u16]) -> Result<()> {
+fn judge(device: &Device, values: &[f32], stored: &[u16]) -> Result<()> {
     let Some(fault) = fault(values, stored) else { return Ok(()) };
     Err(Error::device(format!(
         "{} {fault}, so that mixed precision would not see an overflow; use --precision f32, or update its driver",
-        engine.gpu.describe()
+        device.engine.gpu.describe()
     )))
 }
 
@@ -57,22 +58,22 @@ fn fault(values: &[f32], stored: &[u16]) -> Option<String> {
     wrong.map(|(value, bits)| format!("stores {value} in f16 as {}", f16::from_bits(*bits)))
 }
 
-fn graph(engine: &Engine) -> Graph {
-    let mut g = Graph::forward_only(&engine.kernels());
+fn graph(device: &Device) -> Graph {
+    let mut g = Graph::forward_only(&device.kernels);
     g.set_precision(Dtype::F16);
     g
 }
 
-fn converted(engine: &Engine, values: &[f32]) -> Result<Vec<u16>> {
-    let mut g = graph(engine);
+fn converted(device: &Device, values: &[f32]) -> Result<Vec<u16>> {
+    let mut g = graph(device);
     let from = g.state("values", &[values.len()]);
     let to = g.typed(STORED, &[values.len()], Dtype::F16, Class::State);
     g.cast(from, to)?;
-    run(engine, &g, &[("values", values)])
+    run(&device.engine, &g, &[("values", values)])
 }
 
-fn multiplied(engine: &Engine, rows: &[f32], columns: &[f32]) -> Result<Vec<u16>> {
-    let mut g = graph(engine);
+fn multiplied(device: &Device, rows: &[f32], columns: &[f32]) -> Result<Vec<u16>> {
+    let mut g = graph(device);
     let (m, n) = (rows.len(), columns.len());
     let [a, b] = [("rows", m), ("columns", n)].map(|(name, length)| {
         let numbers = g.state(name, &[length]);
@@ -83,7 +84,7 @@ fn multiplied(engine: &Engine, rows: &[f32], columns: &[f32]) -> Result<Vec<u16>
     }
     let product = g.typed(STORED, &[m, n], Dtype::F16, Class::State);
     Product::new(Layout::NN, [m, n, 1]).record(&mut g, a.1, b.1, product)?;
-    run(engine, &g, &[("rows", rows), ("columns", columns)])
+    run(&device.engine, &g, &[("rows", rows), ("columns", columns)])
 }
 
 fn run(engine: &Engine, g: &Graph, inputs: &[(&str, &[f32])]) -> Result<Vec<u16>> {

@@ -6,8 +6,8 @@ use super::plan::PlannedRun;
 use crate::config::RunConfig;
 use crate::data::{Dataset, train_batch, validation_batches};
 use crate::error::Result;
-use crate::gpu::engine::Engine;
 use crate::model::init;
+use crate::run::device::Device;
 use crate::train::cohorts::{self, Stage};
 use crate::train::trainer::Trainer;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ struct Times {
 ///
 /// # Errors
 /// Device errors, also where a model does not fit.
-pub fn seconds(engine: &Engine, runs: &[PlannedRun], data: &Dataset) -> Result<f64> {
+pub fn seconds(device: &Device, runs: &[PlannedRun], data: &Dataset) -> Result<f64> {
     let mut known: Vec<(Stage, Times)> = Vec::new();
     let mut total = 0.0;
     for PlannedRun { config, .. } in runs {
@@ -39,7 +39,7 @@ pub fn seconds(engine: &Engine, runs: &[PlannedRun], data: &Dataset) -> Result<f
             let times = match known.iter().find(|(other, _)| *other == stage) {
                 Some((_, times)) => *times,
                 None => {
-                    let times = measure(engine, &stage, config, data)?;
+                    let times = measure(device, &stage, config, data)?;
                     known.push((stage, times));
                     times
                 }
@@ -53,11 +53,11 @@ pub fn seconds(engine: &Engine, runs: &[PlannedRun], data: &Dataset) -> Result<f
     Ok(total)
 }
 
-fn measure(engine: &Engine, stage: &Stage, config: &RunConfig, data: &Dataset) -> Result<Times> {
+fn measure(device: &Device, stage: &Stage, config: &RunConfig, data: &Dataset) -> Result<Times> {
     let train = &config.train;
     let mut model = stage.model.clone();
     model.freeze_tau();
-    let trainer = Trainer::new(engine, &model, train, stage.cohorts.clone(), 1)?;
+    let trainer = Trainer::new(&device.engine, &device.kernels, &model, train, stage.cohorts.clone(), 1)?;
     trainer.load_parameters(&init::initial(&model, train.seed))?;
     let batches = (0..trainer.shape().grad_accum as u64)
         .map(|index| train_batch(&data.train, train.seed, index, train.batch_size, model.seq_length))

@@ -12,11 +12,11 @@ use crate::checkpoint::{Files, RunLock, replace};
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
-use crate::gpu::engine::Engine;
 use crate::report::number;
+use crate::run::device::Device;
 use crate::train::Store;
 use crate::train::disk::Start;
-use crate::train::recovery::{Device, Job};
+use crate::train::recovery::{Job, Opener};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +46,7 @@ pub struct Runner<'a> {
     /// Set when the study is to save and stop.
     pub stop: &'a AtomicBool,
     /// Opens the adapter again where it was lost.
-    pub reopen: &'a dyn Fn() -> Result<Engine>,
+    pub reopen: &'a dyn Fn() -> Result<Device>,
     /// Whether runs of other settings are replaced.
     pub overwrite: bool,
 }
@@ -135,15 +135,15 @@ impl Runner<'_> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; device and file errors.
-    pub fn run(&self, engine: Engine) -> Result<Findings> {
+    pub fn run(&self, device: Device) -> Result<Findings> {
         let (plan, study) = (self.plan, self.plan.study);
-        let mut device = Device::new(engine, self.reopen);
+        let mut opener = Opener::new(device, self.reopen);
         let mut progress = Progress { left: self.pending()?.len(), started: Instant::now(), done: 0 };
         let mut arms = Vec::new();
         for (index, arm) in study.arms.iter().enumerate() {
             let mut trials = Vec::new();
             for run in plan.trials(index)?.iter().flatten() {
-                let measured = self.finish(run, &mut device, &mut progress, "trial")?;
+                let measured = self.finish(run, &mut opener, &mut progress, "trial")?;
                 let steps = run.config.train.max_steps as u64;
                 let loss = measured.as_ref().and_then(|measured| measured.loss_at(steps));
                 let wall_seconds = measured.map_or(0.0, |measured| measured.wall_seconds);
@@ -165,7 +165,7 @@ impl Runner<'_> {
         for &seed in &study.seeds {
             for (case, runs) in plan.cases.iter().zip(&mut runs) {
                 let rate = arms.get(case.arm).map_or(0.0, |arm| arm.rate);
-                let measured = self.finish(&plan.run(case, rate, seed)?, &mut device, &mut progress, "run")?;
+                let measured = self.finish(&plan.run(case, rate, seed)?, &mut opener, &mut progress, "run")?;
                 runs.push(Run { seed, rate, measured });
             }
         }
@@ -186,7 +186,7 @@ impl Runner<'_> {
     fn finish(
         &self,
         run: &PlannedRun,
-        device: &mut Device,
+        opener: &mut Opener,
         progress: &mut Progress,
         kind: &str,
     ) -> Result<Option<Measured>> {
@@ -198,7 +198,7 @@ impl Runner<'_> {
             let train = &config.train;
             let (steps, rate, seed) = (train.max_steps, train.lr, train.seed);
             tell(format_args!("{kind} of \"{name}\", {steps} steps, lr {rate:e}, seed {seed}{}", progress.left()));
-            state = self.train(config, state, device)?;
+            state = self.train(config, state, opener)?;
             progress.one_done();
         }
         if state == State::Diverged {
@@ -207,7 +207,7 @@ impl Runner<'_> {
         Measured::read(&config.out_dir, tokens as u64).map(Some)
     }
 
-    fn train(&self, config: &RunConfig, state: State, device: &mut Device) -> Result<State> {
+    fn train(&self, config: &RunConfig, state: State, opener: &mut Opener) -> Result<State> {
         let dir = &config.out_dir;
         let mut lock = RunLock::take(dir)?;
         let fresh = || Ok(Start::fresh(config));
@@ -221,7 +221,7 @@ impl Runner<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(self.interrupted());
         }
-        match job.run(device, start, &mut lock) {
+        match job.run(opener, start, &mut lock) {
             Ok(_) => Ok(State::Done),
             Err(Error::Interrupted(_)) => Err(self.interrupted()),
             Err(Error::Diverged(why)) => {

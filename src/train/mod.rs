@@ -32,7 +32,7 @@ use crate::checkpoint::RunLock;
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::gpu::engine::Engine;
+use crate::run::device::Device;
 use disk::Start;
 use metrics::BothLosses;
 use recovery::Job;
@@ -70,9 +70,9 @@ pub struct Summary {
 ///
 /// # Errors
 /// As [`Job::run_on`], also where another process writes to the run's directory.
-pub fn run(engine: &Engine, config: &RunConfig, data: &Dataset, start: Start, stop: &AtomicBool) -> Result<Summary> {
+pub fn run(device: &Device, config: &RunConfig, data: &Dataset, start: Start, stop: &AtomicBool) -> Result<Summary> {
     let origin = || Ok(start.clone());
     let mut lock = RunLock::take(&config.out_dir)?;
     let go_on = recovery::resuming(config);
-    Job { config, data, origin: &origin, stop, go_on }.run_on(engine, start.clone(), &mut lock)
+    Job { config, data, origin: &origin, stop, go_on }.run_on(device, start.clone(), &mut lock)
 }

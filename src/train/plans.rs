@@ -38,6 +38,8 @@ pub struct RunPlans {
     pub shape: BatchShape,
     /// What trains: see [`cohorts::trained`].
     pub trained: Vec<(String, Vec<usize>)>,
+    /// Which kernels they were made for.
+    pub kernels: KernelTable,
 }
 
 /// The shape of a micro-batch of `model` trained as `train` says on a device that `kernels` are of.
@@ -97,6 +99,7 @@ impl RunPlans {
             generator: GeneratorPlans::new(model, prompt, kernels)?,
             shape,
             trained,
+            kernels: kernels.clone(),
         })
     }
 

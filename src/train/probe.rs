@@ -8,11 +8,12 @@ use crate::gpu::engine::{Engine, Program};
 use crate::graph::plan::Plan;
 use crate::model::graphs;
 use crate::model::init::Tensors;
+use crate::run::device::Device;
 use crate::run::memory::Memory;
 
 /// Logits (tokens, vocab_size) of one sequence of at most `seq_length` tokens.
-pub fn logits(engine: &Engine, model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Result<Vec<f32>> {
-    let kernels = &engine.kernels();
+pub fn logits(device: &Device, model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Result<Vec<f32>> {
+    let Device { engine, kernels } = device;
     let graph = graphs::logits(model, 1, tokens.len(), false, kernels)?;
     let plan = Plan::new(&graph)?;
     let (memory, programs) = Memory::allocate(engine, &[&plan])?;
@@ -38,8 +39,9 @@ impl<'e> LossProbe<'e> {
     ///
     /// # Errors
     /// A model that does not fit the device.
-    pub fn new(engine: &'e Engine, model: &ModelConfig, train: &TrainConfig) -> Result<Self> {
-        let graph = graphs::evaluation(model, &batch_shape(model, train, &engine.kernels())?, &engine.kernels())?;
+    pub fn new(device: &'e Device, model: &ModelConfig, train: &TrainConfig) -> Result<Self> {
+        let Device { engine, kernels } = device;
+        let graph = graphs::evaluation(model, &batch_shape(model, train, kernels)?, kernels)?;
         let plan = Plan::new(&graph)?;
         let (memory, programs) = Memory::allocate(engine, &[&plan])?;
         upload_rope(engine, &memory, model)?;

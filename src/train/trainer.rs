@@ -15,6 +15,7 @@ use crate::gpu::deferred_read::{DeferredRead, Staging};
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::submission::{Ahead, Submission};
 use crate::graph::{grad_name, moment_names};
+use crate::kernel::KernelTable;
 use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
@@ -41,6 +42,7 @@ pub struct StepStats {
 /// A model in training.
 pub struct Trainer<'e> {
     engine: &'e Engine,
+    kernels: KernelTable,
     /// The model as it is now.
     pub model: ModelConfig,
     /// Training settings.
@@ -98,12 +100,13 @@ impl<'e> Trainer<'e> {
     /// Plans, allocates and compiles; parameters and moments start at zero.
     pub fn new(
         engine: &'e Engine,
+        kernels: &KernelTable,
         model: &ModelConfig,
         train: &TrainConfig,
         cohorts: Vec<Cohort>,
         prompt: usize,
     ) -> Result<Self> {
-        let kernels = engine.kernels();
+        let kernels = kernels.clone();
         let plans = RunPlans::new(model, train, &cohorts, prompt, &kernels)?;
         let (memory, programs) = Memory::allocate(engine, &plans.all())?;
         let mut prepared = programs.into_iter();
@@ -124,7 +127,20 @@ impl<'e> Trainer<'e> {
         let overwrites = overwrites(&kernels);
         let staging = || engine.staging(4 * STATS as u64);
         let (shape, trained, staging) = (plans.shape, plans.trained, [staging()?, staging()?]);
-        Ok(Self { engine, model, train, cohorts, loss_scale, memory, programs, overwrites, shape, trained, staging })
+        Ok(Self {
+            engine,
+            kernels,
+            model,
+            train,
+            cohorts,
+            loss_scale,
+            memory,
+            programs,
+            overwrites,
+            shape,
+            trained,
+            staging,
+        })
     }
 
     /// Device memory by class.
@@ -154,7 +170,12 @@ impl<'e> Trainer<'e> {
         self.start_step(batches, step, lr)?.finish(self.engine)
     }
 
-    /// The device it is on.
+    /// The kernels that its plans were made for.
+    pub fn kernels(&self) -> &KernelTable {
+        &self.kernels
+    }
+
+    /// The device that it is on.
     pub fn engine(&self) -> &'e Engine {
         self.engine
     }

@@ -42,7 +42,7 @@ impl<'e> Clock<'e> {
     /// # Errors
     /// Those of the device.
     pub fn new(engine: &'e Engine) -> Result<Self> {
-        Ok(Self { stopwatch: Stopwatch::new(engine)?, software: engine.kernels().target().software })
+        Ok(Self { stopwatch: Stopwatch::new(engine)?, software: engine.gpu.target.software })
     }
 
     /// Brings the clocks up; the multiply-adds that the device does then, in floating-point operations a second. `None` where

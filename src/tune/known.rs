@@ -39,7 +39,7 @@ pub(super) struct Known {
 impl Known {
     /// What earlier runs found out about the adapter of `engine`.
     pub fn load(engine: &Engine) -> Self {
-        let hash = cache::fingerprint(kernel_texts(engine.kernels().target()));
+        let hash = cache::fingerprint(kernel_texts(&engine.gpu.target));
         let file = format!("matmul-{}-{}-{hash:016x}.json", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
         let kept: Self = cache::read(&file).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Self { file, ..kept }

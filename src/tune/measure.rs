@@ -46,7 +46,7 @@ pub(super) fn measure(
 ) -> Result<()> {
     let start = Instant::now();
     let mut engine = (sandbox.open)()?;
-    let target = *engine.kernels().target();
+    let target = engine.gpu.target;
     let limit = sandbox.limit(&target)?;
     if let Some(limit) = limit {
         probe::run(sandbox, limit, &engine, jobs(&target, todo, effort, known), known);
@@ -120,7 +120,7 @@ struct Search {
 impl Search {
     /// Adds the fastest candidates of some classes to `known`.
     fn group(&self, engine: &Engine, group: &[Classed], known: &mut Known) -> Result<()> {
-        let target = *engine.kernels().target();
+        let target = engine.gpu.target;
         let mut classes: Vec<(String, Contest)> = Vec::new();
         for &(class, product) in group {
             let name = class.to_string();
@@ -242,7 +242,7 @@ mod tests {
             Engine::new(Gpu::open(&AdapterRequest::default())?)
         };
         let engine = open().unwrap();
-        let target = *engine.kernels().target();
+        let target = engine.gpu.target;
         let (mut tunings, mut refused) = (0, 0);
         for layout in Layout::ALL {
             let product = ProductKind { layout, size: [96, 64, 80], half: false, pair: false };
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_not_tried_again() {
-        let target = *open().unwrap().kernels().target();
+        let target = open().unwrap().gpu.target;
         let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };
         let rivals = contest(&target, product, true);
         let refused: BTreeSet<String> = rivals[1..].iter().map(|rival| refusal(product, *rival)).collect();
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_device_that_computes_the_reference_wrongly_is_refused() {
         let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false, pair: false };
-        let reference = contest(open().unwrap().kernels().target(), product, false)[0];
+        let reference = contest(&open().unwrap().gpu.target, product, false)[0];
         let _guard = plant([(reference, Fault::LastTile)].into());
         let sandbox = Sandbox { open: &open, process: None };
         let todo = [(ShapeClass::of(product), product)];
@@ -329,7 +329,7 @@ mod tests {
             gpu.target.software = false;
             Engine::new(gpu)
         };
-        let target = *open().unwrap().kernels().target();
+        let target = open().unwrap().gpu.target;
         let half = target.f16 && !target.fragments.is_empty();
         let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half, pair: false });
         let todo = products.map(|product| (ShapeClass::of(product), product));

@@ -15,7 +15,7 @@ pub mod trial;
 
 use crate::error::{Error, Result, tell};
 use crate::gpu::engine::Engine;
-use crate::kernel::{Candidate, ProductKind, ShapeClass, Target};
+use crate::kernel::{Candidate, KernelTable, ProductKind, ShapeClass, Target};
 use crate::ops::matmul::candidates::candidates;
 use child::Process;
 use contest::usable;
@@ -100,20 +100,19 @@ pub(super) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MOST_THREADS))
 }
 
-/// Makes `engine` use the kernels that earlier runs found to be the fastest; measures nothing.
-pub fn recall(engine: &Engine) {
-    let usual = engine.kernels();
-    if usual.is_forced() {
-        return;
+/// `kernels` with those that earlier runs on this device found to be the fastest; measures nothing.
+pub fn recall(engine: &Engine, kernels: &KernelTable) -> KernelTable {
+    if kernels.is_forced() {
+        return kernels.clone();
     }
     let known = Known::load(engine);
     let classes: Vec<ShapeClass> = known.fastest.keys().filter_map(|name| name.parse().ok()).collect();
-    let table = classes.iter().filter_map(|&class| Some((class, known.of(class, usual.target())?)));
-    let whole = classes.iter().filter_map(|&class| Some((class, known.whole(class, usual.target())?)));
-    engine.choose(usual.with_table(table.collect()).with_whole(whole.collect()));
+    let table = classes.iter().filter_map(|&class| Some((class, known.of(class, kernels.target())?)));
+    let whole = classes.iter().filter_map(|&class| Some((class, known.whole(class, kernels.target())?)));
+    kernels.with_table(table.collect()).with_whole(whole.collect())
 }
 
-/// Makes `engine` use the fastest kernels for `products`; a line is printed before and after where that takes time.
+/// `kernels` with the fastest on this device for `products`; a line is printed before and after where that takes time.
 ///
 /// `stored` are the kernels of a checkpoint that goes on, by class. They come before anything measured, and where they are
 /// silent, the run so far used the usual kernel: only kernels that give the same bits replace it.
@@ -122,14 +121,14 @@ pub fn recall(engine: &Engine) {
 /// A device error, or a device that computes the reference wrongly.
 pub fn tune(
     engine: &Engine,
+    kernels: &KernelTable,
     sandbox: &Sandbox,
     products: &[ProductKind],
     effort: Effort,
     stored: &BTreeMap<String, String>,
-) -> Result<()> {
-    let usual = engine.kernels();
-    if effort == Effort::Off || usual.is_forced() {
-        return Ok(());
+) -> Result<KernelTable> {
+    if effort == Effort::Off || kernels.is_forced() {
+        return Ok(kernels.clone());
     }
     let classes = classes(products);
     let mut known = Known::load(engine);
@@ -137,13 +136,13 @@ pub fn tune(
         known.forget(&classes);
     }
     let new = |&(class, _): &Classed| {
-        begun(class, usual.target(), stored).is_none() && !known.fastest.contains_key(&class.to_string())
+        begun(class, kernels.target(), stored).is_none() && !known.fastest.contains_key(&class.to_string())
     };
     let todo: Vec<_> = classes.iter().copied().filter(new).collect();
     if !todo.is_empty() {
         tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
         let start = Instant::now();
-        let budget = if usual.target().software { SOFTWARE_BUDGET } else { GPU_BUDGET };
+        let budget = if kernels.target().software { SOFTWARE_BUDGET } else { GPU_BUDGET };
         let measured = measure(sandbox, &todo, effort, budget, &mut known);
         // Also what was found before an error.
         known.keep();
@@ -151,10 +150,9 @@ pub fn tune(
         let done = todo.iter().filter(|(class, _)| known.fastest.contains_key(&class.to_string())).count();
         tell(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
     }
-    let whole = classes.iter().filter_map(|&(class, _)| Some((class, known.whole(class, usual.target())?)));
-    let table = chosen(usual.target(), &classes, &known, stored);
-    engine.choose(usual.with_table(table).with_whole(whole.collect()));
-    Ok(())
+    let whole = classes.iter().filter_map(|&(class, _)| Some((class, known.whole(class, kernels.target())?)));
+    let table = chosen(kernels.target(), &classes, &known, stored);
+    Ok(kernels.with_table(table).with_whole(whole.collect()))
 }
 
 /// The candidates of `classes`, stored or measured; nothing for a class that is to have the usual one.

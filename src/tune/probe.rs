@@ -43,7 +43,7 @@ pub enum Plant {
 pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant>) -> Result<Answer> {
     let unknown = || Error::defect(format!("\"{line}\" names no kernel for {}", engine.gpu.describe()));
     let job: Job = serde_json::from_str(line).map_err(|_| unknown())?;
-    let target = *engine.kernels().target();
+    let target = engine.gpu.target;
     let candidate = usable(&target, &job.candidate).ok_or_else(unknown)?;
     let product = job.product(candidate).ok_or_else(unknown)?;
     let reference = contest(&target, product, false).into_iter().next().ok_or_else(unknown)?;
@@ -66,7 +66,7 @@ pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant
 /// Tries all jobs in processes, some at once, and adds what comes of it to `known`.
 pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec<Job>, known: &mut Known) {
     let adapter = engine.gpu.cache_key();
-    let software = engine.kernels().target().software;
+    let software = engine.gpu.target.software;
     let most = if software { 1 } else { threads().div_ceil(THREADS).min(MOST_PROCESSES) };
     let processes = most.min(jobs.len());
     let (left, done, trouble) = (Mutex::new(VecDeque::from(jobs)), Mutex::new(Vec::new()), Mutex::new(None));

@@ -290,7 +290,7 @@ fn missing() -> Error {
 }
 
 fn plan(engine: &Engine, product: ProductKind, candidate: Candidate, types: Types, [a, b, c]: Lengths) -> Result<Plan> {
-    let mut g = Graph::forward_only(&KernelTable::forced(*engine.kernels().target(), candidate));
+    let mut g = Graph::forward_only(&KernelTable::forced(engine.gpu.target, candidate));
     let tensors = [("a", a, types.a), ("b", b, types.b), ("c", c, types.c)];
     let [a, b, c] = tensors.map(|(letter, len, dtype)| g.typed(name(letter, dtype), &[len], dtype, Class::State));
     if product.pair {
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn a_candidate_that_is_wrong_in_f16_is_refused() {
         let engine = engine();
-        let target = *engine.kernels().target();
+        let target = engine.gpu.target;
         if !target.f16 {
             println!("{} has no f16: nothing to check", engine.gpu.describe());
             return;
@@ -419,7 +419,7 @@ mod tests {
     #[test]
     fn products_are_tried_side_by_side() {
         let engine = engine();
-        let target = *engine.kernels().target();
+        let target = engine.gpu.target;
         let mut contests = Vec::new();
         for layout in Layout::ALL {
             for size in [[96, 64, 80], [1, 1, 1], [13, 17, 300], [65, 131, 33]] {

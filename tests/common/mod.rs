@@ -9,6 +9,8 @@ use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
 use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph};
+use tokenformer::kernel::KernelTable;
+use tokenformer::run::device::Device;
 use tokenformer::run::memory::Memory;
 
 /// The folder of this repository: where the environment says it is now, as cargo does and scripts may, else where the tests
@@ -19,12 +21,22 @@ pub fn root() -> PathBuf {
 
 /// The engine of this test program, on the adapter that the environment asks for (`WGPU_BACKEND`).
 pub fn engine() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| {
+    &device().engine
+}
+
+/// The same with the kernels that the environment names (`TOKENFORMER_MATMUL`).
+pub fn device() -> &'static Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| {
         let gpu = Gpu::open(&AdapterRequest::default()).expect("these tests need an adapter");
         println!("adapter: {}", gpu.describe());
-        Engine::new(gpu).expect("an engine")
+        Device::new(gpu).expect("a device")
     })
+}
+
+/// Its kernels.
+pub fn kernels() -> &'static KernelTable {
+    &device().kernels
 }
 
 /// A graph allocated and run once, its named tensors readable.

@@ -105,7 +105,8 @@ fn presets() -> String {
     let mut text =
         "| preset | what it is | layers x width | tokens a sequence | vocabulary | parameters |\n|---|---|---|---|---|---|\n"
             .to_owned();
-    for (name, what) in PRESETS {
+    for preset in &PRESETS {
+        let (name, what) = (preset.name, preset.what);
         let mut config = RunConfig::preset(name).unwrap();
         let characters = match config.data.path {
             Some(_) => SHAKESPEARE_CHARACTERS,

@@ -23,7 +23,7 @@ fn directory() -> PathBuf {
 /// Whole models and training runs in mixed precision; operators are held against their references in `tests/ops.rs`.
 #[test]
 fn models_in_mixed_precision() {
-    if !common::engine().kernels().target().f16 {
+    if !common::engine().gpu.target.f16 {
         println!("{} has no f16: nothing to check", common::engine().gpu.describe());
         return;
     }
@@ -46,7 +46,7 @@ fn models_in_mixed_precision() {
 /// Mixed precision loses no more than PyTorch's autocast does.
 #[test]
 fn gradients_in_mixed_precision_are_as_good_as_those_of_autocast() {
-    if !common::engine().kernels().target().f16 {
+    if !common::engine().gpu.target.f16 {
         println!("{} has no f16: nothing to check", common::engine().gpu.describe());
         return;
     }

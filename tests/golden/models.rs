@@ -1,7 +1,7 @@
 //! Whole models, training runs, growth, and published checkpoints.
 
 use crate::case::Case;
-use crate::common::{Ran, engine, words};
+use crate::common::{Ran, engine, kernels, words};
 use crate::ops::{norm_activation, tau};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ fn batch(tokens: &[u32], row: usize) -> Batch {
 
 fn logits(model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Ran {
     let batch = tokens.len() / model.seq_length;
-    let kernels = &engine().kernels();
+    let kernels = kernels();
     let graph = graphs::logits(model, batch, model.seq_length, true, kernels).unwrap();
     let table = rotary::table(model.seq_length, model.rotary_width(), model.rotary_emb_base);
     let chunk = graphs::chunk_tokens(tokens.len());
@@ -125,7 +125,7 @@ pub fn train_config(hyper: &Value, batch_size: usize) -> TrainConfig {
 }
 
 pub fn trainer(model: &ModelConfig, train: &TrainConfig, params: &Tensors) -> Trainer<'static> {
-    let trainer = Trainer::new(engine(), model, train, vec![cohorts::first(model)], 1).unwrap();
+    let trainer = Trainer::new(engine(), kernels(), model, train, vec![cohorts::first(model)], 1).unwrap();
     trainer.load_parameters(params).unwrap();
     trainer
 }

@@ -12,7 +12,7 @@ use tokenformer::ops::{cross_entropy as head, embedding as lookup, gelu as activ
 use tokenformer::ops::{layer_norm as norm, pattention as attend};
 
 fn training() -> Graph {
-    Graph::training(&crate::common::engine().kernels())
+    Graph::training(crate::common::kernels())
 }
 
 pub fn norm_activation(name: &str) -> NormActivation {

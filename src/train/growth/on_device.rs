@@ -34,9 +34,10 @@ pub(crate) fn grow_trainer<'e>(
     let before = HostModel { model, params: trainer.parameters()?, moment1, moment2, cohorts };
     let after = before.grown(growth, step, trainer.train.seed)?;
     let (engine, train, loss_scale) = (trainer.engine(), trainer.train.clone(), trainer.loss_scale);
+    let kernels = trainer.kernels().clone();
     drop(trainer);
 
-    let mut trainer = Trainer::new(engine, &after.model, &train, after.cohorts, prompt)?;
+    let mut trainer = Trainer::new(engine, &kernels, &after.model, &train, after.cohorts, prompt)?;
     trainer.loss_scale = loss_scale;
     trainer.load_parameters(&after.params)?;
     trainer.load_moments(&after.moment1, &after.moment2)?;

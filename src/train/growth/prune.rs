@@ -5,10 +5,10 @@ use super::host::HostModel;
 use crate::config::{GrowthConfig, ModelConfig, Precision, TrainConfig};
 use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::gpu::engine::Engine;
 use crate::graph::grad_name;
 use crate::model::init::Tensors;
 use crate::model::prune::{self, Kept, Scores};
+use crate::run::device::Device;
 use crate::train::trainer::Trainer;
 
 impl HostModel {
@@ -35,10 +35,11 @@ impl HostModel {
 ///
 /// # Errors
 /// An input error where a gradient is not finite; device errors.
-pub fn contributions(engine: &Engine, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<Scores> {
+pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<Scores> {
     let train = TrainConfig { precision: Precision::F32, total_batch_tokens: 0, ..train.clone() };
     // Of every token, also of those that do not train.
-    let trainer = Trainer::new(engine, &host.model, &train, vec![cohorts::first(&host.model)], 1)?;
+    let Device { engine, kernels } = device;
+    let trainer = Trainer::new(engine, kernels, &host.model, &train, vec![cohorts::first(&host.model)], 1)?;
     trainer.load_parameters(&host.params)?;
     let mut scores = Scores::new();
     for batch in batches {

@@ -43,8 +43,7 @@ impl Trainer<'_> {
             }
         }
         let engine = self.engine();
-        let kernels = engine.kernels();
-        let plan = RunPlans::new(&self.model, &self.train, &self.cohorts, prompt, &kernels)?.micro;
+        let plan = RunPlans::new(&self.model, &self.train, &self.cohorts, prompt, self.kernels())?.micro;
         for batch in batches {
             self.prepare(batch)?;
             for (i, call) in plan.calls.iter().enumerate() {

@@ -1,16 +1,15 @@
 //! Faults put into a run, and what it makes of them. Compiled for tests only.
 
-use super::{Device, Job, MAX_LOSSES, MAX_ROLLBACKS};
+use super::{Job, MAX_LOSSES, MAX_ROLLBACKS, Opener};
 use crate::checkpoint::RunLock;
 use crate::config::{BadSteps, GrowthConfig, RunConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::gpu::device::Gpu;
-use crate::gpu::engine::Engine;
 use crate::gpu::program::Spoil;
 use crate::graph::{grad_name, moment_names};
 use crate::model::graphs;
+use crate::run::device::Device;
 use crate::train::disk::{self, Start};
 use crate::train::run::hooks::Hooks;
 use crate::train::trainer::Trainer;
@@ -81,8 +80,8 @@ fn spoil(trainer: &Trainer, name: &str, at: usize, value: f32) -> Result<()> {
     Ok(())
 }
 
-fn open() -> Result<Engine> {
-    Engine::new(Gpu::open(&AdapterRequest::default())?)
+fn open() -> Result<Device> {
+    Device::open(&AdapterRequest::default())
 }
 
 fn config(dir: &Path, steps: usize) -> RunConfig {
@@ -123,7 +122,7 @@ fn train_from(config: &RunConfig, start: Start, planned: &[(u64, Fault)]) -> Res
     let go_on = super::resuming(config);
     let job = Job { config, data: &data, origin: &origin, stop: &AtomicBool::new(false), go_on };
     let mut lock = RunLock::take(&config.out_dir).unwrap();
-    job.run_with(&planned, &mut Device::new(open().unwrap(), &open), start, &mut lock).map(drop)
+    job.run_with(&planned, &mut Opener::new(open().unwrap(), &open), start, &mut lock).map(drop)
 }
 
 /// The training lines of a run, without times.
@@ -217,12 +216,12 @@ fn a_dropped_submission_is_noticed_within_the_step() {
     let data = disk::dataset(&config, None).unwrap();
     let mut model = config.model.clone();
     model.resolve_vocab(data.vocab_size).unwrap();
-    let engine = open().unwrap();
+    let Device { engine, kernels } = open().unwrap();
     let batch = crate::data::train_batch(&data.train, 1, 0, 2, model.seq_length).unwrap();
     for i in 0..count(10) {
         // A new trainer and a new mark: a dropped submission spoils what follows.
         let cohorts = vec![cohorts::first(&model)];
-        let trainer = Trainer::new(&engine, &model, &config.train, cohorts, 1).unwrap();
+        let trainer = Trainer::new(&engine, &kernels, &model, &config.train, cohorts, 1).unwrap();
         let step = || trainer.step(std::slice::from_ref(&batch), 0, 1e-3);
         step().unwrap();
         // Gradients, update, or what reads the numbers.

@@ -12,7 +12,7 @@ use crate::checkpoint::RunLock;
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
-use crate::gpu::engine::Engine;
+use crate::run::device::Device;
 use crate::train::Summary;
 use crate::train::disk::Start;
 use crate::train::disk::meta::Store;
@@ -76,29 +76,29 @@ pub fn resuming(config: &RunConfig) -> String {
 }
 
 /// A GPU that can be opened again.
-pub struct Device<'a> {
+pub struct Opener<'a> {
     /// `None` only while it is opened again, or where that failed.
-    engine: Option<Engine>,
-    reopen: &'a dyn Fn() -> Result<Engine>,
+    device: Option<Device>,
+    reopen: &'a dyn Fn() -> Result<Device>,
 }
 
-impl<'a> Device<'a> {
-    /// `reopen` gives an engine for the adapter and driver of `engine`, with its kernels.
-    pub fn new(engine: Engine, reopen: &'a dyn Fn() -> Result<Engine>) -> Self {
-        Self { engine: Some(engine), reopen }
+impl<'a> Opener<'a> {
+    /// `reopen` opens the adapter and driver of `device` again, with its kernels.
+    pub fn new(device: Device, reopen: &'a dyn Fn() -> Result<Device>) -> Self {
+        Self { device: Some(device), reopen }
     }
 
-    fn engine(&self) -> Result<&Engine> {
-        self.engine.as_ref().ok_or_else(|| Error::device("the GPU did not come back"))
+    fn device(&self) -> Result<&Device> {
+        self.device.as_ref().ok_or_else(|| Error::device("the GPU did not come back"))
     }
 
     /// Opens the GPU again. `false` where it is another one.
     fn open_again(&mut self) -> Result<bool> {
-        let adapter = self.engine()?.gpu.describe();
+        let adapter = self.device()?.engine.gpu.describe();
         // Closed before it is opened again: some drivers give a GPU to one at a time.
-        self.engine = None;
-        let engine = self.engine.insert((self.reopen)()?);
-        Ok(engine.gpu.describe() == adapter)
+        self.device = None;
+        let device = self.device.insert((self.reopen)()?);
+        Ok(device.engine.gpu.describe() == adapter)
     }
 }
 
@@ -108,14 +108,14 @@ impl Job<'_> {
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors, also after
     /// [`MAX_LOSSES`].
-    pub fn run(&self, device: &mut Device, start: Start, lock: &mut RunLock) -> Result<Summary> {
-        self.run_with(&NoHooks, device, start, lock)
+    pub fn run(&self, opener: &mut Opener, start: Start, lock: &mut RunLock) -> Result<Summary> {
+        self.run_with(&NoHooks, opener, start, lock)
     }
 
     fn run_with(
         &self,
         hooks: &dyn Hooks,
-        device: &mut Device,
+        opener: &mut Opener,
         mut start: Start,
         lock: &mut RunLock,
     ) -> Result<Summary> {
@@ -123,7 +123,7 @@ impl Job<'_> {
         let mut losses = Returns { count: 0, past: start.standing.step };
         let growths = start.standing.growths();
         loop {
-            let why = match self.attempt(device.engine()?, start, lock, &mut attempts, hooks) {
+            let why = match self.attempt(opener.device()?, start, lock, &mut attempts, hooks) {
                 Err(Error::Lost(why)) => why,
                 other => return other,
             };
@@ -138,7 +138,7 @@ impl Job<'_> {
                 )));
             }
             tell(format_args!("warning: {why}; opening the GPU again and going on from step {step}"));
-            if !device.open_again()? {
+            if !opener.open_again()? {
                 return Err(Error::device(format!(
                     "the GPU was lost because {why}, and another one is there in its place; what was saved is intact: go on \
                      with {}",
@@ -152,14 +152,14 @@ impl Job<'_> {
     ///
     /// # Errors
     /// As there, and [`Error::Lost`].
-    pub fn run_on(&self, engine: &Engine, start: Start, lock: &mut RunLock) -> Result<Summary> {
-        self.attempt(engine, start, lock, &mut Attempts::default(), &NoHooks)
+    pub fn run_on(&self, device: &Device, start: Start, lock: &mut RunLock) -> Result<Summary> {
+        self.attempt(device, start, lock, &mut Attempts::default(), &NoHooks)
     }
 
     /// Until the end or a lost GPU; goes back to a checkpoint where steps went bad.
     fn attempt(
         &self,
-        engine: &Engine,
+        device: &Device,
         mut start: Start,
         lock: &mut RunLock,
         attempts: &mut Attempts,
@@ -168,7 +168,7 @@ impl Job<'_> {
         let mut note = None;
         let growths = start.standing.growths();
         loop {
-            let mut run = Run::new(engine, self.config, self.data, start, lock, hooks)?;
+            let mut run = Run::new(device, self.config, self.data, start, lock, hooks)?;
             attempts.claimed = true;
             if let Some(note) = note.take() {
                 run.metrics.write(&note)?;

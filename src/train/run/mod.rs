@@ -30,6 +30,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::report::number;
+use crate::run::device::Device;
 use display::Display;
 use health::{Bad, Health};
 use hooks::Hooks;
@@ -68,7 +69,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Data that are too short, a prompt that cannot be read, device and file errors.
     pub(crate) fn new(
-        engine: &'a Engine,
+        Device { engine, kernels }: &'a Device,
         config: &'a RunConfig,
         data: &'a Dataset,
         start: Start,
@@ -78,7 +79,7 @@ impl<'a> Run<'a> {
         let Start { host, mut standing, loss_scale, .. } = start.on(config, data);
         let train = &config.train;
         let probes = Probes::new(config, &host.model, data)?;
-        let mut trainer = Trainer::new(engine, &host.model, train, host.cohorts, probes.prompt.len())?;
+        let mut trainer = Trainer::new(engine, kernels, &host.model, train, host.cohorts, probes.prompt.len())?;
         if let (Some(stored), true) = (loss_scale, trainer.is_mixed()) {
             trainer.loss_scale = stored;
         }
