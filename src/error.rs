@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// What went wrong, by who has to act.
+///
 /// ```
 /// use tokenformer::error::Error;
 ///

@@ -53,9 +53,10 @@ pub trait Metadata: Serialize + DeserializeOwned {
 }
 
 /// Everything a run needs to continue, or a model needs to be used.
+///
 /// ```no_run
 /// use std::path::Path;
-/// use tokenformer::checkpoint::Checkpoint;
+/// use tokenformer::train::Checkpoint; // with what a run of this program says of itself
 ///
 /// // Compared with its checksums first; damage is an error that names the place.
 /// let checkpoint = Checkpoint::read(Path::new("grown.safetensors"))?;

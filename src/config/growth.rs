@@ -102,6 +102,7 @@ pub enum TrainRule {
 }
 
 /// One `[[growth]]` of a run, or the options of `tokenformer grow`.
+///
 /// ```
 /// use tokenformer::config::{GrowthConfig, GrowthPolicy, ModelConfig};
 ///

@@ -33,6 +33,7 @@ pub use prune::{PruneScore, PruneTo};
 pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].
+///
 /// ```
 /// use tokenformer::config::RunConfig;
 ///

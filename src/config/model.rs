@@ -71,6 +71,7 @@ impl Module {
 }
 
 /// Sizes and constants of one model.
+///
 /// ```
 /// use tokenformer::config::{ModelConfig, Module};
 ///

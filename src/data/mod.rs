@@ -31,6 +31,7 @@ pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, Tokenize
 use crate::error::{Error, Result};
 
 /// What a run trains on.
+///
 /// ```
 /// use tokenformer::data::{TokenizerKind, builtin, train_batch};
 ///

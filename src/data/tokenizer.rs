@@ -14,6 +14,7 @@ pub const MAX_CHARS: usize = 1 << 16;
 pub use crate::config::TokenizerKind;
 
 /// A tokenizer: a map from text to tokens `0..vocab_size()` and back.
+///
 /// ```
 /// use tokenformer::data::{Tokenizer, TokenizerKind};
 ///

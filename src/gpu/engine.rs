@@ -33,6 +33,7 @@ const STAGING_BYTES: u64 = 1 << 20;
 pub(super) type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 
 /// A device with its compiled kernels.
+///
 /// ```no_run
 /// use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
 ///

@@ -111,6 +111,7 @@ pub struct Call {
 type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
 
 /// A recorded computation.
+///
 /// ```
 /// use tokenformer::graph::{Graph, plan::Plan};
 /// use tokenformer::kernel::{KernelTable, Target};

@@ -4,6 +4,7 @@ use super::fragments::Fragments;
 use serde::{Deserialize, Serialize};
 
 /// What a device can do, as far as plans and the choice of kernels depend on it.
+///
 /// ```
 /// use tokenformer::kernel::Target;
 ///
