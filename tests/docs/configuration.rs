@@ -43,7 +43,7 @@ fn items() -> BTreeMap<String, Item> {
                 if let (true, Some(name)) = (["struct", "enum"].contains(&kind), rest.strip_suffix(" {")) {
                     open = Some((name.to_owned(), Item { is_enum: kind == "enum", ..Item::default() }));
                 }
-            } else if let Some((_, item)) = &mut open {
+            } else if let Some((_, item)) = open.as_mut().filter(|(_, item)| item.is_enum || code.starts_with("pub ")) {
                 let member = code.trim_start_matches("pub ").trim_end_matches(',');
                 let (name, kind) = member.split_once(": ").unwrap_or((member, ""));
                 item.members.push([name.to_owned(), kind.to_owned(), plain(&docs)]);
