@@ -10,11 +10,12 @@ use super::probe::Probe;
 use super::record::{Record, Report};
 use super::timing::{Timed, quantile, time, time_beside};
 use crate::error::{Error, Result, tell};
+use crate::gpu::clocks::RooflineDims;
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::facts::has_f16;
 use crate::gpu::timing::Stopwatch;
-use crate::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS, shader};
+use crate::kernel::{Access, Dtype, MAX_WORKGROUPS, shader};
 use std::time::Instant;
 
 const FILE: &str = "roofline.wgsl";
@@ -101,18 +102,21 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    fn prepare(&self, engine: &Engine, dims: Dims, blocks: &[(u32, Access, &Block)], groups: usize) -> Result<Program> {
+    fn prepare(
+        &self,
+        engine: &Engine,
+        dims: RooflineDims,
+        blocks: &[(u32, Access, &Block)],
+        groups: usize,
+    ) -> Result<Program> {
         let [accumulators, unrolled] = self.chains.map(|count| count as f64);
         let workgroup = self.workgroup as f64;
         let sizes = [("ACCUMULATORS", accumulators), ("UNROLLED", unrolled), ("WORKGROUP", workgroup)];
         let constants = if self.entry == "tick" { &[][..] } else { &sizes[..] };
         let groups = u32::try_from(groups).unwrap_or(MAX_WORKGROUPS).clamp(1, MAX_WORKGROUPS);
-        Custom { text: self.text, entry: self.entry, constants, dims, blocks, groups }.prepare(engine)
+        Custom { text: self.text, entry: self.entry, constants, parameters: dims.into(), blocks, groups }
+            .prepare(engine)
     }
-}
-
-fn dims(rounds: usize, count: usize, store: bool) -> Dims {
-    Dims::new().u(rounds).u(count).flag(store).f(1.0).f(1.0)
 }
 
 /// Most multiply-adds a second in a type: the best number of accumulators and workgroup size, measured again.
@@ -210,13 +214,13 @@ impl Fma {
         let mut groups = (256 / setup.workgroup).max(4);
         stopwatch.raise_clocks()?;
         loop {
-            let program = setup.prepare(engine, dims(rounds, 0, true), &blocks, groups)?;
+            let program = setup.prepare(engine, RooflineDims::of(rounds, 0, true), &blocks, groups)?;
             let wall = stopwatch.sample(&program, 1)?.wall.as_secs_f64();
             // The first run compiles where drivers put that off, so its time may be far too long; ask again.
             let wall = if wall < DISPATCH_SECONDS { wall } else { stopwatch.sample(&program, 1)?.wall.as_secs_f64() };
             if wall >= DISPATCH_SECONDS || groups == most {
                 check_sums(engine, setup, &engine.read(&sums.sized(4 * (groups * setup.workgroup) as u64))?)?;
-                let program = setup.prepare(engine, dims(rounds, 0, false), &blocks, groups)?;
+                let program = setup.prepare(engine, RooflineDims::of(rounds, 0, false), &blocks, groups)?;
                 let chain = 2 * (TERMS * accumulators) as u64;
                 let config =
                     format!("{accumulators} accumulators, {unrolled} terms a turn, workgroup {}", setup.workgroup);
@@ -274,7 +278,7 @@ pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record
         for each in [4, 16] {
             let setup = Setup { text: &text, entry, chains: CHAINS[0], workgroup };
             let groups = (count / workgroup / each).clamp(1, MAX_WORKGROUPS as usize);
-            engine.run(&setup.prepare(engine, dims(0, count, true), &blocks, groups)?)?;
+            engine.run(&setup.prepare(engine, RooflineDims::of(0, count, true), &blocks, groups)?)?;
             let right = match op {
                 "copy" => engine.read(&copied)? == values,
                 _ => {
@@ -288,7 +292,7 @@ pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record
             if !right {
                 return Err(wrong(engine, &format!("{op} with workgroups of {workgroup} gives wrong numbers")));
             }
-            let program = setup.prepare(engine, dims(0, count, false), &blocks, groups)?;
+            let program = setup.prepare(engine, RooflineDims::of(0, count, false), &blocks, groups)?;
             let fastest = time(stopwatch, &program, seconds * SWEEP_SHARE)?.best_ms();
             if best.as_ref().is_none_or(|(least, ..)| fastest < *least) {
                 best = Some((fastest, program, format!("workgroup {workgroup}, {each} vec4 an invocation")));
@@ -345,7 +349,7 @@ fn tick(engine: &Engine) -> Result<(Program, Block)> {
     let word = engine.allocate("ticks", 4)?;
     let text = shader::source(FILE, Dtype::F32)?;
     let setup = Setup { text: &text, entry: "tick", chains: CHAINS[0], workgroup: 1 };
-    Ok((setup.prepare(engine, dims(0, 0, false), &[(3, Access::Write, &word)], 1)?, word))
+    Ok((setup.prepare(engine, RooflineDims::of(0, 0, false), &[(3, Access::Write, &word)], 1)?, word))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::gpu::engine::{Engine, Program};
 use crate::graph::plan::Plan;
 use crate::model::graphs;
 use crate::model::init::Tensors;
+use crate::ops::stats::Stats;
 use crate::run::memory::Memory;
 
 /// Logits (tokens, vocab_size) of one sequence of at most `seq_length` tokens.
@@ -66,7 +67,7 @@ impl<'e> LossProbe<'e> {
         for program in &self.programs {
             self.engine.run(program)?;
         }
-        Ok(f64::from(self.engine.read(stats)?.first().copied().unwrap_or(f32::NAN)))
+        Ok(f64::from(Stats::from_words(&self.engine.read(stats)?).loss))
     }
 
     /// Mean loss of `params` over `batches`, nats per token.
