@@ -93,7 +93,7 @@ pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     if config.train.precision == Precision::F16 {
         super::selftest::once_per_adapter(&device, request, Dtype::F16)?;
     }
-    // KernelTable of another adapter say nothing here.
+    // Kernels of another adapter say nothing here.
     let stored = kernels.filter(|(adapter, _)| *adapter == device.engine.gpu.describe()).map(|(_, chosen)| chosen);
     let another = || Engine::new(Gpu::open(request)?);
     let process = || super::probe::command(request);
