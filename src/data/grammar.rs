@@ -90,7 +90,7 @@ impl Grammar {
     /// Expected sum of `value(choice, total weight)` over the choices of a sentence.
     fn expected(&self, value: impl Fn(&Choice, f64) -> f64) -> f64 {
         let mut of = vec![0.0; self.states.len()];
-        // KernelTable lead to later states only, so from the last state to the first all is known.
+        // Choices lead to later states only, so from the last state to the first all is known.
         for (at, choices) in self.states.iter().enumerate().rev() {
             let total = total_weight(choices);
             let after = |choice: &Choice| choice.next.and_then(|next| of.get(next)).copied().unwrap_or(0.0);
