@@ -73,7 +73,7 @@ impl Error {
     }
 
     /// Device memory that does not suffice (exit code 3): `wanted` bytes, or 0 where nobody says how many.
-    pub fn out_of_memory(wanted: u64, sentence: impl Into<String>) -> Self {
+    pub(crate) fn out_of_memory(wanted: u64, sentence: impl Into<String>) -> Self {
         Self::OutOfMemory { wanted, detail: sentence.into() }
     }
 
@@ -150,7 +150,7 @@ fn visible(c: char) -> String {
 }
 
 /// What a file says, fit for one line of a terminal: line breaks and commands to the terminal are written out.
-pub fn legible(text: &str) -> String {
+pub(crate) fn legible(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 

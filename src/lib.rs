@@ -45,6 +45,8 @@
 //!
 //! `examples/` trains such a run, grows a checkpoint, and adds an operator.
 
+#![warn(unreachable_pub)]
+
 pub mod array;
 pub(crate) mod bench;
 pub mod cache;

@@ -36,7 +36,7 @@ const BASE: f64 = 10_000.0;
 
 /// What to time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// Sequences B, heads H, tokens T, channels of a head D.
     pub shape: [usize; 4],
     /// Channels of a head that rotate with their position.
@@ -50,7 +50,7 @@ pub struct Chosen {
 /// # Errors
 /// A usage error where an extent is none; a device error where the device has no f16, a tensor is too large, or a result
 /// is wrong.
-pub fn run(
+pub(crate) fn run(
     stopwatch: &Stopwatch,
     kernels: &KernelTable,
     chosen: &Chosen,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// One case of both reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// The case in a few words.
     pub case: String,
     /// Median in the first report, milliseconds.
@@ -28,7 +28,7 @@ pub struct Pair {
 
 /// Two reports, case by case.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Matched {
+pub(crate) struct Matched {
     /// Adapter of the first report.
     pub a_adapter: String,
     /// Adapter of the second.
@@ -42,7 +42,7 @@ pub struct Matched {
 }
 
 /// Matches the records of two reports by [`Record::key`]. Of several with one key, the first counts.
-pub fn compare(a: &Report, b: &Report) -> Matched {
+pub(crate) fn compare(a: &Report, b: &Report) -> Matched {
     let mut of_b: BTreeMap<String, &Record> = BTreeMap::new();
     for record in &b.records {
         of_b.entry(record.key()).or_insert(record);
@@ -75,7 +75,7 @@ impl Matched {
     ///
     /// # Errors
     /// None that can be met.
-    pub fn render(&self, format: Format) -> Result<String> {
+    pub(crate) fn render(&self, format: Format) -> Result<String> {
         match format {
             Format::Md => Ok(self.markdown()),
             Format::Csv => self.table(f64::to_string).csv(),

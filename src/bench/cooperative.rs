@@ -25,7 +25,7 @@ const DISPATCH_MS: f64 = 2.0;
 ///
 /// # Errors
 /// A device error where a sum is not what so many products make.
-pub fn peak_of_matrix_units(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
+pub(crate) fn peak_of_matrix_units(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
     let target = stopwatch.engine.gpu.target;
     let fragment = target.fragments.best(Dtype::F16).map(|fragment| fragment.side);
     let (Some(fragment), Some(&size)) = (fragment, target.lanes().first()) else { return Ok(()) };

@@ -27,12 +27,12 @@ const DISPATCH_SECONDS: f64 = 2e-3;
 ///
 /// # Errors
 /// A device error where a sum is not what so many multiply-adds make.
-pub fn fma_peak(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Record> {
+pub(crate) fn fma_peak(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Record> {
     Ok(FmaPeak::find(stopwatch, dtype, seconds)?.record)
 }
 
 /// The peak, ready to be measured again beside something else.
-pub struct FmaPeak {
+pub(crate) struct FmaPeak {
     /// What was measured.
     pub record: Record,
     program: Program,
@@ -43,7 +43,7 @@ impl FmaPeak {
     ///
     /// # Errors
     /// As there.
-    pub fn find(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Self> {
+    pub(crate) fn find(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Self> {
         let Fma { program, flops, config } = best_fma(stopwatch, dtype, seconds)?;
         let record = Record { flops, config: Some(config), ..peak("fma", "multiply-add", dtype) };
         let record = record.timed(time(stopwatch, &program, seconds)?);
@@ -55,7 +55,13 @@ impl FmaPeak {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn beside(&self, stopwatch: &Stopwatch, record: Record, program: &Program, seconds: f64) -> Result<Record> {
+    pub(crate) fn beside(
+        &self,
+        stopwatch: &Stopwatch,
+        record: Record,
+        program: &Program,
+        seconds: f64,
+    ) -> Result<Record> {
         let [own, peak] = time_beside(stopwatch, program, &self.program, seconds)?;
         let work = 100.0 * record.flops as f64 / self.record.flops as f64;
         let shares: Vec<f64> =

@@ -33,7 +33,7 @@ const TOGETHER: u64 = 2 << 30;
 
 /// What to time.
 #[derive(Debug, Clone)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// (m, n, k) of each size.
     pub sizes: Vec<[usize; 3]>,
     /// Which operands are transposed.
@@ -52,7 +52,7 @@ pub struct Chosen {
 ///
 /// # Errors
 /// A usage error naming the part that is no size.
-pub fn parse_sizes(text: &str) -> Result<Vec<[usize; 3]>> {
+pub(crate) fn parse_sizes(text: &str) -> Result<Vec<[usize; 3]>> {
     text.split(',').map(parse_size).collect()
 }
 
@@ -72,7 +72,7 @@ fn parse_size(text: &str) -> Result<[usize; 3]> {
 ///
 /// # Errors
 /// A usage error naming the word that is no layout.
-pub fn parse_layouts(text: &str) -> Result<Vec<Layout>> {
+pub(crate) fn parse_layouts(text: &str) -> Result<Vec<Layout>> {
     let layout = |word: &str| match word.trim().to_lowercase().as_str() {
         "nn" => Ok(Layout::NN),
         "nt" => Ok(Layout::NT),
@@ -87,7 +87,7 @@ pub fn parse_layouts(text: &str) -> Result<Vec<Layout>> {
 /// # Errors
 /// A usage error where no candidate has that name; a device error where the device has no f16, a matrix is too large,
 /// or a result is wrong.
-pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Report) -> Result<()> {
+pub(crate) fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Report) -> Result<()> {
     let engine = stopwatch.engine;
     let mut names = Vec::new();
     let mut timed = 0;
@@ -135,7 +135,7 @@ pub fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: &mut Re
 ///
 /// # Errors
 /// A usage error where no kernel has that name.
-pub fn text(name: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
+pub(crate) fn text(name: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
     let (candidate, pair) = name.strip_suffix(PAIR).map_or((name, false), |candidate| (candidate, true));
     let candidate: Candidate = candidate.parse()?;
     if pair && candidate.paired() != Some(candidate) {

@@ -13,18 +13,18 @@
 //!
 //! Nothing is timed before its result was held against a reference.
 
-pub mod attention;
+pub(crate) mod attention;
 mod ceiling;
-pub mod compare;
+pub(crate) mod compare;
 mod cooperative;
-pub mod fma;
-pub mod matmul;
-pub mod ops;
-pub mod output;
-pub mod picture;
+pub(crate) mod fma;
+pub(crate) mod matmul;
+pub(crate) mod ops;
+pub(crate) mod output;
+pub(crate) mod picture;
 mod probe;
-pub mod record;
-pub mod regress;
-pub mod roofline;
-pub mod step;
+pub(crate) mod record;
+pub(crate) mod regress;
+pub(crate) mod roofline;
+pub(crate) mod step;
 mod timing;

@@ -17,7 +17,7 @@ use crate::run::check::{Prepared, check};
 ///
 /// # Errors
 /// A usage error where no case has that name; a device error where a result is wrong.
-pub fn run(
+pub(crate) fn run(
     stopwatch: &Stopwatch,
     kernels: &KernelTable,
     filter: &str,

@@ -8,7 +8,7 @@ use crate::report::table::Table;
 
 /// Form of the results on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// A table to read.
     #[default]
     Md,
@@ -24,7 +24,7 @@ pub enum Format {
 ///
 /// # Errors
 /// None that can be met.
-pub fn render(report: &Report, format: Format) -> Result<String> {
+pub(crate) fn render(report: &Report, format: Format) -> Result<String> {
     match format {
         Format::Md => Ok(markdown(report)),
         Format::Csv => Table::of(&report.records, &ALL).csv(),

@@ -49,7 +49,7 @@ struct Ceiling {
 /// Bandwidth is the larger of the copy and read figures of the report; ceilings are its multiply-add peaks; the best
 /// sample counts for both. Points are the records with operations and bytes, named in the legend from the one with the
 /// most operations on.
-pub fn roofline(report: &Report) -> String {
+pub(crate) fn roofline(report: &Report) -> String {
     let bandwidth = report.records.iter().filter_map(|record| record.gbytes_best).fold(0.0, f64::max);
     let ceilings = ceilings(report);
     let kernels = kernels(report);

@@ -12,7 +12,7 @@ use crate::gpu::timing::Stopwatch;
 use std::fmt;
 
 /// Percent by which the probe may change across a series.
-pub const MOST_DRIFT: f64 = 3.0;
+pub(crate) const MOST_DRIFT: f64 = 3.0;
 /// Seconds of one reading of the probe.
 const SECONDS: f64 = 0.3;
 
@@ -20,7 +20,7 @@ const SECONDS: f64 = 0.3;
 type Time = fn(&Stopwatch, &Program, f64) -> Result<Timed>;
 
 /// The kernel, on one device.
-pub struct Probe<'a> {
+pub(crate) struct Probe<'a> {
     stopwatch: &'a Stopwatch<'a>,
     /// `None` on software adapters.
     fma: Option<Fma>,
@@ -31,7 +31,7 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     /// A device error where a sum is not what so many multiply-adds make.
-    pub fn new(stopwatch: &'a Stopwatch<'a>) -> Result<Self> {
+    pub(super) fn new(stopwatch: &'a Stopwatch<'a>) -> Result<Self> {
         let software = stopwatch.engine.gpu.target.software;
         let fma = (!software).then(|| Fma::fixed(stopwatch)).transpose()?;
         Ok(Self { stopwatch, fma })
@@ -41,7 +41,7 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     /// Those of `series` and of the device.
-    pub fn around(
+    pub(super) fn around(
         &self,
         name: &str,
         report: &mut Report,
@@ -78,7 +78,7 @@ impl Drift {
     }
 
     /// Whether figures of the series are not to be compared; so they are where it is not a number.
-    pub fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.drift.is_nan() || self.drift.abs() > MOST_DRIFT
     }
 }

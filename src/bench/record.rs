@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Version of the form of a report; a reader refuses any other.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// What of a case ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Pass {
+pub(crate) enum Pass {
     /// The forward pass.
     #[default]
     Forward,
@@ -31,7 +31,7 @@ pub enum Pass {
 
 impl Pass {
     /// As it is written in results.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
             Self::Backward => "backward",
@@ -44,7 +44,7 @@ impl Pass {
 
 /// One timed case. Times are of one run of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// What ran: `matmul`, `attention`, `fma`, `copy`, ...
     pub op: String,
     /// Which inputs.
@@ -107,7 +107,7 @@ pub struct Record {
 
 impl Record {
     /// Puts in what was measured, with rates from `flops` and `bytes` of this record.
-    pub fn timed(mut self, timed: Timed) -> Self {
+    pub(crate) fn timed(mut self, timed: Timed) -> Self {
         (self.median_ms, self.best_ms) = (timed.median_ms(), timed.best_ms());
         self.spread_percent = timed.spread_percent();
         let rate = |amount: u64, ms: f64| (amount > 0 && ms > 0.0).then(|| amount as f64 / ms * 1e-6);
@@ -119,7 +119,7 @@ impl Record {
     }
 
     /// As [`Record::timed`], for what moves bytes.
-    pub fn moved(self, timed: Timed) -> Self {
+    pub(crate) fn moved(self, timed: Timed) -> Self {
         let mut record = self.timed(timed);
         let rate = |ms: f64| (ms > 0.0).then(|| record.bytes as f64 / ms * 1e-6);
         (record.gbytes_median, record.gbytes_best) = (rate(record.median_ms), rate(record.best_ms));
@@ -127,7 +127,7 @@ impl Record {
     }
 
     /// What two records must share to be compared.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         let size = [self.m, self.n, self.k].map(|d| d.map(|d| d.to_string()).unwrap_or_default()).join("x");
         let layout = self.layout.as_deref().unwrap_or_default();
         [&self.op, layout, &size, &self.dtype, &self.candidate, self.pass.name(), &self.case]
@@ -136,18 +136,18 @@ impl Record {
     }
 
     /// The case in a few words, for lists.
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         let words = [self.op.as_str(), &self.case, &self.dtype, &self.candidate, self.pass.name()];
         words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
     /// Whether it says what the device can do at most, and not what a kernel of this program does.
-    pub fn is_peak(&self) -> bool {
+    pub(crate) fn is_peak(&self) -> bool {
         self.pass == Pass::Peak
     }
 
     /// What a reader has to know, in one cell of a table.
-    pub fn remark(&self) -> String {
+    pub(crate) fn remark(&self) -> String {
         let unsteady = self.unsteady.then_some("unsteady");
         unsteady.into_iter().chain(self.note.as_deref()).collect::<Vec<_>>().join("; ")
     }
@@ -166,7 +166,7 @@ impl Record {
 
 /// The machine around the adapter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Host {
+pub(crate) struct Host {
     /// Cores this process may use.
     pub cores: usize,
     /// Operating system.
@@ -177,7 +177,7 @@ pub struct Host {
 
 /// A number about the whole run that no single record holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Fact {
+pub(crate) struct Fact {
     /// What it is.
     pub name: String,
     /// How much.
@@ -188,7 +188,7 @@ pub struct Fact {
 
 /// What the speed of the device did while a series was timed: a fixed kernel of multiply-adds, before and after it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Drift {
+pub(crate) struct Drift {
     /// Which cases.
     pub series: String,
     /// GFLOP/s before the first.
@@ -201,7 +201,7 @@ pub struct Drift {
 
 /// All that one `bench` measured, and where.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Version of this program.
@@ -233,7 +233,7 @@ pub struct Report {
 
 impl Report {
     /// An empty report of this moment on this machine.
-    pub fn new(gpu: &Gpu) -> Self {
+    pub(crate) fn new(gpu: &Gpu) -> Self {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
         Self {
@@ -257,7 +257,7 @@ impl Report {
     }
 
     /// Adds a case, tells the person at the terminal, and writes what there is so far where the report will be.
-    pub fn add(&mut self, record: Record) {
+    pub(crate) fn add(&mut self, record: Record) {
         tell(record.progress());
         self.records.push(record);
         self.unfinished = true;
@@ -277,12 +277,12 @@ impl Report {
     }
 
     /// Adds a number about the whole run.
-    pub fn fact(&mut self, name: &str, value: f64, unit: &str) {
+    pub(crate) fn fact(&mut self, name: &str, value: f64, unit: &str) {
         self.facts.push(Fact { name: name.to_owned(), value, unit: unit.to_owned() });
     }
 
     /// The record of the multiply-add peak in a type, where it was measured.
-    pub fn fma_peak(&self, dtype: &str) -> Option<&Record> {
+    pub(crate) fn fma_peak(&self, dtype: &str) -> Option<&Record> {
         self.records.iter().find(|record| record.op == "fma" && record.dtype == dtype)
     }
 
@@ -290,7 +290,7 @@ impl Report {
     ///
     /// # Errors
     /// An input error: no file, no report, or one of another [`SCHEMA`].
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|cause| Error::io("read", path, &cause))?;
         let wrong = |why: String| Error::input(format!("{} is no report of `bench --out`: {why}", path.display()));
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|cause| wrong(cause.to_string()))?;
@@ -311,7 +311,7 @@ impl Report {
     ///
     /// # Errors
     /// An input error naming the file.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         std::fs::write(path, self.json()?).map_err(|cause| Error::io("write", path, &cause))
     }
 
@@ -319,7 +319,7 @@ impl Report {
     ///
     /// # Errors
     /// None that can be met: there is nothing in it that JSON cannot hold.
-    pub fn json(&self) -> Result<String> {
+    pub(crate) fn json(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self);
         text.map(|text| text + "\n").map_err(|cause| Error::defect(format!("the report is no JSON: {cause}")))
     }

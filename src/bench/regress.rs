@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// An input error where the two do not hold the same cases; a device error that lists the slower ones.
-pub fn regress(current: &Report, baseline: &Report, percent: f64) -> Result<()> {
+pub(crate) fn regress(current: &Report, baseline: &Report, percent: f64) -> Result<()> {
     let (judged, before) = (judged(current), judged(baseline));
     same_cases(&judged, &before)?;
     let peak = |report: &Report| report.fma_peak("f32").and_then(|record| record.gflops_median);

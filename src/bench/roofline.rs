@@ -30,7 +30,7 @@ const WAITS: usize = 200;
 ///
 /// # Errors
 /// A device error where a kernel computes something else than it must.
-pub fn run(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
+pub(crate) fn run(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
     Probe::new(stopwatch)?.around("roofline", report, |report| {
         ceilings(stopwatch, seconds, report)?;
         report.add(dispatch_in_pass(stopwatch, seconds)?);
@@ -43,7 +43,7 @@ pub fn run(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<(
 ///
 /// # Errors
 /// As [`run`].
-pub fn ceilings(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
+pub(crate) fn ceilings(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Result<()> {
     for dtype in [Dtype::F32, Dtype::F16] {
         let offered = dtype == Dtype::F32 || has_f16(&stopwatch.engine.gpu);
         if offered && report.fma_peak(dtype.name()).is_none() {
@@ -65,7 +65,7 @@ pub fn ceilings(stopwatch: &Stopwatch, seconds: f64, report: &mut Report) -> Res
 ///
 /// # Errors
 /// A device error where the copy differs, or a sum is wrong.
-pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record> {
+pub(crate) fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record> {
     let engine = stopwatch.engine;
     let wanted = if engine.gpu.target.software { COPY_BYTES_SOFTWARE } else { COPY_BYTES };
     let limits = &engine.gpu.limits;
@@ -122,7 +122,7 @@ pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record
 ///
 /// # Errors
 /// A device error where some did not run.
-pub fn dispatch_in_pass(stopwatch: &Stopwatch, seconds: f64) -> Result<Record> {
+pub(crate) fn dispatch_in_pass(stopwatch: &Stopwatch, seconds: f64) -> Result<Record> {
     let (program, word) = tick(stopwatch.engine)?;
     let runs = 100;
     stopwatch.sample(&program, runs)?;
@@ -137,7 +137,7 @@ pub fn dispatch_in_pass(stopwatch: &Stopwatch, seconds: f64) -> Result<Record> {
 ///
 /// # Errors
 /// Those of the device.
-pub fn submit_and_wait(stopwatch: &Stopwatch) -> Result<Record> {
+pub(crate) fn submit_and_wait(stopwatch: &Stopwatch) -> Result<Record> {
     let engine = stopwatch.engine;
     let (program, _) = tick(engine)?;
     engine.run(&program)?;

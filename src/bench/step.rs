@@ -38,7 +38,7 @@ const TOKENS: usize = 1 << 16;
 
 /// What is timed.
 #[derive(Debug, Clone, Copy)]
-pub struct Chosen<'a> {
+pub(crate) struct Chosen<'a> {
     /// The model and its training.
     pub config: &'a RunConfig,
     /// What is spent on choosing kernels first.
@@ -53,7 +53,7 @@ pub struct Chosen<'a> {
 ///
 /// # Errors
 /// Those of planning and allocating the model; a device error where a step gives no finite numbers.
-pub fn run(
+pub(crate) fn run(
     stopwatch: &Stopwatch,
     kernels: &KernelTable,
     sandbox: &Sandbox,

@@ -40,7 +40,7 @@ const SUBMISSION_MS: f64 = 2.0;
 /// What told the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Clock {
+pub(crate) enum Clock {
     /// The device's own, at both ends of the chain.
     Timestamps,
     /// The host's, from submission to completion.
@@ -50,7 +50,7 @@ pub enum Clock {
 
 impl Clock {
     /// As it is written in results.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Timestamps => "timestamps",
             Self::Wall => "wall",
@@ -60,7 +60,7 @@ impl Clock {
 
 /// The samples of one case.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Timed {
+pub(crate) struct Timed {
     /// Milliseconds of one run, one value a sample, in the order they were taken.
     pub samples_ms: Vec<f64>,
     /// Runs in each sample.
@@ -73,17 +73,17 @@ pub struct Timed {
 
 impl Timed {
     /// Median of the samples, milliseconds.
-    pub fn median_ms(&self) -> f64 {
+    pub(crate) fn median_ms(&self) -> f64 {
         quantile(&self.samples_ms, 0.5)
     }
 
     /// Shortest sample, milliseconds.
-    pub fn best_ms(&self) -> f64 {
+    pub(crate) fn best_ms(&self) -> f64 {
         quantile(&self.samples_ms, 0.0)
     }
 
     /// Interquartile range as percent of the median.
-    pub fn spread_percent(&self) -> f64 {
+    pub(crate) fn spread_percent(&self) -> f64 {
         let range = quantile(&self.samples_ms, 0.75) - quantile(&self.samples_ms, 0.25);
         100.0 * range / self.median_ms()
     }
@@ -118,7 +118,7 @@ impl Way {
 ///
 /// # Errors
 /// Those of the device.
-pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
+pub(super) fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
     // Also how many runs make a sample depends on the clocks.
     stopwatch.raise_clocks()?;
     time_as_it_is(stopwatch, program, seconds)
@@ -128,7 +128,7 @@ pub fn time(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Ti
 ///
 /// # Errors
 /// Those of the device.
-pub fn time_as_it_is(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
+pub(crate) fn time_as_it_is(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Timed> {
     let way = warm_up(stopwatch, program, seconds)?;
     let steady = !stopwatch.engine.gpu.target.software;
     if steady {
@@ -162,7 +162,7 @@ fn stopwatch_seconds(stopwatch: &Stopwatch, program: &Program, way: Way) -> Resu
 ///
 /// # Errors
 /// Those of `reading`.
-pub fn hold(mut reading: impl FnMut() -> Result<f64>, seconds: f64) -> Result<bool> {
+pub(super) fn hold(mut reading: impl FnMut() -> Result<f64>, seconds: f64) -> Result<bool> {
     let [least, most] = HOLD_SECONDS.map(|limit| limit * seconds.min(1.0));
     let start = Instant::now();
     let (mut last, mut agreed) = (f64::INFINITY, 0);
@@ -183,7 +183,12 @@ pub fn hold(mut reading: impl FnMut() -> Result<f64>, seconds: f64) -> Result<bo
 ///
 /// # Errors
 /// Those of the device.
-pub fn time_beside(stopwatch: &Stopwatch, program: &Program, other: &Program, seconds: f64) -> Result<[Timed; 2]> {
+pub(crate) fn time_beside(
+    stopwatch: &Stopwatch,
+    program: &Program,
+    other: &Program,
+    seconds: f64,
+) -> Result<[Timed; 2]> {
     let programs = [program, other];
     stopwatch.raise_clocks()?;
     let ways = [warm_up(stopwatch, program, seconds)?, warm_up(stopwatch, other, seconds)?];
@@ -229,7 +234,7 @@ fn warm_up(stopwatch: &Stopwatch, program: &Program, seconds: f64) -> Result<Way
 }
 
 /// Milliseconds of one run for each sample: by timestamps where all of them can be believed, else by the wall clock.
-pub fn from_samples(samples: &[Sample], repeats: u32) -> Timed {
+pub(crate) fn from_samples(samples: &[Sample], repeats: u32) -> Timed {
     let per_run = |ms: Vec<f64>| ms.into_iter().map(|ms| ms / f64::from(repeats)).collect();
     let by_wall = || per_run(samples.iter().map(wall_ms).collect());
     let believed: Option<Result<Vec<f64>, String>> = samples.iter().map(device_ms).collect();
@@ -263,7 +268,7 @@ fn device_ms(sample: &Sample) -> Option<Result<f64, String>> {
 }
 
 /// The value at `share` of the way through the sorted values, between neighbours in proportion; 0 of nothing.
-pub fn quantile(values: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = share * sorted.len().saturating_sub(1) as f64;

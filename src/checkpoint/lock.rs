@@ -22,7 +22,7 @@ const MOST_ATTEMPTS: usize = 1000;
 
 /// The right to write to a run directory; given back when it is dropped, or when the process ends.
 #[derive(Debug)]
-pub struct RunLock {
+pub(crate) struct RunLock {
     /// `None` only while it is dropped.
     file: Option<File>,
     path: PathBuf,
@@ -35,7 +35,7 @@ impl RunLock {
     ///
     /// # Errors
     /// An input error where another process writes to the directory, or it cannot be written to.
-    pub fn take(dir: &Path) -> Result<Self> {
+    pub(crate) fn take(dir: &Path) -> Result<Self> {
         let mut lock = Self { file: None, path: dir.join(FILE), created: Vec::new() };
         for _ in 0..MOST_ATTEMPTS {
             if lock.attempt(dir)? {
@@ -52,7 +52,7 @@ impl RunLock {
     ///
     /// # Errors
     /// An input error where its directories cannot be synced.
-    pub fn keep(&mut self) -> Result<()> {
+    pub(crate) fn keep(&mut self) -> Result<()> {
         for path in std::mem::take(&mut self.created) {
             Files.sync_dir(parent(&path)).map_err(|cause| Error::io("sync", parent(&path), &cause))?;
         }

@@ -19,11 +19,15 @@ mod storage;
 mod store;
 
 pub use digest::FileDigest;
-pub use lock::RunLock;
-pub use official::{OfficialModel, official_name, read_official};
-pub use read::{TensorEntry, Verdict, list_tensors, read_meta, verify};
-pub use storage::{Files, Sink, Source, Storage, create_dirs, replace};
-pub use store::{Keep, Latest, Store};
+pub(crate) use lock::RunLock;
+pub use official::OfficialModel;
+pub use official::{official_name, read_official};
+pub use read::TensorEntry;
+pub use read::{Verdict, list_tensors, read_meta, verify};
+pub(crate) use storage::create_dirs;
+pub use storage::{Files, Sink, Source, Storage, replace};
+pub use store::Latest;
+pub use store::{Keep, Store};
 
 use std::collections::BTreeMap;
 
@@ -33,7 +37,7 @@ use serde::de::DeserializeOwned;
 use crate::array::HostTensor;
 
 /// The version of the file format written by this crate. It also reads version 1, which has no checksums.
-pub const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Tensors by name.
 type Tensors = BTreeMap<String, HostTensor>;

@@ -157,7 +157,7 @@ pub(super) fn parent(path: &Path) -> &Path {
 ///
 /// # Errors
 /// What the system says.
-pub fn create_dirs(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+pub(crate) fn create_dirs(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     let above = parent(dir);
     let created = match storage.create_dir(dir) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && above != Path::new(".") => {

@@ -64,7 +64,7 @@ impl<M: Metadata> Store<M> {
     }
 
     /// The directory of the run that `file` is a checkpoint of, going by its place; `None` for a file elsewhere.
-    pub fn run_of(file: &Path) -> Option<PathBuf> {
+    pub(crate) fn run_of(file: &Path) -> Option<PathBuf> {
         let folder = file.parent().filter(|folder| folder.file_name().is_some_and(|name| name == FOLDER))?;
         let run = folder.parent().filter(|run| !run.as_os_str().is_empty());
         Some(run.unwrap_or(Path::new(".")).to_path_buf())

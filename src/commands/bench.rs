@@ -24,7 +24,7 @@ const BYTE_VOCABULARY: usize = 256;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     #[command(subcommand)]
     what: What,
 }
@@ -156,7 +156,7 @@ fn percent(text: &str) -> Result<f64, String> {
 /// # Errors
 /// Wrong arguments; files that cannot be read or written; a device error where a result is wrong or, with `--regress`,
 /// slower than before.
-pub fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &BenchArgs) -> Result<()> {
     match &args.what {
         What::Roofline { output } => {
             let cases = |stopwatch: &Stopwatch, _: &KernelTable, report: &mut Report| {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Arguments of `compare`.
 #[derive(Debug, Args)]
-pub struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// Finished runs; those that differ in their seed only, or have one NAME, are one arm.
     #[arg(value_name = "[NAME=]RUN", required = true, num_args = 1..)]
     runs: Vec<String>,
@@ -24,7 +24,7 @@ pub struct CompareArgs {
 ///
 /// # Errors
 /// A run that is not finished or not comparable; files that cannot be read or written.
-pub fn run(args: &CompareArgs) -> Result<()> {
+pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     for (file, whose) in [("config.toml", "a run"), (DATA, "a study")] {
         if args.out.join(file).exists() {
             return Err(Error::usage(format!(

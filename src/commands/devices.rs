@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
-pub struct DevicesArgs {
+pub(crate) struct DevicesArgs {
     /// Write what the chosen adapter can do to a file, for `plan --target FILE` on a machine without it.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -20,7 +20,7 @@ pub struct DevicesArgs {
 ///
 /// # Errors
 /// No adapter (with what to install), a request that matches none, or a file that cannot be written.
-pub fn run(request: &AdapterRequest, args: &DevicesArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &DevicesArgs) -> Result<()> {
     let candidates = adapter::enumerate(request)?;
     let mut text: String = candidates.iter().map(describe).collect();
     let choice = adapter::choose_from(candidates, request);

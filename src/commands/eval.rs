@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-pub struct EvalArgs {
+pub(crate) struct EvalArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
@@ -37,7 +37,7 @@ enum Split {
 ///
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
-pub fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     let super::Loaded { start, mut config, tokenizer, .. } = super::load(&args.checkpoint)?;
     if let Some(path) = &args.data {
         // As its own validation data a file is not split.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
@@ -42,7 +42,7 @@ pub struct GenerateArgs {
 ///
 /// # Errors
 /// A checkpoint without a tokenizer, a prompt it cannot encode, bad sampling settings, device errors.
-pub fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     sampling.validate()?;
     let super::Loaded { path, start, tokenizer, .. } = super::load(&args.checkpoint)?;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 /// Arguments of `grow`.
 #[derive(Debug, Args)]
-pub struct GrowArgs {
+pub(crate) struct GrowArgs {
     /// Run directory or checkpoint file to grow.
     #[arg(value_name = "IN")]
     input: PathBuf,
@@ -86,7 +86,7 @@ impl GrowArgs {
 ///
 /// # Errors
 /// A refused growth, an output that exists, device and file errors. The input is never written.
-pub fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     super::check_output("grow", &args.output)?;
     let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
     let growth = args.growth();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
@@ -22,7 +22,7 @@ pub struct InspectArgs {
 ///
 /// # Errors
 /// A file that is not a checkpoint, or is damaged.
-pub fn run(args: &InspectArgs) -> Result<()> {
+pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let (path, verdict) = if args.checkpoint.is_dir() {
         let latest = Store::new(&args.checkpoint).newest(&verify)?;
         latest.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));

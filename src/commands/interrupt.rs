@@ -13,7 +13,7 @@ const INTERRUPTED: i32 = 130;
 ///
 /// # Errors
 /// A system that does not let signals be watched.
-pub fn flag() -> Result<Arc<AtomicBool>> {
+pub(super) fn flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = flag.clone();
     let first = move || {

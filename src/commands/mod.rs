@@ -1,22 +1,22 @@
 //! One file per verb of the command line: arguments in, the library's answer out.
 
-pub mod bench;
+pub(crate) mod bench;
 pub mod cli;
-pub mod compare;
-pub mod devices;
-pub mod eval;
-pub mod generate;
-pub mod grow;
-pub mod inspect;
+pub(crate) mod compare;
+pub(crate) mod devices;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod grow;
+pub(crate) mod inspect;
 mod interrupt;
-pub mod plan;
-pub mod probe;
-pub mod prune;
-pub mod selftest;
-pub mod settings;
-pub mod study;
+pub(crate) mod plan;
+pub(crate) mod probe;
+pub(crate) mod prune;
+pub(crate) mod selftest;
+pub(crate) mod settings;
+pub(crate) mod study;
 mod target;
-pub mod train;
+pub(crate) mod train;
 
 use crate::config::RunConfig;
 use crate::data::Tokenizer;

@@ -19,7 +19,7 @@ const BYTE_VOCABULARY: usize = 256;
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     #[command(flatten)]
     settings: Settings,
     /// Plan for a device that is not here: `webgpu` for what every device offers, or a file of `devices --save`.
@@ -31,7 +31,7 @@ pub struct PlanArgs {
 ///
 /// # Errors
 /// A tensor over a limit: its name, bytes, the limit and the remedy; data that cannot be read.
-pub fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
     let mut config = args.settings.resolve()?;
     config.validate()?;
     config.model.resolve_vocab(vocabulary(&config, args.settings.data().is_some())?)?;

@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// A program that cannot tell where it is.
-pub fn command(request: &AdapterRequest) -> std::io::Result<Command> {
+pub(crate) fn command(request: &AdapterRequest) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(VERB);
     for (flag, value) in [("--adapter", &request.adapter), ("--backend", &request.backend)] {
@@ -39,7 +39,7 @@ pub fn command(request: &AdapterRequest) -> std::io::Result<Command> {
 ///
 /// # Errors
 /// Device errors, which end it: the process that asks starts another.
-pub fn run(request: &AdapterRequest) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest) -> Result<()> {
     let (sender, jobs) = channel();
     std::thread::spawn(move || listen(sender));
     #[cfg(target_os = "linux")]

@@ -24,7 +24,7 @@ const ROWS: usize = 6;
 
 /// Arguments of `prune`.
 #[derive(Debug, Args)]
-pub struct PruneArgs {
+pub(crate) struct PruneArgs {
     /// Run directory or checkpoint file to prune.
     #[arg(value_name = "IN")]
     input: PathBuf,
@@ -74,7 +74,7 @@ type AllScores = Vec<(PruneScore, Scores)>;
 /// # Errors
 /// A refused pruning, an output that exists, data that cannot be read, device and file errors. The input is never
 /// written.
-pub fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     args.output.as_ref().map_or(Ok(()), |output| super::check_output("prune", output))?;
     let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
     let before = start.host;

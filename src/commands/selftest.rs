@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 /// Arguments of `selftest`.
 #[derive(Debug, Args)]
-pub struct SelftestArgs {
+pub(crate) struct SelftestArgs {
     /// Two cases of each operator instead of all.
     #[arg(long)]
     quick: bool,
@@ -27,7 +27,7 @@ pub struct SelftestArgs {
 ///
 /// # Errors
 /// A device error where a case fails.
-pub fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
     let device = Device::open(request)?;
     let Device { engine, kernels } = &device;
     super::print(&format!("{}\n\n", engine.gpu.describe()))?;
@@ -105,7 +105,7 @@ fn cases(precision: Dtype, quick: bool) -> Vec<Case> {
 /// # Errors
 /// A device error naming what came out wrong: numbers from such an adapter are worth nothing. In f16 also where an overflow
 /// would go unseen.
-pub fn once_per_adapter(device: &Device, request: &AdapterRequest, precision: Dtype) -> Result<()> {
+pub(crate) fn once_per_adapter(device: &Device, request: &AdapterRequest, precision: Dtype) -> Result<()> {
     let engine = &device.engine;
     if cache::read(&verdict_file(engine, precision)).as_deref() == Some("passed\n") {
         return Ok(());

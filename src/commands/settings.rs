@@ -12,7 +12,7 @@ const TIMED: &str = "bench-tiny";
 
 /// Where settings come from.
 #[derive(Debug, Default, Args)]
-pub struct Settings {
+pub(crate) struct Settings {
     #[arg(long, help = format!("Start from a preset: {}", preset_names(USUAL)))]
     preset: Option<String>,
     /// Read settings from a TOML file (which may name a preset to start from).
@@ -49,7 +49,7 @@ pub struct Settings {
 
 /// Settings of a model that is timed and not trained: nothing is read or kept.
 #[derive(Debug, Args)]
-pub struct ModelSettings {
+pub(crate) struct ModelSettings {
     #[arg(long, help = format!("Start from a preset: {}", preset_names(TIMED)))]
     preset: Option<String>,
     /// Read settings from a TOML file (which may name a preset to start from).
@@ -74,7 +74,7 @@ impl ModelSettings {
     ///
     /// # Errors
     /// As [`Settings::resolve`].
-    pub fn resolve(&self) -> Result<RunConfig> {
+    pub(crate) fn resolve(&self) -> Result<RunConfig> {
         let Self { preset, config, batch_size, precision, recompute, set } = self;
         let default = || TIMED.to_owned();
         let preset = if config.is_some() { None } else { Some(preset.clone().unwrap_or_else(default)) };
@@ -91,7 +91,7 @@ impl Settings {
     ///
     /// # Errors
     /// Unknown presets and keys, and values of the wrong type.
-    pub fn resolve(&self) -> Result<RunConfig> {
+    pub(crate) fn resolve(&self) -> Result<RunConfig> {
         let mut config = match (&self.config, &self.preset) {
             (Some(path), _) => RunConfig::read(path)?,
             (None, Some(name)) => RunConfig::preset(name)?,
@@ -102,12 +102,12 @@ impl Settings {
     }
 
     /// The file given by `--data`.
-    pub fn data(&self) -> Option<&Path> {
+    pub(crate) fn data(&self) -> Option<&Path> {
         self.data.as_deref()
     }
 
     /// The directory given by `--out`.
-    pub fn out(&self) -> Option<&Path> {
+    pub(crate) fn out(&self) -> Option<&Path> {
         self.out.as_deref()
     }
 
@@ -115,7 +115,7 @@ impl Settings {
     ///
     /// # Errors
     /// `--preset` and `--config` have no place there.
-    pub fn over(&self, mut config: RunConfig) -> Result<RunConfig> {
+    pub(crate) fn over(&self, mut config: RunConfig) -> Result<RunConfig> {
         if self.preset.is_some() || self.config.is_some() {
             return Err(Error::usage(
                 "a resumed run takes its settings from its checkpoint: drop --preset and --config, or use --set for a \

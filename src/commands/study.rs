@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `study`.
 #[derive(Debug, Args)]
-pub struct StudyArgs {
+pub(crate) struct StudyArgs {
     /// What to compare; see studies/ for examples.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -55,7 +55,7 @@ pub struct StudyArgs {
 ///
 /// # Errors
 /// Anything impossible about the study before a GPU is opened; device errors; an interrupted study.
-pub fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     let mut study = Study::read(&args.file, args.data.as_deref())?;
     study.out_dir = args.out.clone().unwrap_or(study.out_dir);
     let data = resolve(&mut study)?;

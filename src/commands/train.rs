@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
-pub struct TrainArgs {
+pub(crate) struct TrainArgs {
     #[command(flatten)]
     settings: Settings,
     /// Continue from a run directory (its newest checkpoint) or a checkpoint file.
@@ -71,7 +71,7 @@ struct Prepared {
 ///
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
-pub fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     let Prepared { mut config, data, start, kernels, lock } = match &args.resume {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,

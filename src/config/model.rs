@@ -9,7 +9,7 @@ use super::{MAX_SIZE, fraction, in_range, not_negative, positive, require};
 use crate::error::{Error, Result};
 
 /// The widest attention head the kernels hold in registers and workgroup memory.
-pub const MAX_HEAD_WIDTH: usize = 256;
+pub(crate) const MAX_HEAD_WIDTH: usize = 256;
 /// Up to here heads may have any width; wider ones a multiple of [`WIDE_HEAD_STEP`].
 const ANY_HEAD_WIDTH: usize = 128;
 const WIDE_HEAD_STEP: usize = 16;

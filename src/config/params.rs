@@ -110,7 +110,7 @@ impl Role {
     }
 
     /// The name of the parameter with this role in a layer.
-    pub fn name_in(self, layer: usize) -> String {
+    pub(crate) fn name_in(self, layer: usize) -> String {
         format!("layers.{layer}.{}", self.name())
     }
 
@@ -120,12 +120,12 @@ impl Role {
     }
 
     /// Whether its rows are parameter tokens, which can train apart from each other.
-    pub fn is_tokens(self) -> bool {
+    pub(crate) fn is_tokens(self) -> bool {
         matches!(self, Self::Keys(_) | Self::Values(_))
     }
 
     /// Whether a layer writes to the residual stream through it: with zeros here it adds exactly 0.
-    pub fn writes_to_residual(self) -> bool {
+    pub(crate) fn writes_to_residual(self) -> bool {
         match self {
             Self::Values(module) => matches!(module, Module::Proj | Module::Mlp),
             Self::Weight(linear) | Self::Bias(linear) => matches!(linear, Linear::Proj | Linear::MlpOut),
@@ -135,7 +135,7 @@ impl Role {
 
     /// The parameter of the layer whose gradient one dispatch makes together with this one's: query, key and value have
     /// one input.
-    pub fn trained_with(self) -> Self {
+    pub(crate) fn trained_with(self) -> Self {
         let module = |module| if matches!(module, Module::Query | Module::Key) { Module::Value } else { module };
         let linear = |linear| if matches!(linear, Linear::Query | Linear::Key) { Linear::Value } else { linear };
         match self {

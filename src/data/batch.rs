@@ -73,7 +73,7 @@ pub fn validation_batches(source: &TokenSource, batches: usize, batch: usize, se
 
 /// One batch of [`all_windows`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EvalBatch {
+pub(crate) struct EvalBatch {
     /// Inputs and targets, `[B, T]`; rows past the end of the data repeat the last window.
     pub batch: Batch,
     /// Which targets count, `[B, T]`: over all batches, every token but the first counts once.
@@ -86,7 +86,7 @@ pub struct EvalBatch {
 ///
 /// # Errors
 /// As [`train_batch`], here or from the iterator.
-pub fn all_windows(
+pub(crate) fn all_windows(
     source: &TokenSource,
     batch: usize,
     seq: usize,

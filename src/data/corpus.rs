@@ -24,9 +24,6 @@ use super::grammar::{Choice, Grammar};
 use super::{Dataset, TokenSource, Tokenizer, TokenizerKind, text};
 use crate::error::{Error, Result};
 
-/// Sentences in the corpus of a default run, about 380 kB.
-pub const DEFAULT_SENTENCES: usize = 20_000;
-
 type Words = [(&'static str, u32)];
 
 const HE: &Words =
@@ -81,7 +78,7 @@ const MANY_NOUN: usize = 9;
 
 impl Grammar {
     /// The grammar of the built-in corpus.
-    pub fn builtin() -> Self {
+    pub(crate) fn builtin() -> Self {
         let names = [words(HE, " ", Some(HE_VERB)), words(SHE, " ", Some(SHE_VERB))].concat();
         let object = |pronoun| [words(&[(pronoun, POSSESSIVE)], " ", Some(ONE_ADJECTIVE)), words(TENS, "", Some(UNIT))];
         Self::new(vec![
@@ -118,7 +115,7 @@ pub fn builtin(seed: u64, sentences: usize, kind: TokenizerKind, val_fraction: f
 ///
 /// # Errors
 /// As [`builtin`], and a tokenizer that lacks a character of the corpus.
-pub fn builtin_with(tokenizer: Tokenizer, seed: u64, sentences: usize, val_fraction: f64) -> Result<Dataset> {
+pub(crate) fn builtin_with(tokenizer: Tokenizer, seed: u64, sentences: usize, val_fraction: f64) -> Result<Dataset> {
     if sentences == 0 {
         return Err(Error::usage("the built-in corpus is to have 0 sentences; it needs at least one"));
     }

@@ -27,7 +27,7 @@ pub(super) struct Choice {
 
 /// An unambiguous weighted grammar of sentences.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grammar {
+pub(crate) struct Grammar {
     pub(super) states: Vec<Vec<Choice>>,
 }
 
@@ -38,7 +38,7 @@ impl Grammar {
     }
 
     /// `sentences` sentences, one after the other; sentence `i` depends on `seed` and `i` only.
-    pub fn generate(&self, seed: u64, sentences: usize) -> String {
+    pub(crate) fn generate(&self, seed: u64, sentences: usize) -> String {
         let mut text = String::new();
         for sentence in 0..sentences as u64 {
             let mut rng = Rng::new(seed, Stream::Corpus, sentence);
@@ -52,24 +52,25 @@ impl Grammar {
     }
 
     /// Entropy of one sentence, in nats.
-    pub fn entropy_per_sentence_nats(&self) -> f64 {
+    pub(crate) fn entropy_per_sentence_nats(&self) -> f64 {
         self.expected(|choice, total| -probability(choice, total).ln())
     }
 
     /// Expected length of a sentence in bytes, its end included.
-    pub fn mean_sentence_bytes(&self) -> f64 {
+    pub(crate) fn mean_sentence_bytes(&self) -> f64 {
         self.expected(|choice, _| choice.text.len() as f64)
     }
 
     /// Entropy rate of the text in nats per byte: no model's expected loss is lower, whatever it has seen.
-    pub fn entropy_per_byte(&self) -> f64 {
+    pub(crate) fn entropy_per_byte(&self) -> f64 {
         self.entropy_per_sentence_nats() / self.mean_sentence_bytes()
     }
 
     /// Information in `text` given the grammar, in nats; `None` unless it is a series of whole sentences.
     ///
     /// Tells whether what a model wrote is grammatical, and the lowest loss possible on one given text.
-    pub fn nats(&self, text: &str) -> Option<f64> {
+    #[cfg(test)]
+    pub(crate) fn nats(&self, text: &str) -> Option<f64> {
         let (mut rest, mut state, mut nats) = (text, None, 0.0);
         while !rest.is_empty() || state.is_some() {
             let choices = self.states.get(state.unwrap_or(0))?;

@@ -20,13 +20,22 @@ mod source;
 mod text;
 mod tokenizer;
 
-pub use batch::{Batch, EvalBatch, TokenIndex, all_windows, token_index, train_batch, validation_batches};
-pub use corpus::{DEFAULT_SENTENCES, builtin, builtin_with};
-pub use grammar::Grammar;
-pub use open::{is_shard, open, open_with};
+pub use batch::{Batch, token_index, train_batch, validation_batches};
+
+pub(crate) use batch::all_windows;
+
+pub use batch::TokenIndex;
+
+pub(crate) use batch::EvalBatch;
+pub use corpus::builtin;
+pub(crate) use corpus::builtin_with;
+pub(crate) use open::is_shard;
+pub use open::open;
+pub(crate) use open::open_with;
 pub use shard::ShardView;
 pub use source::TokenSource;
-pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
+pub use tokenizer::CharTokenizer;
+pub use tokenizer::{MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
 
 use crate::error::{Error, Result};
 

@@ -39,7 +39,12 @@ pub fn open(
 ///
 /// # Errors
 /// As [`open`], and a character outside the tokenizer's vocabulary.
-pub fn open_with(tokenizer: Tokenizer, path: &Path, val_path: Option<&Path>, val_fraction: f64) -> Result<Dataset> {
+pub(crate) fn open_with(
+    tokenizer: Tokenizer,
+    path: &Path,
+    val_path: Option<&Path>,
+    val_fraction: f64,
+) -> Result<Dataset> {
     check_kinds(path, val_path)?;
     if is_shard(path) {
         return open_shards(path, val_path, val_fraction, tokenizer.vocab_size(), Some(tokenizer));
@@ -48,7 +53,7 @@ pub fn open_with(tokenizer: Tokenizer, path: &Path, val_path: Option<&Path>, val
 }
 
 /// Whether [`open`] takes the file for a token shard.
-pub fn is_shard(path: &Path) -> bool {
+pub(crate) fn is_shard(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bin"))
 }
 

@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 16;
 
 /// An open token shard.
 #[derive(Debug)]
-pub struct Shard {
+pub(crate) struct Shard {
     path: PathBuf,
     map: Mmap,
     layout: Layout,
@@ -60,7 +60,7 @@ impl Shard {
     ///
     /// # Errors
     /// Missing or not a file, and as [`ShardView::new`].
-    pub fn open(path: &Path, vocab: usize) -> Result<Self> {
+    pub(super) fn open(path: &Path, vocab: usize) -> Result<Self> {
         let missing =
             |cause| Error::input(format!("{}; name a token shard with --data", Error::io("open", path, &cause)));
         // Asked of the path first, because opening a pipe would wait for its writer.
@@ -80,12 +80,12 @@ impl Shard {
     }
 
     /// Number of tokens.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.layout.len
     }
 
     /// Tokens `start..start + len`; errors as [`ShardView::window`].
-    pub fn window(&self, start: usize, len: usize) -> Result<Vec<u32>> {
+    pub(super) fn window(&self, start: usize, len: usize) -> Result<Vec<u32>> {
         let Self { path, map, layout, vocab } = self;
         ShardView { path, bytes: map, layout: *layout, vocab: *vocab }.window(start, len)
     }

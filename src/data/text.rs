@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// Missing or unreadable, empty, or not UTF-8 (naming the first bad byte and its offset).
-pub fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let io = |cause| Error::input(format!("{}; name a text file with --data", Error::io("read", path, &cause)));
     let stat = std::fs::metadata(path).map_err(io)?;
     if !stat.is_file() {
@@ -37,13 +37,13 @@ pub fn read(path: &Path) -> Result<String> {
 ///
 /// # Errors
 /// `val_fraction` not strictly between 0 and 1.
-pub fn split_at(text: &str, val_fraction: f64) -> Result<usize> {
+pub(super) fn split_at(text: &str, val_fraction: f64) -> Result<usize> {
     let chars = split_count(text.chars().count(), val_fraction)?;
     Ok(text.char_indices().nth(chars).map_or(text.len(), |(offset, _)| offset))
 }
 
 /// Of `n` characters or tokens, how many come before the last `val_fraction`; errors as [`split_at`].
-pub fn split_count(n: usize, val_fraction: f64) -> Result<usize> {
+pub(crate) fn split_count(n: usize, val_fraction: f64) -> Result<usize> {
     if !(val_fraction > 0.0 && val_fraction < 1.0) {
         let sentence = format!("val_fraction is {val_fraction}, it must lie between 0 and 1 (exclusive)");
         return Err(Error::usage(sentence + "; use for example 0.1"));

@@ -140,7 +140,7 @@ impl Tokenizer {
     }
 
     /// What text is begun with where nothing is asked for: a line break, or the first token where there is none.
-    pub fn usual_prompt(&self) -> Vec<u32> {
+    pub(crate) fn usual_prompt(&self) -> Vec<u32> {
         self.encode("\n").unwrap_or_else(|_| vec![0])
     }
 

@@ -33,12 +33,12 @@ pub struct Candidate {
 
 impl Candidate {
     /// Whether the adapter runs on the CPU.
-    pub fn is_software(&self) -> bool {
+    pub(crate) fn is_software(&self) -> bool {
         self.info.device_type == DeviceType::Cpu
     }
 
     /// Whether the adapter can run compute shaders at all (old OpenGL ES cannot).
-    pub fn can_compute(&self) -> bool {
+    pub(crate) fn can_compute(&self) -> bool {
         self.adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS)
             && self.adapter.limits().max_storage_buffers_per_shader_stage > 0
     }
@@ -107,7 +107,7 @@ fn system_build(plist: &str) -> Option<&str> {
 ///
 /// # Errors
 /// Those of [`choose`].
-pub fn choose_from(candidates: Vec<Candidate>, request: &AdapterRequest) -> Result<(Candidate, String)> {
+pub(crate) fn choose_from(candidates: Vec<Candidate>, request: &AdapterRequest) -> Result<(Candidate, String)> {
     if candidates.is_empty() {
         return Err(Error::device(nothing_found()));
     }
@@ -128,7 +128,7 @@ pub fn choose_from(candidates: Vec<Candidate>, request: &AdapterRequest) -> Resu
 }
 
 /// `Vulkan`, `Metal`, `DX12`, `GL`: backends as people write them.
-pub fn backend_name(backend: Backend) -> &'static str {
+pub(crate) fn backend_name(backend: Backend) -> &'static str {
     match backend {
         Backend::Vulkan => "Vulkan",
         Backend::Metal => "Metal",
@@ -140,7 +140,7 @@ pub fn backend_name(backend: Backend) -> &'static str {
 }
 
 /// `discrete`, `integrated`, ...: the type of an adapter in a word.
-pub fn type_name(device_type: DeviceType) -> &'static str {
+pub(crate) fn type_name(device_type: DeviceType) -> &'static str {
     match device_type {
         DeviceType::DiscreteGpu => "discrete",
         DeviceType::IntegratedGpu => "integrated",

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// What a chunk is planned to take.
-pub const CHUNK_TIME: Duration = Duration::from_millis(200);
+pub(crate) const CHUNK_TIME: Duration = Duration::from_millis(200);
 /// The same where somebody works at the display that this GPU draws.
-pub const POLITE_CHUNK_TIME: Duration = Duration::from_millis(20);
+pub(crate) const POLITE_CHUNK_TIME: Duration = Duration::from_millis(20);
 /// Units of cost a second until something was measured; see [`Dispatch::cost`].
 const FIRST_RATE: [f64; 2] = [1e11, 1e10];
 

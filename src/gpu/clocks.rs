@@ -76,7 +76,7 @@ impl Stopwatch<'_> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn raise_clocks(&self) -> Result<Option<f64>> {
+    pub(crate) fn raise_clocks(&self) -> Result<Option<f64>> {
         let gpu = &self.engine.gpu;
         if gpu.target.software || gpu.info.backend == wgpu::Backend::Gl {
             return Ok(None);

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Access, ParameterBlock};
 
 /// What to compile and run.
-pub struct Custom<'a> {
+pub(crate) struct Custom<'a> {
     /// Complete WGSL.
     pub text: &'a str,
     /// Entry point in it.
@@ -31,7 +31,7 @@ impl Custom<'_> {
     ///
     /// # Errors
     /// A device error with the compiler's words where it does not compile.
-    pub fn prepare(&self, engine: &Engine) -> Result<Program> {
+    pub(crate) fn prepare(&self, engine: &Engine) -> Result<Program> {
         let gpu = &engine.gpu;
         let words = self.parameters.words();
         let uniforms = engine.allocate("dims", words.len() as u64 * 4)?;

@@ -8,11 +8,11 @@ use std::sync::mpsc::{self, Receiver};
 
 /// Host-visible memory for one [`DeferredRead`] at a time.
 #[derive(Debug)]
-pub struct Staging(wgpu::Buffer);
+pub(crate) struct Staging(wgpu::Buffer);
 
 /// Numbers on their way from the device.
 #[derive(Debug)]
-pub struct DeferredRead {
+pub(crate) struct DeferredRead {
     buffer: wgpu::Buffer,
     bytes: u64,
     submission: wgpu::SubmissionIndex,
@@ -29,7 +29,7 @@ impl Engine {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn staging(&self, bytes: u64) -> Result<Staging> {
+    pub(crate) fn staging(&self, bytes: u64) -> Result<Staging> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         Ok(Staging(self.gpu.buffer("staging", bytes.next_multiple_of(4) + COUNT_BYTES, usage)?))
     }
@@ -38,7 +38,7 @@ impl Engine {
     ///
     /// # Errors
     /// Anything wgpu found wrong with the commands, or earlier.
-    pub fn submit_and_read(
+    pub(crate) fn submit_and_read(
         &self,
         encoder: wgpu::CommandEncoder,
         block: &Block,
@@ -67,7 +67,7 @@ impl DeferredRead {
     /// # Errors
     /// Those of [`Gpu::wait`], a buffer that could not be mapped, and [`Error::Lost`] where a submission before it left no
     /// mark.
-    pub fn wait(self, gpu: &Gpu) -> Result<Vec<f32>> {
+    pub(crate) fn wait(self, gpu: &Gpu) -> Result<Vec<f32>> {
         gpu.wait(self.submission.clone())?;
         let unmapped = || Error::lost("the numbers of a step could not be read back");
         if self.mapped.recv_timeout(WAIT_LIMIT) != Ok(true) {

@@ -16,10 +16,10 @@ use crate::kernel::{Dtype, Fragment, Fragments, Target};
 use crate::report::number;
 
 /// Longest wait for one submission before the GPU counts as hung.
-pub const WAIT_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Largest binding used whatever the adapter offers: past it, drivers have returned wrong results.
-pub const MAX_BINDING_BYTES: u64 = (1 << 31) - 4;
+pub(crate) const MAX_BINDING_BYTES: u64 = (1 << 31) - 4;
 
 /// Optional features asked for wherever they are offered.
 const WANTED: Features =
@@ -81,7 +81,7 @@ impl Gpu {
     ///
     /// # Errors
     /// A driver that refuses, or limits above the adapter's.
-    pub fn open_candidate(candidate: Candidate, why: String, limits: impl Fn(Limits) -> Limits) -> Result<Self> {
+    pub(crate) fn open_candidate(candidate: Candidate, why: String, limits: impl Fn(Limits) -> Limits) -> Result<Self> {
         Self::open_as(candidate, why, limits, WANTED)
     }
 
@@ -162,7 +162,7 @@ impl Gpu {
     ///
     /// # Errors
     /// As there.
-    pub fn submit_commands(&self, commands: wgpu::CommandBuffer) -> Result<wgpu::SubmissionIndex> {
+    pub(crate) fn submit_commands(&self, commands: wgpu::CommandBuffer) -> Result<wgpu::SubmissionIndex> {
         self.check()?;
         let submission = self.queue.submit([commands]);
         self.check()?;
@@ -181,7 +181,7 @@ impl Gpu {
     ///
     /// # Errors
     /// As there.
-    pub fn wait_within(
+    pub(crate) fn wait_within(
         &self,
         submission: wgpu::SubmissionIndex,
         limit: Duration,
@@ -219,7 +219,7 @@ impl Gpu {
     }
 
     /// Name of this adapter, backend and driver, fit for a file name: another driver version is another key.
-    pub fn cache_key(&self) -> String {
+    pub(crate) fn cache_key(&self) -> String {
         cache_key(&self.info)
     }
 }
@@ -302,7 +302,7 @@ pub fn describe(info: &AdapterInfo) -> String {
 }
 
 /// See [`Gpu::cache_key`].
-pub fn cache_key(info: &AdapterInfo) -> String {
+pub(crate) fn cache_key(info: &AdapterInfo) -> String {
     let exact = format!(
         "{}|{}|{}|{}|{:x}:{:x}",
         info.name, info.backend, info.driver, info.driver_info, info.vendor, info.device

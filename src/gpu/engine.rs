@@ -10,7 +10,9 @@ use super::clock_speed::ClockSpeed;
 use super::device::Gpu;
 use super::heartbeat::{Heartbeat, Order};
 use super::module;
-pub use super::program::{BYTE_COST, Dispatch, Program};
+pub(crate) use super::program::BYTE_COST;
+pub(crate) use super::program::Dispatch;
+pub use super::program::Program;
 use crate::error::Result;
 use crate::kernel::{Kernel, MAX_WORKGROUPS};
 use std::collections::HashMap;
@@ -125,7 +127,7 @@ impl Engine {
 
     /// Allocates `bytes` of poison followed by guard words inside the binding, so that a write past
     /// the end is seen by [`Engine::guard_intact`] instead of being clamped away by the driver.
-    pub fn allocate_guarded(&self, label: &str, bytes: u64) -> Result<Block> {
+    pub(crate) fn allocate_guarded(&self, label: &str, bytes: u64) -> Result<Block> {
         let words = bytes.div_ceil(4) + GUARD_WORDS;
         let mut block = self.allocate(label, words * 4)?;
         let mut content = vec![POISON.to_bits(); (words - GUARD_WORDS) as usize];
@@ -136,7 +138,7 @@ impl Engine {
     }
 
     /// Whether the words after a guarded block are untouched.
-    pub fn guard_intact(&self, block: &Block) -> Result<bool> {
+    pub(crate) fn guard_intact(&self, block: &Block) -> Result<bool> {
         let words: Vec<u32> = self.read_words(block, block.bytes.next_multiple_of(4), GUARD_WORDS as usize)?;
         Ok(words.iter().all(|&w| w == SENTINEL))
     }
@@ -184,7 +186,7 @@ impl Engine {
     }
 
     /// A new list of commands.
-    pub fn encoder(&self) -> wgpu::CommandEncoder {
+    pub(crate) fn encoder(&self) -> wgpu::CommandEncoder {
         self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
     }
 

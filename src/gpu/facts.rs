@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who made the numbers: adapter, driver, and the limits and features that kernels depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct AdapterFacts {
+pub(crate) struct AdapterFacts {
     /// Name as the driver gives it.
     pub name: String,
     /// `Vulkan`, `Metal`, `DX12` or `GL`.
@@ -39,7 +39,7 @@ pub struct AdapterFacts {
 
 impl AdapterFacts {
     /// The facts of an open device.
-    pub fn of(gpu: &Gpu) -> Self {
+    pub(crate) fn of(gpu: &Gpu) -> Self {
         let (info, limits) = (&gpu.info, &gpu.limits);
         let named = [
             (wgpu::Features::SHADER_F16, "f16"),
@@ -66,7 +66,7 @@ impl AdapterFacts {
     }
 
     /// The adapter in a line: name, backend, driver and its version.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let mut parts = vec![self.name.clone(), self.backend.clone()];
         for part in [&self.driver, &self.driver_info] {
             if !part.is_empty() && !parts.iter().any(|said| said.contains(part.as_str())) {

@@ -13,7 +13,7 @@ const COLUMNS: usize = 80;
 const INDENT: usize = 22;
 
 /// Which adapter would run, and why.
-pub fn choice_lines(chosen: &Candidate, why: &str) -> String {
+pub(crate) fn choice_lines(chosen: &Candidate, why: &str) -> String {
     let mut text = wrapped(
         &format!("Chosen: {}, {}, {}: {why}.", chosen.index, chosen.info.name, backend_name(chosen.info.backend)),
         0,

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// A usage error where the environment says neither `on` nor `off`.
-pub fn checked_by_default(software: bool) -> Result<bool> {
+pub(crate) fn checked_by_default(software: bool) -> Result<bool> {
     checked(software, std::env::var("TOKENFORMER_CHECKS").ok().as_deref())
 }
 

@@ -15,7 +15,7 @@ use std::time::Instant;
 impl Engine {
     /// Compiles what is not compiled yet and binds buffers. All uniform blocks of a program lie in
     /// one buffer, written once.
-    pub fn prepare(&self, dispatches: &[Dispatch]) -> Result<Program> {
+    pub(crate) fn prepare(&self, dispatches: &[Dispatch]) -> Result<Program> {
         let align = u64::from(self.gpu.limits.min_uniform_buffer_offset_alignment).max(16);
         let mut words: Vec<u32> = Vec::new();
         let mut ranges = Vec::with_capacity(dispatches.len());
@@ -67,7 +67,7 @@ impl Engine {
 
     /// Compiles `kernels` in so many threads, so that [`Engine::prepare`] finds them compiled; none is begun after `until`.
     /// One that does not compile fails again, with its cause, where it is prepared.
-    pub fn compile_ahead(&self, kernels: &[&'static Kernel], threads: usize, until: Option<Instant>) {
+    pub(crate) fn compile_ahead(&self, kernels: &[&'static Kernel], threads: usize, until: Option<Instant>) {
         // GL has one context, and wgpu panics where a thread waits for it for seconds.
         let threads = if self.gpu.info.backend == wgpu::Backend::Gl { 1 } else { threads.min(kernels.len()) };
         let next = AtomicUsize::new(0);

@@ -5,7 +5,7 @@ use crate::kernel::Kernel;
 use std::ops::Range;
 
 /// One dispatch to prepare.
-pub struct Dispatch {
+pub(crate) struct Dispatch {
     /// What runs.
     pub kernel: &'static Kernel,
     /// Uniform block at binding 0, a multiple of 16 bytes.
@@ -20,7 +20,7 @@ pub struct Dispatch {
 
 /// Floating-point operations in the time of a byte: what GPUs and software drivers have in common, within a factor of
 /// two.
-pub const BYTE_COST: f64 = 16.0;
+pub(crate) const BYTE_COST: f64 = 16.0;
 /// The same for starting a dispatch.
 const DISPATCH_COST: f64 = 5e5;
 

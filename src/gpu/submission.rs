@@ -43,7 +43,7 @@ impl Submission {
 }
 
 /// The first chunk of a program, encoded while the device works on something else.
-pub struct Ahead {
+pub(crate) struct Ahead {
     commands: wgpu::CommandBuffer,
     dispatches: usize,
 }
@@ -77,7 +77,7 @@ impl Engine {
     ///
     /// # Errors
     /// Anything wgpu found wrong earlier.
-    pub fn encode_ahead(&self, mut encoder: wgpu::CommandEncoder, program: &Program) -> Result<Ahead> {
+    pub(crate) fn encode_ahead(&self, mut encoder: wgpu::CommandEncoder, program: &Program) -> Result<Ahead> {
         let first = self.budget().cut(program.costs(0)).into_iter().next().unwrap_or(0..0);
         if !first.is_empty() {
             program.encode_range(&mut encoder, first.clone());
@@ -90,7 +90,7 @@ impl Engine {
     ///
     /// # Errors
     /// As there.
-    pub fn start_encoded(&self, ahead: Ahead, program: &Program) -> Result<Submission> {
+    pub(crate) fn start_encoded(&self, ahead: Ahead, program: &Program) -> Result<Submission> {
         let mut all = Submission::default();
         let (mut encoded, mut next) = (Some(ahead), 0);
         while next < program.dispatches() || encoded.is_some() {
@@ -159,7 +159,7 @@ impl Engine {
     }
 
     /// What a chunk is planned to take.
-    pub fn chunk_time(&self) -> Duration {
+    pub(crate) fn chunk_time(&self) -> Duration {
         self.budget().chunk_time
     }
 
@@ -167,7 +167,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Lost`] where work was dropped.
-    pub fn check_heartbeat(&self) -> Result<()> {
+    pub(crate) fn check_heartbeat(&self) -> Result<()> {
         let order = self.order();
         let counted: Vec<u32> = self.read_count()?;
         Heartbeat::compare(counted.first().copied().unwrap_or_default(), order.submitted)

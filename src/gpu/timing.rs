@@ -19,7 +19,7 @@ const MOST_SECONDS: f64 = 0.2;
 
 /// One chain of dispatches, timed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// From the submission, already encoded, until the host knows that all of it ran.
     pub wall: Duration,
     /// Device ticks before and after the pass; `None` where the device has no timestamps.
@@ -33,7 +33,7 @@ const LEAST_SHARE: f64 = 0.5;
 
 impl Sample {
     /// Seconds by the device's clock where it is to be believed, and else by the wall clock.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         let wall = self.wall.as_secs_f64();
         let ticks = self.ticks.and_then(|[begin, end]| end.checked_sub(begin).filter(|_| begin > 0));
         let device = ticks.map_or(0.0, |ticks| ticks as f64 * self.tick_ns * 1e-9);
@@ -42,7 +42,7 @@ impl Sample {
 }
 
 /// Times programs on one engine.
-pub struct Stopwatch<'e> {
+pub(crate) struct Stopwatch<'e> {
     /// The device with its kernels.
     pub engine: &'e Engine,
     queries: Option<Queries>,
@@ -81,7 +81,7 @@ impl<'e> Stopwatch<'e> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn new(engine: &'e Engine) -> Result<Self> {
+    pub(crate) fn new(engine: &'e Engine) -> Result<Self> {
         let has_ticks = engine.gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY);
         let queries = has_ticks.then(|| Queries::new(&engine.gpu)).transpose()?;
         Ok(Self { engine, queries, multiply_adds: RefCell::default() })
@@ -91,7 +91,7 @@ impl<'e> Stopwatch<'e> {
     ///
     /// # Errors
     /// Those of the device; work that it reports as done and did not do.
-    pub fn sample_in_chunks(&self, program: &Program) -> Result<Sample> {
+    pub(crate) fn sample_in_chunks(&self, program: &Program) -> Result<Sample> {
         let start = Instant::now();
         self.engine.run(program)?;
         let wall = start.elapsed();
@@ -104,7 +104,7 @@ impl<'e> Stopwatch<'e> {
     ///
     /// # Errors
     /// Those of the device; work that it reports as done and did not do.
-    pub fn sample(&self, program: &Program, repeats: u32) -> Result<Sample> {
+    pub(crate) fn sample(&self, program: &Program, repeats: u32) -> Result<Sample> {
         let (wall, ticks) = self.passes(program, repeats, 1)?;
         Ok(Sample { wall, ticks: ticks.first().copied(), tick_ns: self.tick_ns() })
     }
@@ -115,7 +115,7 @@ impl<'e> Stopwatch<'e> {
     ///
     /// # Errors
     /// As there.
-    pub fn samples(&self, program: &Program, repeats: u32, count: usize) -> Result<Vec<Sample>> {
+    pub(crate) fn samples(&self, program: &Program, repeats: u32, count: usize) -> Result<Vec<Sample>> {
         let first = self.sample(program, repeats)?;
         let passes = u32::try_from(count).unwrap_or(MOST_SAMPLES).min(MOST_SAMPLES);
         if first.ticks.is_none() || first.wall.as_secs_f64() * f64::from(passes) > MOST_SECONDS {

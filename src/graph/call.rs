@@ -77,7 +77,7 @@ impl NewCall<'_> {
     }
 
     /// Bytes that it reads and writes, where these are not all bytes of what it binds.
-    pub fn moves(mut self, bytes: u64) -> Self {
+    pub(crate) fn moves(mut self, bytes: u64) -> Self {
         self.moves = Some(bytes);
         self
     }

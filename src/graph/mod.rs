@@ -15,7 +15,8 @@ pub mod view;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Dtype, KernelTable};
-pub use call::{Call, NewCall};
+pub use call::Call;
+pub use call::NewCall;
 pub use elementwise::ElementwiseDims;
 use std::collections::{HashMap, HashSet};
 use view::View;
@@ -31,7 +32,7 @@ impl Tensor {
     }
 
     /// The tensor at a position of [`Graph::tensors`].
-    pub fn from_index(index: usize) -> Self {
+    pub(crate) fn from_index(index: usize) -> Self {
         Self(index)
     }
 }
@@ -69,7 +70,7 @@ pub struct TensorInfo {
 
 impl TensorInfo {
     /// The tensor that owns its memory; `own` is its own handle.
-    pub fn storage_or(&self, own: Tensor) -> Tensor {
+    pub(crate) fn storage_or(&self, own: Tensor) -> Tensor {
         self.view.map_or(own, |view| view.storage)
     }
 
@@ -79,7 +80,7 @@ impl TensorInfo {
     }
 
     /// Where it starts in its whole.
-    pub fn byte_offset(&self) -> u64 {
+    pub(crate) fn byte_offset(&self) -> u64 {
         self.view.map_or(0, |view| view.offset as u64 * self.dtype.bytes())
     }
 
@@ -166,18 +167,18 @@ impl Graph {
     }
 
     /// Whether the plan is for a GPU, not for a driver that runs on the CPU: which schedule ops record.
-    pub fn on_gpu(&self) -> bool {
+    pub(crate) fn on_gpu(&self) -> bool {
         !self.kernels.target().software
     }
 
     /// Records the first micro-batch of an optimizer step, whose gradients take the place of those of the step before:
     /// nothing needs to be cleared, nor is what was cleared read. Before [`Graph::backward`].
-    pub fn overwrite_gradients(&mut self) {
+    pub(crate) fn overwrite_gradients(&mut self) {
         self.overwrites = true;
     }
 
     /// Whether ops should save what their backward needs.
-    pub fn is_training(&self) -> bool {
+    pub(crate) fn is_training(&self) -> bool {
         self.training
     }
 
@@ -209,7 +210,7 @@ impl Graph {
 
     /// Adds an activation of the residual stream, which is f32 in every precision: every layer adds to it, and rounding
     /// it each time to f16 made up most of what mixed precision lost. Its gradient has the precision of the graph.
-    pub fn residual(&mut self, name: &str, shape: &[usize]) -> Tensor {
+    pub(crate) fn residual(&mut self, name: &str, shape: &[usize]) -> Tensor {
         self.tensor(name, shape, Class::Activation)
     }
 
@@ -219,7 +220,7 @@ impl Graph {
     }
 
     /// Whether a tensor is a parameter.
-    pub fn is_parameter(&self, tensor: Tensor) -> bool {
+    pub(crate) fn is_parameter(&self, tensor: Tensor) -> bool {
         self.tensors[tensor.0].class == Class::Parameter
     }
 
@@ -262,7 +263,7 @@ impl Graph {
     }
 
     /// Index of the first call of the backward pass, if there is one.
-    pub fn forward_end(&self) -> Option<usize> {
+    pub(crate) fn forward_end(&self) -> Option<usize> {
         self.forward_end
     }
 
@@ -287,7 +288,7 @@ impl Graph {
     }
 
     /// As [`Graph::take_grad`], for an op that changes the gradient in place.
-    pub fn take_grad_owned(&mut self, tensor: Tensor) -> Result<Tensor> {
+    pub(crate) fn take_grad_owned(&mut self, tensor: Tensor) -> Result<Tensor> {
         let grad = self.take_grad(tensor)?;
         let owned = self.unshared(tensor, grad)?;
         self.grads.remove(&tensor);
@@ -382,6 +383,6 @@ pub fn grad_name(parameter: &str) -> String {
 }
 
 /// Names of a parameter's first and second moment in device memory.
-pub fn moment_names(parameter: &str) -> (String, String) {
+pub(crate) fn moment_names(parameter: &str) -> (String, String) {
     (format!("m:{parameter}"), format!("v:{parameter}"))
 }

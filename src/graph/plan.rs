@@ -82,7 +82,7 @@ impl Plan {
 
     /// Bytes that the dispatches of one run read and write: what a device moves if no cache holds anything from one
     /// dispatch to the next.
-    pub fn traffic(&self) -> u64 {
+    pub(crate) fn traffic(&self) -> u64 {
         self.calls.iter().map(|c| c.bytes).sum()
     }
 }

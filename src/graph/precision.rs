@@ -15,13 +15,13 @@ impl Graph {
     }
 
     /// Takes copies of parameters to be there when the run starts, see [`Graph::weight_copy`], and makes none.
-    pub fn keep_weights(&mut self) {
+    pub(crate) fn keep_weights(&mut self) {
         self.keeps_weights = true;
     }
 
     /// The copy of a parameter in the precision of the graph that lives as long as the parameter, and that whoever changes
     /// the parameter changes too.
-    pub fn weight_copy(&mut self, parameter: Tensor) -> Tensor {
+    pub(crate) fn weight_copy(&mut self, parameter: Tensor) -> Tensor {
         let TensorInfo { name, shape, .. } = self.tensors[parameter.0].clone();
         self.typed(copy_name(&name), &shape, self.precision, Class::State)
     }

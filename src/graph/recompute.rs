@@ -12,13 +12,13 @@ use std::ops::Range;
 
 impl Graph {
     /// Marks the beginning of a layer.
-    pub fn begin_layer(&mut self) {
+    pub(crate) fn begin_layer(&mut self) {
         self.layer = Some(self.layers.len());
         self.layers.push(self.calls.len());
     }
 
     /// Marks the end of the last layer.
-    pub fn end_layers(&mut self) {
+    pub(crate) fn end_layers(&mut self) {
         self.layer = None;
         self.layers.push(self.calls.len());
     }

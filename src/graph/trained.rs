@@ -14,14 +14,14 @@ impl Graph {
     ///
     /// # Errors
     /// Those of [`Graph::pack`].
-    pub fn lay_out_gradients(&mut self, trained: &[(String, Vec<usize>)]) -> Result<()> {
+    pub(crate) fn lay_out_gradients(&mut self, trained: &[(String, Vec<usize>)]) -> Result<()> {
         let packed = self.pack(trained, Class::Gradient, grad_name)?;
         self.laid_out = Some(packed.views.into_iter().collect());
         Ok(())
     }
 
     /// The first row of a parameter that trains; 0 where none does, or all do.
-    pub fn first_trained(&self, parameter: Tensor) -> usize {
+    pub(crate) fn first_trained(&self, parameter: Tensor) -> usize {
         let rows = |t: Tensor| self.shape(t).first().copied().unwrap_or(0);
         let laid_out = self.laid_out.as_ref().and_then(|known| known.get(&self.tensors[parameter.0].name));
         laid_out.map_or(0, |&grad| rows(parameter) - rows(grad))
@@ -29,7 +29,7 @@ impl Graph {
 
     /// Whether the gradients of parameters lie at even distances, where they are laid out: packed by themselves, they may
     /// be in two storages where the parameters are in one.
-    pub fn even_laid_out(&self, parameters: &[Tensor]) -> bool {
+    pub(crate) fn even_laid_out(&self, parameters: &[Tensor]) -> bool {
         let Some(known) = &self.laid_out else { return true };
         let grads: Vec<Tensor> =
             parameters.iter().filter_map(|t| known.get(&self.tensors[t.0].name)).copied().collect();
@@ -63,7 +63,7 @@ impl Graph {
 
     /// Drops the calls whose results nothing reads: neither the host nor a call that stays. After [`Graph::backward`]
     /// and before [`Graph::recompute`].
-    pub fn drop_unread(&mut self) {
+    pub(crate) fn drop_unread(&mut self) {
         let outlives = |t: &Tensor| self.tensors[t.0].class != Class::Activation;
         let mut read: BTreeSet<Tensor> = (0..self.tensors.len()).map(Tensor).filter(outlives).collect();
         let mut stays = vec![false; self.calls.len()];

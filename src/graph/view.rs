@@ -77,19 +77,19 @@ impl Graph {
     }
 
     /// Which range of which tensor `tensor` is, if it is one.
-    pub fn view_of(&self, tensor: Tensor) -> Option<View> {
+    pub(crate) fn view_of(&self, tensor: Tensor) -> Option<View> {
         self.tensors[tensor.0].view
     }
 
     /// The same, of the tensor that owns the memory.
-    pub fn in_storage(&self, operand: Strided) -> Strided {
+    pub(crate) fn in_storage(&self, operand: Strided) -> Strided {
         let view = self.view_of(operand.storage);
         view.map_or(operand, |View { storage, offset }| Strided { storage, offset: operand.offset + offset, ..operand })
     }
 
     /// Tensors of one class, packed in order into as few storages as the device's bindings allow. `name` makes the names
     /// of tensors and storages from those of the parameters they belong to.
-    pub fn pack(
+    pub(crate) fn pack(
         &mut self,
         shapes: &[(String, Vec<usize>)],
         class: Class,
@@ -125,7 +125,7 @@ impl Graph {
     }
 
     /// `M` activations of one shape, evenly spaced in one whole.
-    pub fn strided_activations<const M: usize>(&mut self, name: &str, shape: &[usize]) -> Result<[Tensor; M]> {
+    pub(crate) fn strided_activations<const M: usize>(&mut self, name: &str, shape: &[usize]) -> Result<[Tensor; M]> {
         self.strided_typed(name, shape, self.precision)
     }
 
@@ -149,7 +149,7 @@ impl Graph {
     }
 
     /// How `tensors`, which are of one shape, lie in one whole; `None` where they do not.
-    pub fn strided(&self, tensors: &[Tensor]) -> Option<Strided> {
+    pub(crate) fn strided(&self, tensors: &[Tensor]) -> Option<Strided> {
         let (&first, others) = tensors.split_first()?;
         if others.is_empty() {
             return Some(first.into());
@@ -165,7 +165,7 @@ impl Graph {
     }
 
     /// [`Graph::strided`], of copies where `tensors` lie elsewhere.
-    pub fn strided_or_copied<const M: usize>(&mut self, tensors: &[Tensor; M]) -> Result<Strided> {
+    pub(crate) fn strided_or_copied<const M: usize>(&mut self, tensors: &[Tensor; M]) -> Result<Strided> {
         if let Some(even) = self.strided(tensors) {
             return Ok(even);
         }
@@ -178,7 +178,7 @@ impl Graph {
     }
 
     /// As [`Graph::grad_target`] for the gradients of tensors that are [`Strided`] themselves.
-    pub fn strided_grads<const M: usize>(&mut self, tensors: &[Tensor; M]) -> Result<(Strided, bool)> {
+    pub(crate) fn strided_grads<const M: usize>(&mut self, tensors: &[Tensor; M]) -> Result<(Strided, bool)> {
         self.lay_out_unread(tensors)?;
         let (mut grads, mut accumulate) = (*tensors, [false; M]);
         for (i, &tensor) in tensors.iter().enumerate() {
@@ -195,7 +195,7 @@ fn uneven() -> Error {
 
 /// What [`Graph::pack`] made.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub(crate) struct Packed {
     /// The tensors that own the memory.
     pub storages: Vec<Tensor>,
     /// Each tensor by the name of its parameter, in order.

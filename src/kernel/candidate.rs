@@ -10,7 +10,7 @@ use super::product::Layout;
 use super::target::Target;
 
 /// Most terms of one part of a cut sum.
-pub const MAX_CHUNK: u32 = 32_768;
+pub(crate) const MAX_CHUNK: u32 = 32_768;
 
 /// A kernel for matrix products, as data; `ops::matmul` generates its WGSL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,7 +89,7 @@ impl Candidate {
     }
 
     /// The same with the sum in one part.
-    pub fn unsplit(self) -> Self {
+    pub(crate) fn unsplit(self) -> Self {
         self.chunked(0)
     }
 

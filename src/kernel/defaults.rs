@@ -18,12 +18,12 @@ impl Target {
 
     /// The order of all sums of products of f16 operands, or of others: one for all sizes, so that a model that grows into
     /// other sizes, and other kernels, keeps the bits of its sums.
-    pub fn default_order(&self, half: bool) -> Option<Fragment> {
+    pub(crate) fn default_order(&self, half: bool) -> Option<Fragment> {
         self.default_candidate(ProductKind { layout: Layout::NN, size: [1; 3], half, pair: false }).order()
     }
 
     /// The same without matrix units, which some drivers have and compute wrongly.
-    pub fn default_scalar(&self, product: ProductKind) -> Candidate {
+    pub(crate) fn default_scalar(&self, product: ProductKind) -> Candidate {
         let size = product.size;
         if self.software { self.default_lanes(size) } else { default_tiles(product.layout, size) }
     }

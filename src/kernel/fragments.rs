@@ -98,7 +98,7 @@ const SHARED_BYTES: u32 = 23 * 1024;
 
 /// A tile of an operand in workgroup memory, as it lies in storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tile {
+pub(crate) struct Tile {
     /// Rows.
     pub rows: u32,
     /// Elements of a row.
@@ -109,7 +109,7 @@ pub struct Tile {
 
 /// What a workgroup keeps in workgroup memory for one block of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Staging {
+pub(crate) struct Staging {
     /// Of A.
     pub a: Tile,
     /// Of B.
@@ -124,7 +124,7 @@ pub struct Staging {
 
 impl Staging {
     /// Of blocks of `block` rows and columns of C and `depth` terms, computed by `subgroups` subgroups.
-    pub fn new(layout: Layout, fragment: Fragment, block: [u32; 2], depth: u32, subgroups: u32) -> Self {
+    pub(crate) fn new(layout: Layout, fragment: Fragment, block: [u32; 2], depth: u32, subgroups: u32) -> Self {
         let pad = PAD_BYTES / fragment.operand.bytes() as u32;
         let tile = |rows, columns| Tile { rows, columns, pitch: columns + pad };
         let [rows, columns] = block;
@@ -136,7 +136,7 @@ impl Staging {
     }
 
     /// Bytes of workgroup memory.
-    pub fn bytes(&self) -> u32 {
+    pub(crate) fn bytes(&self) -> u32 {
         let elements = self.a.rows * self.a.pitch + self.b.rows * self.b.pitch;
         elements * self.fragment.operand.bytes() as u32 + 4 * self.slots * self.fragment.side.pow(2)
     }

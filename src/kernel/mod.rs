@@ -17,12 +17,17 @@ pub mod shader;
 mod table;
 mod target;
 
-pub use candidate::{Candidate, MAX_CHUNK};
+pub use candidate::Candidate;
+
 pub use dtype::Dtype;
-pub use fragments::{Fragment, Fragments, Staging, Tile};
-pub use parameters::{Field, FieldType, FieldValue, ParameterBlock, Parameters, word};
+pub(crate) use fragments::Staging;
+pub(crate) use fragments::Tile;
+pub use fragments::{Fragment, Fragments};
+pub use parameters::FieldValue;
+pub use parameters::{Field, FieldType, ParameterBlock, Parameters, word};
 pub(crate) use parameters::{declare, parameter_block};
-pub use product::{Layout, ProductKind, ShapeClass};
+pub use product::ShapeClass;
+pub use product::{Layout, ProductKind};
 pub use schedule::Schedule;
 pub use table::KernelTable;
 pub use target::Target;
@@ -113,7 +118,7 @@ impl Kernel {
     }
 
     /// The same kernel for rows of `width` elements, one after the other in memory.
-    pub fn for_width(&'static self, width: usize) -> &'static Self {
+    pub(crate) fn for_width(&'static self, width: usize) -> &'static Self {
         self.variant(self.real, Rows::of_width(width))
     }
 
@@ -147,7 +152,7 @@ pub(crate) const COSTS_DEVICE: &str = "-costs-device";
 
 /// Most workgroups dispatched in one dimension. Kernels stride over the rest (`row += groups.x`),
 /// so no grid is ever folded into two dimensions.
-pub const MAX_WORKGROUPS: u32 = 65_535;
+pub(crate) const MAX_WORKGROUPS: u32 = 65_535;
 
 /// Workgroups for `count` pieces of work.
 pub fn workgroups(count: usize) -> u32 {

@@ -88,7 +88,7 @@ impl ParameterBlock {
 
     /// The block of a kernel that declares only the first `count` fields.
     #[must_use]
-    pub fn first_fields(mut self, count: usize) -> Self {
+    pub(crate) fn first_fields(mut self, count: usize) -> Self {
         if let Some(left_out) = self.fields.get(count) {
             self.words.truncate(left_out.offset / 4);
             self.fields = &self.fields[..count];

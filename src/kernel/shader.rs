@@ -26,7 +26,7 @@ pub enum Rows {
 
 impl Rows {
     /// The faster form for rows of `width` elements.
-    pub fn of_width(width: usize) -> Self {
+    pub(crate) fn of_width(width: usize) -> Self {
         if width.is_multiple_of(4) { Self::Vec4 } else { Self::Scalar }
     }
 }

@@ -58,13 +58,13 @@ impl KernelTable {
     }
 
     /// The same with what was measured; classes not in `table` get the default candidate.
-    pub fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
+    pub(crate) fn with_table(&self, table: BTreeMap<ShapeClass, Candidate>) -> Self {
         Self(Arc::new(Inner { table, ..(*self.0).clone() }))
     }
 
     /// The same with what was measured for products whose sums must not be cut, of classes for which `table` names a
     /// candidate that cuts them.
-    pub fn with_whole(&self, whole: BTreeMap<ShapeClass, Candidate>) -> Self {
+    pub(crate) fn with_whole(&self, whole: BTreeMap<ShapeClass, Candidate>) -> Self {
         Self(Arc::new(Inner { whole, ..(*self.0).clone() }))
     }
 
@@ -89,7 +89,7 @@ impl KernelTable {
     }
 
     /// Whether one candidate computes everything.
-    pub fn is_forced(&self) -> bool {
+    pub(crate) fn is_forced(&self) -> bool {
         self.0.forced.is_some()
     }
 
@@ -107,7 +107,7 @@ impl KernelTable {
     }
 
     /// The same for a product whose sums must not be cut. Of those that do not cut them all give the same bits.
-    pub fn pick_whole(&self, product: ProductKind) -> Candidate {
+    pub(crate) fn pick_whole(&self, product: ProductKind) -> Candidate {
         let picked = self.pick(product);
         let measured = || self.0.whole.get(&ShapeClass::of(product)).copied().filter(|_| !self.is_forced());
         let same_bits =

@@ -33,20 +33,20 @@ pub const ROPE: &str = "rope";
 /// Loss, gradient norm, clip factor, finite flag of a training step.
 pub const STATS_NAME: &str = "stats";
 /// Loss of evaluation batches.
-pub const EVAL_STATS: &str = "eval_stats";
+pub(crate) const EVAL_STATS: &str = "eval_stats";
 /// Scalars of an optimizer step.
-pub const UPDATE: &str = "update";
+pub(crate) const UPDATE: &str = "update";
 /// Tokens of a probe or generation chunk, by rows: see [`chunk_tokens`].
 const CHUNK_TOKENS: &str = "chunk_tokens";
 /// Logits of a probe.
 pub const LOGITS: &str = "logits";
 /// Logits of the last row of a generation chunk.
-pub const LAST_LOGITS: &str = "last_logits";
+pub(crate) const LAST_LOGITS: &str = "last_logits";
 /// Uniform block of a generation.
-pub const CHUNK_RUN: &str = "chunk_run";
+pub(crate) const CHUNK_RUN: &str = "chunk_run";
 
 /// Words of the run block.
-pub const RUN_WORDS: usize = 4;
+pub(crate) const RUN_WORDS: usize = 4;
 
 /// Name of the token buffer of a chunk of `rows`.
 pub fn chunk_tokens(rows: usize) -> String {
@@ -82,7 +82,7 @@ impl BatchShape {
 }
 
 /// Parameters by name.
-pub type Shapes = [(String, Vec<usize>)];
+pub(crate) type Shapes = [(String, Vec<usize>)];
 
 fn rope(g: &mut Graph, config: &ModelConfig) -> Tensor {
     g.state(ROPE, &[config.seq_length, config.rotary_width().max(2)])

@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 pub type Tensors = BTreeMap<String, HostTensor>;
 
 /// Standard deviation of embedding and keys.
-pub const KEY_STD: f64 = 0.02;
+pub(crate) const KEY_STD: f64 = 0.02;
 
 /// Standard deviation of values.
-pub fn value_std(config: &ModelConfig) -> f64 {
+pub(crate) fn value_std(config: &ModelConfig) -> f64 {
     2.0 / config.num_layers as f64 / (config.hidden_size as f64).sqrt()
 }
 

@@ -102,7 +102,7 @@ impl Residual {
 
 /// Final hidden states (batch * seq, hidden_size), after the final norm, and the outputs of the layers that make them
 /// themselves, see [`Inputs::separate_layers`].
-pub fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
+pub(crate) fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
     let packed = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
     let parameters = Parameters { all: packed.views };
     // Where two dispatches cost what one does, an output that the next layer makes would only be kept the longer.

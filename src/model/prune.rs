@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 pub type Scores = BTreeMap<String, Vec<f64>>;
 
 /// The rows that stay, ascending, of every parameter that loses some, by its name.
-pub type Kept = BTreeMap<String, Vec<usize>>;
+pub(crate) type Kept = BTreeMap<String, Vec<usize>>;
 
 /// Name and kind of every projection of a TokenFormer.
 pub fn projections(model: &ModelConfig) -> impl Iterator<Item = (String, Module)> {

@@ -8,7 +8,7 @@ use super::scale::Linear;
 use super::svg::{Anchor, NAMESPACE, Svg, vertical};
 
 /// Width of a picture.
-pub const WIDTH: f64 = 440.0;
+pub(crate) const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 16.0;
@@ -23,7 +23,7 @@ const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00
 
 /// How a curve is drawn everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
+pub(crate) struct Style {
     /// Of its line, band and marks.
     pub colour: &'static str,
     dashes: &'static str,
@@ -31,19 +31,19 @@ pub struct Style {
 
 impl Style {
     /// Of what the others are compared with.
-    pub const REFERENCE: Self = Self { colour: "#333333", dashes: "none" };
+    pub(crate) const REFERENCE: Self = Self { colour: "#333333", dashes: "none" };
     /// Of what stands behind.
-    pub const FAINT: Self = Self { colour: "#999999", dashes: "none" };
+    pub(crate) const FAINT: Self = Self { colour: "#999999", dashes: "none" };
 
     /// The style of the curve with this number; the first 21 look different.
-    pub fn numbered(number: usize) -> Self {
+    pub(crate) fn numbered(number: usize) -> Self {
         let colour = COLOURS.get(number % COLOURS.len()).copied().unwrap_or(Self::REFERENCE.colour);
         let dashes = ["none", "7 3", "2 3"].get(number / COLOURS.len()).copied().unwrap_or("9 3 2 3");
         Self { colour, dashes }
     }
 
     /// Its line beside a name in a legend.
-    pub fn swatch(self) -> String {
+    pub(crate) fn swatch(self) -> String {
         format!(
             "<svg class=\"swatch\" width=\"34\" height=\"12\" viewBox=\"0 0 34 12\" aria-hidden=\"true\"><line x1=\"1\" y1=\"6\" \
              x2=\"33\" y2=\"6\" stroke=\"{}\" stroke-width=\"3\" stroke-dasharray=\"{}\"/></svg>",
@@ -54,7 +54,7 @@ impl Style {
 
 /// A point of a curve that several runs make.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Position on the axis.
     pub x: f64,
     /// Mean of the runs.
@@ -67,7 +67,7 @@ pub struct Spread {
 
 /// One curve.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Curve {
+pub(crate) struct Curve {
     /// How it is drawn.
     pub style: Style,
     /// Its points, by rising x.
@@ -78,7 +78,7 @@ pub struct Curve {
 
 /// What a chart shows of its curves: x from 0 to `right`, y from `low` to `high`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Frame {
+pub(crate) struct Frame {
     right: f64,
     low: f64,
     high: f64,
@@ -87,7 +87,7 @@ pub struct Frame {
 impl Frame {
     /// All of x, and y from the lowest point to where the curves are a fifth of the way along, so that the fall at the
     /// start does not flatten everything after it; `None` without a point.
-    pub fn of(curves: &[Curve]) -> Option<Self> {
+    pub(crate) fn of(curves: &[Curve]) -> Option<Self> {
         let all = || curves.iter().flat_map(|curve| &curve.points);
         let right = all().map(|point| point.x).fold(0.0, f64::max);
         let low = all().map(|point| point.least).fold(f64::INFINITY, f64::min);
@@ -100,14 +100,14 @@ impl Frame {
     }
 
     /// Largest x.
-    pub fn right(self) -> f64 {
+    pub(crate) fn right(self) -> f64 {
         self.right
     }
 }
 
 /// The words of a chart.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Chart<'a> {
+pub(crate) struct Chart<'a> {
     /// What it shows, for people who cannot see it.
     pub title: &'a str,
     /// What tells it from the other charts of its page.
@@ -122,7 +122,7 @@ pub struct Chart<'a> {
 
 impl Chart<'_> {
     /// The picture; later curves are on top.
-    pub fn draw(&self, curves: &[Curve], frame: Frame) -> String {
+    pub(crate) fn draw(&self, curves: &[Curve], frame: Frame) -> String {
         let (unit, unit_name) = self.unit;
         let bottom = HEIGHT - BOTTOM;
         let place = Place {
@@ -153,7 +153,7 @@ impl Chart<'_> {
 }
 
 /// A picture of this height, as pages show it.
-pub fn picture(height: f64, title: &str) -> Svg {
+pub(crate) fn picture(height: f64, title: &str) -> Svg {
     Svg::new(&format!(
         "class=\"plot\" {NAMESPACE} viewBox=\"0 0 {WIDTH} {height}\" font-size=\"14\" role=\"img\" aria-label=\"{}\"",
         html(title)
@@ -161,7 +161,7 @@ pub fn picture(height: f64, title: &str) -> Svg {
 }
 
 /// A picture as a file of its own, with the letters and the background that it has in the page.
-pub fn standalone(picture: &str) -> String {
+pub(crate) fn standalone(picture: &str) -> String {
     let style = "<style>svg { font-family: system-ui, sans-serif; fill: #1a1a1a; } .halo { paint-order: stroke; stroke: #fff; \
                  stroke-width: 4px; stroke-linejoin: round; }</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>";
     picture.replacen(">\n", &format!(">\n{style}\n"), 1)

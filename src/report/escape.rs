@@ -4,30 +4,30 @@ use crate::error::{Error, Result};
 use serde::Serialize;
 
 /// Text for HTML and SVG, also inside attributes.
-pub fn html(text: &str) -> String {
+pub(crate) fn html(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// Text for Markdown, which takes some characters for markup.
-pub fn markdown(text: &str) -> String {
+pub(crate) fn markdown(text: &str) -> String {
     let is_markup = |c: char| matches!(c, '*' | '_' | '`' | '<' | '[' | '\\' | '#');
     text.chars().flat_map(|c| is_markup(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Text for a cell of a Markdown table, whose markup is left as it is.
-pub fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
 /// A name as part of a path or an identifier: lower-case letters and digits, with dashes for the rest.
-pub fn slug(name: &str) -> String {
+pub(crate) fn slug(name: &str) -> String {
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 /// As much of a text as `most` characters hold, `mark` at its end where it was longer.
-pub fn clipped(text: &str, most: usize, mark: &str) -> String {
+pub(crate) fn clipped(text: &str, most: usize, mark: &str) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
@@ -39,7 +39,7 @@ pub fn clipped(text: &str, most: usize, mark: &str) -> String {
 ///
 /// # Errors
 /// None that can be met: no value of this program is one that JSON cannot hold.
-pub fn json_lines<T: Serialize>(values: &[T]) -> Result<String> {
+pub(crate) fn json_lines<T: Serialize>(values: &[T]) -> Result<String> {
     let line = |value| serde_json::to_string(value).map(|text| text + "\n");
     values.iter().map(line).collect::<Result<_, _>>().map_err(|cause| Error::defect(format!("no JSON: {cause}")))
 }

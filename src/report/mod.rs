@@ -11,11 +11,11 @@
 //!
 //! A leaf: nothing here knows what is reported.
 
-pub mod chart;
-pub mod escape;
-pub mod number;
-pub mod page;
-pub mod place;
-pub mod scale;
-pub mod svg;
-pub mod table;
+pub(crate) mod chart;
+pub(crate) mod escape;
+pub(crate) mod number;
+pub(crate) mod page;
+pub(crate) mod place;
+pub(crate) mod scale;
+pub(crate) mod svg;
+pub(crate) mod table;

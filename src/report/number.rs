@@ -1,7 +1,7 @@
 //! Numbers as people read them.
 
 /// 1234567 as "1,234,567".
-pub fn grouped(value: u64) -> String {
+pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -14,14 +14,14 @@ pub fn grouped(value: u64) -> String {
 }
 
 /// Four significant digits, without an exponent.
-pub fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
     let decimals = (3.0 - magnitude).clamp(0.0, 6.0) as usize;
     format!("{value:.decimals$}")
 }
 
 /// FLOPs with four digits and a prefix: "1.234 TFLOP".
-pub fn flops(value: f64) -> String {
+pub(crate) fn flops(value: f64) -> String {
     let prefixes = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     let (unit, prefix) = prefixes.into_iter().find(|(unit, _)| value >= *unit).unwrap_or((1.0, ""));
     let scaled = value / unit;
@@ -34,7 +34,7 @@ pub fn flops(value: f64) -> String {
 }
 
 /// Bytes in the unit a person would use (decimal, as GPU vendors count): "151.0 MB".
-pub fn bytes(value: u64) -> String {
+pub(crate) fn bytes(value: u64) -> String {
     match value {
         0..1_000 => format!("{value} bytes"),
         1_000..1_000_000 => format!("{:.1} kB", value as f64 / 1e3),
@@ -44,7 +44,7 @@ pub fn bytes(value: u64) -> String {
 }
 
 /// Seconds as "42 s", "3.5 min" or "2.1 h".
-pub fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     match value {
         v if v < 90.0 => format!("{v:.0} s"),
         v if v < 5400.0 => format!("{:.1} min", v / 60.0),
@@ -53,12 +53,12 @@ pub fn seconds(value: f64) -> String {
 }
 
 /// A loss in nats per token.
-pub fn loss(value: f64) -> String {
+pub(crate) fn loss(value: f64) -> String {
     format!("{value:.4}")
 }
 
 /// A difference of losses, always with its sign.
-pub fn signed(value: f64) -> String {
+pub(crate) fn signed(value: f64) -> String {
     format!("{value:+.4}").replace('-', "\u{2212}")
 }
 

@@ -32,13 +32,13 @@ thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 
 /// A page that is written from top to bottom.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     text: String,
 }
 
 impl Page {
     /// A page with its title as the heading.
-    pub fn new(title: &str) -> Self {
+    pub(crate) fn new(title: &str) -> Self {
         let title = html(title);
         let text = format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
@@ -49,43 +49,43 @@ impl Page {
     }
 
     /// A heading of a section.
-    pub fn section(&mut self, heading: &str) {
+    pub(crate) fn section(&mut self, heading: &str) {
         self.text += &format!("<h2>{}</h2>\n", html(heading));
     }
 
     /// A heading inside a section.
-    pub fn subsection(&mut self, heading: &str) {
+    pub(crate) fn subsection(&mut self, heading: &str) {
         self.text += &format!("<h3>{}</h3>\n", html(heading));
     }
 
     /// A paragraph.
-    pub fn paragraph(&mut self, text: &str) {
+    pub(crate) fn paragraph(&mut self, text: &str) {
         self.text += &format!("<p>{}</p>\n", html(text));
     }
 
     /// A paragraph about what is beside it.
-    pub fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         self.text += &format!("<p class=\"note\">{}</p>\n", html(text));
     }
 
     /// One item for each sentence.
-    pub fn list(&mut self, sentences: &[String]) {
+    pub(crate) fn list(&mut self, sentences: &[String]) {
         let items: String = sentences.iter().map(|sentence| format!("<li>{}</li>\n", html(sentence))).collect();
         self.text += &format!("<ul>\n{items}</ul>\n");
     }
 
     /// A table.
-    pub fn table(&mut self, table: &Table) {
+    pub(crate) fn table(&mut self, table: &Table) {
         self.text += &table.html();
     }
 
     /// What is HTML already.
-    pub fn raw(&mut self, html: &str) {
+    pub(crate) fn raw(&mut self, html: &str) {
         self.text += html;
     }
 
     /// The whole page.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.text + "</body>\n</html>\n"
     }
 }

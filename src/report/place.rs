@@ -4,7 +4,7 @@ use super::svg::Point;
 
 /// A rectangle that something covers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Area {
+pub(crate) struct Area {
     /// Its left edge.
     pub left: f64,
     /// Its right edge.
@@ -17,12 +17,12 @@ pub struct Area {
 
 impl Area {
     /// The area of a size around its middle.
-    pub fn around((x, y): Point, width: f64, height: f64) -> Self {
+    pub(crate) fn around((x, y): Point, width: f64, height: f64) -> Self {
         Self { left: x - width / 2.0, right: x + width / 2.0, top: y - height / 2.0, bottom: y + height / 2.0 }
     }
 
     /// Its middle.
-    pub fn middle(self) -> Point {
+    pub(crate) fn middle(self) -> Point {
         ((self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0)
     }
 
@@ -40,7 +40,7 @@ const HEIGHT: f64 = 12.0;
 
 /// A free place for the label of each point, near it and inside `frame`, in the order of the points; `None` where there is
 /// none. `labels` are the widths of the labels, of the first points only where there are fewer; `taken` is what is covered.
-pub fn beside(points: &[Point], labels: &[f64], mut taken: Vec<Area>, frame: Area) -> Vec<Option<Area>> {
+pub(crate) fn beside(points: &[Point], labels: &[f64], mut taken: Vec<Area>, frame: Area) -> Vec<Option<Area>> {
     let place = |(&(x, y), &width): (&Point, &f64)| {
         let rings = (0..40).map(|ring| 12.0 + 6.0 * f64::from(ring));
         let around =

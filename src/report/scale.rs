@@ -2,7 +2,7 @@
 
 /// A linear axis: `low` is at position `from`, `high` at `to`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Linear {
+pub(crate) struct Linear {
     /// Least number.
     pub low: f64,
     /// Largest number.
@@ -15,13 +15,13 @@ pub struct Linear {
 
 impl Linear {
     /// The position of a value.
-    pub fn at(self, value: f64) -> f64 {
+    pub(crate) fn at(self, value: f64) -> f64 {
         let span = self.high - self.low;
         self.from + (self.to - self.from) * if span > 0.0 { (value - self.low) / span } else { 0.5 }
     }
 
     /// Round numbers inside, about `count` of them, and the decimals they need.
-    pub fn ticks(self, count: f64) -> (Vec<f64>, usize) {
+    pub(crate) fn ticks(self, count: f64) -> (Vec<f64>, usize) {
         let span = self.high - self.low;
         if !(span.is_finite() && span > 0.0) {
             return (vec![self.low], 3);
@@ -38,7 +38,7 @@ impl Linear {
 
 /// A logarithmic axis of whole decades, from 10^first to 10^last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decades {
+pub(crate) struct Decades {
     /// Exponent of the least number.
     pub first: i32,
     /// Exponent of the largest.
@@ -47,7 +47,7 @@ pub struct Decades {
 
 impl Decades {
     /// The decades that hold all values that are above 0.
-    pub fn over(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn over(values: impl Iterator<Item = f64>) -> Self {
         let logs: Vec<f64> = values.filter(|x| *x > 0.0 && x.is_finite()).map(f64::log10).collect();
         let least = logs.iter().copied().fold(f64::INFINITY, f64::min);
         let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -59,17 +59,17 @@ impl Decades {
     }
 
     /// Position of a value: 0 at the first decade, 1 at the last.
-    pub fn share(self, value: f64) -> f64 {
+    pub(crate) fn share(self, value: f64) -> f64 {
         (value.log10() - f64::from(self.first)) / f64::from(self.last - self.first)
     }
 
     /// Least and largest number.
-    pub fn ends(self) -> [f64; 2] {
+    pub(crate) fn ends(self) -> [f64; 2] {
         [self.first, self.last].map(|exponent| 10_f64.powi(exponent))
     }
 
     /// Each decade's number, and how it is written: 0.01, 1, 1000.
-    pub fn ticks(self) -> impl Iterator<Item = (f64, String)> {
+    pub(crate) fn ticks(self) -> impl Iterator<Item = (f64, String)> {
         (self.first..=self.last).map(|exponent| {
             let value = 10_f64.powi(exponent);
             let decimals = if exponent < 0 { exponent.unsigned_abs() as usize } else { 0 };
@@ -80,7 +80,7 @@ impl Decades {
 
 /// A unit that makes numbers up to `most` readable on an axis, and its name with a space before it: thousands and
 /// millions of what is counted, powers of ten of anything else.
-pub fn unit(most: f64, counted: bool) -> (f64, &'static str) {
+pub(crate) fn unit(most: f64, counted: bool) -> (f64, &'static str) {
     let steps =
         [(1e18, " (\u{d7}10\u{b9}\u{2078})"), (1e15, " (\u{d7}10\u{b9}\u{2075})"), (1e12, " (\u{d7}10\u{b9}\u{b2})")];
     let small = if counted {

@@ -6,55 +6,55 @@ use super::escape::html;
 use std::fmt::{self, Display};
 
 /// What every picture needs to be one outside of HTML.
-pub const NAMESPACE: &str = "xmlns=\"http://www.w3.org/2000/svg\"";
+pub(crate) const NAMESPACE: &str = "xmlns=\"http://www.w3.org/2000/svg\"";
 
 /// From the left and from the top.
-pub type Point = (f64, f64);
+pub(crate) type Point = (f64, f64);
 
 /// A picture that is drawn from back to front.
 #[derive(Debug)]
-pub struct Svg {
+pub(crate) struct Svg {
     text: String,
 }
 
 impl Svg {
     /// An empty picture whose root element has these attributes.
-    pub fn new(attributes: &str) -> Self {
+    pub(crate) fn new(attributes: &str) -> Self {
         Self { text: format!("<svg {attributes}>\n") }
     }
 
     /// Draws an element.
-    pub fn add(&mut self, element: impl Display) {
+    pub(crate) fn add(&mut self, element: impl Display) {
         self.text += &format!("{element}\n");
     }
 
     /// Draws a line.
-    pub fn line(&mut self, (x1, y1): Point, (x2, y2): Point, style: &str) {
+    pub(crate) fn line(&mut self, (x1, y1): Point, (x2, y2): Point, style: &str) {
         self.add(format_args!("<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" {style}/>"));
     }
 
     /// Draws a circle.
-    pub fn circle(&mut self, (x, y): Point, radius: f64, style: &str) {
+    pub(crate) fn circle(&mut self, (x, y): Point, radius: f64, style: &str) {
         self.add(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" {style}/>"));
     }
 
     /// Draws lines from point to point.
-    pub fn polyline(&mut self, points: impl Iterator<Item = Point>, style: &str) {
+    pub(crate) fn polyline(&mut self, points: impl Iterator<Item = Point>, style: &str) {
         self.add(format_args!("<polyline points=\"{}\" {style}/>", corners(points)));
     }
 
     /// Draws an area.
-    pub fn polygon(&mut self, points: impl Iterator<Item = Point>, style: &str) {
+    pub(crate) fn polygon(&mut self, points: impl Iterator<Item = Point>, style: &str) {
         self.add(format_args!("<polygon points=\"{}\" {style}/>", corners(points)));
     }
 
     /// Draws text in the picture's own size.
-    pub fn text(&mut self, at: Point, anchor: Anchor, text: &str) {
+    pub(crate) fn text(&mut self, at: Point, anchor: Anchor, text: &str) {
         self.add(Label { at, anchor, text, size: None, class: None });
     }
 
     /// The whole picture.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.text + "</svg>\n"
     }
 }
@@ -65,7 +65,7 @@ fn corners(points: impl Iterator<Item = Point>) -> String {
 
 /// Which part of a text is at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Anchor {
+pub(crate) enum Anchor {
     /// Its first letter.
     Start,
     /// Its middle.
@@ -86,7 +86,7 @@ impl Anchor {
 
 /// A text with attributes of its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Label<'a> {
+pub(crate) struct Label<'a> {
     /// Position.
     pub at: Point,
     /// What of the text is there.
@@ -110,7 +110,7 @@ impl Display for Label<'_> {
 }
 
 /// A text that is read from bottom to top, its middle at (`x`, `y`).
-pub fn vertical(x: u32, y: f64, size: Option<u32>, text: &str) -> String {
+pub(crate) fn vertical(x: u32, y: f64, size: Option<u32>, text: &str) -> String {
     let size = size.map(|size| format!(" font-size=\"{size}\"")).unwrap_or_default();
     let text = html(text);
     format!(

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 
 /// Cells of text under column headings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table {
+pub(crate) struct Table {
     /// Name of each column.
     pub head: Vec<String>,
     /// Rows of as many cells.
@@ -14,19 +14,19 @@ pub struct Table {
 
 impl Table {
     /// A table without rows.
-    pub fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Self {
         Self { head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// A table with a row for each of `things`, whose columns have a name and say what is in their cells.
-    pub fn of<'a, T: 'a>(things: impl IntoIterator<Item = &'a T>, columns: &[(&str, fn(&T) -> String)]) -> Self {
+    pub(crate) fn of<'a, T: 'a>(things: impl IntoIterator<Item = &'a T>, columns: &[(&str, fn(&T) -> String)]) -> Self {
         let row = |thing| columns.iter().map(|(_, cell)| cell(thing)).collect();
         Self { rows: things.into_iter().map(row).collect(), ..Self::new(columns.iter().map(|(name, _)| *name)) }
     }
 
     /// Markdown to be read as it stands, on a terminal: columns of equal width, those of numbers to the right, and those
     /// that are empty in every row left out.
-    pub fn aligned(&self) -> String {
+    pub(crate) fn aligned(&self) -> String {
         let columns: Vec<Column> = (0..self.head.len()).filter_map(|index| self.column(index)).collect();
         if columns.is_empty() {
             return String::new();
@@ -59,7 +59,7 @@ impl Table {
     }
 
     /// Markdown for a document: compact, with every cell's text as text.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|text| escape::cell(&escape::markdown(text))).collect();
             format!("| {} |\n", cells.join(" | "))
@@ -69,7 +69,7 @@ impl Table {
     }
 
     /// An HTML table that scrolls sideways where it is wider than its page.
-    pub fn html(&self) -> String {
+    pub(crate) fn html(&self) -> String {
         let cells = |tag: &str, cells: &[String]| -> String {
             cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape::html(cell))).collect()
         };
@@ -84,7 +84,7 @@ impl Table {
     ///
     /// # Errors
     /// A defect where a row has more or fewer cells than the heading.
-    pub fn csv(&self) -> Result<String> {
+    pub(crate) fn csv(&self) -> Result<String> {
         let defect = |cause: &dyn std::fmt::Display| Error::defect(format!("a table is no CSV: {cause}"));
         let mut writer = csv::Writer::from_writer(Vec::new());
         for row in std::iter::once(&self.head).chain(&self.rows) {

@@ -16,10 +16,10 @@ use crate::run::memory::Memory;
 use half::f16;
 
 /// Largest error of a directional derivative, relative to the gradient's norm.
-pub const GRADIENT_TOLERANCE: f64 = 2e-5;
+pub(crate) const GRADIENT_TOLERANCE: f64 = 2e-5;
 /// Largest normalised mean square error of outputs where activations are f16: a relative error of 2^-9;
 /// one rounding to 11 bits has about 3e-8.
-pub const HALF_NMSE: f64 = 4e-6;
+pub(crate) const HALF_NMSE: f64 = 4e-6;
 /// Up to this many elements every partial derivative is checked.
 const ELEMENTWISE: usize = 48;
 /// Random directions per input beyond that.

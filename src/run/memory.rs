@@ -37,7 +37,7 @@ impl Bytes {
 
 /// Counts the memory of a set of plans.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     named: BTreeMap<String, (Class, u64)>,
     slots: Vec<Slot>,
 }
@@ -47,7 +47,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A tensor known under the same name with another size is a defect and refused.
-    pub fn admit(&mut self, plan: &Plan) -> Result<()> {
+    pub(crate) fn admit(&mut self, plan: &Plan) -> Result<()> {
         for (info, place) in plan.tensors.iter().zip(&plan.places) {
             if *place != Place::Named {
                 continue;
@@ -75,7 +75,7 @@ impl Ledger {
     }
 
     /// Bytes by class.
-    pub fn bytes(&self) -> Bytes {
+    pub(crate) fn bytes(&self) -> Bytes {
         let mut sum = Bytes::default();
         for &(class, bytes) in self.named.values() {
             match class {
@@ -166,7 +166,7 @@ impl Memory {
     /// As [`Memory::allocate`] for one plan, with no memory shared between its tensors, each followed
     /// by guard words, and poison instead of zeros: for tests. Returns the blocks by tensor; those of views have no
     /// guard of their own.
-    pub fn allocate_guarded(engine: &Engine, plan: &Plan) -> Result<(Self, Program, Vec<Block>)> {
+    pub(crate) fn allocate_guarded(engine: &Engine, plan: &Plan) -> Result<(Self, Program, Vec<Block>)> {
         let mut blocks: Vec<Block> = Vec::with_capacity(plan.tensors.len());
         for info in &plan.tensors {
             // A storage is recorded before its views.

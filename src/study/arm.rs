@@ -72,7 +72,7 @@ pub enum Length {
 
 impl Length {
     /// Whether it is measured by another arm.
-    pub fn is_relative(&self) -> bool {
+    pub(crate) fn is_relative(&self) -> bool {
         matches!(self, Self::FlopsOf(_) | Self::MarginalFlopsOf(_))
     }
 }

@@ -38,7 +38,7 @@ impl Axis {
     }
 
     /// A position on it with its unit.
-    pub fn amount(self, value: f64) -> String {
+    pub(crate) fn amount(self, value: f64) -> String {
         match self {
             Self::Tokens => format!("{} tokens", number::grouped(value as u64)),
             Self::Flops | Self::MarginalFlops => number::flops(value),
@@ -98,7 +98,7 @@ impl Timeline {
     }
 
     /// Step of the last growth; 0 where nothing grows.
-    pub fn last_growth(&self) -> u64 {
+    pub(crate) fn last_growth(&self) -> u64 {
         self.growth_steps.last().copied().unwrap_or(0)
     }
 
@@ -128,7 +128,7 @@ impl Timeline {
 }
 
 /// The largest number in `1..=most` for which a rising `cost` is at most `budget`; 0 where there is none.
-pub fn most_steps(budget: f64, most: u64, cost: impl Fn(u64) -> f64) -> u64 {
+pub(crate) fn most_steps(budget: f64, most: u64, cost: impl Fn(u64) -> f64) -> u64 {
     let (mut fits, mut over) = (0, most + 1);
     while over - fits > 1 {
         let middle = fits + (over - fits) / 2;

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 ///
 /// # Errors
 /// Data that cannot be read.
-pub fn fingerprint(study: &Study, data: &Dataset) -> Result<String> {
+pub(crate) fn fingerprint(study: &Study, data: &Dataset) -> Result<String> {
     let Some(arm) = study.arms.first() else { return Ok(String::new()) };
     let (train, seq) = (&arm.config.train, arm.config.model.seq_length);
     let validation = validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, seq)?;
@@ -28,7 +28,7 @@ pub fn fingerprint(study: &Study, data: &Dataset) -> Result<String> {
 ///
 /// # Errors
 /// Settings that TOML cannot hold.
-pub fn difference(stored: &RunConfig, wanted: &RunConfig) -> Result<Option<String>> {
+pub(crate) fn difference(stored: &RunConfig, wanted: &RunConfig) -> Result<Option<String>> {
     let table = |config: &RunConfig| -> Result<Table> {
         let mut config = config.clone();
         (config.data.path, config.data.val_path) = (None, None);

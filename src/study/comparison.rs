@@ -12,7 +12,7 @@ use super::statistics::{Interval, LEVEL, deviation, mean};
 
 /// Where in its run a value was read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Place {
+pub(crate) enum Place {
     /// At the end of its schedule; the end falls short of the point by this share of it, less than one step.
     End(f64),
     /// In the middle, after this share of the steps.
@@ -21,7 +21,7 @@ pub enum Place {
 
 /// An arm at a point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// Where it was read.
     pub place: Place,
     /// Validation loss by seed.
@@ -30,24 +30,24 @@ pub struct Reading {
 
 impl Reading {
     /// The losses alone.
-    pub fn values(&self) -> Vec<f64> {
+    pub(crate) fn values(&self) -> Vec<f64> {
         self.losses.iter().map(|(_, loss)| *loss).collect()
     }
 
     /// Their mean.
-    pub fn mean(&self) -> Option<f64> {
+    pub(crate) fn mean(&self) -> Option<f64> {
         mean(&self.values())
     }
 
     /// Their standard deviation.
-    pub fn deviation(&self) -> Option<f64> {
+    pub(crate) fn deviation(&self) -> Option<f64> {
         deviation(&self.values())
     }
 }
 
 /// One arm at one point, against the reference.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub(crate) struct Row {
     /// Index of the arm.
     pub arm: usize,
     /// `None` where no run of the arm reaches the point.
@@ -60,7 +60,7 @@ pub struct Row {
 
 /// What a row allows to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
+pub(crate) enum Finding {
     /// No run of the arm reaches the point.
     NotReached,
     /// No seed in common with the reference.
@@ -77,17 +77,17 @@ pub enum Finding {
 
 impl Row {
     /// Where the arm was read.
-    pub fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<Place> {
         self.reading.as_ref().map(|reading| reading.place)
     }
 
     /// The difference with the ends of its interval, where it has one.
-    pub fn interval(&self) -> Option<(Interval, (f64, f64))> {
+    pub(crate) fn interval(&self) -> Option<(Interval, (f64, f64))> {
         self.difference.and_then(|difference| Some((difference, difference.ends?)))
     }
 
     /// What the interval allows to say.
-    pub fn finding(&self) -> Finding {
+    pub(crate) fn finding(&self) -> Finding {
         match (&self.reading, self.interval(), self.difference) {
             (None, ..) => Finding::NotReached,
             (_, Some((_, (_, high))), _) if high < 0.0 => Finding::Better,
@@ -101,7 +101,7 @@ impl Row {
 
 /// All arms at one point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// What is equal.
     pub axis: Axis,
     /// How much of it.
@@ -112,7 +112,7 @@ pub struct Comparison {
 
 /// All comparisons of a study.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Comparisons {
+pub(crate) struct Comparisons {
     /// One for each point.
     pub points: Vec<Comparison>,
     /// Differences with an interval.
@@ -121,12 +121,12 @@ pub struct Comparisons {
 
 impl Comparisons {
     /// Every arm at every point.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
         self.points.iter().flat_map(|comparison| &comparison.rows)
     }
 
     /// How often there is such a finding.
-    pub fn count_of(&self, finding: Finding) -> usize {
+    pub(crate) fn count_of(&self, finding: Finding) -> usize {
         self.rows().filter(|row| row.finding() == finding).count()
     }
 }
@@ -136,7 +136,7 @@ const MOST_POINTS: usize = 3;
 const NEXT_POINT: f64 = 1.02;
 
 /// Where arms are compared: on each axis at the points that were given, or else at the usual ones.
-pub fn points(cases: &[StudyCase], reference: usize, given: &Points) -> Vec<(Axis, f64)> {
+pub(crate) fn points(cases: &[StudyCase], reference: usize, given: &Points) -> Vec<(Axis, f64)> {
     let on = |axis: Axis| {
         let given = given.on(axis);
         let points = if given.is_empty() { usual_points(cases, reference, axis) } else { given.to_vec() };
@@ -171,7 +171,7 @@ fn usual_points(cases: &[StudyCase], reference: usize, axis: Axis) -> Vec<f64> {
 }
 
 /// Compares.
-pub fn compare(findings: &Findings) -> Comparisons {
+pub(crate) fn compare(findings: &Findings) -> Comparisons {
     let points = findings.points.iter().map(|(axis, point)| at(findings, *axis, *point)).collect();
     let mut all = Comparisons { points, count: 0 };
     all.count = all.rows().filter(|row| row.interval().is_some()).count();
@@ -265,7 +265,7 @@ pub(super) mod tests {
     }
 
     /// A reference of ten steps, one that grows at five and ends at equal tokens and at equal FLOPs, and a short one.
-    pub fn findings() -> Findings {
+    pub(crate) fn findings() -> Findings {
         let arm = |name: &str| ArmResult { name: name.into(), models: Vec::new(), rate: 0.1, trials: Vec::new() };
         let cases =
             vec![case(0, 10, None, 0.0), case(1, 10, Some(4), 0.5), case(1, 12, Some(4), 0.5), case(2, 4, None, 0.0)];

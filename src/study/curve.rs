@@ -2,7 +2,7 @@
 
 /// The value at `x` of the straight lines through `points`, whose first coordinates ascend; exactly that of a point
 /// where `x` is one, `None` before the first and after the last.
-pub fn at(points: &[(f64, f64)], x: f64) -> Option<f64> {
+pub(crate) fn at(points: &[(f64, f64)], x: f64) -> Option<f64> {
     if let Some((_, y)) = points.iter().find(|(at, _)| *at == x) {
         return Some(*y);
     }
@@ -12,7 +12,7 @@ pub fn at(points: &[(f64, f64)], x: f64) -> Option<f64> {
 }
 
 /// The first `x` at which the lines through `points` come down to `level`; `None` where they do not.
-pub fn first_at_or_below(points: &[(f64, f64)], level: f64) -> Option<f64> {
+pub(crate) fn first_at_or_below(points: &[(f64, f64)], level: f64) -> Option<f64> {
     let mut before: Option<(f64, f64)> = None;
     for &(x, y) in points {
         if y <= level {

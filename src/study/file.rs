@@ -233,7 +233,7 @@ impl Study {
     ///
     /// # Errors
     /// A usage error with the names there are.
-    pub fn arm_index(&self, name: &str, key: &str) -> Result<usize> {
+    pub(crate) fn arm_index(&self, name: &str, key: &str) -> Result<usize> {
         self.arms.iter().position(|arm| arm.name == name).ok_or_else(|| {
             let names: Vec<String> = self.arms.iter().map(|arm| format!("\"{}\"", arm.name)).collect();
             Error::usage(format!("{key} is \"{name}\", but no arm has that name: use one of {}", names.join(", ")))

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// A run as it was asked for: `NAME=DIRECTORY` or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// The arm it belongs to, where that was said.
     pub name: Option<String>,
     /// Its directory.
@@ -27,7 +27,7 @@ pub struct Asked {
 
 impl Asked {
     /// Reads an argument.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text.split_once('=') {
             // A directory may have an equals sign in its name.
             Some((name, dir)) if !name.is_empty() && !Path::new(text).exists() => {
@@ -54,7 +54,7 @@ struct Gathered {
 /// # Errors
 /// A run that cannot be read, is not finished, or whose losses are not comparable with those of the first; two runs of
 /// one arm with one seed; no arm called `reference`.
-pub fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
+pub(crate) fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings> {
     let runs: Vec<Gathered> = runs.iter().map(read).collect::<Result<_>>()?;
     let Some(first) = runs.first() else {
         return Err(Error::usage("there are no runs to compare: give two directories of runs, or more"));

@@ -26,7 +26,7 @@ struct Times {
 ///
 /// # Errors
 /// Device errors, also where a model does not fit.
-pub fn seconds(device: &Device, runs: &[PlannedRun], data: &Dataset) -> Result<f64> {
+pub(crate) fn seconds(device: &Device, runs: &[PlannedRun], data: &Dataset) -> Result<f64> {
     let mut known: Vec<(Stage, Times)> = Vec::new();
     let mut total = 0.0;
     for PlannedRun { config, .. } in runs {

@@ -26,7 +26,7 @@ impl MeasuredGrowth {
 }
 
 /// A growth that raises the loss by less, in nats per token, has nothing to recover from: the next evaluations differ by more.
-pub const RISE: f64 = 1e-3;
+pub(crate) const RISE: f64 = 1e-3;
 
 /// What one run measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -107,7 +107,7 @@ impl Measured {
     }
 
     /// Loss at a step that was evaluated.
-    pub fn loss_at(&self, step: u64) -> Option<f64> {
+    pub(crate) fn loss_at(&self, step: u64) -> Option<f64> {
         self.losses.iter().find(|(at, _)| *at == step).map(|(_, loss)| *loss).filter(|loss| loss.is_finite())
     }
 }
@@ -140,7 +140,7 @@ pub struct Trial {
 
 /// One way to train, and what was found about it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ArmResult {
+pub(crate) struct ArmResult {
     /// Its name.
     pub name: String,
     /// Its model at the start and after each growth.
@@ -182,14 +182,14 @@ impl StudyCase {
     }
 
     /// Validation loss at the end of each run that has one, with its seed.
-    pub fn final_losses(&self) -> Vec<(u64, f64)> {
+    pub(crate) fn final_losses(&self) -> Vec<(u64, f64)> {
         self.measured().filter_map(|(seed, run)| Some((seed, run.loss_at(self.steps)?))).collect()
     }
 }
 
 /// Everything a report is made of.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Heading of the report.
     pub title: String,
     /// Arms in the order of the file.
@@ -210,19 +210,19 @@ pub struct Findings {
 
 impl Findings {
     /// The name of an arm.
-    pub fn name(&self, arm: usize) -> &str {
+    pub(crate) fn name(&self, arm: usize) -> &str {
         self.arms.get(arm).map_or("", |arm| &arm.name)
     }
 
     /// The cases of an arm, shortest first.
-    pub fn cases_of(&self, arm: usize) -> Vec<&StudyCase> {
+    pub(crate) fn cases_of(&self, arm: usize) -> Vec<&StudyCase> {
         let mut cases: Vec<&StudyCase> = self.cases.iter().filter(|case| case.arm == arm).collect();
         cases.sort_by_key(|case| case.steps);
         cases
     }
 
     /// Every adapter that a run was on.
-    pub fn adapters(&self) -> Vec<String> {
+    pub(crate) fn adapters(&self) -> Vec<String> {
         let runs = self.cases.iter().flat_map(StudyCase::measured);
         let mut all: Vec<String> = runs.flat_map(|(_, run)| run.adapters.iter().cloned()).collect();
         all.sort();

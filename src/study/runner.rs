@@ -26,7 +26,7 @@ use toml::{Table, Value};
 /// In the directory of a run that diverged: why.
 const DIVERGED: &str = "diverged.txt";
 /// In the directory of a study: what its data are.
-pub const DATA: &str = "data.json";
+pub(crate) const DATA: &str = "data.json";
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ enum State {
 }
 
 /// Runs a study.
-pub struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     /// What is run.
     pub plan: &'a StudyPlan<'a>,
     /// What all runs are trained on.
@@ -56,7 +56,7 @@ impl Runner<'_> {
     ///
     /// # Errors
     /// A usage error naming the setting; file errors.
-    pub fn claim(&self) -> Result<RunLock> {
+    pub(crate) fn claim(&self) -> Result<RunLock> {
         let study = self.plan.study;
         crate::train::directory::check_writable(&study.out_dir)?;
         let mut lock = RunLock::take(&study.out_dir)?;
@@ -102,7 +102,7 @@ impl Runner<'_> {
     ///
     /// # Errors
     /// As [`Runner::claim`].
-    pub fn pending(&self) -> Result<Vec<PlannedRun>> {
+    pub(crate) fn pending(&self) -> Result<Vec<PlannedRun>> {
         let (plan, study) = (self.plan, self.plan.study);
         let mut runs = Vec::new();
         for arm in 0..study.arms.len() {
@@ -135,7 +135,7 @@ impl Runner<'_> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; device and file errors.
-    pub fn run(&self, device: Device) -> Result<Findings> {
+    pub(crate) fn run(&self, device: Device) -> Result<Findings> {
         let (plan, study) = (self.plan, self.plan.study);
         let mut opener = Opener::new(device, self.reopen);
         let mut progress = Progress { left: self.pending()?.len(), started: Instant::now(), done: 0 };

@@ -4,15 +4,15 @@
 //! normal, which a handful of seeds can neither show nor disprove.
 
 /// Confidence of an interval.
-pub const LEVEL: f64 = 0.95;
+pub(crate) const LEVEL: f64 = 0.95;
 
 /// Mean of some numbers; `None` without any.
-pub fn mean(values: &[f64]) -> Option<f64> {
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
     if values.is_empty() { None } else { Some(values.iter().sum::<f64>() / values.len() as f64) }
 }
 
 /// Standard deviation with n - 1; `None` for fewer than two numbers.
-pub fn deviation(values: &[f64]) -> Option<f64> {
+pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
     let mean = mean(values).filter(|_| values.len() > 1)?;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     Some((squares / (values.len() - 1) as f64).sqrt())
@@ -20,7 +20,7 @@ pub fn deviation(values: &[f64]) -> Option<f64> {
 
 /// Mean of paired differences with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
+pub(crate) struct Interval {
     /// Pairs.
     pub n: usize,
     /// Mean difference.
@@ -31,7 +31,7 @@ pub struct Interval {
 
 impl Interval {
     /// The interval of `confidence` of some differences; `None` without any.
-    pub fn of(differences: &[f64], confidence: f64) -> Option<Self> {
+    pub(crate) fn of(differences: &[f64], confidence: f64) -> Option<Self> {
         let (n, mean) = (differences.len(), mean(differences)?);
         let ends = deviation(differences).map(|deviation| {
             let half = student(confidence, n - 1) * deviation / (n as f64).sqrt();
@@ -41,13 +41,13 @@ impl Interval {
     }
 
     /// Whether 0 is outside.
-    pub fn excludes_zero(&self) -> bool {
+    pub(crate) fn excludes_zero(&self) -> bool {
         self.ends.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
     }
 }
 
 /// The t with which Student's distribution of `dof` degrees of freedom has `confidence` of its mass in -t..t.
-pub fn student(confidence: f64, dof: usize) -> f64 {
+pub(crate) fn student(confidence: f64, dof: usize) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     while within(high, dof) < confidence && high < 1e12 {
         high *= 2.0;

@@ -167,6 +167,6 @@ fn check_precision(train: &TrainConfig, kernels: &KernelTable) -> Result<()> {
 }
 
 /// Tokens of a window whose logits are compared across a growth.
-pub fn probe_rows(model: &ModelConfig) -> usize {
+pub(crate) fn probe_rows(model: &ModelConfig) -> usize {
     model.seq_length.min(PROBE_ROWS)
 }

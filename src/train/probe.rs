@@ -84,7 +84,7 @@ impl<'e> LossProbe<'e> {
 }
 
 /// Mean cross-entropy of the next token, nats, from full logits of one sequence.
-pub fn mean_loss(logits: &[f32], tokens: &[u32], vocab: usize) -> f64 {
+pub(crate) fn mean_loss(logits: &[f32], tokens: &[u32], vocab: usize) -> f64 {
     let rows = logits.chunks(vocab).zip(tokens.iter().skip(1));
     let (mut sum, mut count) = (0.0, 0);
     for (row, &target) in rows {

@@ -5,7 +5,8 @@
 
 use super::growth::cohorts::Cohort;
 use super::plans::overwrites;
-pub use super::plans::{RunPlans, batch_shape, probe_rows};
+pub(crate) use super::plans::probe_rows;
+pub use super::plans::{RunPlans, batch_shape};
 use super::run::loss_scale::{self, LossScale};
 use crate::array::HostTensor;
 use crate::config::{ModelConfig, Precision, TrainConfig};
@@ -64,7 +65,7 @@ pub struct Trainer<'e> {
 
 /// A step the device is working on.
 #[derive(Debug)]
-pub struct PendingStep {
+pub(crate) struct PendingStep {
     /// Its number, from 0.
     pub(super) step: u64,
     /// Its learning rate.
@@ -78,7 +79,7 @@ impl PendingStep {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn finish(self, engine: &Engine) -> Result<StepStats> {
+    pub(crate) fn finish(self, engine: &Engine) -> Result<StepStats> {
         engine.wait(self.submission)?;
         let stats = Stats::from_words(&self.reading.wait(&engine.gpu)?);
         Ok(StepStats { loss: stats.loss, grad_norm: stats.norm, finite: stats.is_finite() })
@@ -155,7 +156,7 @@ impl<'e> Trainer<'e> {
     }
 
     /// Whether activations are f16.
-    pub fn is_mixed(&self) -> bool {
+    pub(crate) fn is_mixed(&self) -> bool {
         self.train.precision == Precision::F16
     }
 
@@ -236,20 +237,20 @@ impl<'e> Trainer<'e> {
     }
 
     /// Submits a step. At most one other may be pending.
-    pub fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
+    pub(crate) fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
         self.start_encoded(self.encode_step(batches)?, batches, step, lr)
     }
 
     /// As [`Trainer::start_step`], with what [`Trainer::encode_step`] gave for the same batches; nothing else may have been
     /// submitted since then.
-    pub fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
+    pub(crate) fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
         let gradients = self.start_gradients(first, batches)?;
         self.start_update(gradients, step, lr)
     }
 
     /// Encodes what a step begins with, and brings its first micro-batch on the way: the device may still work on the step
     /// before.
-    pub fn encode_step(&self, batches: &[Batch]) -> Result<Ahead> {
+    pub(crate) fn encode_step(&self, batches: &[Batch]) -> Result<Ahead> {
         batches.first().map_or(Ok(()), |batch| self.upload(batch))?;
         let mut encoder = self.engine.encoder();
         self.engine.clear(&mut encoder, self.cleared());

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Starts a process that serves probes.
-pub type Process<'a> = &'a (dyn Fn() -> std::io::Result<Command> + Sync);
+pub(crate) type Process<'a> = &'a (dyn Fn() -> std::io::Result<Command> + Sync);
 
 /// Longest wait until a process has opened the adapter.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ impl Child {
     ///
     /// # Errors
     /// A process that does not start, or that opens another adapter.
-    pub fn start(process: Option<Process>, adapter: &str, limit: Duration) -> Result<Self> {
+    pub(super) fn start(process: Option<Process>, adapter: &str, limit: Duration) -> Result<Self> {
         let failed = |cause: &dyn std::fmt::Display| Error::device(format!("its start failed: {cause}"));
         let command = process.map(|process| process()).ok_or_else(|| failed(&"there is no command for it"))?;
         let mut command = command.map_err(|cause| failed(&cause))?;
@@ -66,7 +66,7 @@ impl Child {
     ///
     /// # Errors
     /// No answer in time, or its end, as what it says of the candidate. It answers no more.
-    pub fn ask(&mut self, job: &Job) -> Result<Answer, String> {
+    pub(super) fn ask(&mut self, job: &Job) -> Result<Answer, String> {
         self.sound = false;
         let mut line = serde_json::to_string(job).unwrap_or_default();
         line.push('\n');

@@ -41,7 +41,7 @@ pub(super) struct Clock<'e> {
 impl<'e> Clock<'e> {
     /// # Errors
     /// Those of the device.
-    pub fn new(engine: &'e Engine) -> Result<Self> {
+    pub(super) fn new(engine: &'e Engine) -> Result<Self> {
         Ok(Self { stopwatch: Stopwatch::new(engine)?, software: engine.gpu.target.software })
     }
 
@@ -50,7 +50,7 @@ impl<'e> Clock<'e> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn raise(&self) -> Result<Option<f64>> {
+    pub(super) fn raise(&self) -> Result<Option<f64>> {
         self.stopwatch.raise_clocks()
     }
 
@@ -58,7 +58,7 @@ impl<'e> Clock<'e> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn warm_up(&self, program: &Program) -> Result<f64> {
+    pub(crate) fn warm_up(&self, program: &Program) -> Result<f64> {
         self.raise()?;
         let start = Instant::now();
         let mut last = self.reading(program, self.reading(program, f64::INFINITY)?)?;
@@ -76,7 +76,7 @@ impl<'e> Clock<'e> {
     ///
     /// # Errors
     /// Those of the device; no programs.
-    pub fn fastest(&self, programs: &[&Program]) -> Result<(usize, f64)> {
+    pub(super) fn fastest(&self, programs: &[&Program]) -> Result<(usize, f64)> {
         self.raise()?;
         let mut best = f64::INFINITY;
         let mut times = Vec::with_capacity(programs.len());

@@ -38,7 +38,7 @@ pub(super) struct Known {
 
 impl Known {
     /// What earlier runs found out about the adapter of `engine`.
-    pub fn load(engine: &Engine) -> Self {
+    pub(super) fn load(engine: &Engine) -> Self {
         let hash = cache::fingerprint(kernel_texts(&engine.gpu.target));
         let file = format!("matmul-{}-{}-{hash:016x}.json", engine.gpu.cache_key(), env!("CARGO_PKG_VERSION"));
         let kept: Self = cache::read(&file).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -46,29 +46,29 @@ impl Known {
     }
 
     /// For later runs.
-    pub fn keep(&self) {
+    pub(super) fn keep(&self) {
         if !self.file.is_empty() {
             cache::write(&self.file, &serde_json::to_string_pretty(self).unwrap_or_default());
         }
     }
 
     /// The fastest of a class, where this device can run it.
-    pub fn of(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
+    pub(super) fn of(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
         usable(target, &self.fastest.get(&class.to_string())?.candidate)
     }
 
     /// The fastest of a class that does not cut sums, where the fastest does.
-    pub fn whole(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
+    pub(super) fn whole(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
         usable(target, &self.fastest_whole.get(&class.to_string())?.candidate)
     }
 
     /// Whether a candidate was refused for products like this.
-    pub fn refuses(&self, product: ProductKind, candidate: Candidate) -> bool {
+    pub(super) fn refuses(&self, product: ProductKind, candidate: Candidate) -> bool {
         self.refused.contains(&refusal(product, candidate))
     }
 
     /// As if these classes had never been met: also what was refused is tried again.
-    pub fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
+    pub(crate) fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
         for (class, _) in classes {
             self.fastest.remove(&class.to_string());
             self.fastest_whole.remove(&class.to_string());
@@ -79,7 +79,7 @@ impl Known {
 }
 
 /// The WGSL of every candidate of a device: what is known of its kernels holds for these texts.
-pub fn kernel_texts(target: &Target) -> Vec<&'static str> {
+pub(crate) fn kernel_texts(target: &Target) -> Vec<&'static str> {
     let half = target.f16;
     let of_layout = |layout| {
         let list = candidates(target, ProductKind { layout, size: [256; 3], half, pair: false }, true);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a process is asked: does this candidate work?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Job {
+pub(crate) struct Job {
     pub(super) layout: String,
     pub(super) half: bool,
     /// Whether there are two operands B.
@@ -18,7 +18,7 @@ pub struct Job {
 
 /// What a process says before the first job.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// Its adapter and driver, as `Gpu::cache_key` names them.
     pub adapter: String,
 }

@@ -20,7 +20,7 @@ use crate::ops::matmul::candidates::candidates;
 use child::Process;
 use contest::usable;
 use known::Known;
-pub use known::kernel_texts;
+pub(crate) use known::kernel_texts;
 use measure::{Classed, measure};
 #[doc(hidden)]
 pub use results::TrialDims;
@@ -28,9 +28,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Quick tuning begins nothing after it on a software adapter.
-pub const SOFTWARE_BUDGET: Duration = Duration::from_millis(4700);
+pub(crate) const SOFTWARE_BUDGET: Duration = Duration::from_millis(4700);
 /// The same on a GPU, which has more candidates, and clocks to bring up.
-pub const GPU_BUDGET: Duration = Duration::from_secs(14);
+pub(crate) const GPU_BUDGET: Duration = Duration::from_secs(14);
 /// Longest wait for a kernel in a process of its own: the slowest that compiled on an H200 took 1.7 s, others had not
 /// after 22 s.
 const PROBE_LIMIT: Duration = Duration::from_secs(25);
@@ -103,7 +103,7 @@ pub(super) fn threads() -> usize {
 }
 
 /// `kernels` with those that earlier runs on this device found to be the fastest; measures nothing.
-pub fn recall(engine: &Engine, kernels: &KernelTable) -> KernelTable {
+pub(crate) fn recall(engine: &Engine, kernels: &KernelTable) -> KernelTable {
     if kernels.is_forced() {
         return kernels.clone();
     }

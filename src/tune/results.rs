@@ -105,7 +105,7 @@ pub(super) struct Results<'e> {
 impl<'e> Results<'e> {
     /// # Errors
     /// Out of device memory.
-    pub fn new(engine: &'e Engine, outputs: usize) -> Result<Self> {
+    pub(super) fn new(engine: &'e Engine, outputs: usize) -> Result<Self> {
         let block = |label, words: usize| engine.allocate(label, 4 * words as u64);
         let [expected, first] = ["expected", "first result"].map(|label| block(label, outputs));
         Ok(Self {
@@ -121,7 +121,7 @@ impl<'e> Results<'e> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn expect(&self, program: &Program, c: Output) -> Result<()> {
+    pub(super) fn expect(&self, program: &Program, c: Output) -> Result<()> {
         let poison = self.fill(c, 0, c.words())?;
         let keep = self.copy(c, &self.expected)?;
         self.submit(&[&poison, program, &keep])
@@ -131,7 +131,7 @@ impl<'e> Results<'e> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn sampled_error(&self, product: ProductKind) -> Result<f64> {
+    pub(crate) fn sampled_error(&self, product: ProductKind) -> Result<f64> {
         let ProductKind { layout, size: [m, n, k], .. } = product;
         let places = (0..CHECKED).map(|i| (i * 7919 % m, (i * 104_729 + 5) % n));
         let places: Vec<_> = places.chain([(m - 1, n - 1)]).collect();
@@ -155,7 +155,7 @@ impl<'e> Results<'e> {
     ///
     /// # Errors
     /// A result that is wrong or differs; those of the device.
-    pub fn check(&self, program: &Program, c: Output, runs: usize, nmse: f64) -> Result<()> {
+    pub(super) fn check(&self, program: &Program, c: Output, runs: usize, nmse: f64) -> Result<()> {
         let (words, what) = (c.words(), if c.dtype == Dtype::F16 { "result in f16" } else { "result" });
         let keep = self.copy(c, &self.first)?;
         let compare = self.distance(c)?;

@@ -35,7 +35,7 @@ const FEWEST_BLOCKS: usize = 4;
 /// A sum that is cut keeps so many terms: candidates that compute it in parts have four parts or more.
 const TERMS: usize = 32_768;
 /// Largest normalised mean square error of a verified candidate: operands are exact in either type, sums are f32.
-pub const NMSE: f64 = 1e-9;
+pub(crate) const NMSE: f64 = 1e-9;
 /// Runs of a candidate whose results are equal in all bits; matrix units run in subgroups that a missing barrier lets
 /// race, so that one run may be right by chance.
 const RUNS: usize = 2;
@@ -52,7 +52,7 @@ pub(super) struct Verified {
 
 impl Verified {
     /// What is timed: the result has the type that it has in steps.
-    pub fn timed(&self) -> &Program {
+    pub(super) fn timed(&self) -> &Program {
         self.half.as_ref().unwrap_or(&self.program)
     }
 }
@@ -136,7 +136,7 @@ impl<'e> Trials<'e> {
     ///
     /// # Errors
     /// Those of the device; its memory may not do.
-    pub fn new(engine: &'e Engine, contests: Vec<Contest>) -> Result<Self> {
+    pub(super) fn new(engine: &'e Engine, contests: Vec<Contest>) -> Result<Self> {
         // All products use the same three tensors, as long as the longest needs.
         let longest = |half: bool| {
             let sizes = contests.iter().filter(|contest| contest.product.half == half).map(|c| c.product.size);
@@ -172,7 +172,7 @@ impl<'e> Trials<'e> {
     ///
     /// # Errors
     /// A device that was lost: by which kernel is not known where there are several threads.
-    pub fn compile_ahead(&self, threads: usize, until: Option<Instant>) -> Result<()> {
+    pub(crate) fn compile_ahead(&self, threads: usize, until: Option<Instant>) -> Result<()> {
         let mut seen = HashSet::new();
         let plans = self.planned.iter().flat_map(|planned| planned.plans.iter().flatten().flatten());
         let kernels = plans.flat_map(|plan| plan.calls.iter().map(|call| call.kernel));
@@ -185,7 +185,7 @@ impl<'e> Trials<'e> {
     ///
     /// # Errors
     /// A device error, which may be of a candidate that was just refused; a device that computes the reference wrongly.
-    pub fn verify(&self, at: usize, refused: &mut BTreeSet<String>) -> Result<Vec<Verified>> {
+    pub(super) fn verify(&self, at: usize, refused: &mut BTreeSet<String>) -> Result<Vec<Verified>> {
         let Contest { product, candidates } = self.contest(at)?;
         let mut verified = vec![self.reference(at)?];
         for (i, &candidate) in candidates.iter().enumerate().skip(1) {
@@ -210,7 +210,7 @@ impl<'e> Trials<'e> {
     ///
     /// # Errors
     /// A device error; a device that computes it wrongly.
-    pub fn reference(&self, at: usize) -> Result<Verified> {
+    pub(super) fn reference(&self, at: usize) -> Result<Verified> {
         let (reference, error) = self.reference_error(at)?;
         let ProductKind { layout, size, .. } = self.contest(at)?.product;
         // Not a number is wrong as well.
@@ -229,7 +229,7 @@ impl<'e> Trials<'e> {
     ///
     /// # Errors
     /// It does not compile, its result is wrong or differs from run to run; a device error.
-    pub fn check(&self, at: usize, candidate: usize) -> Result<(Program, Option<Program>)> {
+    pub(super) fn check(&self, at: usize, candidate: usize) -> Result<(Program, Option<Program>)> {
         let contest = self.contest(at)?;
         let cooperative = matches!(contest.candidates.get(candidate), Some(Candidate::Cooperative { .. }));
         let runs = if cooperative { MOST_RUNS } else { RUNS };

@@ -23,7 +23,13 @@ mod tokens;
 mod units;
 mod zero_units;
 
-pub use policy::{Defaults, Grows, Policy, Promise};
+pub use policy::Grows;
+
+pub use policy::Promise;
+
+pub use policy::Policy;
+
+pub use policy::Defaults;
 pub use table::{policies, policy};
 
 use super::init::Tensors;
@@ -59,7 +65,7 @@ pub fn moments(moments: &Tensors, after: &ModelConfig) -> Tensors {
 }
 
 /// First new row and end of each parameter that got rows, all rows of each in a new layer. New columns are in old rows.
-pub fn new_rows(before: &ModelConfig, after: &ModelConfig) -> BTreeMap<String, [u64; 2]> {
+pub(crate) fn new_rows(before: &ModelConfig, after: &ModelConfig) -> BTreeMap<String, [u64; 2]> {
     let old: BTreeMap<String, Vec<usize>> = before.param_shapes().into_iter().collect();
     let rows = |shape: &Vec<usize>| shape.first().copied().unwrap_or(1) as u64;
     let grown = |(name, shape): (String, Vec<usize>)| {

@@ -17,7 +17,7 @@ use crate::kernel::{Dtype, Fragment, Layout, Staging};
 
 /// The numbers of [`crate::kernel::Candidate::Cooperative`].
 #[derive(Debug, Clone, Copy)]
-pub struct Cooperative {
+pub(super) struct Cooperative {
     pub fragment: Fragment,
     pub block: [u32; 2],
     pub depth: u32,
@@ -100,7 +100,7 @@ impl Cooperative {
     }
 
     /// The WGSL. `vectors`: what may be read or written four elements at a time.
-    pub fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
+    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
         let Self { fragment, block, depth, subgroups, .. } = *self;
         // Metal loads and stores 8 x 8 matrices through pointers to scalars only; other drivers are faster with vectors.
         let scalars = fragment.side == 8;

@@ -9,7 +9,7 @@ use crate::kernel::Layout;
 
 /// The numbers of [`crate::kernel::Candidate::Lanes`].
 #[derive(Debug, Clone, Copy)]
-pub struct Lanes {
+pub(super) struct Lanes {
     pub lanes: u32,
     pub rows: u32,
     pub columns: u32,
@@ -26,7 +26,7 @@ impl Lanes {
     }
 
     /// The WGSL.
-    pub fn generate(&self, name: &str, layout: Layout, types: Types) -> String {
+    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types) -> String {
         let Self { lanes, rows, columns, unroll, .. } = *self;
         let mut code = begin(name, layout, types, self.a_vectors);
         let width = lanes * columns;

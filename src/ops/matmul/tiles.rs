@@ -16,7 +16,7 @@ const PARTS: [&str; 4] = ["x", "y", "z", "w"];
 
 /// The numbers of [`crate::kernel::Candidate::Tiles`].
 #[derive(Debug, Clone, Copy)]
-pub struct Tiles {
+pub(super) struct Tiles {
     pub block: [u32; 2],
     pub depth: u32,
     pub thread: [u32; 2],
@@ -44,7 +44,7 @@ impl Tiles {
     }
 
     /// The WGSL.
-    pub fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
+    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
         let Self { block: [rows, columns], depth, thread: [thread_rows, thread_columns] } = *self;
         let invocations = self.invocations();
         let staged = |name, stored, side: u32, k_fastest| Staged {

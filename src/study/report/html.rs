@@ -8,7 +8,7 @@ use crate::study::comparison::Comparisons;
 use crate::study::results::Findings;
 
 /// The whole page.
-pub fn render(findings: &Findings, all: &Comparisons) -> String {
+pub(crate) fn render(findings: &Findings, all: &Comparisons) -> String {
     let mut page = Page::new(&findings.title);
     opening(&mut page, findings);
     page.section("What the runs show");

@@ -11,7 +11,7 @@ use crate::study::results::{Findings, Measured, MeasuredGrowth, StudyCase};
 use serde_json::{Value, json};
 
 /// Whether a text begins as [`render`] has it.
-pub fn is_results(text: &str) -> bool {
+pub(crate) fn is_results(text: &str) -> bool {
     let first = text.lines().next().and_then(|line| serde_json::from_str::<Value>(line).ok());
     first.is_some_and(|line| line["kind"] == "study")
 }
@@ -20,7 +20,7 @@ pub fn is_results(text: &str) -> bool {
 ///
 /// # Errors
 /// None that can be met: no number is one that JSON cannot hold.
-pub fn render(findings: &Findings, all: &Comparisons) -> Result<String> {
+pub(crate) fn render(findings: &Findings, all: &Comparisons) -> Result<String> {
     let mut lines = vec![json!({
         "kind": "study", "reference": findings.name(findings.reference), "data": findings.data,
         "entropy_floor": findings.entropy_floor, "adapters": findings.adapters(), "comparisons": all.count,

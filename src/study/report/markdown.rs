@@ -7,7 +7,7 @@ use crate::study::comparison::Comparisons;
 use crate::study::results::Findings;
 
 /// The whole report.
-pub fn render(findings: &Findings, all: &Comparisons) -> String {
+pub(crate) fn render(findings: &Findings, all: &Comparisons) -> String {
     let mut text = format!("# {}\n\n", findings.title);
     for sentence in verdict::summary(findings, all) {
         text += &format!("{}\n\n", escaped(&sentence));
@@ -53,7 +53,7 @@ fn list(sentences: &[String]) -> String {
 
 /// A picture that lies beside the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// Index of the comparison.
     pub point: usize,
     /// Name of its file.
@@ -63,7 +63,7 @@ pub struct Picture {
 }
 
 /// The intervals of each comparison that has any.
-pub fn pictures(findings: &Findings, all: &Comparisons) -> Vec<Picture> {
+pub(crate) fn pictures(findings: &Findings, all: &Comparisons) -> Vec<Picture> {
     let picture = |(point, comparison)| {
         let svg = standalone(&plots::intervals(findings, comparison)?);
         Some(Picture { point, file: format!("intervals-{}.svg", point + 1), svg })

@@ -15,7 +15,7 @@ use crate::study::statistics::mean;
 const ROW: f64 = 44.0;
 
 /// How an arm is drawn everywhere.
-pub fn style(findings: &Findings, arm: usize) -> Style {
+pub(crate) fn style(findings: &Findings, arm: usize) -> Style {
     if arm == findings.reference {
         return Style::REFERENCE;
     }
@@ -39,7 +39,7 @@ fn curve(case: &StudyCase, axis: Axis, style: Style) -> Curve {
 }
 
 /// Curves of all arms, each at its length that ends nearest to the longest run of the reference.
-pub fn overview(findings: &Findings, axis: Axis) -> String {
+pub(crate) fn overview(findings: &Findings, axis: Axis) -> String {
     let end = findings.cases_of(findings.reference).iter().map(|case| case.end(axis)).fold(0.0, f64::max);
     let nearest = |arm: usize| {
         let distance = |case: &&StudyCase| (case.end(axis) - end).abs();
@@ -53,7 +53,7 @@ pub fn overview(findings: &Findings, axis: Axis) -> String {
 }
 
 /// One arm at all of its lengths beside the reference at its own, in the frame that all such pictures share.
-pub fn beside_reference(findings: &Findings, arm: usize, axis: Axis) -> String {
+pub(crate) fn beside_reference(findings: &Findings, arm: usize, axis: Axis) -> String {
     let of = |arm: usize, style: Style| findings.cases_of(arm).into_iter().map(move |case| curve(case, axis, style));
     let mut curves: Vec<Curve> = of(findings.reference, Style::FAINT).collect();
     if arm != findings.reference {
@@ -79,7 +79,7 @@ fn losses(curves: &[Curve], axis: Axis, name: &str, frame: Option<Frame>) -> Str
 }
 
 /// Paired differences of all arms at a point, with their intervals; `None` where there is no difference to show.
-pub fn intervals(findings: &Findings, comparison: &Comparison) -> Option<String> {
+pub(crate) fn intervals(findings: &Findings, comparison: &Comparison) -> Option<String> {
     let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.arm != findings.reference).collect();
     let ends = rows.iter().filter_map(|row| {
         let difference = row.difference?;

@@ -34,12 +34,12 @@ fn budgets<'a>(cases: &[StudyCase], name: impl Fn(usize) -> &'a str) -> Table {
 }
 
 /// The budgets of a plan, before anything runs.
-pub fn planned(plan: &StudyPlan) -> Table {
+pub(crate) fn planned(plan: &StudyPlan) -> Table {
     budgets(&plan.cases, |arm| plan.study.arms.get(arm).map_or("", |arm| &arm.name))
 }
 
 /// The budgets of what was run, with the mean time of a run.
-pub fn spent(findings: &Findings) -> Table {
+pub(crate) fn spent(findings: &Findings) -> Table {
     let mut table = budgets(&findings.cases, |arm| findings.name(arm));
     table.head.push("time of a run".to_owned());
     for (row, case) in table.rows.iter_mut().zip(&findings.cases) {
@@ -50,7 +50,7 @@ pub fn spent(findings: &Findings) -> Table {
 }
 
 /// Losses at the end of every arm and length.
-pub fn ends(findings: &Findings) -> Table {
+pub(crate) fn ends(findings: &Findings) -> Table {
     let mut table = Table::new(["arm", "tokens", "FLOPs", "mean loss", "std. dev.", "n"]);
     for case in &findings.cases {
         let losses: Vec<f64> = case.final_losses().into_iter().map(|(_, loss)| loss).collect();
@@ -76,7 +76,7 @@ fn optional(value: Option<f64>) -> String {
 }
 
 /// All arms at one point.
-pub fn compared(findings: &Findings, comparison: &Comparison) -> Table {
+pub(crate) fn compared(findings: &Findings, comparison: &Comparison) -> Table {
     let head = ["arm", "finding", "difference", "95 % interval", "mean loss", "std. dev.", "n", "read at"];
     let mut text = Table::new(head);
     for row in &comparison.rows {
@@ -97,7 +97,7 @@ pub fn compared(findings: &Findings, comparison: &Comparison) -> Table {
 }
 
 /// What each growth did.
-pub fn growths(findings: &Findings) -> Table {
+pub(crate) fn growths(findings: &Findings) -> Table {
     let mut table = Table::new(["arm", "growth", "policy", "max |logit change|", "spike", "recovery, tokens", "runs"]);
     for case in &findings.cases {
         let steps = &case.timeline.growth_steps;
@@ -155,7 +155,7 @@ fn policy(rules: &Rules) -> String {
 }
 
 /// Every learning rate that was tried; `None` where there was nothing to choose.
-pub fn trials(findings: &Findings) -> Option<Table> {
+pub(crate) fn trials(findings: &Findings) -> Option<Table> {
     let mut rates: Vec<f64> = findings.arms.first()?.trials.iter().map(|trial| trial.rate).collect();
     rates.sort_by(f64::total_cmp);
     rates.dedup();

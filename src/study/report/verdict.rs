@@ -9,7 +9,7 @@ use crate::study::statistics::LEVEL;
 
 /// A point of comparison and what is said about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paragraph {
+pub(crate) struct Paragraph {
     /// What is equal, and how much of it.
     pub heading: String,
     /// One sentence for each arm, and one about the reference where something must be known of it.
@@ -17,7 +17,7 @@ pub struct Paragraph {
 }
 
 /// How much was compared, and how far that can be trusted.
-pub fn summary(findings: &Findings, all: &Comparisons) -> Vec<String> {
+pub(crate) fn summary(findings: &Findings, all: &Comparisons) -> Vec<String> {
     let reference = findings.name(findings.reference);
     let (better, worse) = (all.count_of(Finding::Better), all.count_of(Finding::Worse));
     let survive = all.rows().filter(|row| row.survives).count();
@@ -55,12 +55,12 @@ pub fn summary(findings: &Findings, all: &Comparisons) -> Vec<String> {
 }
 
 /// A paragraph for each point.
-pub fn paragraphs(findings: &Findings, all: &Comparisons) -> Vec<Paragraph> {
+pub(crate) fn paragraphs(findings: &Findings, all: &Comparisons) -> Vec<Paragraph> {
     all.points.iter().map(|comparison| paragraph(findings, comparison)).collect()
 }
 
 /// The heading of a comparison.
-pub fn heading(comparison: &Comparison) -> String {
+pub(crate) fn heading(comparison: &Comparison) -> String {
     let words = words::equal(comparison.axis);
     format!(
         "{}{}: {}",
@@ -128,7 +128,7 @@ fn sentence(findings: &Findings, row: &Row, reference: &str) -> Option<String> {
 }
 
 /// What the numbers do not show, whatever they are.
-pub fn limits(findings: &Findings) -> Vec<String> {
+pub(crate) fn limits(findings: &Findings) -> Vec<String> {
     let mut said = vec![
         "Intervals are Student's t over paired seeds (arm minus reference with the same seed, same order of data). They cover \
          what seeds change and nothing else: another size, data set or length may differ."

@@ -6,7 +6,7 @@ use crate::study::budget::Axis;
 use crate::study::comparison::{Finding, Place};
 
 /// What is equal at a point of an axis.
-pub fn equal(axis: Axis) -> &'static str {
+pub(crate) fn equal(axis: Axis) -> &'static str {
     match axis {
         Axis::Tokens => "equal tokens",
         Axis::Flops => "equal total FLOPs",
@@ -15,7 +15,7 @@ pub fn equal(axis: Axis) -> &'static str {
 }
 
 /// The name of an axis in a picture.
-pub fn axis(axis: Axis) -> &'static str {
+pub(crate) fn axis(axis: Axis) -> &'static str {
     match axis {
         Axis::Tokens => "training tokens",
         Axis::Flops => "training FLOPs",
@@ -24,7 +24,7 @@ pub fn axis(axis: Axis) -> &'static str {
 }
 
 /// A finding in a table.
-pub fn finding(finding: Finding) -> &'static str {
+pub(crate) fn finding(finding: Finding) -> &'static str {
     match finding {
         Finding::NotReached => "not reached",
         Finding::NoPair => "no pair",
@@ -36,7 +36,7 @@ pub fn finding(finding: Finding) -> &'static str {
 }
 
 /// Where in its run a value was read, in a table.
-pub fn place(place: Place) -> String {
+pub(crate) fn place(place: Place) -> String {
     match place {
         Place::End(short) if short < 5e-4 => "end, decayed".to_owned(),
         Place::End(short) => format!("end, decayed ({:.1} % short)", 100.0 * short),
@@ -45,12 +45,12 @@ pub fn place(place: Place) -> String {
 }
 
 /// The ends of an interval of differences.
-pub fn span((low, high): (f64, f64)) -> String {
+pub(crate) fn span((low, high): (f64, f64)) -> String {
     format!("{} to {}", signed(low), signed(high))
 }
 
 /// A model and what it grows to.
-pub fn models(models: &[ModelConfig]) -> String {
+pub(crate) fn models(models: &[ModelConfig]) -> String {
     let Some(first) = models.first() else { return String::new() };
     let arch = match first.arch {
         Arch::Tokenformer => "TokenFormer",

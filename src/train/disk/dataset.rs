@@ -40,7 +40,7 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
 ///
 /// # Errors
 /// As [`dataset`], and text for a model that knows no tokenizer.
-pub fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer>) -> Result<Dataset> {
+pub(crate) fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer>) -> Result<Dataset> {
     let trained_on_shards = tokenizer.is_none();
     let data = dataset(config, tokenizer)?;
     if trained_on_shards && data.tokenizer.is_some() {

@@ -19,7 +19,7 @@ const SETTINGS: &str = "config.toml";
 ///
 /// # Errors
 /// A usage error with the ways out; an input error where the directory cannot be used.
-pub fn check_new(dir: &Path) -> Result<()> {
+pub(crate) fn check_new(dir: &Path) -> Result<()> {
     check_writable(dir)?;
     let shown = dir.display();
     if let Some((step, _)) = Store::new(dir).list()?.last() {
@@ -48,7 +48,7 @@ fn check_own(dir: &Path, remedy: &str) -> Result<()> {
 
 /// Where a run continues that is resumed from `file`, which was found as `given`: in the directory it is in, or else,
 /// as a file of its own, in the directory it was `stored` with.
-pub fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
+pub(crate) fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
     if given.is_dir() {
         return given.to_path_buf();
     }
@@ -60,7 +60,7 @@ pub fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
 ///
 /// # Errors
 /// As [`check_new`].
-pub fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result<()> {
+pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result<()> {
     check_writable(dir)?;
     let store = Store::new(dir);
     let known = store.list()?;
@@ -118,7 +118,7 @@ pub fn claim(storage: &Arc<dyn Storage>, config: &RunConfig, step: u64) -> Resul
 ///
 /// # Errors
 /// An input error naming the directory that cannot be written.
-pub fn check_writable(dir: &Path) -> Result<()> {
+pub(crate) fn check_writable(dir: &Path) -> Result<()> {
     let there = dir.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
     let Some((nearest, stat)) = there.filter_map(|part| Some((part, std::fs::metadata(part).ok()?))).next() else {
         return Ok(());

@@ -92,7 +92,7 @@ impl Metadata for Meta {
 impl Meta {
     /// Forgets how training went so far, and with which kernels, where the model becomes a larger or smaller one, of which
     /// that says little.
-    pub fn forget_course(&mut self) {
+    pub(crate) fn forget_course(&mut self) {
         (self.losses, self.plateau) = (LossStatistics::default(), Plateau::default());
         self.kernels.clear();
     }

@@ -30,7 +30,7 @@ pub struct BothLosses {
 ///
 /// # Errors
 /// Metrics that cannot be read.
-pub fn first_of_both(dir: &Path) -> Result<Option<BothLosses>> {
+pub(crate) fn first_of_both(dir: &Path) -> Result<Option<BothLosses>> {
     let path = dir.join(FILE);
     let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
     Ok(String::from_utf8_lossy(&bytes).lines().find_map(|line| serde_json::from_str(line).ok()))

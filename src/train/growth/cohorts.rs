@@ -61,7 +61,7 @@ pub fn grown(cohorts: &[Cohort], [before, after]: [&ModelConfig; 2], rules: &Res
 
 /// The models of a run with their cohorts, as far as they decide what trains: the first with those of `start`, or as one
 /// that has not grown, each later one after the growth that made it.
-pub fn staged(
+pub(crate) fn staged(
     models: Vec<ModelConfig>,
     growths: impl IntoIterator<Item = ResolvedGrowth>,
     start: Option<Vec<Cohort>>,
@@ -94,7 +94,7 @@ pub fn stages(config: &RunConfig, start: Option<Vec<Cohort>>) -> Result<Vec<Stag
 ///
 /// # Errors
 /// A usage error for a model that has grown, or is to grow, too often.
-pub fn check_count(cohorts: &[Cohort]) -> Result<()> {
+pub(crate) fn check_count(cohorts: &[Cohort]) -> Result<()> {
     if cohorts.len() <= MAX_COHORTS {
         return Ok(());
     }

@@ -21,7 +21,7 @@ pub struct Plateau {
 
 impl Plateau {
     /// Whether the next validation loss since the last growth shows a plateau. A loss that is not finite is no improvement.
-    pub fn reached(&mut self, loss: f64, rule: PlateauRule) -> bool {
+    pub(crate) fn reached(&mut self, loss: f64, rule: PlateauRule) -> bool {
         let improved = self.best.is_none_or(|best| loss < best - rule.min_delta);
         if improved {
             // Anything is an improvement on a first loss that is not finite.

@@ -63,7 +63,7 @@ pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, bat
 }
 
 /// The growths of `all` that `model`, pruned at `step`, can still make, and when the others were due, with the reason.
-pub fn growths_ahead(
+pub(crate) fn growths_ahead(
     all: &[GrowthConfig],
     model: &ModelConfig,
     step: u64,

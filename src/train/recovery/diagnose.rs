@@ -35,7 +35,7 @@ impl Trainer<'_> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn diagnose(&self, batches: &[Batch], prompt: usize) -> Result<Option<Finding>> {
+    pub(crate) fn diagnose(&self, batches: &[Batch], prompt: usize) -> Result<Option<Finding>> {
         for (name, tensor) in self.parameters()? {
             if !tensor.data.iter().all(|x| x.is_finite()) {
                 let layer = layer_of(&name);

@@ -23,9 +23,9 @@ use diagnose::describe;
 use std::sync::atomic::AtomicBool;
 
 /// Losses of the GPU, without a checkpoint saved between them, that end a run.
-pub const MAX_LOSSES: u32 = 3;
+pub(crate) const MAX_LOSSES: u32 = 3;
 /// Returns because of bad steps, without a good step past them between, that end a run.
-pub const MAX_ROLLBACKS: u32 = 3;
+pub(crate) const MAX_ROLLBACKS: u32 = 3;
 
 /// How often in a row something sent a run back.
 #[derive(Default)]
@@ -54,7 +54,7 @@ struct Attempts {
 }
 
 /// A run and where it may start again.
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// Every setting.
     pub config: &'a RunConfig,
     /// What it trains on.
@@ -68,7 +68,7 @@ pub struct Job<'a> {
 }
 
 /// [`Job::go_on`] of a run by itself.
-pub fn resuming(config: &RunConfig) -> String {
+pub(crate) fn resuming(config: &RunConfig) -> String {
     format!(
         "--resume {}, with a smaller batch_size, --polite, or on another adapter with --adapter",
         config.out_dir.display()
@@ -76,7 +76,7 @@ pub fn resuming(config: &RunConfig) -> String {
 }
 
 /// A GPU that can be opened again.
-pub struct Opener<'a> {
+pub(crate) struct Opener<'a> {
     /// `None` only while it is opened again, or where that failed.
     device: Option<Device>,
     reopen: &'a dyn Fn() -> Result<Device>,
@@ -84,7 +84,7 @@ pub struct Opener<'a> {
 
 impl<'a> Opener<'a> {
     /// `reopen` opens the adapter and driver of `device` again, with its kernels.
-    pub fn new(device: Device, reopen: &'a dyn Fn() -> Result<Device>) -> Self {
+    pub(crate) fn new(device: Device, reopen: &'a dyn Fn() -> Result<Device>) -> Self {
         Self { device: Some(device), reopen }
     }
 
@@ -108,7 +108,7 @@ impl Job<'_> {
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors, also after
     /// [`MAX_LOSSES`].
-    pub fn run(&self, opener: &mut Opener, start: Start, lock: &mut RunLock) -> Result<Summary> {
+    pub(crate) fn run(&self, opener: &mut Opener, start: Start, lock: &mut RunLock) -> Result<Summary> {
         self.run_with(&NoHooks, opener, start, lock)
     }
 
@@ -152,7 +152,7 @@ impl Job<'_> {
     ///
     /// # Errors
     /// As there, and [`Error::Lost`].
-    pub fn run_on(&self, device: &Device, start: Start, lock: &mut RunLock) -> Result<Summary> {
+    pub(crate) fn run_on(&self, device: &Device, start: Start, lock: &mut RunLock) -> Result<Summary> {
         self.attempt(device, start, lock, &mut Attempts::default(), &NoHooks)
     }
 

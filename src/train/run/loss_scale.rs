@@ -24,12 +24,12 @@ const LARGEST: f32 = 16_777_216.0;
 const INTERVAL: u64 = 2000;
 
 /// The scale of a new run.
-pub fn initial(mixed: bool) -> LossScale {
+pub(crate) fn initial(mixed: bool) -> LossScale {
     LossScale { scale: if mixed { INITIAL } else { 1.0 }, good_steps: 0 }
 }
 
 /// The scale after a step. `None` where the step was not finite and no smaller scale could help.
-pub fn after(scale: LossScale, mixed: bool, finite: bool) -> Option<LossScale> {
+pub(crate) fn after(scale: LossScale, mixed: bool, finite: bool) -> Option<LossScale> {
     let LossScale { scale, good_steps } = scale;
     match (mixed, finite) {
         (false, true) => Some(LossScale { scale, good_steps }),

@@ -13,7 +13,7 @@ pub struct Position {
 
 impl Position {
     /// That of batch number `batch`, all batches being of `size` rows.
-    pub fn at_batch(batch: u64, size: usize, tokens: u64) -> Self {
+    pub(crate) fn at_batch(batch: u64, size: usize, tokens: u64) -> Self {
         Self { rows: batch.saturating_mul(size as u64), tokens }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// The latest numbers of a run.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Numbers {
+pub(super) struct Numbers {
     /// Steps done.
     pub step: u64,
     /// Training loss, nats per token.
@@ -26,7 +26,7 @@ pub struct Numbers {
 }
 
 /// Shows the progress of one run.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     steps: u64,
     first: u64,
@@ -37,7 +37,7 @@ pub struct Progress {
 
 impl Progress {
     /// A run from step `first` to `steps`, using `memory` of the device.
-    pub fn new(first: u64, steps: u64, log_interval: u64, memory: String) -> Self {
+    pub(super) fn new(first: u64, steps: u64, log_interval: u64, memory: String) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(steps).with_position(first);
             let template = "{bar:24} {pos}/{len} {msg} eta {eta}";
@@ -50,12 +50,12 @@ impl Progress {
     }
 
     /// Device memory changed (after a growth).
-    pub fn set_memory(&mut self, memory: String) {
+    pub(crate) fn set_memory(&mut self, memory: String) {
         self.memory = memory;
     }
 
     /// One step is done.
-    pub fn step(&self, n: &Numbers) {
+    pub(super) fn step(&self, n: &Numbers) {
         let val = n.val_loss.map_or_else(|| "-".to_string(), |v| format!("{v:.4}"));
         let old = n.old_val_loss.map_or_else(String::new, |v| format!(" old {v:.4}"));
         let text = format!(
@@ -77,7 +77,7 @@ impl Progress {
     }
 
     /// A line that stays.
-    pub fn print(&self, line: &str) {
+    pub(super) fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => line.lines().for_each(|line| bar.println(legible(line))),
             None => tell(line),
@@ -85,7 +85,7 @@ impl Progress {
     }
 
     /// Removes the bar.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -26,7 +26,7 @@ const FEWEST: u64 = 50;
 
 /// A loss that is one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spike {
+pub(crate) struct Spike {
     /// The mean before it, nats per token.
     pub mean: f64,
     /// Standard deviations between it and that mean.
@@ -36,7 +36,7 @@ pub struct Spike {
 impl LossStatistics {
     /// Whether `loss` lies more than `limit` standard deviations above the mean of those before it (0: never). A loss that
     /// is no spike is added to them.
-    pub fn add_unless_spike(&mut self, loss: f64, limit: f64) -> Option<Spike> {
+    pub(crate) fn add_unless_spike(&mut self, loss: f64, limit: f64) -> Option<Spike> {
         let Self { count, mean, variance } = *self;
         let zscore = (loss - mean) / variance.sqrt();
         if limit > 0.0 && count >= FEWEST && zscore > limit {

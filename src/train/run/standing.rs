@@ -34,7 +34,7 @@ impl Standing {
     }
 
     /// The next growth of a configuration with these.
-    pub fn next_growth<'c>(&self, growths: &'c [GrowthConfig]) -> Option<&'c GrowthConfig> {
+    pub(crate) fn next_growth<'c>(&self, growths: &'c [GrowthConfig]) -> Option<&'c GrowthConfig> {
         growths.get(growths.len().checked_sub(self.growths_left)?)
     }
 

@@ -36,7 +36,7 @@ impl Joined {
 
 impl Subgroups {
     /// For fragments of a side: 1, 2 or 4 lanes to a row.
-    pub fn new(side: u32, target: &Target) -> Option<Self> {
+    pub(super) fn new(side: u32, target: &Target) -> Option<Self> {
         let of = |lanes, count| Self { count, lanes, vary: target.subgroup_size().is_none() };
         let fits = |subgroups: &Self| {
             let Self { lanes, vary, .. } = *subgroups;
@@ -51,12 +51,12 @@ impl Subgroups {
         }
     }
 
-    pub fn invocations(self) -> u32 {
+    pub(super) fn invocations(self) -> u32 {
         self.count * self.lanes
     }
 
     /// Part of a kernel's name.
-    pub fn suffix(self) -> String {
+    pub(super) fn suffix(self) -> String {
         match self {
             Self { lanes, vary: false, .. } => format!("s{lanes}"),
             Self { lanes, count: STRIPS, .. } => format!("w{lanes}"),
