@@ -6,7 +6,7 @@ use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::graph::{Graph, Tensor};
 use tokenformer::kernel::Access::{Read, Write};
-use tokenformer::kernel::{Dims, Kernel, workgroups};
+use tokenformer::kernel::{Kernel, word};
 use tokenformer::ops::{Case, Input};
 use tokenformer::run::check::check;
 use tokenformer::run::device::Device;
@@ -34,20 +34,32 @@ fn square_backward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_wo
     }
 }";
 
+tokenformer::parameter_block! {
+    /// What both kernels read at binding 0.
+    struct Dims {
+        /// Elements.
+        n: u32,
+        /// Whether the gradient is added to what is there.
+        accumulate: u32,
+    }
+}
+
 /// Records y = x^2, and its gradient where the graph is differentiated.
 fn square(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     let shape = g.shape(x).to_vec();
     let n: usize = shape.iter().product();
     let y = g.activation("square", &shape);
     let forward = Kernel::generated_as("square", "square", &[Read, Write], || SQUARE.to_owned());
-    g.call(forward, &[x, y], Dims::new().u(n).u(0), workgroups(n.div_ceil(64)), n as u64)?;
+    let dims = Dims { n: word(n), accumulate: 0 };
+    g.call(forward).bind(&[x, y]).parameters(dims).groups(n.div_ceil(64)).flops(n as u64).record()?;
     g.on_backward(move |g| {
         let dy = g.take_grad(y)?;
         // Where to put the gradient, and whether another operator has put one there already.
         let (dx, add) = g.grad_target(x)?;
         let text = || SQUARE_BACKWARD.to_owned();
         let backward = Kernel::generated_as("square backward", "square_backward", &[Read, Read, Write], text);
-        g.call(backward, &[x, dy, dx], Dims::new().u(n).flag(add), workgroups(n.div_ceil(64)), 3 * n as u64)
+        let dims = Dims { accumulate: u32::from(add), ..dims };
+        g.call(backward).bind(&[x, dy, dx]).parameters(dims).groups(n.div_ceil(64)).flops(3 * n as u64).record()
     });
     Ok(y)
 }

@@ -10,10 +10,11 @@
 // Limits: 256 segments, by a search of eight steps.
 
 #import "real.wgsl"
+#import "stats.wgsl"
 
 override LANES: u32 = 64;
 
-struct Segment {
+struct SegmentDims {
     first: u32, // of the parameter
     count: u32,
     kind: u32, // 2 cohort + 1 if decayed
@@ -24,14 +25,21 @@ struct Segment {
     spare_c: u32,
 }
 
-struct Dims {
+struct AdamwDims {
     segments: u32,
     chunks: u32,
     spare: vec2<u32>,
-    table: array<Segment, 256>,
+    table: array<SegmentDims, 256>,
 }
 
-struct Update {
+struct CohortScalars {
+    c1: f32,
+    c2: f32,
+    lr_scale: f32,
+    trained: f32, // 1 or 0
+}
+
+struct UpdateScalars {
     lr: f32,
     beta1: f32,
     beta2: f32,
@@ -40,12 +48,12 @@ struct Update {
     eps: f32,
     weight_decay: f32,
     spare: f32,
-    cohorts: array<vec4<f32>, 32>, // c1, c2, learning-rate scale, 1 if trained
+    cohorts: array<CohortScalars, 32>,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<uniform> update: Update;
-@group(0) @binding(2) var<storage, read> stats: array<f32>; // (8): loss, norm, clip factor, finite flag, ...
+@group(0) @binding(0) var<uniform> dims: AdamwDims;
+@group(0) @binding(1) var<uniform> update: UpdateScalars;
+@group(0) @binding(2) var<storage, read> stats: Stats;
 @group(0) @binding(3) var<storage, read> grad: array<f32>; // (n of what trains)
 @group(0) @binding(4) var<storage, read_write> p: array<f32>; // (n of the whole tensor)
 @group(0) @binding(5) var<storage, read_write> m: array<f32>; // as grad
@@ -61,7 +69,7 @@ struct Scalars {
 }
 
 // The element `i` of a segment; its new value.
-fn step(segment: Segment, i: u32, x: Scalars) -> f32 {
+fn step(segment: SegmentDims, i: u32, x: Scalars) -> f32 {
     let at = segment.state + i;
     let g = grad[at] * x.clip;
     let m_new = update.beta1 * m[at] + update.one_minus_beta1 * g;
@@ -75,7 +83,7 @@ fn step(segment: Segment, i: u32, x: Scalars) -> f32 {
 }
 
 // The last segment that starts at or before a chunk.
-fn segment_of(chunk: u32) -> Segment {
+fn segment_of(chunk: u32) -> SegmentDims {
     var at = 0u;
     for (var half = 128u; half > 0u; half /= 2u) {
         let next = at + half;
@@ -84,16 +92,16 @@ fn segment_of(chunk: u32) -> Segment {
     return dims.table[at];
 }
 
-fn scalars(segment: Segment) -> Scalars {
+fn scalars(segment: SegmentDims) -> Scalars {
     let cohort = update.cohorts[min(segment.kind / 2u, 31u)];
-    let lr = update.lr * cohort.z;
+    let lr = update.lr * cohort.lr_scale;
     let shrink = select(1.0, 1.0 - lr * update.weight_decay, segment.kind % 2u == 1u);
-    return Scalars(stats[2], lr, shrink, cohort.x, cohort.y);
+    return Scalars(stats.clip_factor, lr, shrink, cohort.c1, cohort.c2);
 }
 
 // Where the elements of a chunk end; frozen ones end before they begin.
-fn end_of(segment: Segment, chunk: u32) -> u32 {
-    let count = select(0u, segment.count, update.cohorts[min(segment.kind / 2u, 31u)].w == 1.0);
+fn end_of(segment: SegmentDims, chunk: u32) -> u32 {
+    let count = select(0u, segment.count, update.cohorts[min(segment.kind / 2u, 31u)].trained == 1.0);
     return min((chunk - segment.chunk + 1u) * 1024u, count);
 }
 
@@ -103,7 +111,7 @@ fn adamw(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let chunks = select(0u, dims.chunks, stats[3] == 1.0);
+    let chunks = select(0u, dims.chunks, stats.finite == 1.0);
     for (var chunk = group.x; chunk < chunks; chunk += groups.x) {
         let segment = segment_of(chunk);
         let x = scalars(segment);
@@ -121,7 +129,7 @@ fn adamw(
     }
 }
 
-fn set_copy(segment: Segment, i: u32, p_new: f32) {
+fn set_copy(segment: SegmentDims, i: u32, p_new: f32) {
     copy[segment.first + i] = Real(p_new);
 }
 
@@ -131,7 +139,7 @@ fn adamw_and_copy(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let chunks = select(0u, dims.chunks, stats[3] == 1.0);
+    let chunks = select(0u, dims.chunks, stats.finite == 1.0);
     for (var chunk = group.x; chunk < chunks; chunk += groups.x) {
         let segment = segment_of(chunk);
         let x = scalars(segment);

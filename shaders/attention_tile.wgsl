@@ -12,7 +12,7 @@ const TILE = 8u;
 const SPAN = 64u;
 const HIDDEN = -1.0e30; // the score of a key that must not be seen
 
-struct Dims {
+struct AttentionDims {
     batch: u32,
     heads: u32,
     head_width: u32,
@@ -22,7 +22,7 @@ struct Dims {
 }
 
 // Own and far, 0 and 1: q and k, do and v; for dk and dv k and q, v and do. All (batch * rows, heads * head_width).
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: AttentionDims;
 @group(0) @binding(1) var<storage, read> own0: array<Real>;
 @group(0) @binding(2) var<storage, read> far0: array<Real>;
 @group(0) @binding(3) var<storage, read> far1: array<Real>;

@@ -4,7 +4,7 @@
 // Mapping: one element per invocation.
 // Writes: overwrite. Rows that would fall past the capacity are dropped.
 
-struct Dims {
+struct CacheDims {
     rows: u32,
     columns: u32,
     capacity: u32,
@@ -14,7 +14,7 @@ struct Run {
     position: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: CacheDims;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, columns)
 @group(0) @binding(2) var<uniform> run: Run;
 @group(0) @binding(3) var<storage, read_write> cache: array<f32>; // (capacity, columns)

@@ -7,8 +7,9 @@
 // Limits: target 0xffffffff is not counted: loss 0, gradient 0.
 #import "row.wgsl"
 #import "real.wgsl"
+#import "stats.wgsl"
 
-struct Dims {
+struct CrossEntropyDims {
     rows: u32,
     vocab: u32,
     first_row: u32,
@@ -16,11 +17,11 @@ struct Dims {
     gradient: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: CrossEntropyDims;
 @group(0) @binding(1) var<storage, read> targets: array<u32>; // (R)
 @group(0) @binding(2) var<storage, read_write> logits: array<Real>; // (rows, vocab): the chunk
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (R)
-@group(0) @binding(4) var<storage, read> stats: array<f32>; // (8): ..., loss scale at 4
+@group(0) @binding(4) var<storage, read> stats: Stats;
 
 @compute @workgroup_size(LANES)
 fn forward(
@@ -49,7 +50,7 @@ fn forward(
         if (dims.gradient == 1u) {
             // All lanes read the target's logit above, and one of them writes over it now.
             storageBarrier();
-            let weight = select(0.0, dims.weight * stats[4], counted);
+            let weight = select(0.0, dims.weight * stats.loss_scale, counted);
             for (var i = lane; i < dims.vocab; i += LANES) {
                 let p = exp(f32(logits[base + i]) - largest) / sum;
                 logits[base + i] = Real(weight * (p - select(0.0, 1.0, i == target_token)));

@@ -7,8 +7,9 @@
 // Writes: losses overwritten; logits replaced by their gradient when dims.gradient is 1.
 // Limits: target 0xffffffff is not counted: loss 0, gradient 0.
 #import "rows_scalar.wgsl"
+#import "stats.wgsl"
 
-struct Dims {
+struct CrossEntropyDims {
     rows: u32,
     vocab: u32,
     first_row: u32,
@@ -16,11 +17,11 @@ struct Dims {
     gradient: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: CrossEntropyDims;
 @group(0) @binding(1) var<storage, read> targets: array<u32>; // (R)
 @group(0) @binding(2) var<storage, read_write> logits: array<Unit>; // (rows, vocab): the chunk
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (R)
-@group(0) @binding(4) var<storage, read> stats: array<f32>; // (8): ..., loss scale at 4
+@group(0) @binding(4) var<storage, read> stats: Stats;
 
 const LANES = 256u;
 const STEP = 4u * LANES;
@@ -136,7 +137,7 @@ fn forward(
             losses[dims.first_row + row] = select(0.0, log(all.y) + all.x - all.z, counted);
         }
         if (dims.gradient == 1u) {
-            let weight = select(0.0, dims.weight * stats[4], counted);
+            let weight = select(0.0, dims.weight * stats.loss_scale, counted);
             let scale = 1.0 / all.y;
             for (var j = 4u * lane; j < dims.vocab; j += STEP) {
                 let p = exponentials(j, read_logits(base, j), all.x) * scale;

@@ -9,14 +9,14 @@
 #import "gelu.wgsl"
 #import "real.wgsl"
 
-struct Dims {
+struct ElementwiseDims {
     n: u32,
     use_tanh: u32,
     accumulate: u32,
     columns: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: ElementwiseDims;
 @group(0) @binding(1) var<storage, read> a: array<Real>; // (n)
 @group(0) @binding(2) var<storage, read_write> out: array<Real>; // (n) with one input
 @group(0) @binding(2) var<storage, read> b: array<Real>; // (n) with two inputs

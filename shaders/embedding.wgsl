@@ -8,14 +8,14 @@
 // Limits: the host checks that tokens are below the vocabulary size.
 #import "real.wgsl"
 
-struct Dims {
+struct EmbeddingDims {
     rows: u32,
     vocab: u32,
     columns: u32,
     accumulate: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: EmbeddingDims;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>; // (rows)
 @group(0) @binding(2) var<storage, read> embed: array<f32>; // (vocab, columns)
 @group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, columns): the residual stream

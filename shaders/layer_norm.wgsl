@@ -9,14 +9,14 @@
 #import "row.wgsl"
 #import "real.wgsl"
 
-struct Dims {
+struct LayerNormDims {
     rows: u32,
     columns: u32,
     eps: f32,
     accumulate: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: LayerNormDims;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, columns): the residual stream, f32 in every precision
 
 @group(0) @binding(2) var<storage, read_write> y_plain: array<Real>; // (rows, columns)

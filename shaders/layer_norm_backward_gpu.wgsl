@@ -9,7 +9,7 @@
 #import "row_gpu.wgsl"
 #import "rows_scalar.wgsl"
 
-struct Dims {
+struct LayerNormBackwardDims {
     rows: u32,
     columns: u32,
     eps: f32,
@@ -17,7 +17,7 @@ struct Dims {
     accumulate_parameters: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: LayerNormBackwardDims;
 @group(0) @binding(1) var<storage, read> x: array<Unit32>; // (rows, columns): the residual stream, f32 in every precision
 @group(0) @binding(2) var<storage, read> stats: array<f32>; // (rows, 2): mean, rstd
 @group(0) @binding(3) var<storage, read> dy: array<Unit>; // (rows, columns)

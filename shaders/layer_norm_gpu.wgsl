@@ -10,14 +10,14 @@
 #import "row_gpu.wgsl"
 #import "rows_scalar.wgsl"
 
-struct Dims {
+struct LayerNormGpuDims {
     rows: u32,
     columns: u32,
     eps: f32,
     vocab: u32, // embed_plain: rows of x
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: LayerNormGpuDims;
 @group(0) @binding(1) var<storage, read> x: array<Unit32>; // (rows, columns): the residual stream, f32 in every precision; or the embedding
 
 @group(0) @binding(2) var<storage, read_write> y_2: array<Unit>; // (rows, columns): forward_plain

@@ -7,13 +7,13 @@
 // Writes: forward overwrites; backward adds when dims.accumulate is 1; parts are overwritten.
 #import "real.wgsl"
 
-struct Dims {
+struct LinearDims {
     rows: u32,
     columns: u32,
     accumulate: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: LinearDims;
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // (columns)
 @group(0) @binding(2) var<storage, read_write> y: array<Real>; // (rows, columns)
 

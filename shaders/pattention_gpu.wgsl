@@ -10,7 +10,7 @@
 #import "gelu_vec4.wgsl"
 #import "rows_scalar.wgsl"
 
-struct Dims {
+struct PattentionDims {
     rows: u32,
     n: u32,
     tau: f32,
@@ -18,7 +18,7 @@ struct Dims {
     use_tanh: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: PattentionDims;
 @group(0) @binding(1) var<storage, read> a: array<Unit>; // (rows, n)
 @group(0) @binding(2) var<storage, read_write> s: array<Unit>; // (rows, n)
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>; // (rows, 2): norm, 0 or maximum, sum of exponentials

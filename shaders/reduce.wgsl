@@ -1,6 +1,6 @@
 // Sums over whole tensors: the loss, and the global gradient norm with its finite flag.
 //
-// sum_losses: stats[0] += weight * sum of losses.
+// sum_losses: stats.loss += weight * sum of losses.
 // square_sums: per workgroup, the sum of squares of a range of a tensor, and how many values of it are not finite.
 // finish_norm: norm = sqrt(sum of all parts) / scale; clip factor = min(1, clip / (norm + 1e-6)) / scale; finite flag.
 // Mapping: square_sums one part per workgroup; the others one workgroup.
@@ -8,16 +8,17 @@
 // Writes: sum_losses adds, the others overwrite.
 // Limits: finite is tested on exponent bits, because compilers may assume that NaN does not occur.
 #import "row.wgsl"
+#import "stats.wgsl"
 
-struct Dims {
+struct ReduceDims {
     n: u32,
     first_part: u32,
     value: f32, // sum_losses: weight; finish_norm: clipping threshold, 0 for none
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: ReduceDims;
 @group(0) @binding(1) var<storage, read> values: array<f32>; // (n)
-@group(0) @binding(2) var<storage, read_write> stats: array<f32>; // (8): loss, norm, clip factor, finite flag, ...
+@group(0) @binding(2) var<storage, read_write> stats: Stats;
 @group(0) @binding(2) var<storage, read_write> parts: array<f32>; // (parts, 2): sum of squares, non-finite values
 
 fn is_finite(x: f32) -> bool {
@@ -32,7 +33,7 @@ fn sum_losses(@builtin(local_invocation_index) lane: u32) {
     }
     sum = row_sum(lane, sum);
     if (lane == 0u) {
-        stats[0] += sum * dims.value;
+        stats.loss += sum * dims.value;
     }
 }
 
@@ -82,12 +83,12 @@ fn finish_norm(@builtin(local_invocation_index) lane: u32) {
     sum = row_sum(lane, sum);
     bad = row_sum(lane, bad);
     if (lane == 0u) {
-        let finite = bad == 0.0 && is_finite(sum) && is_finite(stats[0]);
+        let finite = bad == 0.0 && is_finite(sum) && is_finite(stats.loss);
         // Gradients are larger than they should be by the loss scale, a power of two.
-        let scale = stats[4];
+        let scale = stats.loss_scale;
         let norm = select(0.0, sqrt(sum) / scale, finite);
-        stats[1] = norm;
-        stats[2] = select(1.0, min(1.0, dims.value / (norm + 1.0e-6)), dims.value > 0.0) / scale;
-        stats[3] = select(0.0, 1.0, finite);
+        stats.norm = norm;
+        stats.clip_factor = select(1.0, min(1.0, dims.value / (norm + 1.0e-6)), dims.value > 0.0) / scale;
+        stats.finite = select(0.0, 1.0, finite);
     }
 }

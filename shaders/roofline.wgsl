@@ -15,7 +15,7 @@ override WORKGROUP: u32 = 64u;
 
 alias Lanes = vec4<Real>;
 
-struct Dims {
+struct RooflineDims {
     rounds: u32, // of UNROLLED fma on every accumulator
     count: u32, // vec4 to copy or read
     store: u32,
@@ -23,7 +23,7 @@ struct Dims {
     addend: f32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: RooflineDims;
 @group(0) @binding(1) var<storage, read> origin: array<vec4<f32>>; // (count)
 @group(0) @binding(2) var<storage, read_write> copied: array<vec4<f32>>; // (count)
 @group(0) @binding(3) var<storage, read_write> sums: array<f32>; // one an invocation

@@ -10,7 +10,7 @@
 
 override FUSED: bool = false;
 
-struct Dims {
+struct RotaryDims {
     rows: u32,
     heads: u32,
     head_width: u32,
@@ -23,7 +23,7 @@ struct Run {
     position: u32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: RotaryDims;
 @group(0) @binding(1) var<storage, read> table: array<f32>; // (positions, 2 half): cosines, then sines
 @group(0) @binding(2) var<uniform> run: Run;
 @group(0) @binding(3) var<storage, read_write> x: array<Real>; // (rows, heads * head_width)

@@ -8,7 +8,7 @@
 // Writes: overwrite. `parts` and `counts` have room for `GROUPS` workgroups of each run.
 #import "real.wgsl"
 
-struct Dims {
+struct TrialDims {
     n: u32,
     word: u32, // fill: what to write; operand: the seed; differing_words: the bits of the last word that count
     run: u32, // differing_words: where its counts go
@@ -16,7 +16,7 @@ struct Dims {
     relative: f32,
 }
 
-@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(0) var<uniform> dims: TrialDims;
 @group(0) @binding(1) var<storage, read_write> operand_out: array<Real>; // (n)
 @group(0) @binding(1) var<storage, read_write> words: array<u32>; // (n)
 @group(0) @binding(1) var<storage, read> found_words: array<u32>; // (n)

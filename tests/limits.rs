@@ -11,10 +11,10 @@ use std::time::Instant;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
+use tokenformer::graph::ElementwiseDims;
 use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph};
-use tokenformer::kernel::KernelTable;
-use tokenformer::kernel::{Access, Dims, Kernel};
+use tokenformer::kernel::{Access, Kernel, KernelTable};
 use tokenformer::ops::add::add;
 use tokenformer::ops::{Case, Input, large_registry, registry};
 use tokenformer::run::check::{Prepared, check};
@@ -77,7 +77,7 @@ fn guard_words_find_what_is_written_behind_a_tensor() {
                 inputs: vec![Input::normal("x", &[9], 1.0)],
                 build: Box::new(move |g, t| {
                     let y = g.activation("y", &[1]);
-                    g.call(&COPY, &[t[0], y], Dims::new().u(count), 1, 0)?;
+                    g.call(&COPY).bind(&[t[0], y]).parameters(ElementwiseDims::of(count)).record()?;
                     Ok(vec![y])
                 }),
                 gradient: false,

@@ -16,7 +16,8 @@ use std::sync::OnceLock;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::{Gpu, webgpu_limits};
 use tokenformer::gpu::engine::Engine;
-use tokenformer::kernel::{Access, Candidate, Dims, Dtype, Kernel, KernelTable, Layout, ProductKind, Target};
+use tokenformer::graph::ElementwiseDims;
+use tokenformer::kernel::{Access, Candidate, Dtype, Kernel, KernelTable, Layout, ProductKind, Target};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::{Case, Input, mixed_registry, registry};
 use tokenformer::run::check::{Prepared, check, check_in, normalised_error};
@@ -243,7 +244,7 @@ fn planted_faults_are_found() {
         inputs: vec![Input::normal("x", &[9], 1.0)],
         build: Box::new(|g, t| {
             let y = g.activation("short", &[1]);
-            g.call(&COPY, &[t[0], y], Dims::new().u(9), 1, 0)?;
+            g.call(&COPY).bind(&[t[0], y]).parameters(ElementwiseDims::of(9)).record()?;
             Ok(vec![y])
         }),
         reference: Box::new(|x| vec![x[0][..1].to_vec()]),

@@ -14,7 +14,7 @@ use tokenformer::graph::plan::Plan;
 use tokenformer::kernel::{Dtype, Fragments, KernelTable, Target};
 use tokenformer::model::graphs::{self, MicroBatch};
 use tokenformer::model::init;
-use tokenformer::ops::cross_entropy::fresh_stats;
+use tokenformer::ops::stats::fresh_stats;
 use tokenformer::run::device::Device;
 use tokenformer::run::memory::Memory;
 use tokenformer::train::cohorts;

@@ -2,9 +2,10 @@
 
 use super::record::{Pass, Record};
 use crate::error::{Error, Result};
+use crate::gpu::clocks::RooflineDims;
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
-use crate::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS, shader};
+use crate::kernel::{Access, Dtype, MAX_WORKGROUPS, shader};
 
 /// Share of a case's time that one configuration of a sweep gets.
 pub(super) const SWEEP_SHARE: f64 = 0.1;
@@ -46,7 +47,7 @@ impl Setup<'_> {
     pub(super) fn prepare(
         &self,
         engine: &Engine,
-        dims: Dims,
+        dims: RooflineDims,
         blocks: &[(u32, Access, &Block)],
         groups: usize,
     ) -> Result<Program> {
@@ -54,11 +55,7 @@ impl Setup<'_> {
         let workgroup = self.workgroup as f64;
         let sizes = [("ACCUMULATORS", accumulators), ("UNROLLED", unrolled), ("WORKGROUP", workgroup)];
         let groups = u32::try_from(groups).unwrap_or(MAX_WORKGROUPS).clamp(1, MAX_WORKGROUPS);
-        Custom { text: self.text, entry: self.entry, constants: &sizes, dims, blocks, groups }.prepare(engine)
+        Custom { text: self.text, entry: self.entry, constants: &sizes, parameters: dims.into(), blocks, groups }
+            .prepare(engine)
     }
-}
-
-/// The uniform block of every kernel: turns of the loop, vectors to move, and whether results are written whatever they are.
-pub(super) fn dims(rounds: usize, count: usize, store: bool) -> Dims {
-    Dims::new().u(rounds).u(count).flag(store).f(1.0).f(1.0)
 }

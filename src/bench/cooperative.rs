@@ -7,7 +7,7 @@ use crate::error::{Result, tell};
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::timing::Stopwatch;
-use crate::kernel::{Access, Dims, Dtype, MAX_WORKGROUPS};
+use crate::kernel::{Access, Dtype, MAX_WORKGROUPS, Parameters, declare, parameter_block, word};
 use std::fmt::Write;
 
 /// Turns of the loop.
@@ -86,14 +86,24 @@ impl Mma {
     }
 }
 
+parameter_block! {
+    /// The parameter block of the kernel below.
+    struct Dims {
+        rounds: u32,
+        store: u32,
+        value: f32,
+    }
+}
+
 fn prepare(engine: &Engine, text: &str, sums: &Block, groups: u32, store: bool) -> Result<Program> {
-    let dims = Dims::new().u(ROUNDS).flag(store).f(1.0).u(0);
-    Custom { text, entry: "multiply", constants: &[], dims, blocks: &[(1, Access::Write, sums)], groups }
+    let parameters = Dims { rounds: word(ROUNDS), store: u32::from(store), value: 1.0 }.into();
+    Custom { text, entry: "multiply", constants: &[], parameters, blocks: &[(1, Access::Write, sums)], groups }
         .prepare(engine)
 }
 
 /// The operands differ from product to product, and their values are known at run time only.
 fn text(fragment: u32, subgroups: u32, invocations: u32) -> String {
+    let fields = declare(Dims::FIELDS);
     let elements = fragment * fragment;
     let mut body = String::new();
     for i in 0..UNROLLED {
@@ -122,7 +132,9 @@ fn text(fragment: u32, subgroups: u32, invocations: u32) -> String {
     format!(
         "enable f16;
 enable wgpu_cooperative_matrix;
-struct Dims {{ rounds: u32, store: u32, value: f32, spare: u32 }}
+struct Dims {{
+{fields}
+}}
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
 var<workgroup> sh: array<f16, {}>;

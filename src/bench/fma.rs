@@ -2,10 +2,11 @@
 //!
 //! An accumulator counts its own multiply-adds, so that work left undone shows.
 
-use super::ceiling::{SWEEP_SHARE, Setup, dims, kernels, peak, wrong};
+use super::ceiling::{SWEEP_SHARE, Setup, kernels, peak, wrong};
 use super::record::Record;
 use super::timing::{quantile, time, time_beside};
 use crate::error::{Result, tell};
+use crate::gpu::clocks::RooflineDims;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::timing::Stopwatch;
 use crate::kernel::{Access, Dtype, MAX_WORKGROUPS};
@@ -117,13 +118,13 @@ impl Fma {
         let mut groups = (256 / setup.workgroup).max(4);
         stopwatch.raise_clocks()?;
         loop {
-            let program = setup.prepare(engine, dims(rounds, 0, true), &blocks, groups)?;
+            let program = setup.prepare(engine, RooflineDims::of(rounds, 0, true), &blocks, groups)?;
             let wall = stopwatch.sample(&program, 1)?.wall.as_secs_f64();
             // The first run compiles where drivers put that off, so its time may be far too long; ask again.
             let wall = if wall < DISPATCH_SECONDS { wall } else { stopwatch.sample(&program, 1)?.wall.as_secs_f64() };
             if wall >= DISPATCH_SECONDS || groups == most {
                 check_sums(engine, setup, &engine.read(&sums.sized(4 * (groups * setup.workgroup) as u64))?)?;
-                let program = setup.prepare(engine, dims(rounds, 0, false), &blocks, groups)?;
+                let program = setup.prepare(engine, RooflineDims::of(rounds, 0, false), &blocks, groups)?;
                 let chain = 2 * (TERMS * accumulators) as u64;
                 let config =
                     format!("{accumulators} accumulators, {unrolled} terms a turn, workgroup {}", setup.workgroup);

@@ -4,13 +4,14 @@
 //! slows one down), measured again at full length. Every kernel is checked before it is timed, and the numbers are such
 //! that work left undone shows.
 
-use super::ceiling::{SWEEP_SHARE, Setup, dims, kernels, peak, wrong};
+use super::ceiling::{SWEEP_SHARE, Setup, kernels, peak, wrong};
 use super::cooperative::peak_of_matrix_units;
 use super::fma::fma_peak;
 use super::probe::Probe;
 use super::record::{Record, Report};
 use super::timing::{Timed, time};
 use crate::error::Result;
+use crate::gpu::clocks::RooflineDims;
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::facts::has_f16;
@@ -87,7 +88,7 @@ pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record
             // This kernel has no chains.
             let setup = Setup { text: &text, entry, chains: [8, 8], workgroup };
             let groups = (count / workgroup / each).clamp(1, MAX_WORKGROUPS as usize);
-            engine.run(&setup.prepare(engine, dims(0, count, true), &blocks, groups)?)?;
+            engine.run(&setup.prepare(engine, RooflineDims::of(0, count, true), &blocks, groups)?)?;
             let right = match op {
                 "copy" => engine.read(&copied)? == values,
                 _ => {
@@ -101,7 +102,7 @@ pub fn bandwidth(stopwatch: &Stopwatch, op: &str, seconds: f64) -> Result<Record
             if !right {
                 return Err(wrong(engine, &format!("{op} with workgroups of {workgroup} gives wrong numbers")));
             }
-            let program = setup.prepare(engine, dims(0, count, false), &blocks, groups)?;
+            let program = setup.prepare(engine, RooflineDims::of(0, count, false), &blocks, groups)?;
             let fastest = time(stopwatch, &program, seconds * SWEEP_SHARE)?.best_ms();
             if best.as_ref().is_none_or(|(least, ..)| fastest < *least) {
                 best = Some((fastest, program, format!("workgroup {workgroup}, {each} vec4 an invocation")));
@@ -157,7 +158,13 @@ pub fn submit_and_wait(stopwatch: &Stopwatch) -> Result<Record> {
 fn tick(engine: &Engine) -> Result<(Program, Block)> {
     let word = engine.allocate("ticks", 4)?;
     let (text, blocks) = (kernels(Dtype::F32)?, [(3, Access::Write, &word)]);
-    let tick =
-        Custom { text: &text, entry: "tick", constants: &[], dims: dims(0, 0, false), blocks: &blocks, groups: 1 };
+    let tick = Custom {
+        text: &text,
+        entry: "tick",
+        constants: &[],
+        parameters: RooflineDims::of(0, 0, false).into(),
+        blocks: &blocks,
+        groups: 1,
+    };
     Ok((tick.prepare(engine)?, word))
 }

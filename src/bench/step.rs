@@ -21,7 +21,7 @@ use crate::kernel::KernelTable;
 use crate::model::init::Tensors;
 use crate::model::{graphs, init};
 use crate::ops::adamw::{CohortStep, Update};
-use crate::ops::cross_entropy::{FINITE, fresh_stats};
+use crate::ops::stats::{Stats, fresh_stats};
 use crate::rng::{Rng, Stream};
 use crate::run::memory::Memory;
 use crate::train::cohorts;
@@ -361,7 +361,7 @@ impl Parts<'_> {
     fn updated(&self, start: &Start) -> Result<()> {
         let engine = self.stopwatch.engine;
         let stats = engine.read(start.memory.named(graphs::STATS_NAME)?)?;
-        if stats.get(FINITE) == Some(&1.0) {
+        if Stats::from_words(&stats).is_finite() {
             return Ok(());
         }
         Err(Error::device(format!(

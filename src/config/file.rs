@@ -23,8 +23,16 @@ impl RunConfig {
     /// # Errors
     /// As [`Self::from_bytes`], and a file that cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = read_bytes(path)
-            .map_err(|cause| Error::input(format!("{}; give another --config", Error::io("read", path, &cause))))?;
+        Self::read_or(path, "give another --config")
+    }
+
+    /// As [`Self::read`], with the remedy where the file cannot be read.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn read_or(path: &Path, remedy: &str) -> Result<Self> {
+        let bytes =
+            read_bytes(path).map_err(|cause| Error::input(format!("{}; {remedy}", Error::io("read", path, &cause))))?;
         Self::from_bytes(&bytes, &path.display().to_string())
     }
 

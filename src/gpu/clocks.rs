@@ -12,7 +12,7 @@ use super::custom::Custom;
 use super::engine::{Engine, Program};
 use super::timing::Stopwatch;
 use crate::error::Result;
-use crate::kernel::{Access, Dims, Dtype, shader};
+use crate::kernel::{Access, Dtype, parameter_block, shader, word};
 use std::sync::PoisonError;
 
 /// Workgroups and invocations of each, accumulators of an invocation, multiply-adds on each in a turn of the loop, turns:
@@ -27,6 +27,30 @@ const FLOPS: usize = 2 * GROUPS * WORKGROUP * ACCUMULATORS * UNROLLED * ROUNDS;
 /// Seconds of one reading, and most runs in it.
 const READING: f64 = 4e-3;
 const MOST_RUNS: f64 = 1000.0;
+
+parameter_block! {
+    /// The parameter block of `shaders/roofline.wgsl`.
+    pub struct RooflineDims {
+        /// of UNROLLED fma on every accumulator
+        rounds: u32,
+        /// vec4 to copy or read
+        count: u32,
+        /// Whether sums are stored.
+        store: u32,
+        /// Of each fma.
+        multiplier: f32,
+        /// Of each fma.
+        addend: f32,
+    }
+}
+
+impl RooflineDims {
+    /// With multiplier and addend 1, which count the fma.
+    pub fn of(rounds: usize, count: usize, store: bool) -> Self {
+        Self { rounds: word(rounds), count: word(count), store: u32::from(store), multiplier: 1.0, addend: 1.0 }
+    }
+}
+
 /// The kernel, ready to run.
 ///
 /// # Errors
@@ -39,7 +63,7 @@ fn multiply_adds(engine: &Engine) -> Result<Program> {
         text: &text,
         entry: "multiply_add",
         constants: &constants.map(|(name, n)| (name, n as f64)),
-        dims: Dims::new().u(ROUNDS).u(0).flag(false).f(1.0).f(1.0),
+        parameters: RooflineDims::of(ROUNDS, 0, false).into(),
         blocks: &[(3, Access::Write, &sums)],
         groups: GROUPS as u32,
     };

@@ -8,7 +8,7 @@ use super::engine::{Block, Engine, Program};
 use super::module;
 use super::pipelines::{entry, layout_entry};
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Dims};
+use crate::kernel::{Access, ParameterBlock};
 
 /// What to compile and run.
 pub struct Custom<'a> {
@@ -19,7 +19,7 @@ pub struct Custom<'a> {
     /// Values of its `override` constants.
     pub constants: &'a [(&'a str, f64)],
     /// The uniform block at binding 0.
-    pub dims: Dims,
+    pub parameters: ParameterBlock,
     /// The other bindings: number, use and memory.
     pub blocks: &'a [(u32, Access, &'a Block)],
     /// Workgroups along x.
@@ -33,7 +33,7 @@ impl Custom<'_> {
     /// A device error with the compiler's words where it does not compile.
     pub fn prepare(&self, engine: &Engine) -> Result<Program> {
         let gpu = &engine.gpu;
-        let words = self.dims.words();
+        let words = self.parameters.words();
         let uniforms = engine.allocate("dims", words.len() as u64 * 4)?;
         engine.write(&uniforms, &words);
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);

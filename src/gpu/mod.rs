@@ -4,7 +4,7 @@ pub mod adapter;
 pub mod block;
 pub mod budget;
 mod clock_speed;
-mod clocks;
+pub mod clocks;
 pub mod custom;
 pub mod deferred_read;
 pub mod device;

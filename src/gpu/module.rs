@@ -64,7 +64,13 @@ mod tests {
     use super::super::device::Gpu;
     use super::super::engine::Engine;
     use super::*;
-    use crate::kernel::{Access, Dims};
+    use crate::kernel::{Access, parameter_block};
+
+    parameter_block! {
+        struct At {
+            x: u32,
+        }
+    }
 
     #[test]
     fn the_environment_decides_and_else_the_adapter() {
@@ -95,8 +101,8 @@ mod tests {
         for checked in [true, false] {
             let engine = Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap().with_checks(checked);
             let y = engine.allocate("y", 16).unwrap();
-            let (dims, blocks) = (Dims::new().u(6), [(1, Access::Write, &y)]);
-            let custom = Custom { text, entry: "work", constants: &[], dims, blocks: &blocks, groups: 1 };
+            let (parameters, blocks) = (At { x: 6 }.into(), [(1, Access::Write, &y)]);
+            let custom = Custom { text, entry: "work", constants: &[], parameters, blocks: &blocks, groups: 1 };
             engine.run(&custom.prepare(&engine).unwrap()).unwrap();
             let found = engine.read(&y).unwrap()[0];
             // Elsewhere a compiler may do anything with such an index.

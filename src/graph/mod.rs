@@ -5,6 +5,8 @@
 //! plain data: tensors with shapes, and calls in order. [`plan`] turns it into buffers and
 //! dispatches. Nothing here touches a GPU.
 
+mod call;
+mod elementwise;
 pub mod plan;
 mod precision;
 mod recompute;
@@ -12,11 +14,11 @@ mod trained;
 pub mod view;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Dims, Dtype, Kernel, KernelTable, ProductKind, workgroups};
+use crate::kernel::{Dtype, KernelTable};
+pub use call::{Call, NewCall};
+pub use elementwise::ElementwiseDims;
 use std::collections::{HashMap, HashSet};
 use view::View;
-
-static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
 /// Handle of a tensor in one [`Graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,27 +87,6 @@ impl TensorInfo {
     pub fn bytes(&self) -> u64 {
         self.elements().map_or(u64::MAX, |n| (n as u64).saturating_mul(self.dtype.bytes()))
     }
-}
-
-/// One dispatch: a kernel, its uniform block and the tensors bound at 1, 2, ...
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// What runs.
-    pub kernel: &'static Kernel,
-    /// Tensors at bindings 1, 2, ..., as [`Kernel::bindings`] says.
-    pub tensors: Vec<Tensor>,
-    /// The uniform block at binding 0.
-    pub dims: Dims,
-    /// Workgroups along x.
-    pub groups: u32,
-    /// Floating-point operations, for reports (0 for what is bound by memory).
-    pub flops: u64,
-    /// Bytes it reads and writes at the least, for reports.
-    pub bytes: u64,
-    /// The layer it belongs to, from 0, forward or backward; `None` before, between and behind them.
-    pub layer: Option<usize>,
-    /// What kind of matrix product it is, if it is one, for tuning.
-    pub product: Option<ProductKind>,
 }
 
 type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
@@ -290,53 +271,6 @@ impl Graph {
         self.calls.iter().map(|c| c.flops).sum()
     }
 
-    /// Appends one dispatch.
-    pub fn call(
-        &mut self,
-        kernel: &'static Kernel,
-        tensors: &[Tensor],
-        dims: Dims,
-        groups: u32,
-        flops: u64,
-    ) -> Result<()> {
-        let wrong = |what: &str| Err(Error::defect(format!("kernel {} {what}", kernel.name())));
-        if tensors.len() != kernel.bindings.len() {
-            return wrong("is called with the wrong number of tensors");
-        }
-        for (i, (&t, access)) in tensors.iter().zip(kernel.bindings).enumerate() {
-            let rebound = tensors.iter().zip(kernel.bindings).enumerate().any(|(j, (&other, other_access))| {
-                // Two views of one tensor may both be written; WebGPU refuses to read the one and write the other.
-                let clash = if t == other { *access == Access::Write } else { access != other_access };
-                i != j && clash && self.storage(t) == self.storage(other)
-            });
-            if rebound {
-                return wrong("binds one tensor twice and writes it");
-            }
-        }
-        let kernel = kernel.in_precision(self.precision);
-        let mut bound: Vec<Tensor> = tensors.to_vec();
-        bound.sort_unstable();
-        bound.dedup();
-        let bytes = bound.iter().fold(0_u64, |n, t| n.saturating_add(self.tensors[t.0].bytes()));
-        let layer = self.layer;
-        self.calls.push(Call { kernel, tensors: tensors.to_vec(), dims, groups, flops, bytes, layer, product: None });
-        Ok(())
-    }
-
-    /// Says what the last call moves, where it takes ranges of what it binds.
-    pub fn last_moves(&mut self, bytes: u64) {
-        if let Some(call) = self.calls.last_mut() {
-            call.bytes = bytes;
-        }
-    }
-
-    /// Says that the last call is a matrix product.
-    pub fn last_is(&mut self, product: ProductKind) {
-        if let Some(call) = self.calls.last_mut() {
-            call.product = Some(product);
-        }
-    }
-
     /// Pushes the backward of what was just recorded. It runs (records) during [`Graph::backward`].
     pub fn on_backward(&mut self, record: impl FnOnce(&mut Graph) -> Result<()> + 'static) {
         if self.training {
@@ -411,9 +345,8 @@ impl Graph {
             return Ok(grad);
         }
         let info = self.tensors[grad.0].clone();
-        let elements = info.elements().unwrap_or(0);
         let copy = self.typed(&info.name, &info.shape, info.dtype, Class::Activation);
-        self.call(&COPY, &[grad, copy], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)?;
+        self.copy(grad, copy)?;
         self.grads.insert(tensor, copy);
         Ok(copy)
     }

@@ -174,7 +174,7 @@ fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Dims, Kernel, KernelTable, Target};
+    use crate::kernel::{Kernel, KernelTable, Target};
 
     static STEP: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
 
@@ -183,7 +183,7 @@ mod tests {
         let mut x = g.state("in", &[lengths[0]]);
         for &n in lengths {
             let y = g.activation("y", &[n]);
-            g.call(&STEP, &[x, y], Dims::new(), 1, 0).unwrap();
+            g.call(&STEP).bind(&[x, y]).record().unwrap();
             x = y;
         }
         g

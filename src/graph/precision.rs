@@ -5,11 +5,7 @@
 use super::view::View;
 use super::{Class, Graph, Tensor, TensorInfo};
 use crate::error::Result;
-use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Dtype, Kernel, workgroups};
-
-static CAST: Kernel = Kernel::new("elementwise.wgsl", "convert", &[Read, Write]);
-static CAST_BACK: Kernel = Kernel::new("elementwise.wgsl", "convert_back", &[Read, Write]);
+use crate::kernel::Dtype;
 
 impl Graph {
     /// Records activations in `precision` from here on. With f16 the kernels still compute in f32, and parameters
@@ -56,21 +52,9 @@ impl Graph {
         Ok(copy)
     }
 
-    /// Records the conversion of `from` (f32) into `to`, of the same length.
-    pub fn cast(&mut self, from: Tensor, to: Tensor) -> Result<()> {
-        let elements = self.tensors[from.0].elements().unwrap_or(0);
-        self.call(&CAST, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)
-    }
-
     /// Element type of a tensor.
     pub fn dtype(&self, tensor: Tensor) -> Dtype {
         self.tensors[tensor.0].dtype
-    }
-
-    /// Adds `from`, in the precision of the graph, to `to` (f32), of the same length.
-    pub fn cast_back(&mut self, from: Tensor, to: Tensor) -> Result<()> {
-        let elements = self.tensors[from.0].elements().unwrap_or(0);
-        self.call(&CAST_BACK, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)
     }
 }
 

@@ -92,7 +92,7 @@ impl Graph {
 mod tests {
     use crate::graph::plan::Plan;
     use crate::graph::{Graph, Tensor};
-    use crate::kernel::{Access, Dims, Kernel, KernelTable, Target};
+    use crate::kernel::{Access, Kernel, KernelTable, Target};
 
     static FORWARD: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
     static BACKWARD: Kernel = Kernel::new("elementwise.wgsl", "add", &[Access::Read, Access::Read, Access::Write]);
@@ -100,11 +100,11 @@ mod tests {
     /// An op whose backward reads its input.
     fn op(g: &mut Graph, x: Tensor) -> Tensor {
         let y = g.activation("y", &[1000]);
-        g.call(&FORWARD, &[x, y], Dims::new(), 1, 0).unwrap();
+        g.call(&FORWARD).bind(&[x, y]).record().unwrap();
         g.on_backward(move |g| {
             let dy = g.take_grad(y)?;
             let (dx, _) = g.grad_target(x)?;
-            g.call(&BACKWARD, &[x, dy, dx], Dims::new(), 1, 0)
+            g.call(&BACKWARD).bind(&[x, dy, dx]).record()
         });
         y
     }

@@ -5,9 +5,9 @@
 //! [`Strided`]: the operands of one batched product. Lifetimes and memory are the storage's; a view is only a way to
 //! bind a range of it.
 
-use super::{COPY, Class, Graph, Tensor, TensorInfo};
+use super::{Class, Graph, Tensor, TensorInfo};
 use crate::error::{Error, Result};
-use crate::kernel::{Dims, Dtype, workgroups};
+use crate::kernel::Dtype;
 
 /// Views start at multiples of this many elements. Bindings start at multiples of 256 bytes on every device, which
 /// are so many elements of f16.
@@ -171,9 +171,8 @@ impl Graph {
         }
         let shape = tensors.first().map_or(Vec::new(), |&t| self.shape(t).to_vec());
         let copies = self.strided_activations::<M>("gathered", &shape)?;
-        let elements: usize = shape.iter().product();
         for (&from, &to) in tensors.iter().zip(&copies) {
-            self.call(&COPY, &[from, to], Dims::new().u(elements), workgroups(elements.div_ceil(256)), 0)?;
+            self.copy(from, to)?;
         }
         self.strided(&copies).ok_or_else(uneven)
     }

@@ -1,16 +1,16 @@
 //! Kernels as data: which shader file, which entry point, what is bound where.
 //!
 //! A kernel does not know a shape. Shapes, offsets and flags reach it in a small uniform block,
-//! [`Dims`], at binding 0, so one compiled pipeline serves every layer, every batch size and every
+//! its [`Parameters`], at binding 0, so one compiled pipeline serves every layer, every batch size and every
 //! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
 //! would be compiled again.)
 
 mod candidate;
 mod defaults;
-mod dims;
 mod dtype;
 mod fragments;
 mod names;
+mod parameters;
 mod product;
 mod schedule;
 pub mod shader;
@@ -18,9 +18,10 @@ mod table;
 mod target;
 
 pub use candidate::{Candidate, MAX_CHUNK};
-pub use dims::Dims;
 pub use dtype::Dtype;
 pub use fragments::{Fragment, Fragments, Staging, Tile};
+pub use parameters::{Field, FieldType, FieldValue, ParameterBlock, Parameters, word};
+pub(crate) use parameters::{declare, parameter_block};
 pub use product::{Layout, ProductKind, ShapeClass};
 pub use schedule::Schedule;
 pub use table::KernelTable;
@@ -48,7 +49,7 @@ pub struct Kernel {
     pub file: &'static str,
     /// Entry point in that file.
     pub entry: &'static str,
-    /// What bindings 1, 2, ... are; binding 0 is always [`Dims`].
+    /// What bindings 1, 2, ... are; binding 0 is always its [`Parameters`].
     pub bindings: &'static [Access],
     /// Values for the shader's boolean `override` constants.
     pub flags: &'static [(&'static str, bool)],

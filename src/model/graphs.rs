@@ -11,10 +11,11 @@ use crate::graph::view::Strided;
 use crate::graph::{Class, Graph, Tensor, grad_name, moment_names};
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
-use crate::ops::cross_entropy::{self, Head, STATS, head_loss};
+use crate::ops::cross_entropy::{self, Head, head_loss};
 use crate::ops::embedding::TokenRows;
 use crate::ops::grad_norm::grad_norm;
 use crate::ops::matmul::{Layout, Product};
+use crate::ops::stats::STATS;
 use std::collections::BTreeMap;
 
 /// Token ids of a training or evaluation batch.

@@ -7,12 +7,13 @@
 //! Rows of a parameter belong to *cohorts*: those appended by a growth, and all of a new layer, have their own step
 //! count t and may have their own learning-rate scale, or be frozen. Columns belong to their row.
 
-use super::cross_entropy::STATS;
+use super::stats::{STATS, Stats};
 use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Uniform, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::{Kernel, parameter_block, word};
+use bytemuck::Zeroable;
 
 static ADAMW: Kernel = Kernel::new("adamw.wgsl", "adamw", &[Uniform, Read, Read, Write, Write, Write]);
 static ADAMW_AND_COPY: Kernel =
@@ -24,8 +25,74 @@ pub const MAX_COHORTS: usize = 32;
 const MAX_SEGMENTS: usize = 256;
 /// Elements that a workgroup updates at a time; the same there.
 const CHUNK: usize = 1024;
-/// Words of the uniform block [`Update::words`].
-pub const UPDATE_WORDS: usize = 8 + 4 * MAX_COHORTS;
+/// Words of [`UpdateScalars`].
+pub const UPDATE_WORDS: usize = size_of::<UpdateScalars>() / size_of::<f32>();
+
+parameter_block! {
+    /// A [`Segment`], as `shaders/adamw.wgsl` reads it.
+    pub(crate) struct SegmentDims {
+        /// of the parameter
+        first: u32,
+        count: u32,
+        /// 2 cohort + 1 if decayed
+        kind: u32,
+        /// the first of the segment
+        chunk: u32,
+        /// first element of gradient and moments
+        state: u32,
+        spare_a: u32,
+        spare_b: u32,
+        spare_c: u32,
+    }
+}
+
+parameter_block! {
+    /// The parameter block of `shaders/adamw.wgsl`.
+    pub(crate) struct AdamwDims {
+        segments: u32,
+        chunks: u32,
+        spare: [u32; 2],
+        table: [SegmentDims; MAX_SEGMENTS],
+    }
+}
+
+parameter_block! {
+    /// One cohort in [`UpdateScalars`].
+    pub struct CohortScalars {
+        /// Bias correction of the first moment, 1 - b1^t.
+        c1: f32,
+        /// Bias correction of the second moment, 1 - b2^t.
+        c2: f32,
+        /// Learning-rate multiplier.
+        lr_scale: f32,
+        /// 1 if trained, 0 if frozen.
+        trained: f32,
+    }
+}
+
+parameter_block! {
+    /// Scalars of one optimizer step, in a uniform block of their own that the host writes before each step.
+    pub struct UpdateScalars {
+        /// Learning rate.
+        lr: f32,
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// 1 - beta1, subtracted in f64.
+        one_minus_beta1: f32,
+        /// 1 - beta2, subtracted in f64.
+        one_minus_beta2: f32,
+        /// Added to the root of the second moment.
+        eps: f32,
+        /// Decoupled weight decay, per unit of learning rate.
+        weight_decay: f32,
+        /// Nothing.
+        spare: f32,
+        /// Of each cohort; those that a model does not have are frozen.
+        cohorts: [CohortScalars; MAX_COHORTS],
+    }
+}
 
 /// Scalars of one optimizer step.
 #[derive(Debug, Clone)]
@@ -56,7 +123,7 @@ pub struct CohortStep {
 }
 
 impl Update {
-    /// The uniform block of `shaders/adamw.wgsl`.
+    /// The words of [`UpdateScalars`].
     ///
     /// # Errors
     /// More than [`MAX_COHORTS`] cohorts.
@@ -67,17 +134,27 @@ impl Update {
                 self.cohorts.len()
             )));
         }
-        let scalars =
-            [self.lr, self.beta1, self.beta2, 1.0 - self.beta1, 1.0 - self.beta2, self.eps, self.weight_decay, 0.0];
-        let mut words: Vec<f32> = scalars.iter().map(|&x| x as f32).collect();
-        for cohort in &self.cohorts {
-            let correction = |beta: f64| 1.0 - beta.powf(cohort.t.max(1) as f64);
-            let active = if cohort.frozen { 0.0 } else { 1.0 };
-            words.extend([correction(self.beta1), correction(self.beta2), cohort.lr_scale, active].map(|x| x as f32));
+        // Subtracted in f64: from 0.999 rounded to f32, 1 - 0.999 would keep five of its seven digits.
+        let mut scalars = UpdateScalars {
+            lr: self.lr as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            one_minus_beta1: (1.0 - self.beta1) as f32,
+            one_minus_beta2: (1.0 - self.beta2) as f32,
+            eps: self.eps as f32,
+            weight_decay: self.weight_decay as f32,
+            ..UpdateScalars::zeroed()
+        };
+        for (to, cohort) in scalars.cohorts.iter_mut().zip(&self.cohorts) {
+            let correction = |beta: f64| (1.0 - beta.powf(cohort.t.max(1) as f64)) as f32;
+            *to = CohortScalars {
+                c1: correction(self.beta1),
+                c2: correction(self.beta2),
+                lr_scale: cohort.lr_scale as f32,
+                trained: if cohort.frozen { 0.0 } else { 1.0 },
+            };
         }
-        // Unused cohorts are frozen.
-        words.resize(UPDATE_WORDS, 0.0);
-        Ok(words)
+        Ok(bytemuck::cast_slice(&[scalars]).to_vec())
     }
 }
 
@@ -116,35 +193,44 @@ pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, seg
     let Trained { parameter, grad, m, v, copy } = trained;
     for segments in segments.chunks(MAX_SEGMENTS) {
         let chunks: usize = segments.iter().map(|segment| segment.n.div_ceil(CHUNK)).sum();
-        let mut dims = Dims::new().u(segments.len()).u(chunks).u(0).u(0);
         let mut first_chunk = 0;
-        for segment in segments {
-            dims = dims.u(segment.first).u(segment.n).u(2 * segment.cohort + usize::from(segment.decay)).u(first_chunk);
-            dims = dims.u(segment.state).u(0).u(0).u(0);
+        let mut table = [SegmentDims::zeroed(); MAX_SEGMENTS];
+        for (to, segment) in table.iter_mut().zip(segments) {
+            *to = SegmentDims {
+                first: word(segment.first),
+                count: word(segment.n),
+                kind: word(2 * segment.cohort + usize::from(segment.decay)),
+                chunk: word(first_chunk),
+                state: word(segment.state),
+                ..SegmentDims::zeroed()
+            };
             first_chunk += segment.n.div_ceil(CHUNK);
         }
-        for _ in segments.len()..MAX_SEGMENTS {
-            dims = dims.u(0).u(0).u(0).u(first_chunk).u(0).u(0).u(0).u(0);
-        }
+        // The search for a chunk's segment goes past the last one and must not stop there.
+        table[segments.len()..].iter_mut().for_each(|unused| unused.chunk = word(first_chunk));
+        let dims = AdamwDims { segments: word(segments.len()), chunks: word(chunks), spare: [0; 2], table };
         let all = [update, stats, grad, parameter, m, v];
-        match copy {
-            None => g.call(&ADAMW, &all, dims, workgroups(chunks), 0)?,
-            Some(copy) => g.call(&ADAMW_AND_COPY, &[&all[..], &[copy]].concat(), dims, workgroups(chunks), 0)?,
-        }
+        let call = match copy {
+            None => g.call(&ADAMW).bind(&all),
+            Some(copy) => g.call(&ADAMW_AND_COPY).bind(&[&all[..], &[copy]].concat()),
+        };
+        call.parameters(dims).groups(chunks).record()?;
     }
     Ok(())
 }
 
 fn reference(update: &Update, segments: &[Segment], x: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let (stats, grad) = (&x[1], &x[2]);
+    // Statistics that f32 holds exactly.
+    let words: Vec<f32> = x[1].iter().map(|&word| word as f32).collect();
+    let (stats, grad) = (Stats::from_words(&words), &x[2]);
     let (mut p, mut m, mut v, mut copy) = (x[3].clone(), x[4].clone(), x[5].clone(), x[6].clone());
     for segment in segments {
         let cohort = update.cohorts[segment.cohort];
         let lr = update.lr * cohort.lr_scale;
         let corrections = [update.beta1, update.beta2].map(|b| 1.0 - b.powf(cohort.t as f64));
-        for at in (0..segment.n).filter(|_| stats[3] == 1.0 && !cohort.frozen) {
+        for at in (0..segment.n).filter(|_| stats.is_finite() && !cohort.frozen) {
             let (i, of_p) = (segment.state + at, segment.first + at);
-            let g = grad[i] * stats[2];
+            let g = grad[i] * f64::from(stats.clip_factor);
             m[i] = update.beta1 * m[i] + (1.0 - update.beta1) * g;
             v[i] = update.beta2 * v[i] + (1.0 - update.beta2) * g * g;
             p[of_p] *= if segment.decay { 1.0 - lr * update.weight_decay } else { 1.0 };
@@ -178,6 +264,7 @@ pub(super) fn cases() -> Vec<Case> {
             });
             n += length;
         }
+        let stats = Stats { loss: 2.0, norm: 3.0, clip_factor: 0.25, finite, ..Stats::zeroed() };
         let second = crate::rng::Rng::named(1, crate::rng::Stream::Test, name).normals(n, 0.3);
         let (update, again, build_segments) = (update.clone(), update.clone(), segments.clone());
         Case {
@@ -185,7 +272,7 @@ pub(super) fn cases() -> Vec<Case> {
             name: name.to_string(),
             inputs: vec![
                 Input::floats("update", &[UPDATE_WORDS], update.words().unwrap_or_default()),
-                Input::floats("stats", &[STATS], vec![2.0, 3.0, 0.25, finite, 0.0, 0.0, 0.0, 0.0]),
+                Input::floats("stats", &[STATS], stats.words().to_vec()),
                 Input::normal("grad", &[n], 1.0).without_gradient(),
                 Input::normal("p", &[untrained + n], 1.0).without_gradient(),
                 Input::normal("m", &[n], 0.3).without_gradient(),

@@ -3,9 +3,9 @@
 
 use super::{Case, Input};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{ElementwiseDims, Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::Kernel;
 
 static ADD: Kernel = Kernel::new("elementwise.wgsl", "add", &[Read, Read, Write]);
 
@@ -14,7 +14,7 @@ pub fn add(g: &mut Graph, x: Tensor, b: Tensor) -> Result<Tensor> {
     let shape = g.shape(x).to_vec();
     let n: usize = shape.iter().product();
     let y = g.residual("sum", &shape);
-    g.call(&ADD, &[x, b, y], Dims::new().u(n), workgroups(n.div_ceil(256)), 0)?;
+    g.call(&ADD).bind(&[x, b, y]).parameters(ElementwiseDims::of(n)).groups(n.div_ceil(256)).record()?;
     g.on_backward(move |g| {
         let dy = g.take_grad(y)?;
         g.set_grad(x, dy);

@@ -4,15 +4,24 @@ use super::{Case, Input};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Uniform, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::{Kernel, parameter_block, word};
 
 static APPEND: Kernel = Kernel::new("cache.wgsl", "append", &[Read, Uniform, Write]);
+
+parameter_block! {
+    /// The parameter block of `shaders/cache.wgsl`.
+    pub(crate) struct CacheDims {
+        rows: u32,
+        columns: u32,
+        capacity: u32,
+    }
+}
 
 /// Copies x (R, C) to the rows of `cache` (capacity, C) from the run's position on.
 pub fn append(g: &mut Graph, x: Tensor, run: Tensor, cache: Tensor) -> Result<()> {
     let ((rows, columns), (capacity, _)) = (g.matrix(x)?, g.matrix(cache)?);
-    let dims = Dims::new().u(rows).u(columns).u(capacity);
-    g.call(&APPEND, &[x, run, cache], dims, workgroups((rows * columns).div_ceil(64)), 0)
+    let dims = CacheDims { rows: word(rows), columns: word(columns), capacity: word(capacity) };
+    g.call(&APPEND).bind(&[x, run, cache]).parameters(dims).groups((rows * columns).div_ceil(64)).record()
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -4,16 +4,32 @@
 //! `dE[v]` adds up dy over the rows that hold token v, in ascending order: the host sorts row numbers by
 //! token, so the sum needs no atomics and has the same bits in every run.
 
-use super::layer_norm::{self, layer_norm};
+use super::layer_norm::{self, LayerNormGpuDims, layer_norm};
 use super::{Case, Input};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::{Kernel, parameter_block, word};
 
 static FORWARD: Kernel = Kernel::new("embedding.wgsl", "forward", &[Read, Read, Write]);
 static BACKWARD: Kernel = Kernel::new("embedding.wgsl", "backward", &[Read, Read, Read, Write]);
 static WITH_NORM_GPU: Kernel = Kernel::new("layer_norm_gpu.wgsl", "embed_plain", &[Read, Read, Write, Write, Write]);
+
+parameter_block! {
+    /// The parameter block of `shaders/embedding.wgsl`.
+    pub(crate) struct EmbeddingDims {
+        rows: u32,
+        vocab: u32,
+        columns: u32,
+        accumulate: u32,
+    }
+}
+
+impl EmbeddingDims {
+    fn of([rows, vocab, columns]: [usize; 3], accumulate: bool) -> Self {
+        Self { rows: word(rows), vocab: word(vocab), columns: word(columns), accumulate: u32::from(accumulate) }
+    }
+}
 
 /// Row numbers sorted by token (R), and where each token's rows start (V + 1); see
 /// [`crate::data::token_index`].
@@ -46,22 +62,23 @@ impl Lookup {
     /// Records the gradient of the embedding from that of `y`, what was looked up.
     pub(super) fn backward(&self, g: &mut Graph, y: Tensor) -> Result<()> {
         let Some(TokenRows { sorted_rows, starts }) = self.index else { return Ok(()) };
-        let [rows, vocab, columns] = self.sizes(g)?;
+        let sizes = self.sizes(g)?;
+        let [_, vocab, columns] = sizes;
         let dy = g.take_grad(y)?;
         let (dembed, add) = g.grad_target(self.embed)?;
-        let dims = Dims::new().u(rows).u(vocab).u(columns).flag(add);
-        let groups = workgroups(vocab * columns.div_ceil(64));
-        g.call(&BACKWARD, &[sorted_rows, starts, dy, dembed], dims, groups, 0)
+        let call = g.call(&BACKWARD).bind(&[sorted_rows, starts, dy, dembed]);
+        call.parameters(EmbeddingDims::of(sizes, add)).groups(vocab * columns.div_ceil(64)).record()
     }
 }
 
 /// y (R, C) from tokens (R) and the embedding (V, C). `index` is needed for the backward.
 pub fn embedding(g: &mut Graph, tokens: Tensor, embed: Tensor, index: Option<TokenRows>) -> Result<Tensor> {
     let lookup = Lookup { tokens, embed, index };
-    let [rows, vocab, columns] = lookup.sizes(g)?;
+    let sizes = lookup.sizes(g)?;
+    let [rows, _, columns] = sizes;
     let y = g.residual("embedding", &[rows, columns]);
-    let dims = Dims::new().u(rows).u(vocab).u(columns).flag(false);
-    g.call(&FORWARD, &[tokens, embed, y], dims, workgroups((rows * columns).div_ceil(64)), 0)?;
+    let dims = EmbeddingDims::of(sizes, false);
+    g.call(&FORWARD).bind(&[tokens, embed, y]).parameters(dims).groups((rows * columns).div_ceil(64)).record()?;
     if index.is_some() {
         g.on_backward(move |g| lookup.backward(g, y));
     }
@@ -78,8 +95,9 @@ pub fn embed_norm(g: &mut Graph, lookup: Lookup, eps: f64) -> Result<(Tensor, Te
     let [rows, vocab, columns] = lookup.sizes(g)?;
     let x = g.residual("embedding", &[rows, columns]);
     let (norm, y) = layer_norm::begin(g, x, None, eps)?;
-    let dims = Dims::new().u(rows).u(columns).f(eps).u(vocab);
-    g.call(WITH_NORM_GPU.for_width(columns), &[embed, tokens, x, y, norm.stats], dims, workgroups(rows), 0)?;
+    let dims = LayerNormGpuDims { rows: word(rows), columns: word(columns), eps: eps as f32, vocab: word(vocab) };
+    let call = g.call(WITH_NORM_GPU.for_width(columns)).bind(&[embed, tokens, x, y, norm.stats]);
+    call.parameters(dims).groups(rows).record()?;
     g.on_backward(move |g| {
         norm.backward(g, x, y)?;
         lookup.backward(g, x)

@@ -4,9 +4,9 @@
 
 use super::{Case, Input};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{ElementwiseDims, Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::Kernel;
 
 static FORWARD: Kernel = Kernel::new("elementwise.wgsl", "gelu_forward", &[Read, Write]);
 static BACKWARD: Kernel = Kernel::new("elementwise.wgsl", "gelu_backward", &[Read, Read, Write]);
@@ -16,11 +16,13 @@ pub fn gelu(g: &mut Graph, x: Tensor, tanh: bool) -> Result<Tensor> {
     let shape = g.shape(x).to_vec();
     let n: usize = shape.iter().product();
     let y = g.activation("gelu", &shape);
-    g.call(&FORWARD, &[x, y], Dims::new().u(n).flag(tanh).u(0), workgroups(n.div_ceil(256)), 0)?;
+    let dims = ElementwiseDims { use_tanh: u32::from(tanh), ..ElementwiseDims::of(n) };
+    g.call(&FORWARD).bind(&[x, y]).parameters(dims).groups(n.div_ceil(256)).record()?;
     g.on_backward(move |g| {
         let dy = g.take_grad(y)?;
         let (dx, add) = g.grad_target(x)?;
-        g.call(&BACKWARD, &[x, dy, dx], Dims::new().u(n).flag(tanh).flag(add), workgroups(n.div_ceil(256)), 0)
+        let dims = ElementwiseDims { accumulate: u32::from(add), ..dims };
+        g.call(&BACKWARD).bind(&[x, dy, dx]).parameters(dims).groups(n.div_ceil(256)).record()
     });
     Ok(y)
 }

@@ -4,12 +4,12 @@
 //! `clip_grad_norm_`. The flag is down if any gradient, the sum or the loss is not finite; AdamW then
 //! writes nothing.
 
-use super::cross_entropy::{STATS, fresh_stats};
+use super::stats::{ReduceDims, STATS, fresh_stats};
 use super::{Case, Input};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::{Kernel, word};
 
 static SQUARE_SUMS: Kernel = Kernel::new("reduce.wgsl", "square_sums", &[Read, Write]);
 static FINISH: Kernel = Kernel::new("reduce.wgsl", "finish_norm", &[Read, Write]);
@@ -17,8 +17,7 @@ static FINISH: Kernel = Kernel::new("reduce.wgsl", "finish_norm", &[Read, Write]
 /// Most workgroups that share one tensor.
 const MAX_PARTS: usize = 2048;
 
-/// Writes norm, clip factor and finite flag of `grads` to elements 1, 2 and 3 of `stats`, whose loss scale they
-/// carry: the norm is without it, and the clip factor takes it away.
+/// Writes norm, clip factor and finite flag of `grads` to `stats` (see [`super::stats::Stats`]), whose loss scale they carry: the norm is without it, and the clip factor takes it away.
 /// `clip` of 0 means no clipping.
 pub fn grad_norm(g: &mut Graph, grads: &[Tensor], stats: Tensor, clip: f64) -> Result<()> {
     let sizes: Vec<usize> = grads.iter().map(|&t| g.shape(t).iter().product()).collect();
@@ -27,10 +26,12 @@ pub fn grad_norm(g: &mut Graph, grads: &[Tensor], stats: Tensor, clip: f64) -> R
     let parts = g.statistic("squares", &[total, 2]);
     let mut first = 0;
     for ((&grad, n), share) in grads.iter().zip(sizes).zip(shares) {
-        g.call(&SQUARE_SUMS, &[grad, parts], Dims::new().u(n).u(first).f(0.0), workgroups(share), 0)?;
+        let dims = ReduceDims { n: word(n), first_part: word(first), value: 0.0 };
+        g.call(&SQUARE_SUMS).bind(&[grad, parts]).parameters(dims).groups(share).record()?;
         first += share;
     }
-    g.call(&FINISH, &[parts, stats], Dims::new().u(total).u(0).f(clip), 1, 0)
+    let dims = ReduceDims { n: word(total), first_part: 0, value: clip as f32 };
+    g.call(&FINISH).bind(&[parts, stats]).parameters(dims).record()
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -12,7 +12,7 @@ use super::{Case, Input};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::{Kernel, ParameterBlock, parameter_block, word};
 
 static FORWARD_PLAIN: Kernel = Kernel::new("layer_norm.wgsl", "forward_plain", &[Read, Write, Write]);
 static FORWARD_AFFINE: Kernel = Kernel::new("layer_norm.wgsl", "forward_affine", &[Read, Read, Read, Write, Write]);
@@ -38,6 +38,39 @@ static BACKWARD_AFFINE_GPU: Kernel = Kernel::new(
 static PARAMETER_PARTS: Kernel =
     Kernel::new("layer_norm_backward_gpu.wgsl", "parameter_parts", &[Read, Read, Read, Write]);
 
+parameter_block! {
+    /// The parameter block of `shaders/layer_norm.wgsl`.
+    pub(crate) struct LayerNormDims {
+        rows: u32,
+        columns: u32,
+        eps: f32,
+        accumulate: u32,
+    }
+}
+
+parameter_block! {
+    /// The parameter block of `shaders/layer_norm_gpu.wgsl`.
+    pub(crate) struct LayerNormGpuDims {
+        rows: u32,
+        columns: u32,
+        eps: f32,
+        /// embed_plain: rows of x
+        vocab: u32,
+    }
+}
+
+parameter_block! {
+    /// The parameter block of `shaders/layer_norm_backward_gpu.wgsl`.
+    pub(crate) struct LayerNormBackwardDims {
+        rows: u32,
+        columns: u32,
+        eps: f32,
+        /// dx
+        accumulate: u32,
+        accumulate_parameters: u32,
+    }
+}
+
 /// Rows that one workgroup adds up for the gradients of weight and bias on a GPU; the same in the shader.
 const CHUNK: usize = 64;
 
@@ -62,10 +95,12 @@ pub fn layer_norm(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) ->
         true => (FORWARD_PLAIN_GPU.for_width(norm.columns), FORWARD_AFFINE_GPU.for_width(norm.columns)),
         false => (&FORWARD_PLAIN, &FORWARD_AFFINE),
     };
-    match affine {
-        None => g.call(plain, &[x, y, norm.stats], norm.dims(false), workgroups(norm.rows), 0)?,
-        Some((w, b)) => g.call(with_affine, &[x, w, b, y, norm.stats], norm.dims(false), workgroups(norm.rows), 0)?,
-    }
+    let dims = norm.forward_parameters(g.on_gpu());
+    let call = match affine {
+        None => g.call(plain).bind(&[x, y, norm.stats]),
+        Some((w, b)) => g.call(with_affine).bind(&[x, w, b, y, norm.stats]),
+    };
+    call.parameters(dims).groups(norm.rows).record()?;
     g.on_backward(move |g| norm.backward(g, x, y));
     Ok(y)
 }
@@ -79,12 +114,12 @@ pub fn add_norm(g: &mut Graph, [x, d]: [Tensor; 2], affine: Option<Affine>, eps:
     let shape = g.shape(x).to_vec();
     let sum = g.residual("sum", &shape);
     let (norm, y) = begin(g, sum, affine, eps)?;
-    let groups = workgroups(norm.rows);
     let (plain, with_affine) = (ADD_PLAIN_GPU.for_width(norm.columns), ADD_AFFINE_GPU.for_width(norm.columns));
-    match affine {
-        None => g.call(plain, &[x, d, sum, y, norm.stats], norm.dims(false), groups, 0)?,
-        Some((w, b)) => g.call(with_affine, &[x, w, b, d, sum, y, norm.stats], norm.dims(false), groups, 0)?,
-    }
+    let call = match affine {
+        None => g.call(plain).bind(&[x, d, sum, y, norm.stats]),
+        Some((w, b)) => g.call(with_affine).bind(&[x, w, b, d, sum, y, norm.stats]),
+    };
+    call.parameters(norm.forward_parameters(true)).groups(norm.rows).record()?;
     g.on_backward(move |g| {
         norm.backward(g, sum, y)?;
         // As of any addition: both terms get the gradient of the sum.
@@ -105,43 +140,71 @@ pub(super) fn begin(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) 
 }
 
 impl Norm {
-    fn dims(&self, accumulate: bool) -> Dims {
-        Dims::new().u(self.rows).u(self.columns).f(self.eps).flag(accumulate)
+    fn forward_parameters(&self, on_gpu: bool) -> ParameterBlock {
+        let Self { rows, columns, eps, .. } = *self;
+        match on_gpu {
+            true => LayerNormGpuDims { rows: word(rows), columns: word(columns), eps: eps as f32, vocab: 0 }.into(),
+            false => self.dims(false).into(),
+        }
+    }
+
+    fn dims(&self, accumulate: bool) -> LayerNormDims {
+        let Self { rows, columns, eps, .. } = *self;
+        LayerNormDims { rows: word(rows), columns: word(columns), eps: eps as f32, accumulate: u32::from(accumulate) }
+    }
+
+    fn backward_dims(&self, accumulate: bool, accumulate_parameters: bool) -> LayerNormBackwardDims {
+        let LayerNormDims { rows, columns, eps, accumulate } = self.dims(accumulate);
+        let accumulate_parameters = u32::from(accumulate_parameters);
+        LayerNormBackwardDims { rows, columns, eps, accumulate, accumulate_parameters }
     }
 
     pub(super) fn backward(&self, g: &mut Graph, x: Tensor, y: Tensor) -> Result<()> {
+        if g.on_gpu() { self.backward_on_gpu(g, x, y) } else { self.backward_on_software(g, x, y) }
+    }
+
+    fn backward_on_software(&self, g: &mut Graph, x: Tensor, y: Tensor) -> Result<()> {
         let Self { rows, columns, affine, stats, .. } = *self;
         let dy = g.take_grad(y)?;
         let Some((w, b)) = affine else {
             let (dx, add) = g.grad_target(x)?;
-            let plain = if g.on_gpu() { BACKWARD_PLAIN_GPU.for_width(columns) } else { &BACKWARD_PLAIN };
-            return g.call(plain, &[x, stats, dy, dx], self.backward_dims(g, add, false), workgroups(rows), 0);
+            let call = g.call(&BACKWARD_PLAIN).bind(&[x, stats, dy, dx]);
+            return call.parameters(self.dims(add)).groups(rows).record();
         };
-        let (dw, add_w) = g.grad_target(w)?;
-        let (db, add_b) = g.grad_target(b)?;
-        // Both belong to one norm: they are new together.
-        let add_parameters = add_w || add_b;
-        if !g.on_gpu() {
-            let groups = workgroups(columns.div_ceil(8));
-            g.call(&BACKWARD_PARAMETERS, &[x, stats, dy, dw, db], self.dims(add_parameters), groups, 0)?;
+        let (dw, db, add_parameters) = parameter_gradients(g, (w, b))?;
+        let call = g.call(&BACKWARD_PARAMETERS).bind(&[x, stats, dy, dw, db]);
+        call.parameters(self.dims(add_parameters)).groups(columns.div_ceil(8)).record()?;
+        let (dx, add) = g.grad_target(x)?;
+        let call = g.call(&BACKWARD_AFFINE).bind(&[x, stats, dy, w, dx]);
+        call.parameters(self.dims(add)).groups(rows).record()
+    }
+
+    fn backward_on_gpu(&self, g: &mut Graph, x: Tensor, y: Tensor) -> Result<()> {
+        let Self { rows, columns, affine, stats, .. } = *self;
+        let dy = g.take_grad(y)?;
+        let Some((w, b)) = affine else {
             let (dx, add) = g.grad_target(x)?;
-            return g.call(&BACKWARD_AFFINE, &[x, stats, dy, w, dx], self.dims(add), workgroups(rows), 0);
-        }
+            let call = g.call(BACKWARD_PLAIN_GPU.for_width(columns)).bind(&[x, stats, dy, dx]);
+            return call.parameters(self.backward_dims(add, false)).groups(rows).record();
+        };
+        let (dw, db, add_parameters) = parameter_gradients(g, (w, b))?;
         // Sums by few workgroups would leave a GPU idle: parts first, which are added up along with dx.
         let count = rows.div_ceil(CHUNK);
         let parts = g.statistic("parts of d weight and d bias", &[count, 2, columns]);
-        let groups = workgroups(count * columns.div_ceil(64));
-        let dims = self.backward_dims(g, false, false);
-        g.call(PARAMETER_PARTS.for_width(columns), &[x, stats, dy, parts], dims, groups, 0)?;
+        let call = g.call(PARAMETER_PARTS.for_width(columns)).bind(&[x, stats, dy, parts]);
+        call.parameters(self.backward_dims(false, false)).groups(count * columns.div_ceil(64)).record()?;
         let (dx, add) = g.grad_target(x)?;
-        let bound = [x, stats, dy, w, dx, parts, dw, db];
-        let dims = self.backward_dims(g, add, add_parameters);
-        g.call(BACKWARD_AFFINE_GPU.for_width(columns), &bound, dims, workgroups(rows), 0)
+        let call = g.call(BACKWARD_AFFINE_GPU.for_width(columns)).bind(&[x, stats, dy, w, dx, parts, dw, db]);
+        call.parameters(self.backward_dims(add, add_parameters)).groups(rows).record()
     }
+}
 
-    fn backward_dims(&self, g: &Graph, add: bool, add_parameters: bool) -> Dims {
-        if g.on_gpu() { self.dims(add).flag(add_parameters) } else { self.dims(add) }
-    }
+/// Where the gradients of weight and bias go, and whether they are added to what is there.
+fn parameter_gradients(g: &mut Graph, (w, b): Affine) -> Result<(Tensor, Tensor, bool)> {
+    let (dw, add_w) = g.grad_target(w)?;
+    let (db, add_b) = g.grad_target(b)?;
+    // Both belong to one norm: they are new together.
+    Ok((dw, db, add_w || add_b))
 }
 
 /// LayerNorm of rows of `columns` in f64.

@@ -7,12 +7,21 @@ use super::{Case, Input};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::{Kernel, parameter_block, word};
 
 static START_WITH_BIAS: Kernel = Kernel::new("linear.wgsl", "start_with_bias", &[Read, Write]);
 static BACKWARD_BIAS: Kernel = Kernel::new("linear.wgsl", "backward_bias", &[Read, Write]);
 static BIAS_PARTS: Kernel = Kernel::new("linear.wgsl", "bias_parts", &[Read, Write]);
 static BIAS_SUMS: Kernel = Kernel::new("linear.wgsl", "bias_sums", &[Read, Write]);
+
+parameter_block! {
+    /// The parameter block of `shaders/linear.wgsl`.
+    pub(crate) struct LinearDims {
+        rows: u32,
+        columns: u32,
+        accumulate: u32,
+    }
+}
 
 /// Rows that one workgroup adds up for the gradient of a bias on a GPU; the same in the shader.
 const CHUNK: usize = 64;
@@ -54,10 +63,10 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
         *weight = g.weight(*weight)?;
     }
     let (weights, out) = (g.strided_or_copied(&stored)?, g.strided_or_copied(&outs)?);
-    let dims = move || Dims::new().u(rows).u(c_out).flag(false);
+    let dims = LinearDims { rows: word(rows), columns: word(c_out), accumulate: 0 };
     // The bias first: with it added to a product that was stored, f16 outputs would be rounded twice.
     for (y, Affine { bias, .. }) in outs.into_iter().zip(layers) {
-        g.call(&START_WITH_BIAS, &[bias, y], dims(), workgroups((rows * c_out).div_ceil(64)), 0)?;
+        g.call(&START_WITH_BIAS).bind(&[bias, y]).parameters(dims).groups((rows * c_out).div_ceil(64)).record()?;
     }
     Product::new(Layout::NT, [rows, c_out, c_in]).batch(M).adding(true).uncut().record(g, x, weights, out)?;
     g.on_backward(move |g| {
@@ -81,14 +90,15 @@ fn batch<const M: usize>(g: &mut Graph, x: Tensor, layers: [Affine; M]) -> Resul
 /// The sum over the rows of `dout` (R, C). On a GPU, which a sum by few workgroups would leave idle, in two dispatches.
 fn bias_gradient(g: &mut Graph, dout: Tensor, dbias: Tensor, add: bool) -> Result<()> {
     let (rows, columns) = g.matrix(dout)?;
-    let dims = Dims::new().u(rows).u(columns).flag(add);
+    let dims = LinearDims { rows: word(rows), columns: word(columns), accumulate: u32::from(add) };
     if !g.on_gpu() {
-        return g.call(&BACKWARD_BIAS, &[dout, dbias], dims, workgroups(columns.div_ceil(8)), 0);
+        return g.call(&BACKWARD_BIAS).bind(&[dout, dbias]).parameters(dims).groups(columns.div_ceil(8)).record();
     }
     let count = rows.div_ceil(CHUNK);
     let parts = g.statistic("parts of d bias", &[count, columns]);
-    g.call(&BIAS_PARTS, &[dout, parts], dims.clone(), workgroups(count * columns.div_ceil(64)), 0)?;
-    g.call(&BIAS_SUMS, &[parts, dbias], dims, workgroups(columns.div_ceil(64)), 0)
+    let tiles = columns.div_ceil(64);
+    g.call(&BIAS_PARTS).bind(&[dout, parts]).parameters(dims).groups(count * tiles).record()?;
+    g.call(&BIAS_SUMS).bind(&[parts, dbias]).parameters(dims).groups(tiles).record()
 }
 
 fn reference([rows, c_in, c_out]: [usize; 3], x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {

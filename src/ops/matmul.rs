@@ -20,10 +20,10 @@ use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
-use crate::kernel::{Candidate, Dims, Dtype, workgroups};
+use crate::kernel::{Candidate, Dtype, ParameterBlock, word};
 pub use crate::kernel::{Layout, ProductKind};
 use pair::Second;
-use source::{Types, Vectors};
+use source::{Dims, Sums, Types, Vectors};
 
 /// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
 /// GL) silently ends every loop of an invocation after 65 535 iterations in all, inner loops counted,
@@ -196,21 +196,42 @@ impl Product {
                 [to.offset, n, to.stride, to_second, 0, 0],
             ]);
             let kernel = candidates::kernel(candidate, self.layout, types, vectors, second.is_some());
-            let dims = Dims::new().u(m).u(n).u(terms).u(a_offset).u(b_offset).u(to.offset).u(a_stride).u(b_stride);
-            let dims = dims.flag(add).u(part).u(self.count).u(a.stride).u(b.stride).u(to.stride);
-            let sums = !matches!(candidate, Candidate::Lanes { .. });
-            let dims = if sums { dims.u(self.sum) } else { dims };
-            let mut bound = vec![a.storage, b.storage, to.storage];
-            let dims = match second {
-                None => dims,
-                Some(Second { b: b2, .. }) => {
-                    bound.push(b2.storage);
-                    dims.u(a_second).u(b_second).u(to_second - to.offset).u(b2_stride)
-                }
+            let dims = Dims {
+                m: word(m),
+                n: word(n),
+                k: word(terms),
+                a_offset: word(a_offset),
+                b_offset: word(b_offset),
+                c_offset: word(to.offset),
+                a_stride: word(a_stride),
+                b_stride: word(b_stride),
+                accumulate: u32::from(add),
+                part: word(part),
+                batch: word(self.count),
+                a_batch: word(a.stride),
+                b_batch: word(b.stride),
+                c_batch: word(to.stride),
+                sum: word(self.sum),
+                a_second: word(a_second),
+                b_second: word(b_second),
+                c_second: word(to_second.saturating_sub(to.offset)),
+                b2_batch: word(b2_stride),
             };
-            g.call(kernel, &bound, dims, workgroups(blocks * parts), flops)?;
-            g.last_is(product);
-            g.last_moves(self.bytes(types, [a, b, to], second, [terms, parts], add));
+            let sums = match (candidate, second) {
+                (Candidate::Lanes { .. }, _) => Sums::Single,
+                (_, None) => Sums::Batch,
+                (_, Some(_)) => Sums::Pair,
+            };
+            let b2 = second.map(|second| second.b.storage);
+            let bound: Vec<_> = [a.storage, b.storage, to.storage].into_iter().chain(b2).collect();
+            g.call(kernel)
+                .bind(&bound)
+                .parameters(ParameterBlock::from(dims).first_fields(sums.fields()))
+                .groups(blocks * parts)
+                .flops(flops)
+                .moves(self.bytes(types, [a, b, to], second, [terms, parts], add))
+                .product(product)
+                .record()?;
             if parts > 1 {
                 self.sum_parts(g, to.storage, parts, c, second.map(|second| second.c))?;
             }

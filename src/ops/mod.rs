@@ -9,6 +9,8 @@ use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::Dtype;
 use crate::rng::{Rng, Stream};
 
+pub mod stats;
+
 /// The operators: their modules, and the lists of all their cases.
 macro_rules! operators {
     ($($op:ident),* $(,)?) => {

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::kernel::{Dtype, Kernel, parameter_block, word};
 
 /// What does not depend on the shapes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +32,17 @@ pub struct Settings {
     pub eps: f64,
     /// The tanh approximation of GELU, as the JAX variant.
     pub gelu_tanh: bool,
+}
+
+parameter_block! {
+    /// The parameter block of `shaders/pattention.wgsl` and `shaders/pattention_gpu.wgsl`.
+    pub(crate) struct PattentionDims {
+        rows: u32,
+        n: u32,
+        tau: f32,
+        eps: f32,
+        use_tanh: u32,
+    }
 }
 
 const FORWARD: &[crate::kernel::Access] = &[Read, Write, Write];
@@ -71,8 +82,14 @@ impl Settings {
         }
     }
 
-    fn dims(&self, rows: usize, n: usize) -> Dims {
-        Dims::new().u(rows).u(n).f(self.tau).f(self.eps).flag(self.gelu_tanh)
+    fn dims(&self, rows: usize, n: usize) -> PattentionDims {
+        PattentionDims {
+            rows: word(rows),
+            n: word(n),
+            tau: self.tau as f32,
+            eps: self.eps as f32,
+            use_tanh: u32::from(self.gelu_tanh),
+        }
     }
 }
 
@@ -146,7 +163,8 @@ fn batch<const M: usize>(
     let products = |layout, size| Product::new(layout, size).batch(M);
 
     products(Layout::NT, [rows, n, c_in]).uncut().record(g, x, keys, stacked(scores))?;
-    g.call(forward, &[scores, weights, stats], settings.dims(M * rows, n), workgroups(M * rows), 0)?;
+    let dims = settings.dims(M * rows, n);
+    g.call(forward).bind(&[scores, weights, stats]).parameters(dims).groups(M * rows).record()?;
     products(Layout::NN, [rows, c_out, n]).uncut().record(g, stacked(weights), values, out)?;
 
     g.on_backward(move |g| {
@@ -156,15 +174,15 @@ fn batch<const M: usize>(
         }
         let dout = g.strided_or_copied(&douts)?;
         let [weights, dscores] = backward_activations(g, [M * rows, n], g.dtype(scores))?;
-        let dims = settings.dims(M * rows, n);
         products(Layout::NT, [rows, n, c_out]).record(g, dout, values, stacked(dscores))?;
         if settings.norm == NormActivation::L2NormGelu {
             // One pass makes both, because they have most of GELU in common.
-            g.call(backward, &[scores, stats, dscores, weights], dims, workgroups(M * rows), 0)?;
+            let call = g.call(backward).bind(&[scores, stats, dscores, weights]);
+            call.parameters(dims).groups(M * rows).record()?;
         } else {
             let norms = g.statistic("row norms again", &[M * rows, 2]);
-            g.call(forward, &[scores, weights, norms], dims.clone(), workgroups(M * rows), 0)?;
-            g.call(backward, &[scores, stats, dscores], dims, workgroups(M * rows), 0)?;
+            g.call(forward).bind(&[scores, weights, norms]).parameters(dims).groups(M * rows).record()?;
+            g.call(backward).bind(&[scores, stats, dscores]).parameters(dims).groups(M * rows).record()?;
         }
         // Of the tokens that train, which are the last.
         let from = |storage, first| Strided { storage, offset: first, stride: rows * n };

@@ -7,11 +7,23 @@ use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Uniform, Write};
-use crate::kernel::{Dims, Kernel, workgroups};
+use crate::kernel::{Kernel, parameter_block, word};
 
 static ROTATE: Kernel = Kernel::new("rotary.wgsl", "rotate", &[Read, Uniform, Write]).with(&[("FUSED", false)]);
 /// As attention kernels rotate; not on software drivers, where training must go on with the bits that it has.
 static ROTATE_FUSED: Kernel = Kernel::new("rotary.wgsl", "rotate", &[Read, Uniform, Write]).with(&[("FUSED", true)]);
+
+parameter_block! {
+    /// The parameter block of `shaders/rotary.wgsl`.
+    pub(crate) struct RotaryDims {
+        rows: u32,
+        heads: u32,
+        head_width: u32,
+        half: u32,
+        seq: u32,
+        inverse: u32,
+    }
+}
 
 /// Shape of what is rotated.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +79,20 @@ pub(super) fn rotate_as(
             g.shape(table)
         )));
     }
-    let dims = move |inverse| Dims::new().u(rows).u(shape.heads).u(shape.head_width).u(half).u(shape.seq).flag(inverse);
-    let groups = workgroups((rows * shape.heads * half).div_ceil(64));
-    g.call(kernel, &[table, run, x], dims(false), groups, 0)?;
+    let dims = RotaryDims {
+        rows: word(rows),
+        heads: word(shape.heads),
+        head_width: word(shape.head_width),
+        half: word(half),
+        seq: word(shape.seq),
+        inverse: 0,
+    };
+    let groups = (rows * shape.heads * half).div_ceil(64);
+    g.call(kernel).bind(&[table, run, x]).parameters(dims).groups(groups).record()?;
     g.on_backward(move |g| {
         let dx = g.take_grad_owned(x)?;
-        g.call(kernel, &[table, run, dx], dims(true), groups, 0)?;
+        let dims = RotaryDims { inverse: 1, ..dims };
+        g.call(kernel).bind(&[table, run, dx]).parameters(dims).groups(groups).record()?;
         g.set_grad(x, dx);
         Ok(())
     });

@@ -205,7 +205,7 @@ impl Memory {
             .iter()
             .map(|call| Dispatch {
                 kernel: call.kernel,
-                dims: call.dims.words(),
+                dims: call.parameters.words(),
                 blocks: call.tensors.iter().map(|&t| block(t)).collect(),
                 groups: call.groups,
                 cost: call.flops as f64 + BYTE_COST * call.bytes as f64,

@@ -44,7 +44,7 @@ struct Gathered {
     config: RunConfig,
     models: Vec<ModelConfig>,
     /// The rules of each growth.
-    policies: Vec<String>,
+    rules: Vec<ResolvedGrowth>,
     timeline: Timeline,
     measured: Measured,
 }
@@ -156,9 +156,7 @@ fn directory_name(dir: &Path) -> String {
 }
 
 fn read(asked: &Asked) -> Result<Gathered> {
-    let config = RunConfig::read(&asked.dir.join("config.toml")).map_err(|error| {
-        Error::input(error.to_string().replace("give another --config", "give the directory of a run"))
-    })?;
+    let config = RunConfig::read_or(&asked.dir.join("config.toml"), "give the directory of a run")?;
     config.model.validate()?;
     config.train.validate(&config.model)?;
     let train = &config.train;
@@ -175,7 +173,7 @@ fn read(asked: &Asked) -> Result<Gathered> {
     }
     let records = lineage(&asked.dir)?;
     let models = models(&config.model, &records);
-    let rules = records.iter().map(|record| {
+    let rules = |record: &GrowthRecord| {
         let dir = asked.dir.display();
         match &record.rules {
             Rules::Growth(rules) => Ok(*rules),
@@ -188,11 +186,11 @@ fn read(asked: &Asked) -> Result<Gathered> {
                 Error::input(format!("a growth in the lineage of {dir} has damaged rules: {e}; leave it out"))
             }),
         }
-    });
-    let stages = cohorts::staged(models.clone(), rules.collect::<Result<Vec<_>>>()?, None);
+    };
+    let rules = records.iter().map(rules).collect::<Result<Vec<_>>>()?;
+    let stages = cohorts::staged(models.clone(), rules.iter().copied(), None);
     let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;
-    let policies = records.into_iter().map(|record| record.rules.json().to_string()).collect();
-    Ok(Gathered { asked: asked.clone(), config, models, policies, timeline, measured })
+    Ok(Gathered { asked: asked.clone(), config, models, rules, timeline, measured })
 }
 
 /// Every growth of a model, also those that were made in a file, of which the metrics of the run know nothing.
@@ -231,7 +229,7 @@ struct Identity<'a> {
     /// When it grew.
     growth_steps: &'a [u64],
     /// By which rules.
-    policies: &'a [String],
+    rules: &'a [ResolvedGrowth],
     /// All other settings.
     settings: RunConfig,
 }
@@ -247,7 +245,7 @@ impl<'a> Identity<'a> {
         settings.train.loss_chunk_rows = 0;
         settings.out_dir = PathBuf::new();
         let models = run.models.iter().map(Self::model).collect();
-        Self { models, growth_steps: &run.timeline.growth_steps, policies: &run.policies, settings }
+        Self { models, growth_steps: &run.timeline.growth_steps, rules: &run.rules, settings }
     }
 
     /// A model without what follows from the rest of it: scales, and the slots of a Transformer, which has none.

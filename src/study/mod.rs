@@ -6,8 +6,8 @@
 //! `comparison` then holds every arm against a reference at equal tokens, equal FLOPs and equal FLOPs after growth, and
 //! decides what the intervals allow to say. `report/` says it, in words, tables and pictures; nothing else imports it.
 //!
-//! Not here: how a model grows (the model room), how a run goes on after a crash (the train room). Nothing in this
-//! room decides in advance which arm is better, and no number is extrapolated.
+//! Not here: how a model grows (`model`), how a run goes on after a crash (`train`). Nothing in this
+//! module decides in advance which arm is better, and no number is extrapolated.
 
 pub mod arm;
 pub mod budget;

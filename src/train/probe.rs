@@ -8,6 +8,7 @@ use crate::gpu::engine::{Engine, Program};
 use crate::graph::plan::Plan;
 use crate::model::graphs;
 use crate::model::init::Tensors;
+use crate::ops::stats::Stats;
 use crate::run::device::Device;
 use crate::run::memory::Memory;
 
@@ -68,7 +69,7 @@ impl<'e> LossProbe<'e> {
         for program in &self.programs {
             self.engine.run(program)?;
         }
-        Ok(f64::from(self.engine.read(stats)?.first().copied().unwrap_or(f32::NAN)))
+        Ok(f64::from(Stats::from_words(&self.engine.read(stats)?).loss))
     }
 
     /// Mean loss of `params` over `batches`, nats per token.

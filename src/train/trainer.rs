@@ -20,8 +20,8 @@ use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Update};
-use crate::ops::cross_entropy::{STATS, fresh_stats};
 use crate::ops::rotary;
+use crate::ops::stats::{STATS, Stats, fresh_stats};
 use crate::run::generate::Generator;
 use crate::run::memory::{Bytes, Memory};
 
@@ -80,9 +80,8 @@ impl PendingStep {
     /// Those of the device.
     pub fn finish(self, engine: &Engine) -> Result<StepStats> {
         engine.wait(self.submission)?;
-        let stats = self.reading.wait(&engine.gpu)?;
-        let at = |i: usize| stats.get(i).copied().unwrap_or(f32::NAN);
-        Ok(StepStats { loss: at(0), grad_norm: at(1), finite: at(3) == 1.0 })
+        let stats = Stats::from_words(&self.reading.wait(&engine.gpu)?);
+        Ok(StepStats { loss: stats.loss, grad_norm: stats.norm, finite: stats.is_finite() })
     }
 }
 
@@ -323,7 +322,7 @@ impl<'e> Trainer<'e> {
             let mut encoder = self.engine.encoder();
             self.engine.clear(&mut encoder, [stats]);
             self.engine.wait(self.engine.start(encoder, &self.programs.evaluation)?)?;
-            sum += f64::from(self.engine.read(stats)?.first().copied().unwrap_or(f32::NAN));
+            sum += f64::from(Stats::from_words(&self.engine.read(stats)?).loss);
         }
         self.engine.check_heartbeat()?;
         Ok(sum / batches.len().max(1) as f64)

@@ -22,6 +22,8 @@ use contest::usable;
 use known::Known;
 pub use known::kernel_texts;
 use measure::{Classed, measure};
+#[doc(hidden)]
+pub use results::TrialDims;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -6,8 +6,9 @@
 use crate::error::{Error, Result};
 use crate::gpu::engine::{Block, Dispatch, Engine, Program};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Dtype, Kernel, Layout, ProductKind, workgroups};
+use crate::kernel::{Dtype, Kernel, Layout, ParameterBlock, ProductKind, parameter_block, word, workgroups};
 use crate::run::check::normalised_error;
+use bytemuck::Zeroable;
 use half::f16;
 use std::time::Duration;
 
@@ -17,6 +18,22 @@ static COPY: Kernel = Kernel::new("trial.wgsl", "copy_words", &[Read, Write]);
 static GATHER: Kernel = Kernel::new("trial.wgsl", "gather", &[Read, Read, Write]);
 static DIFFERING: Kernel = Kernel::new("trial.wgsl", "differing_words", &[Read, Read, Write]);
 static DISTANCE: Kernel = Kernel::new("trial.wgsl", "distance", &[Read, Read, Write]);
+
+parameter_block! {
+    /// The parameter block of `shaders/trial.wgsl`.
+    pub struct TrialDims {
+        /// Elements or words.
+        n: u32,
+        /// fill: what to write; operand: the seed; differing_words: the bits of the last word that count
+        word: u32,
+        /// differing_words: where its counts go
+        run: u32,
+        /// distance: largest difference, and more for large outputs
+        absolute: f32,
+        /// distance: how much more, as a share of the output.
+        relative: f32,
+    }
+}
 
 /// Invocations of a workgroup of each of them.
 const LANES: usize = 64;
@@ -122,7 +139,7 @@ impl<'e> Results<'e> {
         let at = self.engine.allocate("places", 4 * indices.len() as u64)?;
         self.engine.write(&at, &indices);
         let picked = self.found.sized(at.bytes());
-        let dims = dims(indices.len(), 0, 0).u(0).u(0);
+        let dims = dims(indices.len());
         let gather = prepare(self.engine, &GATHER, dims, &[&self.expected, &at, &picked], 2)?;
         self.submit(&[&gather])?;
         let got: Vec<f64> = self.engine.read(&picked)?.into_iter().map(f64::from).collect();
@@ -160,7 +177,7 @@ impl<'e> Results<'e> {
         for run in 1..runs {
             let poison = self.fill(c, run, words)?;
             let spoil = if self.spoil { Some(self.fill(c, run, 1)?) } else { None };
-            let dims = dims(words, c.last_word(), run - 1).u(0).u(0);
+            let dims = TrialDims { word: c.last_word(), run: word(run - 1), ..dims(words) };
             let differing =
                 prepare(self.engine, &DIFFERING, dims, &[c.block, &self.first, &self.found], groups(words))?;
             let programs: Vec<_> = [&poison, program].into_iter().chain(&spoil).chain([&differing]).collect();
@@ -183,19 +200,19 @@ impl<'e> Results<'e> {
     fn distance(&self, c: Output) -> Result<Program> {
         let share = if c.dtype == Dtype::F16 { HALF_SHARE } else { 0.0 };
         let typical = VARIANCE * (c.terms as f64).sqrt();
-        let dims = dims(c.len, 0, 0).f(SHARE * typical).f(share);
+        let dims = TrialDims { absolute: (SHARE * typical) as f32, relative: share as f32, ..dims(c.len) };
         let kernel = DISTANCE.in_precision(c.dtype);
         prepare(self.engine, kernel, dims, &[c.block, &self.expected, &self.found], groups(c.len))
     }
 
     fn fill(&self, c: Output, run: usize, words: usize) -> Result<Program> {
-        let dims = dims(words, c.poison(run), 0).u(0).u(0);
+        let dims = TrialDims { word: c.poison(run), ..dims(words) };
         prepare(self.engine, &FILL, dims, &[c.block], workgroups(words.div_ceil(LANES)))
     }
 
     fn copy(&self, c: Output, to: &Block) -> Result<Program> {
         let words = c.words();
-        prepare(self.engine, &COPY, dims(words, 0, 0).u(0).u(0), &[c.block, to], workgroups(words.div_ceil(LANES)))
+        prepare(self.engine, &COPY, dims(words), &[c.block, to], workgroups(words.div_ceil(LANES)))
     }
 
     /// Runs programs one after the other and waits.
@@ -212,7 +229,7 @@ impl<'e> Results<'e> {
 /// # Errors
 /// Those of the device.
 pub(super) fn fill_operand(engine: &Engine, block: &Block, len: usize, dtype: Dtype, seed: u32) -> Result<()> {
-    let dims = dims(len, seed, 0).u(0).u(0);
+    let dims = TrialDims { word: seed, ..dims(len) };
     engine.run(&prepare(engine, OPERAND.in_precision(dtype), dims, &[block], workgroups(len.div_ceil(LANES)))?)
 }
 
@@ -224,9 +241,9 @@ fn value(seed: u32, i: usize) -> f32 {
     (x >> 22) as f32 / (1 << 10) as f32 - 0.5
 }
 
-/// The first three words of the uniform block; two numbers follow.
-fn dims(n: usize, word: u32, run: usize) -> Dims {
-    Dims::new().u(n).u(word as usize).u(run)
+/// Of kernels that take nothing but a number of elements.
+fn dims(n: usize) -> TrialDims {
+    TrialDims { n: word(n), ..TrialDims::zeroed() }
 }
 
 /// Workgroups of a comparison of `n` numbers.
@@ -234,7 +251,13 @@ fn groups(n: usize) -> u32 {
     workgroups(n.div_ceil(LANES)).min(GROUPS as u32)
 }
 
-fn prepare(engine: &Engine, kernel: &'static Kernel, dims: Dims, blocks: &[&Block], groups: u32) -> Result<Program> {
+fn prepare(
+    engine: &Engine,
+    kernel: &'static Kernel,
+    dims: TrialDims,
+    blocks: &[&Block],
+    groups: u32,
+) -> Result<Program> {
     let blocks = blocks.iter().map(|&block| block.clone()).collect();
-    engine.prepare(&[Dispatch { kernel, dims: dims.words(), blocks, groups, cost: 0.0 }])
+    engine.prepare(&[Dispatch { kernel, dims: ParameterBlock::from(dims).words(), blocks, groups, cost: 0.0 }])
 }

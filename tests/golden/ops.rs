@@ -8,6 +8,7 @@ use tokenformer::ops::attention::{Attention, causal_attention};
 use tokenformer::ops::cross_entropy::IGNORED;
 use tokenformer::ops::embedding::TokenRows;
 use tokenformer::ops::pattention::Settings;
+use tokenformer::ops::stats::{STATS, fresh_stats};
 use tokenformer::ops::{cross_entropy as head, embedding as lookup, gelu as activation, rotary};
 use tokenformer::ops::{layer_norm as norm, pattention as attend};
 
@@ -119,12 +120,12 @@ pub fn cross_entropy(case: &mut Case) {
     let mut g = training();
     let logits = g.state("logits", &[rows, vocab]);
     let targets = g.state("targets", &[rows]);
-    let stats = g.state("stats", &[head::STATS]);
+    let stats = g.state("stats", &[STATS]);
     let losses = head::cross_entropy(&mut g, logits, targets, stats, 1.0 / counted).unwrap();
     g.keep(losses, "losses");
     let with_mask = |(&t, &m): (&u32, &f32)| if m == 0.0 { IGNORED } else { t };
     let masked: Vec<u32> = case.int("in.targets").1.iter().zip(&mask).map(with_mask).collect();
-    let stats = words(&head::fresh_stats(1.0));
+    let stats = words(&fresh_stats(1.0));
     let given = [("logits", words(&case.float("in.logits").data)), ("targets", masked), ("stats", stats)];
     let ran = Ran::new(&g, &given).unwrap();
     let loss: f64 = ran.read("losses").iter().map(|l| f64::from(*l)).sum::<f64>() / counted;

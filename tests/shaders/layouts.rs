@@ -2,8 +2,9 @@
 //! every binding.
 //!
 //! Every case of every operator is recorded, with its backward, in both precisions, for a software driver and for
-//! GPUs, and each dispatch held against naga's view of its entry point. No device is needed. Words have no types: a
-//! count is told from a number by its bits, which counts of test cases do not share with numbers of usual size.
+//! GPUs, and each dispatch held against naga's view of its entry point. No device is needed. Of parameter blocks the name,
+//! the type and the place of every field must be those of the WGSL struct. Their words have no types: a count is told from
+//! a number by its bits, which counts of test cases do not share with numbers of usual size.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +13,16 @@ use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{
     AddressSpace, ArraySize, GlobalVariable, Handle, Module, Scalar, ScalarKind, StorageAccess, Type, TypeInner,
 };
+use tokenformer::gpu::clocks::RooflineDims;
 use tokenformer::graph::{Call, Graph, Tensor};
-use tokenformer::kernel::{Access, Candidate, Dtype, Fragments, KernelTable, Target, shader};
+use tokenformer::kernel::{
+    Access, Candidate, Dtype, Field, FieldType, Fragments, KernelTable, ParameterBlock, Parameters, Target, shader,
+};
+use tokenformer::ops::adamw::UpdateScalars;
 use tokenformer::ops::attention::more_cases;
+use tokenformer::ops::stats::Stats;
 use tokenformer::ops::{Case, Kind, mixed_registry, registry};
+use tokenformer::tune::TrialDims;
 
 use crate::lint::{Check, during, parse};
 
@@ -23,8 +30,8 @@ use crate::lint::{Check, during, parse};
 struct Bound<'a> {
     /// Of bindings 1, 2, ...
     access: &'a [Access],
-    /// The words of the uniform block at binding 0.
-    words: &'a [u32],
+    /// The uniform block at binding 0.
+    parameters: &'a ParameterBlock,
     /// Bytes and element type of bindings 1, 2, ...
     tensors: &'a [(u64, Dtype)],
 }
@@ -42,7 +49,7 @@ fn fits(module: &Module, info: &ModuleInfo, entry: &str, bound: &Bound) -> Check
         let at = binding.binding as usize;
         let name = variable.name.as_deref().unwrap_or("a binding");
         let fits = match at.checked_sub(1) {
-            None => block(module, variable, bound.words),
+            None => block(module, variable, bound.parameters),
             Some(i) => match (bound.access.get(i), bound.tensors.get(i)) {
                 (Some(access), Some(&tensor)) => one(module, variable, *access, tensor),
                 _ => Err("nothing is bound there".to_owned()),
@@ -54,8 +61,10 @@ fn fits(module: &Module, info: &ModuleInfo, entry: &str, bound: &Bound) -> Check
     if unused.is_empty() { Ok(()) } else { Err(format!("{unused:?} are bound and not used")) }
 }
 
-/// The uniform block: words one after the other, each of the type that its value looks like, and none left over.
-fn block(module: &Module, variable: &GlobalVariable, words: &[u32]) -> Check {
+/// The uniform block: fields as Rust names them, words one after the other, each of the type that its value looks like, and
+/// none left over.
+fn block(module: &Module, variable: &GlobalVariable, parameters: &ParameterBlock) -> Check {
+    let words = parameters.words();
     let (TypeInner::Struct { span, .. }, AddressSpace::Uniform) = (&module.types[variable.ty].inner, variable.space)
     else {
         return Err("it is no uniform struct".to_owned());
@@ -63,8 +72,7 @@ fn block(module: &Module, variable: &GlobalVariable, words: &[u32]) -> Check {
     if *span as usize > 4 * words.len() {
         return Err(format!("it has {span} bytes, {} are bound", 4 * words.len()));
     }
-    let mut scalars = Vec::new();
-    flatten(module, variable.ty, 0, "", &mut scalars)?;
+    let scalars = same_fields(module, variable.ty, parameters.name(), parameters.fields())?;
     for (i, (name, offset, kind)) in scalars.iter().enumerate() {
         if *offset as usize != 4 * i {
             return Err(format!("{name} is at byte {offset}, not {}", 4 * i));
@@ -85,14 +93,49 @@ fn block(module: &Module, variable: &GlobalVariable, words: &[u32]) -> Check {
     }
 }
 
+/// Name, offset and kind of a 32-bit scalar.
+type Place = (String, u32, ScalarKind);
+
+/// The scalars of a WGSL struct, if it has the name and the fields of a Rust struct.
+fn same_fields(module: &Module, ty: Handle<Type>, name: &str, fields: &'static [Field]) -> Result<Vec<Place>, String> {
+    let declared = module.types[ty].name.as_deref().unwrap_or("");
+    if declared != name {
+        return Err(format!("it is a {declared}, and Rust binds a {name}"));
+    }
+    let (mut declared, mut bound) = (Vec::new(), Vec::new());
+    flatten(module, ty, 0, "", &mut declared)?;
+    flatten_rust(&FieldType::Struct(fields), 0, "", &mut bound);
+    let place = |place: Option<&Place>| {
+        place.map_or("nothing".to_owned(), |(name, offset, kind)| format!("{name}: {kind:?} at byte {offset}"))
+    };
+    match (0..declared.len().max(bound.len())).find(|&i| declared.get(i) != bound.get(i)) {
+        Some(i) => Err(format!("it has {}, the Rust struct {}", place(declared.get(i)), place(bound.get(i)))),
+        None => Ok(declared),
+    }
+}
+
+/// As [`flatten`], of a field of a Rust struct; gives its size.
+fn flatten_rust(ty: &FieldType, offset: usize, name: &str, out: &mut Vec<Place>) -> usize {
+    let scalar = match ty {
+        FieldType::U32 => ScalarKind::Uint,
+        FieldType::F32 => ScalarKind::Float,
+        FieldType::Array(of, count) => {
+            return (0..*count).fold(0, |size, _| size + flatten_rust(of, offset + size, name, out));
+        }
+        FieldType::Struct(fields) => {
+            return fields
+                .iter()
+                .map(|field| field.offset + flatten_rust(&field.ty, offset + field.offset, field.name, out))
+                .last()
+                .unwrap_or(0);
+        }
+    };
+    out.push((name.to_owned(), offset as u32, scalar));
+    4
+}
+
 /// Name, offset and kind of each 32-bit scalar of a type, in order.
-fn flatten(
-    module: &Module,
-    ty: Handle<Type>,
-    offset: u32,
-    name: &str,
-    out: &mut Vec<(String, u32, ScalarKind)>,
-) -> Check {
+fn flatten(module: &Module, ty: Handle<Type>, offset: u32, name: &str, out: &mut Vec<Place>) -> Check {
     match &module.types[ty].inner {
         TypeInner::Scalar(Scalar { kind: kind @ (ScalarKind::Float | ScalarKind::Uint), width: 4 }) => {
             out.push((name.to_owned(), offset, *kind));
@@ -128,11 +171,15 @@ fn one(module: &Module, variable: &GlobalVariable, access: Access, (bytes, dtype
     }
     let mut layouter = Layouter::default();
     during("layout", layouter.update(module.to_ctx()))?;
+    let size = u64::from(layouter[variable.ty].size);
     if access == Access::Uniform {
-        let size = u64::from(layouter[variable.ty].size);
         // Uniform buffers are rounded up to 16 bytes.
         let fits = size <= bytes && bytes < size + 16;
         return if fits { Ok(()) } else { Err(format!("it has {size} bytes, the tensor {bytes}")) };
+    }
+    if module.types[variable.ty].name.as_deref() == Some(Stats::NAME) {
+        same_fields(module, variable.ty, Stats::NAME, Stats::FIELDS)?;
+        return if size == bytes { Ok(()) } else { Err(format!("it has {size} bytes, the tensor {bytes}")) };
     }
     let TypeInner::Array { base, size: ArraySize::Dynamic, .. } = module.types[variable.ty].inner else {
         return Err("it is no array of any length".to_owned());
@@ -195,14 +242,14 @@ impl Comparison {
     fn case(&mut self, case: &Case, kernels: &KernelTable, precision: Dtype) {
         for g in [true, false].map(|training| record(case, kernels, precision, training)) {
             for call in g.calls() {
-                let Call { kernel, tensors, dims, .. } = call;
+                let Call { kernel, tensors, parameters, .. } = call;
                 let source = || shader::source_for(kernel.file, kernel.real, kernel.rows).unwrap();
                 let parsed = || parse(&kernel.text.map_or_else(source, str::to_owned)).unwrap();
                 let key = format!("{} {} {:?}", kernel.file, kernel.real.name(), kernel.rows);
                 let (module, info) = self.modules.entry(key).or_insert_with(parsed);
                 let tensors: Vec<_> = tensors.iter().map(|t| &g.tensors()[t.index()]).collect();
                 let tensors: Vec<_> = tensors.iter().map(|tensor| (tensor.bytes(), tensor.dtype)).collect();
-                let bound = Bound { access: kernel.bindings, words: &dims.words(), tensors: &tensors };
+                let bound = Bound { access: kernel.bindings, parameters, tensors: &tensors };
                 fits(module, info, kernel.entry, &bound)
                     .unwrap_or_else(|fault| panic!("{} in {} {}: {fault}", kernel.name(), case.op, case.name));
                 self.seen.insert((kernel.file, kernel.entry));
@@ -253,6 +300,53 @@ fn what_rust_binds_is_what_shaders_declare() {
     }
 }
 
+/// What no operator's case binds as its parameter block: blocks of tuning and `bench`, and what the host writes by itself.
+#[test]
+fn blocks_that_no_operator_records_are_what_shaders_declare() {
+    let fits = |file: &str, name: &'static str, fields: &'static [Field]| {
+        let (module, _) = parse(&shader::source(file, Dtype::F32).unwrap()).unwrap();
+        let ty = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
+        let (ty, _) = ty.unwrap_or_else(|| panic!("{file} has no struct {name}"));
+        same_fields(&module, ty, name, fields).unwrap_or_else(|fault| panic!("{name} in {file}: {fault}"));
+    };
+    fits("trial.wgsl", TrialDims::NAME, TrialDims::FIELDS);
+    fits("roofline.wgsl", RooflineDims::NAME, RooflineDims::FIELDS);
+    fits("adamw.wgsl", UpdateScalars::NAME, UpdateScalars::FIELDS);
+    fits("stats.wgsl", Stats::NAME, Stats::FIELDS);
+}
+
+const fn field(name: &'static str, ty: FieldType, offset: usize) -> Field {
+    Field { name, ty, offset, doc: "" }
+}
+
+/// As the struct of the text below.
+const SOUND: &[Field] =
+    &[field("rows", FieldType::U32, 0), field("eps", FieldType::F32, 4), field("flag", FieldType::U32, 8)];
+
+/// The same with a name in place of another, of another type, swapped, and without the last.
+const WRONG_FIELDS: [(&[Field], &str); 5] = [
+    (
+        &[field("flag", FieldType::U32, 0), field("eps", FieldType::F32, 4), field("rows", FieldType::U32, 8)],
+        "it has rows: Uint at byte 0, the Rust struct flag: Uint at byte 0",
+    ),
+    (
+        &[field("rows", FieldType::U32, 0), field("tau", FieldType::F32, 4), field("flag", FieldType::U32, 8)],
+        "it has eps: Float at byte 4, the Rust struct tau: Float at byte 4",
+    ),
+    (
+        &[field("rows", FieldType::U32, 0), field("eps", FieldType::U32, 4), field("flag", FieldType::U32, 8)],
+        "it has eps: Float at byte 4, the Rust struct eps: Uint at byte 4",
+    ),
+    (
+        &[field("rows", FieldType::U32, 0), field("eps", FieldType::F32, 4), field("flag", FieldType::U32, 12)],
+        "it has flag: Uint at byte 8, the Rust struct flag: Uint at byte 12",
+    ),
+    (
+        &[field("rows", FieldType::U32, 0), field("eps", FieldType::F32, 4)],
+        "it has flag: Uint at byte 8, the Rust struct nothing",
+    ),
+];
+
 #[test]
 fn planted_layouts_are_caught() {
     let text = "enable f16;
@@ -267,12 +361,15 @@ fn planted_layouts_are_caught() {
     let sound_access = [Access::Read, Access::Uniform, Access::Write];
     let sound_words = [7, 1e-5_f32.to_bits(), 1, 0];
     let sound_tensors = [(64, Dtype::F16), (48, Dtype::F32), (64, Dtype::F32)];
+    let of = |module: &Module, info: &ModuleInfo, access: &[Access], parameters, tensors: &[(u64, Dtype)]| {
+        let bound = Bound { access, parameters: &parameters, tensors };
+        fits(module, info, "work", &bound).map_or_else(|fault| fault, |()| String::new())
+    };
     let said = |access: &[Access], words: &[u32], tensors: &[(u64, Dtype)]| {
-        fits(&module, &info, "work", &Bound { access, words, tensors }).map_or_else(|fault| fault, |()| String::new())
+        of(&module, &info, access, ParameterBlock::of_words("Dims", SOUND, words), tensors)
     };
     assert_eq!(said(&sound_access, &sound_words, &sound_tensors), "");
     for (words, words_said) in [
-        (vec![7, 1], "it has 12 bytes, 8 are bound"),
         (vec![1e-5_f32.to_bits(), 7, 1, 0], "rows is not of the type"),
         (vec![7, 1, 1e-5_f32.to_bits(), 0], "eps is not of the type"),
         (vec![7, 0, 1, 3], "it has 3 words, and Rust puts 0x3 after them"),
@@ -280,6 +377,18 @@ fn planted_layouts_are_caught() {
         let fault = said(&sound_access, &words, &sound_tensors);
         assert!(fault.contains(words_said), "{fault}");
     }
+    let (longer, longer_info) = parse(&text.replace("flag: u32", "flag: u32, n: u32, k: u32")).unwrap();
+    let short = ParameterBlock::of_words("Dims", SOUND, &sound_words);
+    let fault = of(&longer, &longer_info, &sound_access, short, &sound_tensors);
+    assert!(fault.contains("it has 20 bytes, 16 are bound"), "{fault}");
+    for (fields, words_said) in WRONG_FIELDS {
+        let parameters = ParameterBlock::of_words("Dims", fields, &sound_words);
+        let fault = of(&module, &info, &sound_access, parameters, &sound_tensors);
+        assert!(fault.contains(words_said), "{fault}");
+    }
+    let named = ParameterBlock::of_words("Sizes", SOUND, &sound_words);
+    let fault = of(&module, &info, &sound_access, named, &sound_tensors);
+    assert!(fault.contains("it is a Dims, and Rust binds a Sizes"), "{fault}");
     for (i, access, fault) in [
         (0, Access::Write, "declared Read"),
         (1, Access::Read, "declared Uniform"),
@@ -303,8 +412,17 @@ fn planted_layouts_are_caught() {
     let text = text.replace("eps: f32, flag: u32", "spare: vec2<u32>, eps: f32");
     let (module, info) = parse(&text).unwrap();
     let words = [7, 0, 0, 1e-5_f32.to_bits(), 0, 0, 0, 0];
-    let bound = Bound { access: &sound_access, words: &words, tensors: &sound_tensors };
-    assert_eq!(fits(&module, &info, "work", &bound), Err("dims at 0: spare is at byte 8, not 4".to_owned()));
+    const PAIR: FieldType = FieldType::Array(&FieldType::U32, 2);
+    const AS_RUST_LAYS_IT_OUT: &[Field] =
+        &[field("rows", FieldType::U32, 0), field("spare", PAIR, 4), field("eps", FieldType::F32, 12)];
+    let parameters = ParameterBlock::of_words("Dims", AS_RUST_LAYS_IT_OUT, &words);
+    let fault = of(&module, &info, &sound_access, parameters, &sound_tensors);
+    assert_eq!(fault, "dims at 0: it has spare: Uint at byte 8, the Rust struct spare: Uint at byte 4");
+    const WITH_A_HOLE: &[Field] =
+        &[field("rows", FieldType::U32, 0), field("spare", PAIR, 8), field("eps", FieldType::F32, 16)];
+    let parameters = ParameterBlock::of_words("Dims", WITH_A_HOLE, &words);
+    let fault = of(&module, &info, &sound_access, parameters, &sound_tensors);
+    assert_eq!(fault, "dims at 0: spare is at byte 8, not 4");
     assert!(said(&sound_access[..2], &sound_words, &sound_tensors[..2]).contains("y at 3: nothing is bound there"));
     let more = [Access::Read; 4];
     let more = [sound_access.as_slice(), &more[..1]].concat();

@@ -19,10 +19,10 @@ use super::rotary::{self, Rotary};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 pub use crate::kernel::Schedule;
-use crate::kernel::{Dims, Dtype, Kernel, Target, workgroups};
+use crate::kernel::{Dtype, Kernel, Target, word, workgroups};
 use cooperative::Cooperative;
 use lanes::Lanes;
-use source::{Form, Pass};
+use source::{Dims, Form, Pass};
 
 /// Widest head of any schedule.
 pub const MAX_HEAD_WIDTH: usize = 256;
@@ -186,22 +186,30 @@ fn record(
     let exact = (g.dtype(q) != Dtype::F32).then(|| g.statistic("attention", &[rows, width]));
     // The log-sum of each row; the backward adds <do, o>.
     let stat = g.statistic("log-sum", &[shape.batch * shape.heads, shape.q_rows, 2]);
-    let dims = move || Dims::new().u(shape.batch).u(shape.heads).u(shape.q_rows).u(shape.kv_rows);
-    let groups = move |kernel: Generated| workgroups(shape.tiles(kernel.rows()));
+    let dims = Dims {
+        batch: word(shape.batch),
+        heads: word(shape.heads),
+        q_rows: word(shape.q_rows),
+        kv_rows: word(shape.kv_rows),
+    };
+    let dispatch = move |g: &mut Graph, generated: Generated, tensors: &[Tensor], flops: u64| {
+        let call = g.call(generated.kernel()).bind(tensors).parameters(dims);
+        call.groups(shape.tiles(generated.rows())).flops(flops).record()
+    };
     let with_table = move |inputs: &[Tensor], rest: &[Tensor]| -> Vec<Tensor> {
         inputs.iter().copied().chain(table).chain(rest.iter().copied()).collect()
     };
     let flops = shape.flops(width);
     let outputs: Vec<Tensor> = [run, o].into_iter().chain(exact).chain([stat]).collect();
     let tensors = with_table(&[q, k, v], &outputs);
-    g.call(forward.kernel(), &tensors, dims(), groups(forward), flops)?;
+    dispatch(g, forward, &tensors, flops)?;
     g.on_backward(move |g| {
         let dout = g.take_grad(o)?;
         let [dq, dk, dv] = software::targets(g, [q, k, v])?;
         let tensors = with_table(&[q, k, v, exact.unwrap_or(o), dout], &[stat, dq]);
-        g.call(queries.kernel(), &tensors, dims(), groups(queries), flops * 3 / 2)?;
+        dispatch(g, queries, &tensors, flops * 3 / 2)?;
         let tensors = with_table(&[q, k, v, dout, stat], &[dk, dv]);
-        g.call(keys_values.kernel(), &tensors, dims(), groups(keys_values), flops * 2)
+        dispatch(g, keys_values, &tensors, flops * 2)
     });
     Ok(o)
 }

@@ -4,9 +4,9 @@
 
 use super::Attention;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{ElementwiseDims, Graph, Tensor};
 use crate::kernel::Access::{Read, Uniform, Write};
-use crate::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::kernel::{Dtype, Kernel, parameter_block, word, workgroups};
 
 static FORWARD: Kernel = Kernel::new("attention_forward.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
 static DELTA: Kernel = Kernel::new("elementwise.wgsl", "row_dots", &[Read, Read, Write]);
@@ -14,6 +14,19 @@ static BACKWARD_QUERIES: Kernel =
     Kernel::new("attention_backward.wgsl", "backward_queries", &[Read, Read, Read, Read, Write, Read, Read]);
 static BACKWARD_KEYS_VALUES: Kernel =
     Kernel::new("attention_backward.wgsl", "backward_keys_values", &[Read, Read, Read, Read, Write, Read, Read, Write]);
+
+parameter_block! {
+    /// The parameter block of `shaders/attention_tile.wgsl`, which both files import.
+    pub(crate) struct AttentionDims {
+        batch: u32,
+        heads: u32,
+        head_width: u32,
+        q_rows: u32,
+        /// rows per sequence of k and v: q_rows, or the capacity of a cache
+        kv_rows: u32,
+        scale: f32,
+    }
+}
 
 /// Widest head the kernels hold in registers.
 pub const MAX_HEAD_WIDTH: usize = 128;
@@ -47,13 +60,19 @@ pub fn record(
     // equal, and an o rounded to f16 made the gradients of q and k up to seven times as inexact.
     let exact = g.statistic("attention", &[rows, width]);
     let lse = g.statistic("log-sum", &[rows, shape.heads]);
-    let dims = move || {
-        let Attention { batch, heads, q_rows, kv_rows } = shape;
-        Dims::new().u(batch).u(heads).u(head_width).u(q_rows).u(kv_rows).f(1.0 / (head_width as f64).sqrt())
+    let dims = AttentionDims {
+        batch: word(shape.batch),
+        heads: word(shape.heads),
+        head_width: word(head_width),
+        q_rows: word(shape.q_rows),
+        kv_rows: word(shape.kv_rows),
+        scale: (1.0 / (head_width as f64).sqrt()) as f32,
     };
-    let groups = workgroups(shape.tiles(ROWS));
+    let dispatch = move |g: &mut Graph, kernel: &'static Kernel, tensors: &[Tensor], flops: u64| {
+        g.call(kernel).bind(tensors).parameters(dims).groups(shape.tiles(ROWS)).flops(flops).record()
+    };
     let flops = shape.flops(width);
-    g.call(&FORWARD, &[q, k, v, run, exact, lse], dims(), groups, flops)?;
+    dispatch(g, &FORWARD, &[q, k, v, run, exact, lse], flops)?;
     let mut o = exact;
     if g.dtype(q) != Dtype::F32 {
         o = g.activation("attention", &[rows, width]);
@@ -62,11 +81,12 @@ pub fn record(
     g.on_backward(move |g| {
         let dout = g.take_grad(o)?;
         let delta = g.statistic("delta", &[rows, shape.heads]);
-        let delta_dims = Dims::new().u(rows * shape.heads).u(0).u(0).u(head_width);
-        g.call(&DELTA, &[exact, dout, delta], delta_dims, workgroups((rows * shape.heads).div_ceil(64)), 0)?;
+        let of_heads = ElementwiseDims { columns: word(head_width), ..ElementwiseDims::of(rows * shape.heads) };
+        let call = g.call(&DELTA).bind(&[exact, dout, delta]).parameters(of_heads);
+        call.groups((rows * shape.heads).div_ceil(64)).record()?;
         let [dq, dk, dv] = targets(g, [q, k, v])?;
-        g.call(&BACKWARD_QUERIES, &[q, k, v, dout, dq, lse, delta], dims(), groups, flops * 3 / 2)?;
-        g.call(&BACKWARD_KEYS_VALUES, &[k, q, dout, v, dk, lse, delta, dv], dims(), groups, flops * 2)
+        dispatch(g, &BACKWARD_QUERIES, &[q, k, v, dout, dq, lse, delta], flops * 3 / 2)?;
+        dispatch(g, &BACKWARD_KEYS_VALUES, &[k, q, dout, v, dk, lse, delta, dv], flops * 2)
     });
     Ok(o)
 }

@@ -1,8 +1,19 @@
 //! What the generated attention kernels share: the uniform block, the bindings, and the rotation of q and k.
 
 use crate::kernel::Access::{self, Read, Uniform, Write};
-use crate::kernel::Dtype;
+use crate::kernel::{Dtype, Parameters, declare, parameter_block};
 use crate::ops::matmul::source::Code;
+
+parameter_block! {
+    /// The parameter block of the generated kernels of attention.
+    pub(crate) struct Dims {
+        batch: u32,
+        heads: u32,
+        q_rows: u32,
+        /// rows per sequence of k and v: q_rows, or the capacity of a cache
+        kv_rows: u32,
+    }
+}
 
 /// Which of the three kernels of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +120,7 @@ impl Form {
             Pass::BackwardQueries => "dq_i = sum_j ds_ij k_j, ds_ij = p_ij (<do_i, v_j> - <do_i, o_i>) / sqrt(D)",
             Pass::BackwardKeysValues => "dk_j = sum_i ds_ij q_i, dv_j = sum_i p_ij do_i",
         };
+        let fields = declare(Dims::FIELDS);
         code.push(format!(
             "// Generated: {name}. Causal attention: {formula}.
             // Mapping: {mapping}
@@ -116,10 +128,7 @@ impl Form {
             // Writes: overwrite.
             // Limits: query i of a run stands at position run.position + i (0 + i backward), keys at 0, 1, ...
             struct Dims {{
-            batch: u32,
-            heads: u32,
-            q_rows: u32,
-            kv_rows: u32, // rows per sequence of k and v: q_rows, or the capacity of a cache
+            {fields}
             }}
 
             struct Run {{ position: u32 }}

@@ -8,7 +8,26 @@ use crate::error::Result;
 use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Dims, Dtype, Kernel, workgroups};
+use crate::kernel::{Dtype, Kernel, Parameters, declare, parameter_block, word};
+
+parameter_block! {
+    /// The parameter block of the generated kernels that add up parts.
+    pub(crate) struct Dims {
+        /// elements of one C
+        n: u32,
+        parts: u32,
+        c_offset: u32,
+        accumulate: u32,
+        /// products; the parts of one lie one after the other, then those of the next
+        batch: u32,
+        /// from C to C
+        c_batch: u32,
+        /// from so many products on, C lies elsewhere
+        half: u32,
+        /// there
+        c_second: u32,
+    }
+}
 
 /// Invocations of a workgroup.
 const LANES: usize = 64;
@@ -24,6 +43,7 @@ fn generate(name: &str, dtype: Dtype, vectors: bool) -> String {
     let stored = dtype.name();
     let [sum, c] = ["f32", stored].map(|one| if vectors { format!("vec4<{one}>") } else { one.to_owned() });
     let per = if vectors { 4 } else { 1 };
+    let fields = declare(Dims::FIELDS);
     let mut code = Code::default();
     if dtype == Dtype::F16 {
         code.push("enable f16;");
@@ -33,14 +53,7 @@ fn generate(name: &str, dtype: Dtype, vectors: bool) -> String {
         // Order of summation: C where it is added to, then parts ascending.
         // Mapping: one invocation {per} elements of C; neighbours read neighbours.
         struct Dims {{
-        n: u32, // elements of one C
-        parts: u32,
-        c_offset: u32,
-        accumulate: u32,
-        batch: u32, // products; the parts of one lie one after the other, then those of the next
-        c_batch: u32, // from C to C
-        half: u32, // from so many products on, C lies elsewhere
-        c_second: u32, // there
+        {fields}
         }}
 
         @group(0) @binding(0) var<uniform> dims: Dims;
@@ -83,12 +96,23 @@ impl Product {
         let dtype = g.dtype(c.storage);
         let (half, second) = second.map_or((count, 0), |second| (count / 2, second));
         let vectors = [m * n, c.offset, c.stride, second].iter().all(|n| n.is_multiple_of(4));
-        let dims = Dims::new().u(m * n).u(parts).u(c.offset).flag(self.accumulate).u(count).u(c.stride);
-        let dims = dims.u(half).u(second);
+        let dims = Dims {
+            n: word(m * n),
+            parts: word(parts),
+            c_offset: word(c.offset),
+            accumulate: u32::from(self.accumulate),
+            batch: word(count),
+            c_batch: word(c.stride),
+            half: word(half),
+            c_second: word(second),
+        };
         let invocations = (m * n * count).div_ceil(if vectors { 4 } else { 1 });
-        g.call(kernel(dtype, vectors), &[partial, c.storage], dims, workgroups(invocations.div_ceil(LANES)), 0)?;
         let passes = if self.accumulate { 2 } else { 1 };
-        g.last_moves((m * n * count) as u64 * (4 * parts as u64 + passes * dtype.bytes()));
-        Ok(())
+        g.call(kernel(dtype, vectors))
+            .bind(&[partial, c.storage])
+            .parameters(dims)
+            .groups(invocations.div_ceil(LANES))
+            .moves((m * n * count) as u64 * (4 * parts as u64 + passes * dtype.bytes()))
+            .record()
     }
 }

@@ -1,6 +1,6 @@
 //! What the generated kernels share: the uniform block, the bindings, and how C is written.
 
-use crate::kernel::{Dtype, Layout};
+use crate::kernel::{Dtype, Layout, Parameters, declare, parameter_block};
 use std::fmt::Write;
 
 /// WGSL in the making: lines, indented by their braces.
@@ -268,14 +268,60 @@ pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool) -> Code
     code
 }
 
-/// What the uniform block has besides.
+parameter_block! {
+    /// The parameter block of the generated products. A kernel declares the first fields, as many as [`Sums::fields`] says.
+    pub(crate) struct Dims {
+        m: u32,
+        n: u32,
+        k: u32,
+        a_offset: u32,
+        b_offset: u32,
+        c_offset: u32,
+        /// from row to row of A as stored
+        a_stride: u32,
+        /// from row to row of B as stored
+        b_stride: u32,
+        accumulate: u32,
+        /// terms of one part of the sum; part p of C lies p m n further on
+        part: u32,
+        /// products of one shape
+        batch: u32,
+        /// from matrix to matrix of the batch
+        a_batch: u32,
+        b_batch: u32,
+        c_batch: u32,
+        /// products of the batch that are added up in one C
+        sum: u32,
+        /// the first element of A of the second half of the batch
+        a_second: u32,
+        /// of B, in b2
+        b_second: u32,
+        /// from the C of the first half to that of the second
+        c_second: u32,
+        b2_batch: u32,
+    }
+}
+
+/// Which products a kernel can add up or take from two places: each needs the parameters of the one before, and more.
 #[derive(Clone, Copy, PartialEq)]
-enum Sums {
+pub(crate) enum Sums {
     Single,
     /// The number of products to add up.
     Batch,
     /// That, and where the second half of the batch lies.
     Pair,
+}
+
+impl Sums {
+    /// How many fields of [`Dims`] there are.
+    pub(crate) fn fields(self) -> usize {
+        let before = |name: &str| Dims::FIELDS.iter().take_while(|field| field.name != name).count();
+        match self {
+            Self::Single => before("sum"),
+            Self::Batch => before("a_second"),
+            Self::Pair => Dims::FIELDS.len(),
+        }
+    }
 }
 
 /// Header, uniform block and bindings; `directives` come first.
@@ -293,37 +339,19 @@ fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directive
     let stored =
         |dtype: Dtype, vectors: bool| if vectors { format!("vec4<{}>", dtype.name()) } else { dtype.name().to_owned() };
     let [a, b, c] = [stored(types.a, vectors.a), stored(types.b, vectors.b), stored(types.c, vectors.c)];
-    let sum = if sums == Sums::Single { "" } else { "\nsum: u32, // products of the batch that are added up in one C" };
-    let (second, b2) = if sums == Sums::Pair {
-        (
-            "\na_second: u32, // the first element of A of the second half of the batch
-            b_second: u32, // of B, in b2
-            c_second: u32, // from the C of the first half to that of the second
-            b2_batch: u32,",
-            format!("\n@group(0) @binding(4) var<storage, read> b2: array<{b}>; // {b_shape} of the second half"),
-        )
-    } else {
-        ("", String::new())
+    let fields = declare(&Dims::FIELDS[..sums.fields()]);
+    let b2 = match sums {
+        Sums::Single | Sums::Batch => String::new(),
+        Sums::Pair => {
+            format!("\n@group(0) @binding(4) var<storage, read> b2: array<{b}>; // {b_shape} of the second half")
+        }
     };
     code.push(format!(
         "// Generated: {title}. C = op(A) op(B), {layout:?}.
         // Order of summation: k ascending into one accumulator an output, so zeros appended along k change no bit.
         // Writes: overwrites C, or adds to it when dims.accumulate is 1.
         struct Dims {{
-        m: u32,
-        n: u32,
-        k: u32,
-        a_offset: u32,
-        b_offset: u32,
-        c_offset: u32,
-        a_stride: u32, // from row to row of A as stored
-        b_stride: u32, // from row to row of B as stored
-        accumulate: u32,
-        part: u32, // terms of one part of the sum; part p of C lies p m n further on
-        batch: u32, // products of one shape
-        a_batch: u32, // from matrix to matrix of the batch
-        b_batch: u32,
-        c_batch: u32,{sum}{second}
+        {fields}
         }}
 
         @group(0) @binding(0) var<uniform> dims: Dims;

@@ -23,15 +23,15 @@ use super::results::Findings;
 use crate::error::Result;
 pub use jsonl::is_results;
 
-/// The file of a report for programs.
+/// The report for programs.
 pub const RESULTS: &str = "results.jsonl";
-/// The file of a report that begins to be read.
+/// The report as one page.
 pub const PAGE: &str = "report.html";
-/// The same to be read where pages are not.
+/// The report as Markdown, with pictures beside it.
 pub const MARKDOWN: &str = "report.md";
 
-/// Every file of a report, by name, in the order in which they are to be written: that by which a report is known before
-/// the others, so that one which was interrupted is known as well.
+/// Name and text of every file of a report, in the order in which they are to be written: an interrupted report is known
+/// by [`RESULTS`], so the page and the Markdown come after it.
 ///
 /// # Errors
 /// None that can be met: no number is one that JSON cannot hold.

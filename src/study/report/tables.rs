@@ -1,6 +1,7 @@
 //! The tables of a report.
 
 use super::words;
+use crate::config::{GrowthConfig, InitKeys, TauRule};
 use crate::report::number;
 use crate::report::table::Table;
 use crate::study::budget::Axis;
@@ -137,20 +138,20 @@ fn range(values: &[f64]) -> String {
     if least == most { middle } else { format!("{middle} ({} to {})", number::signed(least), number::signed(most)) }
 }
 
-/// A policy, and its scale rule where that is not the policy's own.
+/// The name of a policy, and the rules that are not its own.
 fn policy(rules: &Rules) -> String {
-    let rules = rules.json();
-    let word = |key: &str| rules.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (name, keys, tau) = (word("policy"), word("init_keys"), word("tau"));
-    let mut more = Vec::new();
-    let usual = if name == "official" { ("random", "sqrt_n") } else { ("zero", "keep") };
-    if !keys.is_empty() && keys != usual.0 {
-        more.push(format!("{keys} keys"));
-    }
-    if !tau.is_empty() && tau != usual.1 {
-        more.push(if tau == "sqrt_n" { "tau = \u{221a}N".to_owned() } else { "tau kept".to_owned() });
-    }
-    if more.is_empty() { name } else { format!("{name}, {}", more.join(", ")) }
+    let name = rules.json().get("policy").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let Rules::Growth(rules) = rules else { return name };
+    let own = GrowthConfig { policy: rules.policy, ..GrowthConfig::default() }.resolve();
+    let keys = rules.init_keys.filter(|_| rules.init_keys != own.init_keys).map(|keys| match keys {
+        InitKeys::Zero => "zero keys",
+        InitKeys::Random => "random keys",
+    });
+    let tau = rules.tau.filter(|_| rules.tau != own.tau).map(|tau| match tau {
+        TauRule::Keep => "tau kept",
+        TauRule::SqrtN => "tau = \u{221a}N",
+    });
+    [Some(name.as_str()), keys, tau].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Every learning rate that was tried; `None` where there was nothing to choose.
@@ -182,6 +183,7 @@ pub fn trials(findings: &Findings) -> Option<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::GrowthPolicy;
     use crate::study::comparison::{Finding, compare, tests::findings};
     use serde_json::json;
 
@@ -200,11 +202,15 @@ mod tests {
 
     #[test]
     fn a_policy_is_named_with_what_is_unusual_about_it() {
-        let rules = |policy: &str, keys: &str, tau: &str| json!({"policy": policy, "init_keys": keys, "tau": tau});
-        let of = |json| policy(&Rules::of(json));
-        assert_eq!(of(rules("preserving", "zero", "keep")), "preserving");
-        assert_eq!(of(rules("preserving", "zero", "sqrt_n")), "preserving, tau = \u{221a}N");
-        assert_eq!(of(rules("official", "random", "sqrt_n")), "official");
-        assert_eq!(of(json!({"policy": "stack"})), "stack");
+        let of = |growth: GrowthConfig| policy(&Rules::Growth(growth.resolve()));
+        let usual = GrowthConfig::default;
+        assert_eq!(of(usual()), "preserving");
+        assert_eq!(of(GrowthConfig { tau: Some(TauRule::SqrtN), ..usual() }), "preserving, tau = \u{221a}N");
+        let official = GrowthConfig { policy: GrowthPolicy::Official, ..usual() };
+        assert_eq!(of(official.clone()), "official");
+        let unusual = GrowthConfig { init_keys: Some(InitKeys::Zero), tau: Some(TauRule::Keep), ..official };
+        assert_eq!(of(unusual), "official, zero keys, tau kept");
+        assert_eq!(of(GrowthConfig { policy: GrowthPolicy::ZeroUnits, ..usual() }), "zero_units");
+        assert_eq!(policy(&Rules::of(json!({"policy": "of another version", "tau": "keep"}))), "of another version");
     }
 }
