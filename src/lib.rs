@@ -44,6 +44,17 @@
 //! ```
 //!
 //! `examples/` trains such a run, grows a checkpoint, and adds an operator.
+//!
+//! What is public, and for whom (all else is the crate's own, and the lint `unreachable_pub` keeps it so):
+//!
+//! | module | for |
+//! |---|---|
+//! | [`config`], [`data`], [`train`], [`checkpoint`], [`error`] | a program that trains, grows, prunes or reads checkpoints |
+//! | [`run::device`], [`gpu::adapter`] | choosing and opening a GPU |
+//! | [`run::generate`], [`model::sample`] | writing text with a model |
+//! | [`graph`], [`kernel`], [`ops`], [`model`], [`run`] | an operator, a kernel or a model of one's own; planning memory |
+//! | [`study`], [`tune`], [`gpu`], [`rng`], [`mod@array`], [`cache`] | the tests and benchmarks of this crate; these may change |
+//! | [`commands::cli`] | the program itself |
 
 #![warn(unreachable_pub)]
 
