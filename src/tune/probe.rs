@@ -41,7 +41,9 @@ pub enum Plant {
 /// # Errors
 /// A line that is no job for this device; a device that computes the reference wrongly.
 pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant>) -> Result<Answer> {
-    let unknown = || Error::defect(format!("\"{line}\" names no kernel for {}", engine.gpu.describe()));
+    let unknown = || {
+        Error::usage(format!("\"{line}\" names no kernel for {}: jobs come from this program", engine.gpu.describe()))
+    };
     let job: Job = serde_json::from_str(line).map_err(|_| unknown())?;
     let target = engine.gpu.target;
     let candidate = usable(&target, &job.candidate).ok_or_else(unknown)?;
