@@ -20,14 +20,11 @@ mod store;
 
 pub use digest::FileDigest;
 pub(crate) use lock::RunLock;
-pub use official::OfficialModel;
-pub use official::{official_name, read_official};
-pub use read::TensorEntry;
-pub use read::{Verdict, list_tensors, read_meta, verify};
+pub use official::{OfficialModel, official_name, read_official};
+pub use read::{TensorEntry, Verdict, list_tensors, read_meta, verify};
 pub(crate) use storage::create_dirs;
 pub use storage::{Files, Sink, Source, Storage, replace};
-pub use store::Latest;
-pub use store::{Keep, Store};
+pub use store::{Keep, Latest, Store};
 
 use std::collections::BTreeMap;
 

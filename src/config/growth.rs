@@ -7,42 +7,63 @@ use super::{GrowthWhen, PlateauRule};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// How a model grows: what gets larger, and where the new parameters come from. A rule given on its own overrides
-/// its policy's, where the policy has such a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum GrowthPolicy {
-    /// New parameter tokens that change nothing.
-    ///
-    /// Zero keys, kept tau, carried optimiser.
-    Preserving,
-    /// New parameter tokens by the published recipe.
-    ///
-    /// That in PyTorch: random keys, tau follows `sqrt(N)`, optimiser state dropped.
-    Official,
-    /// Every parameter token twice; changes nothing but roundings.
-    ///
-    /// The value of each is divided between the two, and `tau` is times `sqrt(2)`.
-    Copy,
-    /// New layers on top that change nothing.
-    ///
-    /// In either architecture. They add exactly 0 to the residual stream: their output projections are zero (Gesmundo and
-    /// Maile, 2023, arXiv 2308.06103).
-    Identity,
-    /// The whole stack of layers repeated; changes the function.
-    ///
-    /// In either architecture: `G_stack` of Du et al., 2024, arXiv 2405.15319.
-    Stack,
-    /// New MLP units that are copies of old ones; changes nothing but roundings.
-    ///
-    /// Of a Transformer. They share their outgoing weights with the old ones (Net2WiderNet of Chen et al., 2016, arXiv
-    /// 1511.05641).
-    Net2net,
-    /// New MLP units that change nothing.
-    ///
-    /// Of a Transformer. Their outgoing weights are zero (arXiv 2308.06103).
-    #[value(alias = "zero_units")]
-    ZeroUnits,
+/// Defines the policies, and a macro that hands each with its file in `model/grow/` to another macro: so a new one is that
+/// file and a line here. `$d` is a dollar sign, which a macro inside of a macro cannot write by itself.
+macro_rules! define_policies {
+    ($d:tt $(#[$attribute:meta])* pub enum $name:ident { $($(#[$of_variant:meta])* $policy:ident = $file:ident),* $(,)? }) => {
+        $(#[$attribute])*
+        pub enum $name {
+            $($(#[$of_variant])* $policy,)*
+        }
+
+        macro_rules! growth_policies {
+            ($d callback:ident) => {
+                $d callback! { $($policy = $file),* }
+            };
+        }
+        pub(crate) use growth_policies;
+    };
+}
+
+define_policies! {
+    $
+    /// How a model grows: what gets larger, and where the new parameters come from. A rule given on its own overrides
+    /// its policy's, where the policy has such a rule.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+    #[serde(rename_all = "snake_case")]
+    pub enum GrowthPolicy {
+        /// New parameter tokens that change nothing.
+        ///
+        /// Zero keys, kept tau, carried optimiser.
+        Preserving = preserving,
+        /// New parameter tokens by the published recipe.
+        ///
+        /// That in PyTorch: random keys, tau follows `sqrt(N)`, optimiser state dropped.
+        Official = official,
+        /// Every parameter token twice; changes nothing but roundings.
+        ///
+        /// The value of each is divided between the two, and `tau` is times `sqrt(2)`.
+        Copy = copy,
+        /// New layers on top that change nothing.
+        ///
+        /// In either architecture. They add exactly 0 to the residual stream: their output projections are zero (Gesmundo and
+        /// Maile, 2023, arXiv 2308.06103).
+        Identity = identity,
+        /// The whole stack of layers repeated; changes the function.
+        ///
+        /// In either architecture: `G_stack` of Du et al., 2024, arXiv 2405.15319.
+        Stack = stack,
+        /// New MLP units that are copies of old ones; changes nothing but roundings.
+        ///
+        /// Of a Transformer. They share their outgoing weights with the old ones (Net2WiderNet of Chen et al., 2016, arXiv
+        /// 1511.05641).
+        Net2net = net2net,
+        /// New MLP units that change nothing.
+        ///
+        /// Of a Transformer. Their outgoing weights are zero (arXiv 2308.06103).
+        #[value(alias = "zero_units")]
+        ZeroUnits = zero_units,
+    }
 }
 
 /// Keys of new parameter tokens.

@@ -23,24 +23,15 @@ mod size;
 mod train;
 
 pub(crate) use file::{check_keys, read_table};
-pub use growth::InitKeys;
-pub use growth::InitValues;
-pub use growth::ResolvedGrowth;
-pub use growth::TauRule;
-pub use growth::{GrowthConfig, GrowthPolicy, OptimizerRule, TrainRule};
+pub(crate) use growth::growth_policies;
+pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
 pub use growth_when::{GrowthWhen, PlateauRule};
 pub use model::{Arch, ModelConfig, Module, NormActivation};
-pub use params::Linear;
-pub use params::Norm;
-pub use params::Parameter;
-pub use params::Role;
-pub use preset::PRESETS;
-pub use preset::Preset;
+pub use params::{Linear, Norm, Parameter, Role};
 pub(crate) use preset::preset_names;
-pub use prune::PruneScore;
-pub use prune::PruneTo;
-pub use train::BadSteps;
-pub use train::{DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
+pub use preset::{PRESETS, Preset};
+pub use prune::{PruneScore, PruneTo};
+pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].
 ///

@@ -20,22 +20,16 @@ mod source;
 mod text;
 mod tokenizer;
 
-pub use batch::{Batch, token_index, train_batch, validation_batches};
+pub use batch::{Batch, TokenIndex, token_index, train_batch, validation_batches};
+pub(crate) use batch::{EvalBatch, all_windows};
 
-pub(crate) use batch::all_windows;
-
-pub use batch::TokenIndex;
-
-pub(crate) use batch::EvalBatch;
 pub use corpus::builtin;
 pub(crate) use corpus::builtin_with;
-pub(crate) use open::is_shard;
 pub use open::open;
-pub(crate) use open::open_with;
+pub(crate) use open::{is_shard, open_with};
 pub use shard::ShardView;
 pub use source::TokenSource;
-pub use tokenizer::CharTokenizer;
-pub use tokenizer::{MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
+pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
 
 use crate::error::{Error, Result};
 

@@ -15,8 +15,7 @@ pub mod view;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Dtype, KernelTable};
-pub use call::Call;
-pub use call::NewCall;
+pub use call::{Call, NewCall};
 pub use elementwise::ElementwiseDims;
 use std::collections::{HashMap, HashSet};
 use view::View;

@@ -18,16 +18,12 @@ mod table;
 mod target;
 
 pub use candidate::Candidate;
-
 pub use dtype::Dtype;
-pub(crate) use fragments::Staging;
-pub(crate) use fragments::Tile;
 pub use fragments::{Fragment, Fragments};
-pub use parameters::FieldValue;
-pub use parameters::{Field, FieldType, ParameterBlock, Parameters, word};
+pub(crate) use fragments::{Staging, Tile};
+pub use parameters::{Field, FieldType, FieldValue, ParameterBlock, Parameters, word};
 pub(crate) use parameters::{declare, parameter_block};
-pub use product::ShapeClass;
-pub use product::{Layout, ProductKind};
+pub use product::{Layout, ProductKind, ShapeClass};
 pub use schedule::Schedule;
 pub use table::KernelTable;
 pub use target::Target;

@@ -20,9 +20,8 @@ pub mod trainer;
 
 pub use disk::meta::{Checkpoint, DataPosition, Meta, Store};
 pub use disk::{directory, metrics};
-pub use growth::GrowthRecord;
 pub use growth::plateau::Plateau;
-pub use growth::{cohorts, prune};
+pub use growth::{GrowthRecord, cohorts, prune};
 pub use run::loss_scale::LossScale;
 pub use run::position::Position;
 pub use run::schedule;

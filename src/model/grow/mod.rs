@@ -7,29 +7,25 @@
 //! where it shares its outgoing weights with a copy.
 
 mod check;
-mod copy;
-mod identity;
-mod net2net;
-mod official;
 mod part;
 mod policy;
-mod preserving;
-mod stack;
 mod stages;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod units;
-mod zero_units;
 
-pub use policy::Grows;
+/// The files of the policies, which `config/growth.rs` lists.
+macro_rules! files {
+    ($($policy:ident = $file:ident),*) => {
+        $(mod $file;)*
+    };
+}
 
-pub use policy::Promise;
+crate::config::growth_policies!(files);
 
-pub use policy::Policy;
-
-pub use policy::Defaults;
+pub use policy::{Defaults, Grows, Policy, Promise};
 pub use table::{policies, policy};
 
 use super::init::Tensors;

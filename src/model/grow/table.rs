@@ -1,22 +1,21 @@
 //! The growth policies there are.
 
 use super::policy::{Defaults, Policy};
-use super::{copy, identity, net2net, official, preserving, stack, zero_units};
-use crate::config::{GrowthConfig, GrowthPolicy, ResolvedGrowth, TrainRule};
+use crate::config::{GrowthConfig, GrowthPolicy, ResolvedGrowth, TrainRule, growth_policies};
 use clap::ValueEnum;
 
-/// The policy called `name`.
-pub fn policy(name: GrowthPolicy) -> &'static Policy {
-    match name {
-        GrowthPolicy::Preserving => &preserving::POLICY,
-        GrowthPolicy::Official => &official::POLICY,
-        GrowthPolicy::Copy => &copy::POLICY,
-        GrowthPolicy::Identity => &identity::POLICY,
-        GrowthPolicy::Stack => &stack::POLICY,
-        GrowthPolicy::Net2net => &net2net::POLICY,
-        GrowthPolicy::ZeroUnits => &zero_units::POLICY,
-    }
+macro_rules! table {
+    ($($policy:ident = $file:ident),*) => {
+        /// The policy called `name`.
+        pub fn policy(name: GrowthPolicy) -> &'static Policy {
+            match name {
+                $(GrowthPolicy::$policy => &super::$file::POLICY,)*
+            }
+        }
+    };
 }
+
+growth_policies!(table);
 
 /// All of them, in the order of `grow --help`.
 pub fn policies() -> impl Iterator<Item = &'static Policy> {

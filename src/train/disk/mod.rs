@@ -7,7 +7,6 @@ pub(crate) mod meta;
 pub mod metrics;
 pub(crate) mod start;
 
-pub use dataset::{dataset, sample_prompt};
-
 pub(crate) use dataset::dataset_of_trained;
+pub use dataset::{dataset, sample_prompt};
 pub use start::Start;

@@ -9,7 +9,4 @@ pub mod prune;
 mod record;
 
 pub use host::HostModel;
-pub use record::GrowthRecord;
-pub use record::PruneRules;
-pub use record::Shape;
-pub use record::{Change, Rules, max_change};
+pub use record::{Change, GrowthRecord, PruneRules, Rules, Shape, max_change};
