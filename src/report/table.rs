@@ -12,6 +12,9 @@ pub(crate) struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
+/// The heading of a column, and its cell for one thing.
+pub(crate) type NamedCell<'c, T> = (&'c str, fn(&T) -> String);
+
 impl Table {
     /// A table without rows.
     pub(crate) fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Self {
@@ -19,7 +22,7 @@ impl Table {
     }
 
     /// A table with a row for each of `things`, whose columns have a name and say what is in their cells.
-    pub(crate) fn of<'a, T: 'a>(things: impl IntoIterator<Item = &'a T>, columns: &[(&str, fn(&T) -> String)]) -> Self {
+    pub(crate) fn of<'a, T: 'a>(things: impl IntoIterator<Item = &'a T>, columns: &[NamedCell<T>]) -> Self {
         let row = |thing| columns.iter().map(|(_, cell)| cell(thing)).collect();
         Self { rows: things.into_iter().map(row).collect(), ..Self::new(columns.iter().map(|(name, _)| *name)) }
     }
