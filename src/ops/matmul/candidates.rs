@@ -62,7 +62,7 @@ pub fn candidates(target: &Target, product: ProductKind, all: bool) -> Vec<Candi
         if !all && beaten && target.subgroup_size().is_some() && !known.is_empty() {
             continue;
         }
-        let able = candidate.fits(&target) && (!pair || candidate.paired() == Some(candidate));
+        let able = candidate.fits(target) && (!pair || candidate.paired() == Some(candidate));
         if able && !known.contains(&candidate) {
             known.push(candidate);
         }
@@ -129,7 +129,7 @@ fn cooperative(target: &Target, half: bool, all: bool) -> Vec<Candidate> {
         };
         shapes.iter().copied().map(kind).collect::<Vec<_>>()
     });
-    laid_out.filter(|&candidate| candidate.fits(&target)).collect()
+    laid_out.filter(|&candidate| candidate.fits(target)).collect()
 }
 
 fn tiles(all: bool) -> Vec<Candidate> {
