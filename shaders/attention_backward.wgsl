@@ -129,7 +129,7 @@ fn backward_queries(
         stage1(at, lane);
         workgroupBarrier();
         var x0 = block(pair(0.0));
-        var x1 = x0;
+        var x1 = x0; // channels from 64
         for (var j0 = 0u; j0 < keys; j0 += SPAN) {
             let key = count_from(j0 + lane, LANES);
             let there = places(j0 + lane, LANES, keys - 1u, base, head, width);

@@ -94,6 +94,7 @@ fn forward(
         workgroupBarrier();
         stage0(at, lane);
         workgroupBarrier();
+        // Channels to 63 and from 64, in registers until the tile is done: before, o went through storage each 64 keys.
         var o0 = block(pair(0.0));
         var o1 = o0;
         var largest = pair(HIDDEN);
@@ -103,6 +104,7 @@ fn forward(
             let dots = dots0(places(j0 + lane, LANES, keys - 1u, base, head, width));
             let s = seen_block(dots, key, run.position + first, keys);
             let now = tile_max(lane, larger(largest, largest_of(s)));
+            // What was summed against the old maximum counts by this much against the new one.
             let shrink = weights(largest, now);
             largest = now;
             sum = add_weight(s.a, now, lane, times(sum, shrink));
@@ -115,6 +117,7 @@ fn forward(
             o0 = sums1(scaled(shrink, o0), channels(lane, head), j0, span, keys - 1u, base);
             if (width > 64u) { o1 = sums1(scaled(shrink, o1), channels(lane + 64u, head), j0, span, keys - 1u, base); }
         }
+        // Kept by lane and joined once: a row then has the same bits in a full pass and in chunks over a cache.
         sum = tile_sum(lane, sum);
         let norm = Pair(1.0 / sum.low, 1.0 / sum.high);
         put_o_block(at, count_from(lane, LANES), scaled(norm, o0));

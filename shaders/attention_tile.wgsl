@@ -7,8 +7,12 @@
 // Limits: head width <= 128.
 #import "real.wgsl"
 
+// One SIMD unit of a software driver: with more, barriers between units had been most of the time of kernels of rows.
 const LANES = 8u;
+// With 8 keys or channels a lane: 64 accumulators for 8 + 8 reads. Of 16 rows and 4 keys, the 16 reads that all lanes share
+// cost more than the products (13 of 23 ms of the scores, Mesa 26.1.6).
 const TILE = 8u;
+// Keys of a turn: eight a lane.
 const SPAN = 64u;
 const HIDDEN = -1.0e30; // the score of a key that must not be seen
 
@@ -120,6 +124,7 @@ fn stage0(at: Places, lane: u32) {
 // Products of the tile's rows of own0 with a lane's rows of far0.
 fn dots0(at: Places) -> Block {
     var s = block(pair(0.0));
+    // Two channels a turn: four were a tenth faster, and took Mesa 22.3.6 up to 7 s to compile.
     var d = 0u;
     for (; d + 2u <= dims.head_width; d += 2u) {
         s = outer(own0_at(d), at_far0(at, d), s);
@@ -135,6 +140,7 @@ fn row_at(row: u32, last: u32, base: u32) -> u32 { return (base + min(row, last)
 // start + the sum over `span` rows of far1 from `first` of p, 0 past `last`, times channels c.
 fn sums1(start: Block, c: Places, first: u32, span: u32, last: u32, base: u32) -> Block {
     var x = start;
+    // Heads of up to 32 channels have four a lane: half of the products.
     let wide = select(span, 0u, dims.head_width <= 32u);
     var j = 0u;
     for (; j < wide; j += 2u) {

@@ -23,6 +23,7 @@ struct Run {
 fn append(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
         let row = run.position + i / dims.columns;
+        // The host keeps chunks inside; a wrong position must still not write behind the cache.
         if (row < dims.capacity) {
             cache[row * dims.columns + i % dims.columns] = x[i];
         }

@@ -33,7 +33,9 @@ fn forward(
         let base = row * dims.vocab;
         let target_token = targets[dims.first_row + row];
         let counted = target_token != 0xffffffffu;
+        // A target that is not counted is no row of the table: any logit will do.
         let picked = f32(logits[base + min(target_token, dims.vocab - 1u)]);
+        // Not -infinity, which WGSL lets a compiler take for impossible.
         var largest = -1.0e30;
         for (var i = lane; i < dims.vocab; i += LANES) {
             largest = max(largest, f32(logits[base + i]));

@@ -23,8 +23,10 @@ struct CrossEntropyDims {
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (R)
 @group(0) @binding(4) var<storage, read> stats: Stats;
 
+// Twice those of row_gpu.wgsl: a row is a vocabulary, 50,304 logits in the 150M model, so 49 vec4s a lane.
 const LANES = 256u;
 const STEP = 4u * LANES;
+// Not -infinity, which WGSL lets a compiler take for impossible.
 const NO_LOGIT = -1.0e30;
 
 // Of the lanes: the largest logit, the sum of exponentials against it, the logit of the target.
@@ -123,6 +125,7 @@ fn forward(
         for (; i < dims.vocab; i += STEP) {
             known = with_vec4(known, i, read_logits(base, i), target_token);
         }
+        // The row before may still be read.
         workgroupBarrier();
         sh_row[lane] = known;
         workgroupBarrier();
@@ -138,6 +141,7 @@ fn forward(
         }
         if (dims.gradient == 1u) {
             let weight = select(0.0, dims.weight * stats.loss_scale, counted);
+            // The second and last read of the row; a maximum, a sum and a gradient one after the other would be three.
             let scale = 1.0 / all.y;
             for (var j = 4u * lane; j < dims.vocab; j += STEP) {
                 let p = exponentials(j, read_logits(base, j), all.x) * scale;

@@ -28,6 +28,7 @@ struct EmbeddingDims {
 @compute @workgroup_size(64)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
+        // Clamped here, because indices are not checked on GPUs.
         let token = min(tokens[i / dims.columns], dims.vocab - 1u);
         y[i] = embed[token * dims.columns + i % dims.columns];
     }
@@ -44,6 +45,7 @@ fn backward(
         let token = item / column_tiles;
         let column = (item % column_tiles) * 64u + lane;
         let end = starts[token + 1u];
+        // Tokens without rows: a gradient that is added to is left alone, another one becomes 0.
         let adds = dims.accumulate == 1u;
         if (column < dims.columns && (starts[token] < end || !adds)) {
             var sum = 0.0;

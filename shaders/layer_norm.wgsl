@@ -50,10 +50,12 @@ fn row_stats(base: u32, lane: u32) -> vec2<f32> {
         sum += f32(x[i]);
     }
     let mean = row_sum(lane, sum) / f32(dims.columns);
+    // From the mean, in a second pass: the difference of <x^2> and <x>^2 would lose what a small variance has.
     var squares = 0.0;
     i = base + lane;
     for (; i + 3u * LANES < end; i += 4u * LANES) {
         let d = vec4<f32>(f32(x[i]), f32(x[i + LANES]), f32(x[i + 2u * LANES]), f32(x[i + 3u * LANES])) - mean;
+        // One after the other, as one in a turn would add them.
         let dd = d * d;
         squares += dd.x;
         squares += dd.y;
@@ -131,6 +133,7 @@ fn backward_plain(
             sum += g;
             dot += g * (f32(x[base + i]) - mean) * rstd;
         }
+        // One in a turn: four, as in the forward, took 4.3 ms in place of 3.2 at 128 columns (lavapipe, Mesa 26.1.6).
         let g_mean = row_sum(lane, sum) / f32(dims.columns);
         let gx_mean = row_sum(lane, dot) / f32(dims.columns);
         for (var i = lane; i < dims.columns; i += LANES) {
@@ -178,6 +181,7 @@ fn backward_parameters(
 ) {
     for (var column0 = group.x * 8u; column0 < dims.columns; column0 += groups.x * 8u) {
         let column = column0 + lane % 8u;
+        // Lanes past the last column repeat it: they must meet the barriers.
         let at = min(column, dims.columns - 1u);
         var w_sum = 0.0;
         var b_sum = 0.0;

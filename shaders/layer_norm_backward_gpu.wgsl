@@ -197,6 +197,7 @@ fn backward_plain(
             sums += more;
             dots = fma(more, xhat(base, j, mean, rstd), dots);
         }
+        // Both means for the barriers of one.
         let means = row_sums(lane, vec2<f32>(across(sums), across(dots))) / f32(dims.columns);
         if (HOLDS) {
             finish_plain(base, i, rstd * (g[0] - means.x - h[0] * means.y));
@@ -266,6 +267,7 @@ fn backward_affine(
             finish_affine(base, j, rstd * (weighted(base, j) - means.x - xhat(base, j, mean, rstd) * means.y));
         }
     }
+    // Along with dx, which spares a dispatch.
     parameter_sums(group.x * LANES + lane, groups.x * LANES);
 }
 
@@ -291,6 +293,7 @@ fn parameter_parts(
             b_sum += g;
             w_sum = fma(g, xhat(row * dims.columns, i, stats[row * 2u], stats[row * 2u + 1u]), w_sum);
         }
+        // The block before may still be read.
         workgroupBarrier();
         sh_weight[lane] = w_sum;
         sh_bias[lane] = b_sum;

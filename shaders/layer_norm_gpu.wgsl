@@ -196,6 +196,7 @@ fn centred(i: u32, v: vec4<f32>, mean: f32) -> vec4<f32> {
     return select(vec4<f32>(), v - mean, vec4<u32>(i, i + 1u, i + 2u, i + 3u) < vec4<u32>(dims.columns));
 }
 
+// Once for both uses: squares are summed from the mean, for <x^2> - <x>^2 would cancel.
 fn hold_centred(i: u32, v: Held, mean: f32) -> Held {
     if (!HOLDS) {
         return Held();

@@ -39,11 +39,13 @@ fn backward_bias(
 ) {
     for (var column0 = group.x * 8u; column0 < dims.columns; column0 += groups.x * 8u) {
         let column = column0 + lane % 8u;
+        // Lanes past the last column repeat it: they must meet the barriers.
         let at = min(column, dims.columns - 1u);
         var sum = 0.0;
         for (var row = lane / 8u; row < dims.rows; row += 8u) {
             sum += f32(dy[row * dims.columns + at]);
         }
+        // The columns before may still be read.
         workgroupBarrier();
         sh_part[lane] = sum;
         workgroupBarrier();
@@ -56,6 +58,7 @@ fn backward_bias(
     }
 }
 
+// Rows of a part: 4096 rows give 64 times as many workgroups as columns alone. ops/linear.rs has the same number.
 const CHUNK = 64u;
 
 @compute @workgroup_size(64)

@@ -27,6 +27,7 @@ struct PattentionDims {
 @group(0) @binding(3) var<storage, read_write> ds: array<Real>; // (rows, n), becomes da
 @group(0) @binding(4) var<storage, read_write> s_again: array<Real>; // (rows, n): s
 
+// A row of zeros has weights of zero, not 0/0.
 fn quotient(numerator: f32, denominator: f32) -> f32 {
     return select(0.0, numerator / denominator, denominator > 0.0);
 }
@@ -80,7 +81,7 @@ fn l2_norm_gelu(
     }
 }
 
-// s again, and du in place of ds.
+// s again, and du in place of ds: GELU and its slope share an exponential, and s need not be kept since the forward.
 fn gelu_backward(i: u32, factor: f32) -> f32 {
     let y = gelu_with_slope(f32(a[i]) * factor, dims.use_tanh == 1u);
     s_again[i] = Real(y.x);

@@ -130,6 +130,7 @@ fn is_inside(i: u32) -> bool {
     return i < dims.n;
 }
 
+// GELU of all eight would be 5.3 times the arithmetic at a width of 768.
 fn gelu_inside(i: u32, x: vec4<f32>) -> vec4<f32> {
     if (is_inside(i)) {
         return gelu4(x, dims.use_tanh == 1u);

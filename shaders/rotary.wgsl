@@ -41,6 +41,7 @@ fn rotate(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
         let at = (row * dims.heads + head) * dims.head_width + j;
         let x1 = f32(x[at]);
         let x2 = f32(x[at + dims.half]);
+        // Software drivers keep the form without fma: training goes on there with the bits that it has.
         if (FUSED) {
             x[at] = Real(fma(x1, c, -(x2 * s)));
             x[at + dims.half] = Real(fma(x2, c, x1 * s));

@@ -6,11 +6,13 @@
 // Call in uniform control flow.
 
 override LANES: u32 = 64;
+// As many as a software driver has lanes: there each part is one lane's sum.
 const PARTS = 8u;
 var<workgroup> sh_row: array<f32, LANES>;
 var<workgroup> sh_part: array<f32, 8>;
 
 fn row_sum(lane: u32, value: f32) -> f32 {
+    // Lanes may still read the parts of the row before.
     workgroupBarrier();
     sh_row[lane] = value;
     workgroupBarrier();
@@ -22,6 +24,7 @@ fn row_sum(lane: u32, value: f32) -> f32 {
         sh_part[lane] = sum;
     }
     workgroupBarrier();
+    // Every lane adds them up for itself, which spares another barrier.
     let low = sh_part[0] + sh_part[1] + sh_part[2] + sh_part[3];
     return low + sh_part[4] + sh_part[5] + sh_part[6] + sh_part[7];
 }

@@ -239,6 +239,7 @@ impl Cooperative {
             ));
         }
         self.over_lanes(code, "now", Joined::Largest);
+        // exp2(0) need not be exactly 1 on a driver, and a turn that a row does not see must not change its bits.
         code.push(
             "let shrink = select(1.0, exp2(largest - now), now > largest);
             largest = now;

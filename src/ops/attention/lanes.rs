@@ -68,7 +68,7 @@ impl Lanes {
         lanes
     }
 
-    /// Rows of the other side that are taken together.
+    /// Rows of the other side that are taken together, as measured on an H200: the backward holds up to twice as much in registers.
     fn at_once(&self) -> u32 {
         if self.pass == Pass::Forward { self.staged.min(8) } else { 4 }
     }
@@ -264,7 +264,8 @@ impl Lanes {
         self.sums(code, &[("a", "e", 0)]);
         code.push("}\n}\nif (row < dims.q_rows) {");
         self.put_rotated_back(code, "dq", "query", self.form.rotates("q"));
-        // Each lane has read its log-sum: the other number of the pair is free to be written.
+        // Each lane has read its log-sum: the other number of the pair is free to be written. A buffer of its own would be the
+        // ninth of the kernel with a table, and only eight are sure to be there.
         code.push("if (part == 0u) { stat[head_rows + query].y = delta0; }\n}");
     }
 

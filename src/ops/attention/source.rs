@@ -221,7 +221,8 @@ fn literal(x: f64) -> String {
     format!("{:?}", x as f32)
 }
 
-/// The loop over (batch, head, tile of `rows` own rows), its first row called `first`: the longest tiles of a head first.
+/// The loop over (batch, head, tile of `rows` own rows), its first row called `first`: the longest tiles of a head first, so
+/// that none of them is left for the end, when most of a GPU has nothing to do.
 /// The caller closes it.
 pub fn item_loop(form: &Form, rows: u32, declare: &str, last_first: bool) -> String {
     let tile = if last_first { "tiles - 1u - item % tiles" } else { "item % tiles" };

@@ -119,7 +119,8 @@ impl Lanes {
                 line(format!("let a{i}_{r} = f32({value});"));
             }
         }
-        // All terms of a row at once: its sums stay in registers, and the row of B is what is loaded again.
+        // All terms of a row at once: its sums stay in registers, and the row of B is what is loaded again. With terms outside,
+        // all sums were spilled for each (68 in place of 74 GFLOP/s of 16 x 4, u8, Mesa 26.1.6); LLVM does not change the order.
         for r in 0..rows {
             for i in 0..count {
                 line(if self.broadcast {

