@@ -29,7 +29,7 @@ fn file_of(path: &[String], all: &BTreeSet<PathBuf>) -> Option<PathBuf> {
 pub fn graph(sources: &[Source]) -> Graph {
     let all: BTreeSet<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
     let edges = sources.iter().filter(|source| !is_front_page(&source.path, &all)).map(|source| {
-        let targets = source.from_root().into_iter().filter_map(|path| file_of(&path, &all));
+        let targets = source.paths_from_root().into_iter().filter_map(|path| file_of(&path, &all));
         let inside = targets.filter(|to| {
             *to != source.path && to.iter().next() == source.path.iter().next() && !is_front_page(to, &all)
         });

@@ -41,7 +41,7 @@ impl Source {
     }
 
     /// Every path in it from the root of the crate; those of other crates are left out.
-    pub fn from_root(&self) -> Vec<Vec<String>> {
+    pub fn paths_from_root(&self) -> Vec<Vec<String>> {
         self.paths.iter().filter_map(|path| absolute(&self.names(), path)).collect()
     }
 }
