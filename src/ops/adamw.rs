@@ -20,13 +20,13 @@ static ADAMW_AND_COPY: Kernel =
     Kernel::new("adamw.wgsl", "adamw_and_copy", &[Uniform, Read, Read, Write, Write, Write, Write]);
 
 /// Most cohorts of one model: the original parameters and 31 growths.
-pub const MAX_COHORTS: usize = 32;
+pub(crate) const MAX_COHORTS: usize = 32;
 /// Most segments of one dispatch; `shaders/adamw.wgsl` has the same number.
 const MAX_SEGMENTS: usize = 256;
 /// Elements that a workgroup updates at a time; the same there.
 const CHUNK: usize = 1024;
 /// Words of [`UpdateScalars`].
-pub const UPDATE_WORDS: usize = size_of::<UpdateScalars>() / size_of::<f32>();
+pub(crate) const UPDATE_WORDS: usize = size_of::<UpdateScalars>() / size_of::<f32>();
 
 parameter_block! {
     /// A [`Segment`], as `shaders/adamw.wgsl` reads it.

@@ -34,7 +34,7 @@ parameter_block! {
 pub const IGNORED: u32 = u32::MAX;
 /// Settings of the head.
 #[derive(Debug, Clone, Copy)]
-pub struct Head {
+pub(crate) struct Head {
     /// Most rows of logits held at once.
     pub chunk_rows: usize,
     /// Weight of each row in the loss: 1 / rows counted, over all micro-batches of a step.
@@ -42,7 +42,7 @@ pub struct Head {
 }
 
 /// Adds the loss of h (R, C) against `targets` (R) to that in `stats`, which holds the loss scale: see [`super::stats::Stats`].
-pub fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats: Tensor, head: Head) -> Result<()> {
+pub(crate) fn head_loss(g: &mut Graph, h: Tensor, embed: Tensor, targets: Tensor, stats: Tensor, head: Head) -> Result<()> {
     let ((rows, width), (vocab, _)) = (g.matrix(h)?, g.matrix(embed)?);
     let losses = g.statistic("losses", &[rows]);
     let weight = g.weight(embed)?;

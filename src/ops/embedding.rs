@@ -43,7 +43,7 @@ pub struct TokenRows {
 
 /// What is looked up where.
 #[derive(Debug, Clone, Copy)]
-pub struct Lookup {
+pub(crate) struct Lookup {
     /// Token ids (R).
     pub tokens: Tensor,
     /// The embedding (V, C).
@@ -86,7 +86,7 @@ pub fn embedding(g: &mut Graph, tokens: Tensor, embed: Tensor, index: Option<Tok
 }
 
 /// What is looked up, (R, C), and the [`layer_norm()`] of it, without parameters: on a GPU one dispatch.
-pub fn embed_norm(g: &mut Graph, lookup: Lookup, eps: f64) -> Result<(Tensor, Tensor)> {
+pub(crate) fn embed_norm(g: &mut Graph, lookup: Lookup, eps: f64) -> Result<(Tensor, Tensor)> {
     let Lookup { tokens, embed, index } = lookup;
     if !g.on_gpu() {
         let x = embedding(g, tokens, embed, index)?;

@@ -106,7 +106,7 @@ pub fn layer_norm(g: &mut Graph, x: Tensor, affine: Option<Affine>, eps: f64) ->
 }
 
 /// x + d, both (R, C), and the [`layer_norm`] of it.
-pub fn add_norm(g: &mut Graph, [x, d]: [Tensor; 2], affine: Option<Affine>, eps: f64) -> Result<(Tensor, Tensor)> {
+pub(crate) fn add_norm(g: &mut Graph, [x, d]: [Tensor; 2], affine: Option<Affine>, eps: f64) -> Result<(Tensor, Tensor)> {
     if !g.on_gpu() {
         let sum = add(g, x, d)?;
         return Ok((sum, layer_norm(g, sum, affine, eps)?));

@@ -28,7 +28,7 @@ use source::{Dims, Sums, Types, Vectors};
 /// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
 /// GL) silently ends every loop of an invocation after 65 535 iterations in all, inner loops counted,
 /// so no kernel here may come near that.
-pub const MAX_SUM: usize = 32_768;
+pub(crate) const MAX_SUM: usize = 32_768;
 
 /// Most products that one dispatch adds up: so many times [`MAX_SUM`] terms, a few in each turn of a loop, stay clear of
 /// the same limit.
@@ -82,7 +82,7 @@ impl Product {
 
     /// The same with each sum in one part. For all that makes logits: a growth makes sums longer, and where it moved the
     /// boundary of a part, the model that grew would differ from the one before in its last bits.
-    pub fn uncut(self) -> Self {
+    pub(crate) fn uncut(self) -> Self {
         Self { cut: false, ..self }
     }
 

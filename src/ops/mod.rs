@@ -45,7 +45,7 @@ operators![
 ];
 
 /// Largest error of a directional derivative where activations are f16 and a case says nothing else.
-pub const HALF_GRADIENT_TOLERANCE: f64 = 4e-3;
+pub(crate) const HALF_GRADIENT_TOLERANCE: f64 = 4e-3;
 
 type Build = Box<dyn Fn(&mut Graph, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
 type Reference = Box<dyn Fn(&[Vec<f64>]) -> Vec<Vec<f64>> + Send + Sync>;
@@ -94,7 +94,7 @@ impl Input {
     }
 
     /// An activation of the residual stream, of normal values; differentiable.
-    pub fn residual(name: &'static str, shape: &[usize], std: f64) -> Self {
+    pub(crate) fn residual(name: &'static str, shape: &[usize], std: f64) -> Self {
         Self { kind: Kind::Residual, ..Self::normal(name, shape, std) }
     }
 
@@ -114,7 +114,7 @@ impl Input {
     }
 
     /// The same input, not differentiated.
-    pub fn without_gradient(self) -> Self {
+    pub(crate) fn without_gradient(self) -> Self {
         Self { gradient: false, ..self }
     }
 

@@ -221,7 +221,7 @@ fn backward_activations(g: &mut Graph, shape: [usize; 2], dtype: Dtype) -> Resul
 }
 
 /// Token weights of one row of scores, in f64.
-pub fn reference_weights(scores: &[f64], settings: &Settings) -> Vec<f64> {
+pub(crate) fn reference_weights(scores: &[f64], settings: &Settings) -> Vec<f64> {
     let gelu = |x: f64| super::gelu::reference(x, settings.gelu_tanh);
     let norm = |row: &[f64]| row.iter().map(|a| a * a).sum::<f64>().sqrt() + settings.eps;
     match settings.norm {

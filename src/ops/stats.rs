@@ -34,7 +34,7 @@ impl Stats {
     }
 
     /// As read from the device; what is missing is not a number.
-    pub fn from_words(words: &[f32]) -> Self {
+    pub(crate) fn from_words(words: &[f32]) -> Self {
         let mut all = [f32::NAN; STATS];
         all.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
         bytemuck::cast(all)

@@ -141,7 +141,7 @@ impl Cooperative {
     }
 
     /// Most loop iterations of an invocation, for software drivers; a loop counts once more than it turns.
-    pub fn iterations(&self, far_rows: usize) -> usize {
+    pub(crate) fn iterations(&self, far_rows: usize) -> usize {
         let turn = (self.columns * self.form.vectors()).div_ceil(self.invocations()) + 1 + 1;
         let own = (self.rows() * self.form.vectors()).div_ceil(self.invocations()) + 2;
         let pass = far_rows.div_ceil(self.columns as usize) * turn as usize + own as usize + 2;

@@ -95,7 +95,7 @@ impl Lanes {
     }
 
     /// Most loop iterations of an invocation, for software drivers; a loop counts once more than it turns.
-    pub fn iterations(&self, far_rows: usize) -> usize {
+    pub(crate) fn iterations(&self, far_rows: usize) -> usize {
         let staging = (self.staged * self.form.vectors()).div_ceil(self.invocations()) + 2;
         let block = staging + self.staged / self.at_once() + 2 + 1;
         far_rows.div_ceil(self.staged as usize) * block as usize + 2

@@ -25,7 +25,7 @@ use lanes::Lanes;
 use source::{Dims, Form, Pass};
 
 /// Widest head of any schedule.
-pub const MAX_HEAD_WIDTH: usize = 256;
+pub(crate) const MAX_HEAD_WIDTH: usize = 256;
 
 /// Mesa's llvmpipe (22.3.6) ends every loop of an invocation after 65 535 iterations in all, silently.
 const MAX_ITERATIONS: usize = 60_000;
@@ -279,7 +279,7 @@ pub fn kernels(target: &Target) -> Vec<Generated> {
 }
 
 /// Texts of the kernels of one head width, of which the others differ in numbers only: any change of a schedule shows.
-pub fn kernel_texts(target: &Target) -> Vec<&'static str> {
+pub(crate) fn kernel_texts(target: &Target) -> Vec<&'static str> {
     kernels_of(target, 64).into_iter().filter_map(|generated| generated.kernel().text).collect()
 }
 

@@ -29,7 +29,7 @@ parameter_block! {
 }
 
 /// Widest head the kernels hold in registers.
-pub const MAX_HEAD_WIDTH: usize = 128;
+pub(crate) const MAX_HEAD_WIDTH: usize = 128;
 
 /// Own rows of a workgroup.
 const ROWS: usize = 8;
@@ -37,7 +37,7 @@ const ROWS: usize = 8;
 /// Most loop iterations of one invocation, by the loops of `backward_keys_values`, the longest kernel, with the maximum
 /// that only `forward` takes; a loop is counted once more than it turns, and a workgroup walks several tiles where there
 /// are more of them than workgroups.
-pub fn iterations(shape: Attention, head_width: usize) -> usize {
+pub(crate) fn iterations(shape: Attention, head_width: usize) -> usize {
     let dots = (head_width / 2 + 1) + (head_width % 2 + 1);
     // A wide and a narrow loop, of which one turns; channels from 64 on take them again.
     let sums = (64 / 2 + 2) * head_width.div_ceil(64);

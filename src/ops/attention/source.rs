@@ -63,7 +63,7 @@ impl Form {
     }
 
     /// `vec4`s that rotate with as many others.
-    pub fn half_vectors(&self) -> u32 {
+    pub(crate) fn half_vectors(&self) -> u32 {
         self.half / 4
     }
 
@@ -73,7 +73,7 @@ impl Form {
     }
 
     /// The same, for weights that are computed with exp2.
-    pub fn scale2(&self) -> String {
+    pub(crate) fn scale2(&self) -> String {
         literal(LOG2_E / f64::from(self.head_width).sqrt())
     }
 
@@ -90,7 +90,7 @@ impl Form {
 
     /// Whether o is stored in f32 as well, for the backward. That subtracts <do, o> from <do, v>; where attention is even the
     /// two are nearly equal, and an o rounded to f16 made the gradients of q and k up to seven times as inexact.
-    pub fn keeps_exact(&self) -> bool {
+    pub(crate) fn keeps_exact(&self) -> bool {
         self.dtype == Dtype::F16
     }
 
@@ -188,7 +188,7 @@ impl Form {
     }
 
     /// The readers of q and k.
-    pub fn readers(&self, code: &mut Code) {
+    pub(crate) fn readers(&self, code: &mut Code) {
         ["q", "k"].into_iter().for_each(|name| self.reader(code, name));
     }
 
@@ -224,7 +224,7 @@ fn literal(x: f64) -> String {
 /// The loop over (batch, head, tile of `rows` own rows), its first row called `first`: the longest tiles of a head first, so
 /// that none of them is left for the end, when most of a GPU has nothing to do.
 /// The caller closes it.
-pub fn item_loop(form: &Form, rows: u32, declare: &str, last_first: bool) -> String {
+pub(crate) fn item_loop(form: &Form, rows: u32, declare: &str, last_first: bool) -> String {
     let tile = if last_first { "tiles - 1u - item % tiles" } else { "item % tiles" };
     format!(
         "{declare}

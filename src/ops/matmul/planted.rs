@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// Takes what was planted out again.
-pub struct Guard;
+pub(crate) struct Guard;
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -43,7 +43,7 @@ impl Drop for Guard {
 }
 
 /// Plants faults in kernels that this thread records, until the guard is dropped.
-pub fn plant(faults: BTreeMap<Candidate, Fault>) -> Guard {
+pub(crate) fn plant(faults: BTreeMap<Candidate, Fault>) -> Guard {
     PLANTED.replace(faults);
     Guard
 }

@@ -29,11 +29,11 @@ impl Code {
 }
 
 /// Where the operands of matrix `z` of a batch start: for kernels that cannot add up several products.
-pub const BASES: &str = "let a_base = dims.a_offset + z * dims.a_batch;
+pub(crate) const BASES: &str = "let a_base = dims.a_offset + z * dims.a_batch;
     let b_base = dims.b_offset + z * dims.b_batch;";
 
 /// Offset of element (row, i) of op(A): A is (m, k), or (k, m) where transposed.
-pub fn a_index(layout: Layout, row: &str, i: &str) -> String {
+pub(crate) fn a_index(layout: Layout, row: &str, i: &str) -> String {
     match layout {
         Layout::TN => format!("a_base + ({i}) * dims.a_stride + {row}"),
         Layout::NN | Layout::NT => format!("a_base + ({row}) * dims.a_stride + {i}"),
@@ -41,7 +41,7 @@ pub fn a_index(layout: Layout, row: &str, i: &str) -> String {
 }
 
 /// Offset of element (i, column) of op(B): B is (k, n), or (n, k) where transposed.
-pub fn b_index(layout: Layout, i: &str, column: &str) -> String {
+pub(crate) fn b_index(layout: Layout, i: &str, column: &str) -> String {
     match layout {
         Layout::NT => format!("b_base + ({column}) * dims.b_stride + {i}"),
         Layout::NN | Layout::TN => format!("b_base + ({i}) * dims.b_stride + {column}"),
@@ -66,7 +66,7 @@ impl Types {
     }
 
     /// Whether anything is f16.
-    pub fn any_half(self) -> bool {
+    pub(crate) fn any_half(self) -> bool {
         [self.a, self.b, self.c].contains(&Dtype::F16)
     }
 
@@ -123,7 +123,7 @@ impl Vectors {
 /// closes it, and puts [`sum_loop`] around the loop over the terms.
 ///
 /// `pair`: also `second`, whether this is of the second half of the batch, whose B is `b2`, and `in_half`, the number in its half.
-pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> String {
+pub(crate) fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> String {
     let (halves, c) = if pair {
         (
             "let second = z >= dims.batch / 2u;
@@ -154,7 +154,7 @@ pub fn block_loop([rows, columns]: [u32; 2], declare: &str, pair: bool) -> Strin
 }
 
 /// Opens the loop over the products that are added up; a pair of batches adds nothing up and has a block in its place.
-pub fn sum_loop(pair: bool) -> &'static str {
+pub(crate) fn sum_loop(pair: bool) -> &'static str {
     if pair { PAIR } else { SUM_LOOP }
 }
 
@@ -172,7 +172,7 @@ const SUM_LOOP: &str = "for (var y = z; y < z + dims.sum; y++) {
 /// or op(B) on, along k where k is the fastest axis, as vectors of the stored type; zeros outside of the matrix and from term
 /// `end` on. Of an operand in vectors, the coordinate along its fastest axis must be a multiple of four. `pair`: also
 /// `b2_quad`, which takes what `b_quad` does.
-pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
+pub(crate) fn quad_loads(layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
     let load = |name: &str, dtype: Dtype, vectors: bool, arguments: &str, slow: [&str; 2], fast: [&str; 2]| {
         let ([slow, slow_end], [fast, fast_end], dtype) = (slow, fast, dtype.name());
         let operand = &name[..1];
@@ -208,7 +208,7 @@ pub fn quad_loads(layout: Layout, types: Types, vectors: Vectors, pair: bool) ->
 /// For kernels on [`block_loop`] and [`sum_loop`]: header, uniform block, bindings and `store_quad(row, column, shift,
 /// value)`, which writes four columns, `column` a multiple of four. Where C is written by elements, also `store`, which
 /// writes one. C is read only where it is added to.
-pub fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, pair: bool) -> Code {
+pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, pair: bool) -> Code {
     let mut code = header(title, layout, types, vectors, directives, if pair { Sums::Pair } else { Sums::Batch });
     let c = types.c.name();
     code.push(if vectors.c {
