@@ -11,7 +11,7 @@
 //! - [`tune`]: times the kernels of matrix products on a device and refuses those that are wrong.
 //! - [`run`]: where a plan and a device meet: memory, programs, generation, checks of operators.
 //! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
-//! - [`ops`]: one file per operator with formula, forward, backward, f64 reference and test cases.
+//! - [`ops`]: one file per operator (matmul and attention: a folder) with formula, forward, backward, f64 reference and test cases.
 //! - [`graph`]: model code runs once and leaves a list of kernel calls; a plan lays them out in memory.
 //! - [`gpu`]: the only module that knows wgpu. Adapters, buffers, pipelines, dispatches.
 //! - [`kernel`]: kernels as data: shader files, what a device can do, which kernel computes which product.
@@ -23,7 +23,7 @@
 //! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
 //! records the gradients; [`graph::plan::Plan`] checks every limit and packs activations by lifetime;
 //! [`run::memory::Memory`] allocates exactly that; a step replays the flat list of dispatches. Nothing is
-//! allocated after the first step, the order is fixed, there are no float atomics: the same bits in every
+//! allocated after the first step until a growth, the order is fixed, there are no float atomics: the same bits in every
 //! run on the same adapter and driver.
 //!
 //! ```

@@ -104,7 +104,7 @@ pub(crate) fn run(
 fn names(kernels: &KernelTable) -> String {
     let names = kernels.names();
     let list: Vec<String> = names.iter().map(|(class, candidate)| format!("{class}: {candidate}")).collect();
-    if list.is_empty() { "kernels of matrix products: the usual ones".to_owned() } else { list.join("; ") }
+    if list.is_empty() { "kernels of matrix products: the default ones".to_owned() } else { list.join("; ") }
 }
 
 fn case_name(model: &ModelConfig, plans: &RunPlans) -> String {

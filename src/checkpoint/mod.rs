@@ -4,7 +4,7 @@
 //! as if it had never stopped. `format` turns it into bytes with checksums, `read` back again, [`Store`] keeps a run's
 //! checkpoints safely in its directory, [`RunLock`] keeps other writers out of it, and [`read_official`] reads
 //! published TokenFormer weights under their own names. All that is written goes through [`Storage`]. Any Python user
-//! can open the files with `safetensors.safe_open`. This room does not know the GPU, the model or the training loop: what a
+//! can open the files with `safetensors.safe_open`. This module does not know the GPU, the model or the training loop: what a
 //! run says of itself is a type parameter here, written and read as JSON. The program's own is [`crate::train::Meta`].
 
 mod checksum;

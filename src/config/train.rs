@@ -1,6 +1,6 @@
 //! How a model is trained and on what: optimiser, schedule, intervals, data.
 //!
-//! The rate a step runs at is computed by `train::schedule`; files are opened by the data room.
+//! The rate a step runs at is computed by `train::schedule`; files are opened by `data`.
 
 use std::path::PathBuf;
 

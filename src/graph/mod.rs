@@ -78,7 +78,7 @@ impl TensorInfo {
         self.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))
     }
 
-    /// Where it starts in its whole.
+    /// Byte offset in its storage.
     pub(crate) fn byte_offset(&self) -> u64 {
         self.view.map_or(0, |view| view.offset as u64 * self.dtype.bytes())
     }

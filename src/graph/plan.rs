@@ -26,7 +26,7 @@ pub enum Place {
     Named,
     /// In the slot of this index.
     Slot(usize),
-    /// In its whole, see [`super::view`].
+    /// In its storage, see [`super::view`].
     View,
     /// Nowhere: no call uses it.
     Unused,
@@ -62,7 +62,7 @@ impl Plan {
     pub fn new(graph: &Graph) -> Result<Self> {
         let target = graph.kernels().target();
         let tensors = graph.tensors().to_vec();
-        // Parts first: they have the names that a user knows.
+        // Views first: they have the names that a user knows.
         for info in tensors.iter().filter(|t| t.view.is_some()).chain(&tensors) {
             check_size(info, target)?;
         }

@@ -71,7 +71,7 @@ impl Graph {
         Ok(Tensor(self.tensors.len() - 1))
     }
 
-    /// The tensor that owns the memory of `tensor`: itself, or its whole.
+    /// The tensor that owns the memory of `tensor`: itself, or its storage.
     pub fn storage(&self, tensor: Tensor) -> Tensor {
         self.tensors[tensor.0].storage_or(tensor)
     }
@@ -109,7 +109,7 @@ impl Graph {
                 length += aligned(shape);
                 length <= most
             });
-            // One that is too large for any whole gets its own, for the plan to refuse.
+            // One that is too large for any storage gets its own, for the plan to refuse.
             let (now, later) = rest.split_at(fitting.count().max(1));
             rest = later;
             let length = now.iter().fold(0_usize, |n, (_, shape)| n.saturating_add(aligned(shape)));
@@ -124,7 +124,7 @@ impl Graph {
         Ok(packed)
     }
 
-    /// `M` activations of one shape, evenly spaced in one whole.
+    /// `M` activations of one shape, evenly spaced in one storage.
     pub(crate) fn strided_activations<const M: usize>(&mut self, name: &str, shape: &[usize]) -> Result<[Tensor; M]> {
         self.strided_typed(name, shape, self.precision)
     }
@@ -148,7 +148,7 @@ impl Graph {
         Ok(views)
     }
 
-    /// How `tensors`, which are of one shape, lie in one whole; `None` where they do not.
+    /// How `tensors`, which are of one shape, lie in one storage; `None` where they do not.
     pub(crate) fn strided(&self, tensors: &[Tensor]) -> Option<Strided> {
         let (&first, others) = tensors.split_first()?;
         if others.is_empty() {

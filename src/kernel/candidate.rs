@@ -89,7 +89,7 @@ impl Candidate {
     }
 
     /// The same with the sum in one part.
-    pub(crate) fn unsplit(self) -> Self {
+    pub(crate) fn uncut(self) -> Self {
         self.chunked(0)
     }
 

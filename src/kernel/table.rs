@@ -20,7 +20,7 @@ struct Inner {
     forced: Option<Candidate>,
     attention: Option<Schedule>,
     table: BTreeMap<ShapeClass, Candidate>,
-    whole: BTreeMap<ShapeClass, Candidate>,
+    uncut: BTreeMap<ShapeClass, Candidate>,
 }
 
 impl KernelTable {
@@ -54,7 +54,7 @@ impl KernelTable {
     }
 
     fn nothing_measured(target: Target, forced: Option<Candidate>) -> Self {
-        Self(Arc::new(Inner { target, forced, attention: None, table: BTreeMap::new(), whole: BTreeMap::new() }))
+        Self(Arc::new(Inner { target, forced, attention: None, table: BTreeMap::new(), uncut: BTreeMap::new() }))
     }
 
     /// The same with what was measured; classes not in `table` get the default candidate.
@@ -64,11 +64,11 @@ impl KernelTable {
 
     /// The same with what was measured for products whose sums must not be cut, of classes for which `table` names a
     /// candidate that cuts them.
-    pub(crate) fn with_whole(&self, whole: BTreeMap<ShapeClass, Candidate>) -> Self {
-        Self(Arc::new(Inner { whole, ..(*self.0).clone() }))
+    pub(crate) fn with_uncut(&self, uncut: BTreeMap<ShapeClass, Candidate>) -> Self {
+        Self(Arc::new(Inner { uncut, ..(*self.0).clone() }))
     }
 
-    /// The same with one schedule for every attention that can take it; `None`: the usual ones.
+    /// The same with one schedule for every attention that can take it; `None`: the default ones.
     pub fn with_attention(&self, attention: Option<Schedule>) -> Self {
         Self(Arc::new(Inner { attention, ..(*self.0).clone() }))
     }
@@ -107,12 +107,12 @@ impl KernelTable {
     }
 
     /// The same for a product whose sums must not be cut. Of those that do not cut them all give the same bits.
-    pub(crate) fn pick_whole(&self, product: ProductKind) -> Candidate {
+    pub(crate) fn pick_uncut(&self, product: ProductKind) -> Candidate {
         let picked = self.pick(product);
-        let measured = || self.0.whole.get(&ShapeClass::of(product)).copied().filter(|_| !self.is_forced());
+        let measured = || self.0.uncut.get(&ShapeClass::of(product)).copied().filter(|_| !self.is_forced());
         let same_bits =
             |other: &Candidate| other.multiplies(product.half) && other.chunk() == 0 && other.order() == picked.order();
-        if picked.chunk() == 0 { picked } else { measured().filter(same_bits).unwrap_or_else(|| picked.unsplit()) }
+        if picked.chunk() == 0 { picked } else { measured().filter(same_bits).unwrap_or_else(|| picked.uncut()) }
     }
 }
 
@@ -141,20 +141,20 @@ mod tests {
     }
 
     #[test]
-    fn sums_that_must_not_be_cut_have_a_choice_of_their_own() {
+    fn sums_that_must_not_be_cut_have_a_candidate_of_their_own() {
         let product = ProductKind { layout: Layout::NN, size: [64, 64, 4096], half: false, pair: false };
         let class = ShapeClass::of(product);
         let small = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
         let cut = Candidate::Tiles { block: [128, 64], depth: 8, thread: [8; 2], chunk: 512 };
         let kernels = KernelTable::defaults(Target::WEBGPU).with_table([(class, cut)].into());
-        assert_eq!([kernels.pick(product), kernels.pick_whole(product)], [cut, cut.unsplit()]);
-        let kernels = kernels.with_whole([(class, small)].into());
-        assert_eq!([kernels.pick(product), kernels.pick_whole(product)], [cut, small]);
+        assert_eq!([kernels.pick(product), kernels.pick_uncut(product)], [cut, cut.uncut()]);
+        let kernels = kernels.with_uncut([(class, small)].into());
+        assert_eq!([kernels.pick(product), kernels.pick_uncut(product)], [cut, small]);
         // Where the table has no sums that are cut, it is what counts.
-        let whole = kernels.with_table([(class, cut.unsplit())].into());
-        assert_eq!(whole.pick_whole(product), cut.unsplit());
+        let uncut = kernels.with_table([(class, cut.uncut())].into());
+        assert_eq!(uncut.pick_uncut(product), cut.uncut());
         // Other bits.
-        let wrong = kernels.with_whole([(class, small.chunked(512))].into());
-        assert_eq!(wrong.pick_whole(product), cut.unsplit());
+        let wrong = kernels.with_uncut([(class, small.chunked(512))].into());
+        assert_eq!(wrong.pick_uncut(product), cut.uncut());
     }
 }

@@ -112,7 +112,7 @@ impl Product {
             };
             return (0..self.sum).try_for_each(record);
         }
-        let candidate = if self.may_be_cut(g, picked) { picked } else { g.kernels().pick_whole(product) };
+        let candidate = if self.may_be_cut(g, picked) { picked } else { g.kernels().pick_uncut(product) };
         self.dispatch(g, candidate, product, operands, None)
     }
 

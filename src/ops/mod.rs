@@ -1,4 +1,4 @@
-//! The operators: one file each with formula, builder, forward, backward, f64 reference and cases.
+//! The operators: one file each (matmul and attention: a folder) with formula, builder, forward, backward, f64 reference and cases.
 //!
 //! [`registry`] lists every case of every op. One list serves four uses: correctness against the f64
 //! reference, gradients against finite differences, speed, and `tokenformer selftest` on the user's

@@ -3,7 +3,7 @@
 //! A [`Ledger`] counts what plans will need without a device; [`Memory`] allocates exactly that.
 //! The plans of a run (training, evaluation, sampling) take turns, so their activations use the same
 //! slots, and parameters are found by name. All plans are admitted before the first step; after it
-//! nothing is allocated.
+//! nothing is allocated until a growth.
 
 use crate::error::{Error, Result};
 use crate::gpu::engine::{BYTE_COST, Block, Dispatch, Engine, Program};

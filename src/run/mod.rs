@@ -1,4 +1,5 @@
-//! Where a plan and a device meet: memory for what was planned, and programs that run in it.
+//! Where a plan and a device meet: an open device and its kernels, memory for what was planned, generation, and the checks
+//! of operators on a device.
 
 pub mod check;
 pub mod device;

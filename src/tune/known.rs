@@ -25,7 +25,7 @@ pub(super) struct Known {
     pub fastest: BTreeMap<String, Record>,
     /// The fastest that cuts no sums, of the classes whose fastest does.
     #[serde(default)]
-    pub fastest_whole: BTreeMap<String, Record>,
+    pub fastest_uncut: BTreeMap<String, Record>,
     /// Wrong on this adapter, or not taken by its driver: never tried again. By layout and type of the operands.
     pub refused: BTreeSet<String>,
     /// Tried in a process of their own, and right there.
@@ -58,8 +58,8 @@ impl Known {
     }
 
     /// The fastest of a class that does not cut sums, where the fastest does.
-    pub(super) fn whole(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
-        usable(target, &self.fastest_whole.get(&class.to_string())?.candidate)
+    pub(super) fn uncut(&self, class: ShapeClass, target: &Target) -> Option<Candidate> {
+        usable(target, &self.fastest_uncut.get(&class.to_string())?.candidate)
     }
 
     /// Whether a candidate was refused for products like this.
@@ -71,7 +71,7 @@ impl Known {
     pub(crate) fn forget(&mut self, classes: &[(ShapeClass, ProductKind)]) {
         for (class, _) in classes {
             self.fastest.remove(&class.to_string());
-            self.fastest_whole.remove(&class.to_string());
+            self.fastest_uncut.remove(&class.to_string());
         }
         self.refused.clear();
         self.works.clear();

@@ -177,7 +177,7 @@ impl Search {
             if winner.chunk() > 0 {
                 let whole: Vec<&Verified> = verified.iter().filter(|it| it.candidate.chunk() == 0).collect();
                 if let Some((_, record)) = fastest(&whole)? {
-                    known.fastest_whole.insert(name.clone(), record);
+                    known.fastest_uncut.insert(name.clone(), record);
                 }
             }
             known.fastest.insert(name.clone(), record);
@@ -249,7 +249,7 @@ mod tests {
             let rivals = candidates(&target, product, true);
             let faults = Fault::ALL.len().min(rivals.len() - 1);
             assert!(faults > 2, "{rivals:?}");
-            // Each candidate but the usual one in turn, with each fault in turn; a few of them in the short form.
+            // Each candidate but the default one in turn, with each fault in turn; a few of them in the short form.
             let step = if std::env::var_os("TOKENFORMER_TEST_FULL").is_some() { 1 } else { 6 };
             for turn in (0..rivals.len() - 1).step_by(step) {
                 let planted: BTreeMap<Candidate, Fault> = (0..faults)

@@ -40,7 +40,7 @@ const MOST_THREADS: usize = 16;
 /// How much to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Effort {
-    /// Nothing: the usual kernels, also where better ones are known.
+    /// Nothing: the default kernels, also where better ones are known.
     Off,
     /// The likely candidates, for a few seconds, the first time a shape is seen.
     #[default]
@@ -110,14 +110,14 @@ pub(crate) fn recall(engine: &Engine, kernels: &KernelTable) -> KernelTable {
     let known = Known::load(engine);
     let classes: Vec<ShapeClass> = known.fastest.keys().filter_map(|name| name.parse().ok()).collect();
     let table = classes.iter().filter_map(|&class| Some((class, known.of(class, kernels.target())?)));
-    let whole = classes.iter().filter_map(|&class| Some((class, known.whole(class, kernels.target())?)));
-    kernels.with_table(table.collect()).with_whole(whole.collect())
+    let uncut = classes.iter().filter_map(|&class| Some((class, known.uncut(class, kernels.target())?)));
+    kernels.with_table(table.collect()).with_uncut(uncut.collect())
 }
 
 /// `kernels` with the fastest on this device for `products`; a line is printed before and after where that takes time.
 ///
 /// `stored` are the kernels of a checkpoint that goes on, by class. They come before anything measured, and where they are
-/// silent, the run so far used the usual kernel: only kernels that give the same bits replace it.
+/// silent, the run so far used the default kernel: only kernels that give the same bits replace it.
 ///
 /// # Errors
 /// A device error, or a device that computes the reference wrongly.
@@ -152,12 +152,12 @@ pub fn tune(
         let done = todo.iter().filter(|(class, _)| known.fastest.contains_key(&class.to_string())).count();
         tell(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
     }
-    let whole = classes.iter().filter_map(|&(class, _)| Some((class, known.whole(class, kernels.target())?)));
+    let uncut = classes.iter().filter_map(|&(class, _)| Some((class, known.uncut(class, kernels.target())?)));
     let table = chosen(kernels.target(), &classes, &known, stored);
-    Ok(kernels.with_table(table).with_whole(whole.collect()))
+    Ok(kernels.with_table(table).with_uncut(uncut.collect()))
 }
 
-/// The candidates of `classes`, stored or measured; nothing for a class that is to have the usual one.
+/// The candidates of `classes`, stored or measured; nothing for a class that is to have the default one.
 fn chosen(
     target: &Target,
     classes: &[Classed],
@@ -245,24 +245,24 @@ mod tests {
         };
         let owned = |name: &str| name.to_owned();
         assert_eq!(named(&[]), [(a, owned(whole)), (b, owned(split))]);
-        // b is not among what was stored: it had the usual kernel.
+        // b is not among what was stored: it had the default kernel.
         assert_eq!(named(&[(a, other)]), [(a, owned(other))]);
         assert_eq!(named(&[(b, split)]), [(a, owned(whole)), (b, owned(split))]);
     }
 
     /// Time was over before its class was measured, but the default candidate is known not to work.
     #[test]
-    fn a_usual_candidate_that_was_refused_is_replaced() {
+    fn a_default_candidate_that_was_refused_is_replaced() {
         let target = Target::WEBGPU;
         let product = ProductKind { layout: Layout::NN, size: [256; 3], half: false, pair: false };
-        let usual = target.default_candidate(product);
+        let default = target.default_candidate(product);
         let table = |refused: BTreeSet<String>| {
             let known = Known { refused, ..Known::default() };
             chosen(&target, &[(ShapeClass::of(product), product)], &known, &BTreeMap::new())
         };
         assert!(table(BTreeSet::new()).is_empty());
-        let chosen: Vec<Candidate> = table([refusal(product, usual)].into()).into_values().collect();
-        assert!(chosen.len() == 1 && chosen[0] != usual && chosen[0].keeps_order());
+        let chosen: Vec<Candidate> = table([refusal(product, default)].into()).into_values().collect();
+        assert!(chosen.len() == 1 && chosen[0] != default && chosen[0].keeps_order());
     }
 
     /// A kernel of a pair is one more text for a driver to fail at: that alone takes no other product off its matrix units.
@@ -283,11 +283,11 @@ mod tests {
             let refused = refused.iter().map(|&candidate| refusal(pair, candidate)).collect();
             chosen(&target, &classes, &Known { refused, ..Known::default() }, &BTreeMap::new())
         };
-        let usual = target.default_candidate(pair);
-        let replaced = table(&[usual]);
+        let default = target.default_candidate(pair);
+        let replaced = table(&[default]);
         let instead = replaced[&classes[1].0];
-        assert!(replaced.len() == 1 && instead != usual && instead.order() == usual.order(), "{instead}");
-        let units: Vec<Candidate> = of_pair.into_iter().filter(|c| c.order() == usual.order()).collect();
+        assert!(replaced.len() == 1 && instead != default && instead.order() == default.order(), "{instead}");
+        let units: Vec<Candidate> = of_pair.into_iter().filter(|c| c.order() == default.order()).collect();
         let orders: Vec<_> = table(&units).into_values().map(|candidate| candidate.order()).collect();
         assert_eq!(orders, [None, None]);
     }

@@ -253,7 +253,7 @@ impl<'e> Trials<'e> {
         let program = self.program(at, 0, 0)?;
         self.results.expect(&program, self.output(contest.product, Dtype::F32)?)?;
         let candidate = contest.candidates.first().copied().ok_or_else(missing)?;
-        // The one with a result in f16 is not verified; it is the usual kernel, whatever comes of it.
+        // The one with a result in f16 is not verified; it is the default kernel, whatever comes of it.
         let half = if gives_half(contest.product) { self.program(at, 0, 1).ok() } else { None };
         Ok((Verified { candidate, program, half }, self.results.sampled_error(contest.product)?))
     }
@@ -402,14 +402,14 @@ mod tests {
         // An odd number of outputs: the last word holds one.
         for size in [[96, 64, 80], [9, 7, 5]] {
             let product = ProductKind { layout: Layout::NN, size, half: true, pair: false };
-            let usual = target.default_candidate(product);
+            let default = target.default_candidate(product);
             let check = || {
-                let trials = Trials::new(&engine, vec![Contest { product, candidates: vec![usual; 2] }]).unwrap();
+                let trials = Trials::new(&engine, vec![Contest { product, candidates: vec![default; 2] }]).unwrap();
                 trials.reference(0).unwrap();
                 trials.check(0, 1).map(drop)
             };
             check().unwrap();
-            let _guard = plant([(usual, Fault::HalfResult)].into());
+            let _guard = plant([(default, Fault::HalfResult)].into());
             let said = check().unwrap_err().to_string();
             assert!(said.contains("its result in f16 is wrong"), "{said}");
         }

@@ -28,6 +28,7 @@ fn items() -> BTreeMap<String, Item> {
     for path in files(&root().join("src/config"), "rs") {
         let text = fs::read_to_string(path).unwrap();
         let (mut open, mut docs): (Option<(String, Item)>, String) = (None, String::new());
+        let mut opened_at = 0;
         for line in text.lines() {
             let code = line.trim();
             if let Some(doc) = code.strip_prefix("///") {
@@ -37,15 +38,21 @@ fn items() -> BTreeMap<String, Item> {
             if code.starts_with("#[") {
                 continue;
             }
-            if line == "}" {
+            // An item may stand in a macro, one step further in.
+            let indent = line.len() - line.trim_start().len();
+            let item = code.strip_prefix("pub ").and_then(|rest| rest.strip_suffix(" {")?.split_once(' '));
+            if code == "}" && open.as_ref().is_some_and(|_| indent == opened_at) {
                 items.extend(open.take());
-            } else if let Some((kind, rest)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(' ')) {
-                if let (true, Some(name)) = (["struct", "enum"].contains(&kind), rest.strip_suffix(" {")) {
+            } else if let (None, Some((kind @ ("struct" | "enum"), name))) = (&open, item) {
+                if !name.starts_with('$') {
                     open = Some((name.to_owned(), Item { is_enum: kind == "enum", ..Item::default() }));
+                    opened_at = indent;
                 }
             } else if let Some((_, item)) = open.as_mut().filter(|(_, item)| item.is_enum || code.starts_with("pub ")) {
                 let member = code.trim_start_matches("pub ").trim_end_matches(',');
                 let (name, kind) = member.split_once(": ").unwrap_or((member, ""));
+                // A growth policy names its file.
+                let name = name.split(" = ").next().unwrap();
                 item.members.push([name.to_owned(), kind.to_owned(), plain(&docs)]);
             }
             docs.clear();

@@ -15,7 +15,7 @@ pub const PAIR: &str = "-pair";
 pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> &'static Kernel {
     let name = |suffix: &str| {
         let (layout, pair) = (format!("{layout:?}").to_lowercase(), if pair { PAIR } else { "" });
-        format!("matmul-{layout}-{}{}{pair}{suffix}", candidate.unsplit(), types.suffix())
+        format!("matmul-{layout}-{}{}{pair}{suffix}", candidate.uncut(), types.suffix())
     };
     let bindings: &[_] = if pair { &[Read, Read, Write, Read] } else { &[Read, Read, Write] };
     let kernel = match candidate {

@@ -45,7 +45,7 @@ impl Product {
             if let Some(candidate) = picked.paired() {
                 let [a, b, c] = second;
                 let second = Second { a: a.offset, b, c: c.offset };
-                let candidate = if both.may_be_cut(g, candidate) { candidate } else { candidate.unsplit() };
+                let candidate = if both.may_be_cut(g, candidate) { candidate } else { candidate.uncut() };
                 return both.dispatch(g, candidate, product, first, Some(second));
             }
         }

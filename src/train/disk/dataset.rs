@@ -9,7 +9,7 @@ use std::path::Path;
 /// [`dataset_of_trained`] for checkpoints in general.
 ///
 /// # Errors
-/// Those of the data room: missing, empty, not UTF-8, too short; a text as `old_path` where there is no tokenizer.
+/// Those of `data`: missing, empty, not UTF-8, too short; a text as `old_path` where there is no tokenizer.
 pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> {
     let d = &config.data;
     let corpus_seed = d.corpus_seed.unwrap_or(config.train.seed);

@@ -31,7 +31,7 @@ impl HostModel {
     }
 }
 
-/// What the value of each parameter token contributes to the loss on `batches`, in f32: see the model room.
+/// What the value of each parameter token contributes to the loss on `batches`, in f32: see [`crate::model::prune`].
 ///
 /// # Errors
 /// An input error where a gradient is not finite; device errors.
