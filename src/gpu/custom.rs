@@ -1,6 +1,6 @@
 //! One dispatch of a kernel whose text or numeric `override` constants are chosen at run time.
 //!
-//! Everything a model runs is a [`super::kernel::Kernel`], which is data known when the program is built. What is
+//! Everything a model runs is a [`Kernel`](crate::kernel::Kernel), which is data known when the program is built. What is
 //! only measured (how many accumulators, which workgroup size, f16 in place of f32) goes through here and is
 //! compiled anew each time.
 

@@ -127,7 +127,7 @@ impl Engine {
     /// Waits for every chunk.
     ///
     /// # Errors
-    /// [`Error::Lost`] where one takes longer than half a minute, ten on a software adapter, with its kernels, or the GPU is
+    /// [`Error::Lost`](crate::error::Error::Lost) where one takes longer than half a minute, ten on a software adapter, with its kernels, or the GPU is
     /// lost.
     pub fn wait(&self, submission: Submission) -> Result<()> {
         let patience = self.patience();
@@ -166,7 +166,7 @@ impl Engine {
     /// Waits for all work and compares the heartbeat with the submissions made.
     ///
     /// # Errors
-    /// [`Error::Lost`] where work was dropped.
+    /// [`Error::Lost`](crate::error::Error::Lost) where work was dropped.
     pub(crate) fn check_heartbeat(&self) -> Result<()> {
         let order = self.order();
         let counted: Vec<u32> = self.read_count()?;

@@ -2,7 +2,7 @@
 //!
 //! Read [`tokenformer`] first: it is the paper on one page. [`transformer`] is the baseline of the same
 //! shape. [`graphs`] records the computations a run needs (training, evaluation, the optimizer's update),
-//! [`grow`] makes a model larger, [`prune`] smaller, [`generate`] samples. Nothing here knows the GPU.
+//! [`grow`] makes a model larger, [`prune`] smaller. Nothing here knows the GPU.
 
 pub mod graphs;
 pub mod grow;

@@ -1,7 +1,7 @@
 //! Kernels that are new to a driver are tried in processes of their own: some compilers never end, and some kernels cost
 //! the device or the process.
 //!
-//! A process reads a [`Job`] a line and writes an [`Answer`] a line, after one [`Hello`]. What gives no answer in time, or
+//! A process reads a [`Job`] a line and writes an [`Answer`] a line, after one [`Hello`](super::message::Hello). What gives no answer in time, or
 //! ends, costs one candidate: the others go on in a new process. The driver keeps what it compiled, so that the process
 //! that trains has it soon.
 
