@@ -264,8 +264,7 @@ impl Lanes {
         self.sums(code, &[("a", "e", 0)]);
         code.push("}\n}\nif (row < dims.q_rows) {");
         self.put_rotated_back(code, "dq", "query", self.form.rotates("q"));
-        // Each lane has read its log-sum: the other number of the pair is free to be written. A buffer of its own would be the
-        // ninth of the kernel with a table, and only eight are sure to be there.
+        // Beside the log-sum, which each lane has read: a buffer of its own would be the ninth, and eight are sure to be there.
         code.push("if (part == 0u) { stat[head_rows + query].y = delta0; }\n}");
     }
 
