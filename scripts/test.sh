@@ -22,6 +22,7 @@ elif [[ " ${setup_missing[*]-} " == *" gl "* ]]; then
 else
     echo "Once more on the GL adapter."
     # Forcing every kernel in turn, and the forms for GPUs, takes GL's compiler too long; the first run did it.
-    WGPU_BACKEND=gl cargo test --release "${gpu_tests[@]}" -- --skip every_candidate --skip @gpu
+    # One thread: GL has one context, and wgpu panics where a thread waits a second for another that compiles.
+    WGPU_BACKEND=gl cargo test --release "${gpu_tests[@]}" -- --skip every_candidate --skip @gpu --test-threads 1
     echo "All tests passed, on the default adapter and on the GL adapter."
 fi
