@@ -32,6 +32,11 @@ pub(crate) struct PlanArgs {
 /// # Errors
 /// A tensor over a limit: its name, bytes, the limit and the remedy; data that cannot be read.
 pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
+    let saved = args.target.as_deref().map(|named| match named.to_str() {
+        Some("webgpu") => Ok(SavedTarget::webgpu()),
+        _ => SavedTarget::read(named),
+    });
+    let saved = saved.transpose()?;
     let mut config = args.settings.resolve()?;
     config.validate()?;
     config.model.resolve_vocab(vocabulary(&config, args.settings.data().is_some())?)?;
@@ -48,11 +53,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
             model.param_count()
         ))?;
     }
-    let SavedTarget { adapter, target } = match &args.target {
-        Some(named) if named.as_os_str() == "webgpu" => SavedTarget::webgpu(),
-        Some(file) => SavedTarget::read(file)?,
-        None => SavedTarget::of(&Gpu::open(request)?),
-    };
+    let here = || Gpu::open(request).map(|gpu| SavedTarget::of(&gpu));
+    let SavedTarget { adapter, target } = saved.map_or_else(here, Ok)?;
     let kernels = KernelTable::defaults(target);
     let mut text = format!("limits of {adapter}\n");
     for (i, Stage { model, cohorts }) in stages.iter().enumerate() {
