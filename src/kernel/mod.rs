@@ -1,9 +1,9 @@
-//! Kernels as data: which shader file, which entry point, what is bound where.
+//! Kernels as data, without a GPU: which shader file, which entry point, what is bound where ([`Kernel`], [`Parameters`]);
+//! what a device can do ([`Target`]); which kernel computes which matrix product there ([`Candidate`], [`KernelTable`]).
 //!
-//! A kernel does not know a shape. Shapes, offsets and flags reach it in a small uniform block,
-//! its [`Parameters`], at binding 0, so one compiled pipeline serves every layer, every batch size and every
-//! size a model grows to. (A growth changes every shape: with shapes as `override` constants every kernel
-//! would be compiled again.)
+//! A kernel does not know a shape. Shapes, offsets and flags reach it in a small uniform block, its [`Parameters`], at
+//! binding 0, so one compiled pipeline serves every layer, every batch size and most sizes a model grows to. (A growth
+//! changes every shape: with shapes as `override` constants every kernel would be compiled again.)
 
 mod candidate;
 mod defaults;
