@@ -4,7 +4,7 @@ use super::settings::Settings;
 use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
-use crate::error::{Result, tell};
+use crate::error::{Result, legible, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::kernel::KernelTable;
@@ -56,7 +56,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
     let here = || Gpu::open(request).map(|gpu| SavedTarget::of(&gpu));
     let SavedTarget { adapter, target } = saved.map_or_else(here, Ok)?;
     let kernels = KernelTable::defaults(target);
-    let mut text = format!("limits of {adapter}\n");
+    let mut text = format!("limits of {}\n", legible(&adapter));
     for (i, Stage { model, cohorts }) in stages.iter().enumerate() {
         let plans = RunPlans::new(model, &config.train, cohorts, 1, &kernels)?;
         let bytes = plans.bytes()?;

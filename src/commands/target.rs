@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::gpu::device::Gpu;
 use crate::kernel::Target;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Most bytes of such a file; real ones have a few hundred.
@@ -54,11 +55,13 @@ impl SavedTarget {
                  plan for `--target webgpu`"
             ))
         };
-        let bytes = fs::metadata(file).map_err(|e| Error::io("read", file, &e))?.len();
-        if bytes > MOST_BYTES {
-            return Err(refuse(format!("it has {bytes} bytes, and a target at most {MOST_BYTES}")));
+        let failed = |e| Error::io("read", file, &e);
+        let mut text = Vec::new();
+        // Not by its length: a device file has none, and no end.
+        File::open(file).map_err(failed)?.take(MOST_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() as u64 > MOST_BYTES {
+            return Err(refuse(format!("it has more than {MOST_BYTES} bytes")));
         }
-        let text = fs::read(file).map_err(|e| Error::io("read", file, &e))?;
         let saved: Self = serde_json::from_slice(&text).map_err(|e| refuse(e.to_string()))?;
         saved.target.check().map_err(refuse)?;
         Ok(saved)
@@ -69,6 +72,7 @@ impl SavedTarget {
 mod tests {
     use super::*;
     use crate::kernel::{Dtype, Fragment, Fragments};
+    use std::fs;
 
     #[test]
     fn a_target_is_read_back_and_others_are_refused() {
@@ -94,5 +98,10 @@ mod tests {
             let error = SavedTarget::read(&file).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(said), "{said}: {error}");
         }
+        fs::write(&file, " ".repeat(MOST_BYTES as usize + 1)).unwrap();
+        assert!(SavedTarget::read(&file).unwrap_err().to_string().contains("more than 65536 bytes"));
+        assert!(SavedTarget::read(dir.path()).is_err(), "a folder");
+        #[cfg(unix)]
+        assert!(SavedTarget::read(Path::new("/dev/zero")).unwrap_err().to_string().contains("more than"));
     }
 }

@@ -33,7 +33,8 @@ const STAGING_BYTES: u64 = 1 << 20;
 
 pub(super) type Compiled = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 
-/// A device with its compiled kernels.
+/// A device with its compiled kernels. On GL use it from one thread at a time: there wgpu panics where a thread waits a
+/// second for another.
 ///
 /// ```no_run
 /// use tokenformer::gpu::{adapter::AdapterRequest, device::Gpu, engine::Engine};
