@@ -23,7 +23,7 @@ use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::{self, Layout};
 use tokenformer::ops::pattention::{self, Settings};
 use tokenformer::ops::{Case, Input, registry};
-use tokenformer::run::check::{Prepared, check};
+use tokenformer::runtime::check::{Prepared, check};
 
 /// A case, and the candidates its products are timed with; `None` for the usual ones.
 struct Bench {

@@ -8,8 +8,8 @@ use tokenformer::graph::{Graph, Tensor};
 use tokenformer::kernel::Access::{Read, Write};
 use tokenformer::kernel::{Kernel, word};
 use tokenformer::ops::{Case, Input};
-use tokenformer::run::check::check;
-use tokenformer::run::device::Device;
+use tokenformer::runtime::check::check;
+use tokenformer::runtime::device::Device;
 
 /// y = x^2 and dx = 2 x dy. On GPUs wgpu adds no checks of indices, so the kernels guard each of theirs.
 const SQUARE: &str = "

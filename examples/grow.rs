@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use tokenformer::config::{GrowthConfig, GrowthPolicy, RunConfig};
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::run::device::Device;
+use tokenformer::runtime::device::Device;
 use tokenformer::train;
 use tokenformer::train::Checkpoint;
 use tokenformer::train::disk::{self, Start};
-use tokenformer::train::probe::logits;
+use tokenformer::train::evaluate::logits;
 
 fn main() -> Result<()> {
     let device = Device::open(&AdapterRequest::default())?;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use tokenformer::config::RunConfig;
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;
-use tokenformer::run::device::Device;
+use tokenformer::runtime::device::Device;
 use tokenformer::train;
 use tokenformer::train::disk::{self, Start};
 

@@ -9,7 +9,7 @@
 //! - [`study`]: does growing pay? Arms, budgets, seeds, and a report that says what they show.
 //! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
 //! - [`tune`]: times the kernels of matrix products on a device and refuses those that are wrong.
-//! - [`run`]: where a plan and a device meet: memory, programs, generation, checks of operators.
+//! - [`runtime`]: where a plan and a device meet: memory, programs, generation, checks of operators.
 //! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
 //! - [`ops`]: one file per operator (matmul and attention: a folder) with formula, forward, backward, f64 reference and test cases.
 //! - [`graph`]: model code runs once and leaves a list of kernel calls; a plan lays them out in memory.
@@ -22,7 +22,7 @@
 //!
 //! How a step runs: model code records typed ops into a [`graph::Graph`]; walking its tape backwards
 //! records the gradients; [`graph::plan::Plan`] checks every limit and packs activations by lifetime;
-//! [`run::memory::Memory`] allocates exactly that; a step replays the flat list of dispatches. Nothing is
+//! [`runtime::memory::Memory`] allocates exactly that; a step replays the flat list of dispatches. Nothing is
 //! allocated after the first step until a growth, the order is fixed, there are no float atomics: the same bits in every
 //! run on the same adapter and driver.
 //!
@@ -50,9 +50,9 @@
 //! | module | for |
 //! |---|---|
 //! | [`config`], [`data`], [`train`], [`checkpoint`], [`error`] | a program that trains, grows, prunes or reads checkpoints |
-//! | [`run::device`], [`gpu::adapter`] | choosing and opening a GPU |
-//! | [`run::generate`], [`model::sample`] | writing text with a model |
-//! | [`graph`], [`kernel`], [`ops`], [`model`], [`run`] | an operator, a kernel or a model of one's own; planning memory |
+//! | [`runtime::device`], [`gpu::adapter`] | choosing and opening a GPU |
+//! | [`runtime::generate`], [`model::sample`] | writing text with a model |
+//! | [`graph`], [`kernel`], [`ops`], [`model`], [`runtime`] | an operator, a kernel or a model of one's own; planning memory |
 //! | [`study`], [`tune`], [`gpu`], [`rng`], [`mod@array`], [`cache`] | the tests and benchmarks of this crate; these may change |
 //! | [`commands::cli`] | the program itself |
 
@@ -73,7 +73,7 @@ pub mod model;
 pub mod ops;
 pub(crate) mod report;
 pub mod rng;
-pub mod run;
+pub mod runtime;
 pub mod study;
 pub mod train;
 pub mod tune;

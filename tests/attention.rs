@@ -10,28 +10,28 @@ use tokenformer::graph::{Class, Graph, Tensor};
 use tokenformer::kernel::{Dtype, Fragment, Fragments, KernelTable, Target};
 use tokenformer::ops::attention::source::{Form, Pass};
 use tokenformer::ops::attention::{
-    Attention, Generated, Rotation, Schedule, causal_attention, more_cases, rotary_attention, schedule,
+    Attention, AttentionSchedule, Generated, Rotation, causal_attention, more_cases, rotary_attention, schedule,
 };
 use tokenformer::ops::{Case, registry, rotary};
 use tokenformer::rng::{Rng, Stream};
-use tokenformer::run::check::{Prepared, check_in};
-use tokenformer::run::memory::Memory;
+use tokenformer::runtime::check::{Prepared, check_in};
+use tokenformer::runtime::memory::Memory;
 
 /// Each schedule with a description of this adapter as it may be: with subgroups of one size, of any and without, as software
 /// and as a GPU, with as much workgroup memory as every device has.
-fn forced(schedules: &[Schedule]) -> Vec<(String, KernelTable)> {
+fn forced(schedules: &[AttentionSchedule]) -> Vec<(String, KernelTable)> {
     let own = engine().gpu.target;
     let mut all = Vec::new();
     for &schedule in schedules {
         let mut targets = vec![("", own)];
         match schedule {
-            Schedule::Lanes => {
+            AttentionSchedule::Lanes => {
                 targets.push((" without subgroups", Target { subgroup_sizes: [0; 2], ..own }));
                 targets.push((" in 16 KiB", Target { workgroup_bytes: 16 * 1024, ..own }));
             }
-            Schedule::Cooperative if own.fragments.best(Dtype::F16).is_none() => continue,
+            AttentionSchedule::Cooperative if own.fragments.best(Dtype::F16).is_none() => continue,
             // Scalars in workgroup memory, as on Apple's GPUs.
-            Schedule::Cooperative => {
+            AttentionSchedule::Cooperative => {
                 let gpu = Target { software: false, ..own };
                 targets.push((" as a GPU", gpu));
                 targets.push((" without a subgroup barrier", Target { subgroup_barrier: false, ..gpu }));
@@ -40,7 +40,7 @@ fn forced(schedules: &[Schedule]) -> Vec<(String, KernelTable)> {
                 let of_any = Target { subgroup_sizes: [most, most.max(32)], ..gpu };
                 targets.push((" with subgroups of any size", of_any));
             }
-            Schedule::Software => {}
+            AttentionSchedule::Software => {}
         }
         for (what, target) in targets {
             all.push((format!("{schedule}{what}"), KernelTable::defaults(target).with_attention(Some(schedule))));
@@ -50,7 +50,7 @@ fn forced(schedules: &[Schedule]) -> Vec<(String, KernelTable)> {
 }
 
 /// The schedule a case gets.
-fn schedule_of(kernels: &KernelTable, head_width: usize, dtype: Dtype) -> Schedule {
+fn schedule_of(kernels: &KernelTable, head_width: usize, dtype: Dtype) -> AttentionSchedule {
     let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype };
     schedule(&form, kernels.target(), kernels.attention()).unwrap()
 }
@@ -101,18 +101,18 @@ const FEW: [&str; 5] = [
 ];
 
 /// Whether a software driver would take minutes to compile the emulation of matrix units; other widths differ in numbers.
-fn emulated(schedule: Schedule, head_width: usize) -> bool {
-    schedule == Schedule::Cooperative && engine().gpu.target.software && head_width > 32
+fn emulated(schedule: AttentionSchedule, head_width: usize) -> bool {
+    schedule == AttentionSchedule::Cooperative && engine().gpu.target.software && head_width > 32
 }
 
-fn matches(schedule: Schedule) {
+fn matches(schedule: AttentionSchedule) {
     let mut failed = Vec::new();
     for (name, kernels) in forced(&[schedule]) {
         let mut checked = 0;
         let all = precisions().into_iter().flat_map(|precision| cases().into_iter().map(move |case| (case, precision)));
         for (case, precision) in all {
             let wanted = kernels.attention().unwrap();
-            let others = name != wanted.to_string() || (wanted == Schedule::Lanes && precision == Dtype::F16);
+            let others = name != wanted.to_string() || (wanted == AttentionSchedule::Lanes && precision == Dtype::F16);
             let left_out = (others && !FEW.contains(&case.name.as_str())) || emulated(wanted, head_width(&case));
             if left_out || schedule_of(&kernels, head_width(&case), precision) != wanted {
                 continue;
@@ -132,23 +132,23 @@ fn matches(schedule: Schedule) {
 
 #[test]
 fn software_matches_the_reference() {
-    matches(Schedule::Software);
+    matches(AttentionSchedule::Software);
 }
 
 #[test]
 fn lanes_match_the_reference() {
-    matches(Schedule::Lanes);
+    matches(AttentionSchedule::Lanes);
 }
 
 /// Where the adapter has matrix units: another test fails where there is no adapter.
 #[test]
 fn cooperative_matrices_match_the_reference() {
-    matches(Schedule::Cooperative);
+    matches(AttentionSchedule::Cooperative);
 }
 
 #[test]
 fn every_schedule_gives_the_same_bits_every_time() {
-    for (name, kernels) in forced(&Schedule::ALL) {
+    for (name, kernels) in forced(&AttentionSchedule::ALL) {
         for precision in precisions() {
             let case = more_cases().into_iter().find(|case| case.name == "1x130x2x32, rotary 8").unwrap();
             if schedule_of(&kernels, 32, precision) != kernels.attention().unwrap() {
@@ -189,10 +189,10 @@ fn the_number_of_subgroups_changes_no_bit() {
         let mut first: Option<Vec<u32>> = None;
         for (wanted, target) in any.chain(one) {
             for pass in Pass::ALL {
-                let name = Generated::new(Schedule::Cooperative, form, pass, &target).unwrap().kernel().file;
+                let name = Generated::new(AttentionSchedule::Cooperative, form, pass, &target).unwrap().kernel().file;
                 assert!(name.contains(&wanted), "{name}, not {wanted}");
             }
-            let kernels = KernelTable::defaults(target).with_attention(Some(Schedule::Cooperative));
+            let kernels = KernelTable::defaults(target).with_attention(Some(AttentionSchedule::Cooperative));
             let prepared = Prepared::in_precision(engine(), &case, &kernels, true, Dtype::F16).unwrap();
             patiently(|| prepared.run(engine()));
             let bits = prepared.bits(engine()).unwrap();
@@ -257,7 +257,7 @@ fn chunk(kernels: &KernelTable, dtype: Dtype, heads: usize, head_width: usize, p
 
 #[test]
 fn a_row_has_the_same_bits_in_a_full_pass_and_in_chunks_over_a_cache() {
-    for (name, kernels) in forced(&Schedule::ALL) {
+    for (name, kernels) in forced(&AttentionSchedule::ALL) {
         for (precision, (heads, head_width)) in
             precisions().into_iter().flat_map(|precision| [(2, 32), (1, 64), (1, 128)].map(|shape| (precision, shape)))
         {
@@ -305,7 +305,7 @@ fn rotated(kernels: &KernelTable, head_width: usize, rotary_width: usize, apart:
     };
     backward(&mut g, o).unwrap();
     let rotations = g.calls().iter().filter(|call| call.kernel.file == "rotary.wgsl").count();
-    let folds = kernels.attention() != Some(Schedule::Software);
+    let folds = kernels.attention() != Some(AttentionSchedule::Software);
     assert_eq!(rotations, if apart || !folds { 4 } else { 0 });
     g.keep(o, "o");
     for name in ["q", "k", "v"] {
@@ -324,7 +324,7 @@ fn rotated(kernels: &KernelTable, head_width: usize, rotary_width: usize, apart:
 
 #[test]
 fn rotating_in_the_kernels_and_ahead_of_them_gives_the_same_bits() {
-    for (name, kernels) in forced(&Schedule::ALL) {
+    for (name, kernels) in forced(&AttentionSchedule::ALL) {
         for (head_width, rotary_width) in [(64, 16), (32, 8), (128, 32)] {
             if schedule_of(&kernels, head_width, Dtype::F32) != kernels.attention().unwrap() {
                 continue;
@@ -351,8 +351,8 @@ fn schedules_follow_device_type_and_head_width() {
     let eight = Fragments::of(|f| f.side == 8);
     let apple = Target { fragments: eight, workgroup_bytes: 32 * 1024, ..any([4, 64]) };
     let software = Target { software: true, ..matrices };
+    use AttentionSchedule::{Cooperative, Lanes, Software};
     use Dtype::{F16, F32};
-    use Schedule::{Cooperative, Lanes, Software};
     for (target, head_width, dtype, wanted) in [
         (gpu, 64, F32, Lanes),
         (gpu, 64, F16, Lanes),
@@ -393,9 +393,9 @@ fn schedules_follow_device_type_and_head_width() {
     let form = Form { head_width: 150, half: 0, keys: false, dtype: F32 };
     let error = schedule(&form, &matrices, None).unwrap_err().to_string();
     assert!(error.contains("150 channels") && error.contains("multiple of 16"), "{error}");
-    for schedule in Schedule::ALL {
-        assert_eq!(schedule.to_string().parse::<Schedule>().unwrap(), schedule);
+    for schedule in AttentionSchedule::ALL {
+        assert_eq!(schedule.to_string().parse::<AttentionSchedule>().unwrap(), schedule);
     }
-    let error = "fast".parse::<Schedule>().unwrap_err().to_string();
+    let error = "fast".parse::<AttentionSchedule>().unwrap_err().to_string();
     assert!(error.contains("\"fast\"") && error.contains("use software, lanes or cooperative"), "{error}");
 }

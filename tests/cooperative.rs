@@ -12,8 +12,8 @@ use tokenformer::graph::{Class, Graph};
 use tokenformer::kernel::{Candidate, Dtype, Fragment, Fragments, KernelTable, Layout, Target};
 use tokenformer::ops::matmul::source::{Types, Vectors};
 use tokenformer::ops::matmul::{Product, candidates};
-use tokenformer::run::check::normalised_error;
-use tokenformer::run::memory::Memory;
+use tokenformer::runtime::check::normalised_error;
+use tokenformer::runtime::memory::Memory;
 
 /// A product, and how its operands lie in memory.
 #[derive(Debug, Clone, Copy)]

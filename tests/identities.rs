@@ -12,10 +12,10 @@ use tokenformer::model::init::Tensors;
 use tokenformer::model::{graphs, grow, init};
 use tokenformer::ops::pattention::{Settings, Tokens, pattention};
 use tokenformer::rng::{Rng, Stream};
-use tokenformer::run::generate::feed_chunk;
-use tokenformer::run::memory::Memory;
+use tokenformer::runtime::generate::feed_chunk;
+use tokenformer::runtime::memory::Memory;
 use tokenformer::train::cohorts;
-use tokenformer::train::probe::logits;
+use tokenformer::train::evaluate::logits;
 use tokenformer::train::trainer::{Trainer, upload_parameters, upload_rope};
 
 const ROWS: usize = 19;

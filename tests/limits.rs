@@ -17,8 +17,8 @@ use tokenformer::graph::{Class, Graph};
 use tokenformer::kernel::{Access, Kernel, KernelTable};
 use tokenformer::ops::add::add;
 use tokenformer::ops::{Case, Input, large_registry, registry};
-use tokenformer::run::check::{Prepared, check};
-use tokenformer::run::memory::Memory;
+use tokenformer::runtime::check::{Prepared, check};
+use tokenformer::runtime::memory::Memory;
 
 fn engine() -> Engine {
     Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()

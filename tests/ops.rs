@@ -20,9 +20,9 @@ use tokenformer::graph::ElementwiseDims;
 use tokenformer::kernel::{Access, Candidate, Dtype, Kernel, KernelTable, Layout, ProductKind, Target};
 use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::{Case, Input, mixed_registry, registry};
-use tokenformer::run::check::{Prepared, check, check_in, normalised_error};
-use tokenformer::run::device::Device;
-use tokenformer::run::overflow;
+use tokenformer::runtime::check::{Prepared, check, check_in, normalised_error};
+use tokenformer::runtime::device::Device;
+use tokenformer::runtime::overflow;
 use tokenformer::tune::trial::error_of;
 
 static COPY: Kernel = Kernel::new("elementwise.wgsl", "copy", &[Access::Read, Access::Write]);
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let mut trials: Vec<Trial> = SCHEDULES.iter().flat_map(Schedule::trials).collect();
+    let mut trials: Vec<Trial> = SCHEDULES.iter().flat_map(AttentionSchedule::trials).collect();
     trials.extend(functions.into_iter().map(function));
     let mut arguments = Arguments::from_args();
     if engine().gpu.info.backend == wgpu::Backend::Gl {
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 }
 
 /// Kernels that every case is held against its reference with.
-struct Schedule {
+struct AttentionSchedule {
     /// Behind the name of a case.
     suffix: &'static str,
     device: fn() -> &'static Device,
@@ -69,13 +69,13 @@ struct Schedule {
     precision: Dtype,
 }
 
-const SCHEDULES: [Schedule; 4] = [
+const SCHEDULES: [AttentionSchedule; 4] = [
     // What this adapter runs.
-    Schedule { suffix: "", device, cases: registry, precision: Dtype::F32 },
-    Schedule { suffix: "@gpu", device: gpu, cases: registry, precision: Dtype::F32 },
+    AttentionSchedule { suffix: "", device, cases: registry, precision: Dtype::F32 },
+    AttentionSchedule { suffix: "@gpu", device: gpu, cases: registry, precision: Dtype::F32 },
     // Mixed precision: activations in f16, everything else in f32, against the same references at tolerances of its own.
-    Schedule { suffix: "@f16", device, cases: mixed_registry, precision: Dtype::F16 },
-    Schedule { suffix: "@gpu-f16", device: gpu, cases: mixed_registry, precision: Dtype::F16 },
+    AttentionSchedule { suffix: "@f16", device, cases: mixed_registry, precision: Dtype::F16 },
+    AttentionSchedule { suffix: "@gpu-f16", device: gpu, cases: mixed_registry, precision: Dtype::F16 },
 ];
 
 /// What a GPU runs, within the limits that every WebGPU device offers.
@@ -89,7 +89,7 @@ fn gpu() -> &'static Device {
     })
 }
 
-impl Schedule {
+impl AttentionSchedule {
     fn trials(&'static self) -> impl Iterator<Item = Trial> {
         (self.cases)().into_iter().map(move |case| {
             let name = format!("{}/{}{}", case.op, case.name, self.suffix);
@@ -286,7 +286,7 @@ fn every_function_is_a_trial() {
         names.push(name.to_owned());
     }
     assert!(names.len() > 5, "{names:?}");
-    names.extend(SCHEDULES.iter().flat_map(Schedule::trials).map(|trial| trial.name().to_owned()));
+    names.extend(SCHEDULES.iter().flat_map(AttentionSchedule::trials).map(|trial| trial.name().to_owned()));
     let unique: BTreeSet<&String> = names.iter().collect();
     assert_eq!(unique.len(), names.len());
 }

@@ -14,7 +14,7 @@ use tokenformer::ops::matmul::candidates::candidates;
 use tokenformer::ops::matmul::source::Vectors;
 use tokenformer::ops::matmul::{Product, reference};
 use tokenformer::rng::{Rng, Stream};
-use tokenformer::run::check::normalised_error;
+use tokenformer::runtime::check::normalised_error;
 
 /// For software drivers: no workgroup memory, no vectors, no subgroups.
 const PLAIN: &str = "lanes8-8x4-u4";

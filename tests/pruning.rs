@@ -11,8 +11,8 @@ use tokenformer::config::{GrowthConfig, ModelConfig, NormActivation, PruneTo, Ru
 use tokenformer::data::{Batch, Dataset, train_batch, validation_batches};
 use tokenformer::model::prune::{self, Scores};
 use tokenformer::train::disk::{Start, dataset};
+use tokenformer::train::evaluate::{Evaluator, logits};
 use tokenformer::train::growth::HostModel;
-use tokenformer::train::probe::{LossProbe, logits};
 use tokenformer::train::prune::contributions;
 use tokenformer::train::{self, Store};
 
@@ -54,7 +54,7 @@ fn pruned(host: &HostModel, scores: &Scores, to: PruneTo) -> HostModel {
 }
 
 fn loss(host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> f64 {
-    LossProbe::new(device(), &host.model, train).unwrap().mean(&host.params, batches).unwrap()
+    Evaluator::new(device(), &host.model, train).unwrap().mean(&host.params, batches).unwrap()
 }
 
 fn training_batches(config: &RunConfig, data: &Dataset, count: u64) -> Vec<Batch> {

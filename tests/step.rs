@@ -15,8 +15,8 @@ use tokenformer::kernel::{Dtype, Fragments, KernelTable, Target};
 use tokenformer::model::graphs::{self, MicroBatch};
 use tokenformer::model::init;
 use tokenformer::ops::stats::fresh_stats;
-use tokenformer::run::device::Device;
-use tokenformer::run::memory::Memory;
+use tokenformer::runtime::device::Device;
+use tokenformer::runtime::memory::Memory;
 use tokenformer::train::cohorts;
 use tokenformer::train::trainer::{RunPlans, Trainer, batch_shape, upload_parameters, upload_rope};
 

@@ -394,7 +394,7 @@ fn recomputed_activations_are_the_same_bits_in_less_memory() {
 #[test]
 fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
     use std::time::Duration;
-    use tokenformer::{gpu::adapter::AdapterRequest, run::device::Device};
+    use tokenformer::{gpu::adapter::AdapterRequest, runtime::device::Device};
     let (config, data) = tiny(Path::new("unused"), 3);
     let model = Start::fresh(&config).host.model;
     let after = |piece: Duration, verified: bool| {
@@ -419,7 +419,7 @@ fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
 /// Run on a device of its own, so that other tests do not disturb the count.
 #[test]
 fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() {
-    use tokenformer::{gpu::adapter::AdapterRequest, run::device::Device};
+    use tokenformer::{gpu::adapter::AdapterRequest, runtime::device::Device};
     let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
     // The counter of submissions.
     let before = engine.allocated();
@@ -450,7 +450,7 @@ fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() 
 /// By wgpu's own account, where its backend keeps one; a model that is large beside the buffers that are always there.
 #[test]
 fn memory_is_what_the_allocator_reports() {
-    use tokenformer::{gpu::adapter::AdapterRequest, run::device::Device};
+    use tokenformer::{gpu::adapter::AdapterRequest, runtime::device::Device};
     let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
     let reported = || Some(engine.gpu.device.generate_allocator_report()?.total_allocated_bytes);
     let Some(before) = reported() else {

@@ -16,8 +16,8 @@ use crate::ops::HALF_GRADIENT_TOLERANCE;
 use crate::ops::attention::{Attention, Rotation, rotary_attention};
 use crate::ops::rotary;
 use crate::rng::{Rng, Stream};
-use crate::run::check::{GRADIENT_TOLERANCE, HALF_NMSE, normalised_error};
-use crate::run::memory::Memory;
+use crate::runtime::check::{GRADIENT_TOLERANCE, HALF_NMSE, normalised_error};
+use crate::runtime::memory::Memory;
 use half::f16;
 
 /// Rows of each result that are checked.

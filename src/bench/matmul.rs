@@ -18,8 +18,8 @@ use crate::ops::matmul::source::{Types, Vectors};
 use crate::ops::matmul::{Layout, Product, ProductKind};
 use crate::report::number;
 use crate::rng::{Rng, Stream};
-use crate::run::check::normalised_error;
-use crate::run::memory::Memory;
+use crate::runtime::check::normalised_error;
+use crate::runtime::memory::Memory;
 use crate::tune::trial::NMSE;
 use half::f16;
 

@@ -27,4 +27,5 @@ pub(crate) mod record;
 pub(crate) mod regress;
 pub(crate) mod roofline;
 pub(crate) mod step;
+mod step_parts;
 mod timing;

@@ -11,7 +11,7 @@ use crate::gpu::engine::Engine;
 use crate::gpu::timing::Stopwatch;
 use crate::kernel::KernelTable;
 use crate::ops::{Case, registry};
-use crate::run::check::{Prepared, check};
+use crate::runtime::check::{Prepared, check};
 
 /// Adds a record for each case whose operator and name contain `filter`, and each pass it has.
 ///

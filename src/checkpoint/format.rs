@@ -17,7 +17,7 @@ use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 
 use super::checksum::{self, BLANK, Checked, DATA_KEY, Flaw, HEADER_KEY, MIB, PREFIX};
-use super::size::{Budget, longest_header};
+use super::size::{ParseBudget, longest_header};
 use super::storage::{Source, differs};
 use super::{Checkpoint, FORMAT, Metadata};
 use crate::array::HostTensor;
@@ -67,7 +67,7 @@ impl<M: Metadata> Checkpoint<M> {
         let defect = |cause: String| Error::defect(format!("the checkpoint's header cannot be written: {cause}"));
         let versioned = Versioned { format: FORMAT, meta: &self.meta };
         let meta = serde_json::to_string(&versioned).map_err(|e| defect(e.to_string()))?;
-        let budget = Budget::new(end as u64).after_metadata(meta.as_bytes());
+        let budget = ParseBudget::new(end as u64).after_metadata(meta.as_bytes());
         let metadata = BTreeMap::from([
             (HEADER_KEY, BLANK.to_owned()),
             (DATA_KEY, sums.iter().map(|&sum| checksum::text(sum)).collect()),

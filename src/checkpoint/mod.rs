@@ -21,7 +21,7 @@ mod store;
 pub use digest::FileDigest;
 pub(crate) use lock::RunLock;
 pub use official::{OfficialModel, official_name, read_official};
-pub use read::{TensorEntry, Verdict, list_tensors, read_meta, verify};
+pub use read::{TensorEntry, Verified, list_tensors, read_meta, verify};
 pub(crate) use storage::create_dirs;
 pub use storage::{Files, Sink, Source, Storage, replace};
 pub use store::{Keep, Latest, Store};

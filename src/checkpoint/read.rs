@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::checksum::{self, Checked, DATA_KEY, Flaw, MIB, PREFIX, Seal};
 use super::format::{FORMAT_KEY, META_KEY, MOMENT1, MOMENT2};
-use super::size::{Budget, longest_header};
+use super::size::{ParseBudget, longest_header};
 use super::storage::{Files, Source, Storage};
 use super::{Checkpoint, FORMAT, Metadata};
 use crate::array::HostTensor;
@@ -39,7 +39,7 @@ pub struct TensorEntry {
 
 /// What a file's checksums say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verified {
     /// All of the file is as it was written.
     Intact,
     /// The file has no checksums: damage to the values of its tensors cannot be seen.
@@ -66,7 +66,7 @@ pub fn read_meta<M: Metadata>(path: &Path) -> Result<M> {
 ///
 /// # Errors
 /// An input error that says what is damaged, and where.
-pub fn verify(path: &Path) -> Result<Verdict> {
+pub fn verify(path: &Path) -> Result<Verified> {
     TensorFile::open(&Files, path)?.verify()
 }
 
@@ -136,7 +136,7 @@ struct Layout {
     header: Header,
     data_start: u64,
     /// For parsing the metadata of the run.
-    budget: Budget,
+    budget: ParseBudget,
 }
 
 impl TensorFile {
@@ -180,11 +180,12 @@ impl TensorFile {
                 head.len()
             )));
         }
-        let budget = Budget::new(values).after_header(json).filter(|_| header_len <= longest).ok_or_else(|| {
-            refuse(format!(
-                "is damaged: a header of {header_len} bytes is too much for {values} bytes of values; {OTHER_COPY}"
-            ))
-        })?;
+        let budget =
+            ParseBudget::new(values).after_header(json).filter(|_| header_len <= longest).ok_or_else(|| {
+                refuse(format!(
+                    "is damaged: a header of {header_len} bytes is too much for {values} bytes of values; {OTHER_COPY}"
+                ))
+            })?;
         let header: Header = serde_json::from_slice(json)
             .map_err(|cause| refuse(format!("is damaged, or not a safetensors file: its header is wrong: {cause}")))?;
         let sums = data_sums(&header, seal).map_err(|what| refuse(format!("is damaged: {what}; {OTHER_COPY}")))?;
@@ -221,12 +222,12 @@ impl TensorFile {
     }
 
     /// Reads all of the data and drops it.
-    fn verify(mut self) -> Result<Verdict> {
+    fn verify(mut self) -> Result<Verified> {
         if !self.data.has_sums() {
-            return Ok(Verdict::NoChecksums);
+            return Ok(Verified::NoChecksums);
         }
         self.data.finish().map_err(|flaw| self.layout.say(flaw))?;
-        Ok(Verdict::Intact)
+        Ok(Verified::Intact)
     }
 
     /// What the run says of itself.

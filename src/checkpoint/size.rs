@@ -22,9 +22,9 @@ pub(super) fn longest_header(values: u64) -> u64 {
 
 /// Memory that may still be spent on parsing a header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget(u64);
+pub(super) struct ParseBudget(u64);
 
-impl Budget {
+impl ParseBudget {
     /// That of a file with `values` bytes of values.
     pub(super) fn new(values: u64) -> Self {
         Self(MEMORY + values / 4 * 3)
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn only_what_is_outside_texts_costs() {
-        let left = |json: &str| Budget::new(0).after_header(json.as_bytes()).map(|budget| MEMORY - budget.0);
+        let left = |json: &str| ParseBudget::new(0).after_header(json.as_bytes()).map(|budget| MEMORY - budget.0);
         assert_eq!(left(r#"{"a{[\",:": [1, 2]}"#), Some(4 * A_SIGN));
         assert_eq!(left(r#""\\",,"#), Some(2 * A_SIGN));
         assert_eq!(left(&"[".repeat((MEMORY / A_SIGN) as usize)), Some(MEMORY / A_SIGN * A_SIGN));
@@ -77,7 +77,7 @@ mod tests {
         let tensor = r#","layers.0.mlp.key_param_tokens":{"dtype":"F32","shape":[5,3],"data_offsets":[0,60]}"#;
         for (tensors, values_each, fits) in [(600, 60, true), (900, 60, false), (900, 1000, true), (50_000, 2000, true)]
         {
-            let budget = Budget::new(tensors * values_each);
+            let budget = ParseBudget::new(tensors * values_each);
             assert_eq!(budget.after_header(tensor.repeat(tensors as usize).as_bytes()).is_some(), fits, "{tensors}");
         }
     }

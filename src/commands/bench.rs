@@ -13,7 +13,7 @@ use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::gpu::timing::Stopwatch;
 use crate::kernel::{Dtype, KernelTable};
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::tune::{Effort, Sandbox};
 use clap::{Args, Subcommand};
 use std::fs::OpenOptions;

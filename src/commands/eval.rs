@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::ops::cross_entropy::IGNORED;
 use crate::train::disk;
-use crate::train::probe::LossProbe;
+use crate::train::evaluate::Evaluator;
 use crate::tune;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     let mut device = super::open_device(request)?;
     // No timing for one use; what is known is used.
     device.kernels = tune::recall(&device.engine, &device.kernels);
-    let probe = LossProbe::new(&device, model, &config.train)?;
+    let probe = Evaluator::new(&device, model, &config.train)?;
     probe.load(&start.host.params)?;
 
     let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);

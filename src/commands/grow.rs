@@ -5,9 +5,9 @@ use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerR
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::rng::{Rng, Stream};
+use crate::train::evaluate::{logits, mean_loss};
 use crate::train::growth::{Change, GrowthRecord, Rules, max_change};
-use crate::train::probe::{logits, mean_loss};
-use crate::train::trainer::{RunPlans, probe_rows};
+use crate::train::trainer::{RunPlans, compared_rows};
 use crate::train::{Checkpoint, cohorts, disk};
 use clap::Args;
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     let growth = args.growth();
     let before = start.host;
     let grown = growth.check(&before.model)?;
-    let rows = probe_rows(&before.model);
+    let rows = compared_rows(&before.model);
     let window = disk::dataset_of_trained(&config, tokenizer).and_then(|data| data.val.window(0, rows));
     let (tokens, source) = match window {
         Ok(tokens) => (tokens, "the first validation window of its data"),

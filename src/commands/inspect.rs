@@ -1,6 +1,6 @@
 //! `tokenformer inspect`: what is in a checkpoint, and whether it is whole. Needs no GPU.
 
-use crate::checkpoint::{FileDigest, Verdict, list_tensors, read_meta, verify};
+use crate::checkpoint::{FileDigest, Verified, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
 use crate::error::{Result, legible, tell};
 use crate::train::{Meta, Store};
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     super::print(&text)?;
     // Last, because what could be read of a damaged file is worth seeing.
     super::print(match verdict.map_or_else(|| verify(&path), Ok)? {
-        Verdict::Intact => "\nall of the file matches its checksums\n",
-        Verdict::NoChecksums => "\nthe file has no checksums (format 1): damage to tensors could not be seen\n",
+        Verified::Intact => "\nall of the file matches its checksums\n",
+        Verified::NoChecksums => "\nthe file has no checksums (format 1): damage to tensors could not be seen\n",
     })
 }

@@ -23,7 +23,7 @@ use crate::data::Tokenizer;
 use crate::error::{Error, Result, legible, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::kernel::Dtype;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::train::directory::check_writable;
 use crate::train::disk::Start;
 use crate::train::{Checkpoint, Meta, Store};

@@ -7,7 +7,7 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::tune::message::Hello;
-use crate::tune::probe::{Plant, answer};
+use crate::tune::serve::{Plant, answer};
 use serde::Serialize;
 use std::io::{BufRead, Write};
 use std::path::Path;

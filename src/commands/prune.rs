@@ -9,11 +9,11 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::model::prune::{self, Scores};
 use crate::report::number;
 use crate::report::table::Table;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
+use crate::train::evaluate::{Evaluator, logits};
 use crate::train::growth::{Change, GrowthRecord, HostModel, PruneRules, Rules, max_change};
-use crate::train::probe::{LossProbe, logits};
 use crate::train::prune::{contributions, growths_ahead};
-use crate::train::trainer::probe_rows;
+use crate::train::trainer::compared_rows;
 use crate::train::{Checkpoint, disk};
 use crate::tune;
 use clap::Args;
@@ -88,7 +88,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     let (table, losses) =
         report(&device, &before, &stages(&before.model, &smaller), &scores, &config.train, &material)?;
     let after = before.pruned(&kept_by(args.score, &scores, &smaller), &smaller);
-    let tokens = material.data.val.window(0, probe_rows(&smaller))?;
+    let tokens = material.data.val.window(0, compared_rows(&smaller))?;
     let of = |host: &HostModel| logits(&device, &host.model, &host.params, &tokens);
     let change = Change {
         max_logit_change: max_change(&of(&before)?, &of(&after)?),
@@ -205,11 +205,11 @@ fn report(
     let fixed = ["tokens kept", "qkv", "proj", "ffn", "parameters"].map(str::to_owned);
     let head = fixed.into_iter().chain(PruneScore::ALL.map(|score| score.name().to_owned())).collect();
     let mut table = Table { head, rows: Vec::new() };
-    let whole = LossProbe::new(device, &host.model, train)?.mean(&host.params, &material.val)?;
+    let whole = Evaluator::new(device, &host.model, train)?.mean(&host.params, &material.val)?;
     let mut losses: Losses = PruneScore::ALL.map(|score| (score, whole)).into();
     for (at, stage) in stages.iter().enumerate() {
         if at > 0 {
-            let probe = LossProbe::new(device, stage, train)?;
+            let probe = Evaluator::new(device, stage, train)?;
             for (score, loss) in &mut losses {
                 let kept = kept_by(*score, scores, stage);
                 *loss = probe.mean(&prune::tensors(&host.params, &kept), &material.val)?;

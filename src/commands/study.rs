@@ -10,7 +10,7 @@ use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
 use crate::report::number;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::study::comparison::compare;
 use crate::study::file::Study;
 use crate::study::plan::{PlannedRun, StudyPlan};

@@ -13,10 +13,10 @@ use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::matmul::ProductKind;
 use crate::report::number;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::train::cohorts::{self, Stage};
 use crate::train::disk::{self, Start};
-use crate::train::fit::{self, Room};
+use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
 use crate::train::{Summary, directory};
@@ -84,7 +84,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
     if let Some(most) = args.fit {
         let gives = |stage: &Stage, train: &TrainConfig| allocates(&device, stage, train);
-        let room = most.map_or(Room::Device(&gives), Room::Bytes);
+        let room = most.map_or(MemoryLimit::Device(&gives), MemoryLimit::Bytes);
         config.train = fit::fit(&config, &stages, &room, &device.kernels)?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
         tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));

@@ -22,7 +22,7 @@ const SYSTEM_VERSION: &str = "/System/Library/CoreServices/SystemVersion.plist";
 
 /// One adapter of this machine.
 #[derive(Debug)]
-pub struct Candidate {
+pub struct FoundAdapter {
     /// Position in the full list, whatever `--backend` says, so that an index keeps its meaning.
     pub index: usize,
     /// Name, driver, backend and type.
@@ -31,7 +31,7 @@ pub struct Candidate {
     pub adapter: wgpu::Adapter,
 }
 
-impl Candidate {
+impl FoundAdapter {
     /// Whether the adapter runs on the CPU.
     pub(crate) fn is_software(&self) -> bool {
         self.info.device_type == DeviceType::Cpu
@@ -45,7 +45,7 @@ impl Candidate {
 
     /// One line for lists inside error messages.
     fn line(&self) -> String {
-        let Candidate { index, info, .. } = self;
+        let FoundAdapter { index, info, .. } = self;
         format!("{index}: {} ({}, {})", info.name, backend_name(info.backend), type_name(info.device_type))
     }
 }
@@ -54,7 +54,7 @@ impl Candidate {
 ///
 /// # Errors
 /// A backend name that is not known (usage error).
-pub fn enumerate(request: &AdapterRequest) -> Result<Vec<Candidate>> {
+pub fn enumerate(request: &AdapterRequest) -> Result<Vec<FoundAdapter>> {
     Ok(list(backends(request)?))
 }
 
@@ -63,7 +63,7 @@ pub fn enumerate(request: &AdapterRequest) -> Result<Vec<Candidate>> {
 /// # Errors
 /// No adapter at all, or none that can compute (with what to install), a request nothing matches
 /// (with what is there), or a backend name that is not known.
-pub fn choose(request: &AdapterRequest) -> Result<(Candidate, String)> {
+pub fn choose(request: &AdapterRequest) -> Result<(FoundAdapter, String)> {
     let backends = backends(request)?;
     // GL is last in every order, and last in the list: unless it is needed, it is not even loaded.
     match choose_from(list(backends - Backends::GL), request) {
@@ -72,7 +72,7 @@ pub fn choose(request: &AdapterRequest) -> Result<(Candidate, String)> {
     }
 }
 
-fn list(backends: Backends) -> Vec<Candidate> {
+fn list(backends: Backends) -> Vec<FoundAdapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     // A debug build would ask for the Vulkan validation layers, which most machines lack;
     // WGPU_VALIDATION=1 and WGPU_DEBUG=1 still switch them on.
@@ -81,7 +81,7 @@ fn list(backends: Backends) -> Vec<Candidate> {
     descriptor.backends = backends;
     let instance = wgpu::Instance::new(descriptor);
     let adapters = pollster::block_on(instance.enumerate_adapters(backends));
-    let candidate = |(index, adapter): (usize, wgpu::Adapter)| Candidate { index, info: info(&adapter), adapter };
+    let candidate = |(index, adapter): (usize, wgpu::Adapter)| FoundAdapter { index, info: info(&adapter), adapter };
     adapters.into_iter().enumerate().map(candidate).collect()
 }
 
@@ -107,14 +107,14 @@ fn system_build(plist: &str) -> Option<&str> {
 ///
 /// # Errors
 /// Those of [`choose`].
-pub(crate) fn choose_from(candidates: Vec<Candidate>, request: &AdapterRequest) -> Result<(Candidate, String)> {
+pub(crate) fn choose_from(candidates: Vec<FoundAdapter>, request: &AdapterRequest) -> Result<(FoundAdapter, String)> {
     if candidates.is_empty() {
         return Err(Error::device(nothing_found()));
     }
     let keys: Vec<Key> = candidates.iter().map(Key::of).collect();
     let (position, why) = pick(&keys, &Wish::of(request)?).map_err(|reason| match reason {
         Refusal::NoMatch(asked) => {
-            let there: Vec<String> = candidates.iter().map(Candidate::line).collect();
+            let there: Vec<String> = candidates.iter().map(FoundAdapter::line).collect();
             Error::device(format!("no adapter matches {asked}; this machine has {}", there.join("; ")))
         }
         Refusal::NoCompute(name) => {
@@ -160,7 +160,7 @@ struct Key {
 }
 
 impl Key {
-    fn of(candidate: &Candidate) -> Self {
+    fn of(candidate: &FoundAdapter) -> Self {
         Self {
             name: candidate.info.name.clone(),
             backend: candidate.info.backend,

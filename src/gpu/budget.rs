@@ -12,7 +12,7 @@ const FIRST_RATE: [f64; 2] = [1e11, 1e10];
 
 /// How much goes into a chunk.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct ChunkBudget {
     /// What a chunk is planned to take.
     pub(super) chunk_time: Duration,
     /// Seconds of a unit of cost.
@@ -20,7 +20,7 @@ pub(super) struct Budget {
     pub(super) measured: bool,
 }
 
-impl Budget {
+impl ChunkBudget {
     pub(super) fn new(software: bool) -> Self {
         Self { chunk_time: CHUNK_TIME, unit: 1.0 / FIRST_RATE[usize::from(software)], measured: false }
     }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn pieces_follow_what_was_measured_and_never_split_a_dispatch() {
-        let mut budget = Budget::new(true);
+        let mut budget = ChunkBudget::new(true);
         let costs = [3.9e8, 3.9e8, 3.9e8, 3.9e8, 3.9e8, 9e9, 1.0];
         assert_eq!(budget.cut(costs.into_iter()), [0..5, 5..6, 6..7]);
         budget.learn(1e9, Duration::from_millis(500));

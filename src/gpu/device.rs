@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use wgpu::{AdapterInfo, BufferUsages, Features, Limits};
 
-use super::fault::{Fault, lost, plain, without_panic};
+use super::fault::{FirstError, lost, plain, without_panic};
 
-use super::adapter::{self, AdapterRequest, Candidate, backend_name};
+use super::adapter::{self, AdapterRequest, FoundAdapter};
+use super::names;
 use crate::error::{Error, Result};
 use crate::kernel::{Dtype, Fragment, Fragments, Target};
 use crate::report::number;
@@ -42,7 +43,7 @@ pub struct Gpu {
     pub target: Target,
     /// Why this adapter was chosen, for a line to the user.
     pub why: String,
-    fault: Fault,
+    fault: FirstError,
 }
 
 impl Gpu {
@@ -81,15 +82,24 @@ impl Gpu {
     ///
     /// # Errors
     /// A driver that refuses, or limits above the adapter's.
-    pub(crate) fn open_candidate(candidate: Candidate, why: String, limits: impl Fn(Limits) -> Limits) -> Result<Self> {
+    pub(crate) fn open_candidate(
+        candidate: FoundAdapter,
+        why: String,
+        limits: impl Fn(Limits) -> Limits,
+    ) -> Result<Self> {
         Self::open_as(candidate, why, limits, WANTED)
     }
 
     /// As [`Gpu::open_candidate`], with those of `wanted` that the adapter has.
-    fn open_as(candidate: Candidate, why: String, limits: impl Fn(Limits) -> Limits, wanted: Features) -> Result<Self> {
+    fn open_as(
+        candidate: FoundAdapter,
+        why: String,
+        limits: impl Fn(Limits) -> Limits,
+        wanted: Features,
+    ) -> Result<Self> {
         let on_cpu = candidate.is_software();
         let software = on_cpu && std::env::var("TOKENFORMER_SOFTWARE").as_deref() != Ok("off");
-        let Candidate { info, adapter, .. } = candidate;
+        let FoundAdapter { info, adapter, .. } = candidate;
         let limits = limits(usable(adapter.limits()));
         let mut features = adapter.features() & wanted;
         // lavapipe with vectors of 512 bits (Mesa 26.1.6) crashes when it compiles matrices of 8 x 8.
@@ -109,7 +119,7 @@ impl Gpu {
         });
         let (device, queue) = pollster::block_on(request)
             .map_err(|cause| Error::device(format!("cannot open adapter \"{}\": {}", info.name, plain(&cause))))?;
-        let fault = Fault::default();
+        let fault = FirstError::default();
         fault.watch(&device);
         let target = target(&info, &limits, features, fragments, software);
         Ok(Self { device, queue, info, limits, features, target, why, fault })
@@ -215,12 +225,12 @@ impl Gpu {
 
     /// The adapter in a line: "llvmpipe (LLVM 15.0.6, 256 bits), Vulkan, Mesa 22.3.6, software".
     pub fn describe(&self) -> String {
-        describe(&self.info)
+        names::describe(&self.info)
     }
 
     /// Name of this adapter, backend and driver, fit for a file name: another driver version is another key.
     pub(crate) fn cache_key(&self) -> String {
-        cache_key(&self.info)
+        names::cache_key(&self.info)
     }
 }
 
@@ -286,36 +296,6 @@ pub fn webgpu_limits(adapter: Limits) -> Limits {
     Limits::defaults().or_worse_values_from(&adapter)
 }
 
-/// The adapter in a line; see [`Gpu::describe`].
-pub fn describe(info: &AdapterInfo) -> String {
-    let mut parts = vec![info.name.clone(), backend_name(info.backend).to_owned()];
-    for part in [&info.driver, &info.driver_info] {
-        // Mesa gives "llvmpipe" as the driver of the adapter "llvmpipe (LLVM 15.0.6, 256 bits)".
-        if !part.is_empty() && !parts.iter().any(|said| said.contains(part.as_str())) {
-            parts.push(part.clone());
-        }
-    }
-    if info.device_type == wgpu::DeviceType::Cpu {
-        parts.push("software".to_owned());
-    }
-    parts.join(", ")
-}
-
-/// See [`Gpu::cache_key`].
-pub(crate) fn cache_key(info: &AdapterInfo) -> String {
-    let exact = format!(
-        "{}|{}|{}|{}|{:x}:{:x}",
-        info.name, info.backend, info.driver, info.driver_info, info.vendor, info.device
-    );
-    // FNV-1a of the exact text keeps two keys apart that look alike after the characters are simplified.
-    let hash = exact
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let words: Vec<&str> = info.name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
-    let name: String = words.join("-").to_lowercase().chars().take(40).collect();
-    format!("{name}-{}-{hash:016x}", info.backend)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -343,8 +323,8 @@ pub(crate) mod tests {
     /// Every adapter of this machine that can compute, opened; fails where there is none.
     pub(crate) fn every_adapter() -> Vec<Gpu> {
         let candidates = adapter::enumerate(&AdapterRequest::default()).unwrap();
-        assert!(candidates.iter().any(Candidate::can_compute), "no adapter: tests need at least a software driver");
-        let able = candidates.into_iter().filter(Candidate::can_compute);
+        assert!(candidates.iter().any(FoundAdapter::can_compute), "no adapter: tests need at least a software driver");
+        let able = candidates.into_iter().filter(FoundAdapter::can_compute);
         able.map(|candidate| Gpu::open_candidate(candidate, String::new(), |limits| limits).unwrap()).collect()
     }
 
@@ -434,18 +414,5 @@ pub(crate) mod tests {
             gpu.limits.max_compute_workgroup_storage_size
         );
         row_sums(&gpu, false).unwrap();
-    }
-
-    #[test]
-    fn drivers_have_their_own_cache_key() {
-        let mut info = AdapterInfo::new(wgpu::DeviceType::Cpu, wgpu::Backend::Vulkan);
-        info.name = "llvmpipe (LLVM 15.0.6, 256 bits)".into();
-        info.driver = "llvmpipe".into();
-        info.driver_info = "Mesa 22.3.6 (LLVM 15.0.6)".into();
-        assert_eq!(describe(&info), "llvmpipe (LLVM 15.0.6, 256 bits), Vulkan, Mesa 22.3.6 (LLVM 15.0.6), software");
-        let old = cache_key(&info);
-        assert!(old.starts_with("llvmpipe-llvm-15-0-6-256-bits-vulkan-"), "{old}");
-        info.driver_info = "Mesa 25.0.0 (LLVM 19)".into();
-        assert_ne!(cache_key(&info), old);
     }
 }

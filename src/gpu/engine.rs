@@ -5,10 +5,10 @@
 
 use super::block::Allocation;
 pub use super::block::Block;
-use super::budget::Budget;
+use super::budget::ChunkBudget;
 use super::clock_speed::ClockSpeed;
 use super::device::Gpu;
-use super::heartbeat::{Heartbeat, Order};
+use super::heartbeat::{Heartbeat, Submissions};
 use super::module;
 pub use super::program::Program;
 pub(crate) use super::program::{BYTE_COST, Dispatch};
@@ -55,8 +55,8 @@ pub struct Engine {
     allocated: Arc<AtomicU64>,
     /// All reads go through it, one at a time.
     staging: Mutex<wgpu::Buffer>,
-    budget: Mutex<Budget>,
-    order: Mutex<Order>,
+    budget: Mutex<ChunkBudget>,
+    order: Mutex<Submissions>,
     heartbeat: OnceLock<Heartbeat>,
     /// How fast the kernel that brings clocks up was.
     pub(super) clocks: Mutex<ClockSpeed>,
@@ -71,7 +71,7 @@ impl Engine {
         let staging =
             gpu.buffer("staging", STAGING_BYTES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
         let engine = Self {
-            budget: Mutex::new(Budget::new(gpu.target.software)),
+            budget: Mutex::new(ChunkBudget::new(gpu.target.software)),
             checked: module::checked_by_default(gpu.target.software)?,
             gpu,
             pipelines: Mutex::default(),
@@ -214,7 +214,7 @@ impl Engine {
     /// The commands of the next submission with its mark; what holds `order` must submit them.
     pub(super) fn marked(
         &self,
-        order: &mut Order,
+        order: &mut Submissions,
         mut encoder: wgpu::CommandEncoder,
         behind: impl FnOnce(&mut wgpu::CommandEncoder, Option<&Block>),
     ) -> wgpu::CommandEncoder {
@@ -261,11 +261,11 @@ impl Engine {
         order.submitted = self.read_count().unwrap()[0];
     }
 
-    pub(super) fn order(&self) -> MutexGuard<'_, Order> {
+    pub(super) fn order(&self) -> MutexGuard<'_, Submissions> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn budget(&self) -> MutexGuard<'_, Budget> {
+    pub(super) fn budget(&self) -> MutexGuard<'_, ChunkBudget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -10,9 +10,9 @@ use crate::error::{Error, tell};
 
 /// The first thing that went wrong on one device; later reports are usually its consequences.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fault(Arc<Mutex<Option<Error>>>);
+pub(super) struct FirstError(Arc<Mutex<Option<Error>>>);
 
-impl Fault {
+impl FirstError {
     /// Collects uncaptured errors and the loss of `device` from now on.
     pub(super) fn watch(&self, device: &wgpu::Device) {
         let slot = self.clone();
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_loss_is_kept_before_its_consequences() {
-        let fault = Fault::default();
+        let fault = FirstError::default();
         fault.keep(Error::lost(lost("Parent device is lost.")));
         fault.keep(Error::device("a later error"));
         let kept = fault.first().unwrap().to_string();

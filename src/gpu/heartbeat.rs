@@ -41,7 +41,7 @@ impl Heartbeat {
 
 /// Submissions are made one after the other, so that the heartbeat tells which of them ran.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct Submissions {
     /// How many were made.
     pub(super) submitted: u32,
     /// The submission after so many more never runs.
@@ -50,7 +50,7 @@ pub(super) struct Order {
 }
 
 #[cfg(test)]
-impl Order {
+impl Submissions {
     /// Whether the next submission is lost.
     pub(super) fn drops(&mut self) -> bool {
         let more = self.drop_after.take();

@@ -4,7 +4,7 @@
 
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType, Features};
 
-use super::adapter::{Candidate, backend_name, type_name};
+use super::adapter::{FoundAdapter, backend_name, type_name};
 use crate::report::number;
 
 /// Widest line printed.
@@ -13,7 +13,7 @@ const COLUMNS: usize = 80;
 const INDENT: usize = 22;
 
 /// Which adapter would run, and why.
-pub(crate) fn choice_lines(chosen: &Candidate, why: &str) -> String {
+pub(crate) fn choice_lines(chosen: &FoundAdapter, why: &str) -> String {
     let mut text = wrapped(
         &format!("Chosen: {}, {}, {}: {why}.", chosen.index, chosen.info.name, backend_name(chosen.info.backend)),
         0,
@@ -29,8 +29,8 @@ pub(crate) fn choice_lines(chosen: &Candidate, why: &str) -> String {
 }
 
 /// One adapter: driver, limits and features that matter.
-pub fn describe(candidate: &Candidate) -> String {
-    let Candidate { index, info, adapter } = candidate;
+pub fn describe(candidate: &FoundAdapter) -> String {
+    let FoundAdapter { index, info, adapter } = candidate;
     let kind = format!("{}, {}", backend_name(info.backend), type_name(info.device_type));
     let mut text = wrapped(&format!("{index}  {}", info.name), 3);
     let mut row = |label: &str, value: String| text += &wrapped(&format!("   {label:<19}{value}"), INDENT);

@@ -14,6 +14,7 @@ mod fault;
 mod heartbeat;
 pub mod listing;
 pub mod module;
+mod names;
 mod pipelines;
 pub mod program;
 mod readback;

@@ -14,7 +14,7 @@
 //! | of any other kernel | it loops to, or masks against, extents that its op reads off the shapes of the tensors it binds |
 //! | a token, a target | kernels take the smaller of it and the last of the vocabulary |
 //! | a row of the embedding's gradient | `data::token_index` made it, and refuses tokens outside the vocabulary |
-//! | a position of a run | `run::generate` keeps it below the capacity of caches and tables; `cache.wgsl` masks it, `rotary::rotate` holds the rows of a run against the table |
+//! | a position of a run | `runtime::generate` keeps it below the capacity of caches and tables; `cache.wgsl` masks it, `rotary::rotate` holds the rows of a run against the table |
 //! | in workgroup memory | bounds of loops that are constants of the text |
 //! | any, as 32 bits | the plan refuses tensors of 2^31 bytes and more |
 //!

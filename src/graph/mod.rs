@@ -98,7 +98,7 @@ type Backward = Box<dyn FnOnce(&mut Graph) -> Result<()>>;
 /// use tokenformer::kernel::{KernelTable, Target};
 /// use tokenformer::ops::gelu::gelu;
 ///
-/// // For any WebGPU device; `run::device::Device` has the table of one that is there.
+/// // For any WebGPU device; `runtime::device::Device` has the table of one that is there.
 /// let mut graph = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
 /// let x = graph.state("x", &[128, 64]);
 /// let y = gelu(&mut graph, x, false)?;

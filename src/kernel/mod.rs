@@ -5,6 +5,7 @@
 //! binding 0, so one compiled pipeline serves every layer, every batch size and most sizes a model grows to. (A growth
 //! changes every shape: with shapes as `override` constants every kernel would be compiled again.)
 
+mod attention_schedule;
 mod candidate;
 mod defaults;
 mod dtype;
@@ -12,11 +13,11 @@ mod fragments;
 mod names;
 mod parameters;
 mod product;
-mod schedule;
 pub mod shader;
 mod table;
 mod target;
 
+pub use attention_schedule::AttentionSchedule;
 pub use candidate::Candidate;
 pub use dtype::Dtype;
 pub use fragments::{Fragment, Fragments};
@@ -24,7 +25,6 @@ pub(crate) use fragments::{Staging, Tile};
 pub use parameters::{Field, FieldType, FieldValue, ParameterBlock, Parameters, word};
 pub(crate) use parameters::{declare, parameter_block};
 pub use product::{Layout, ProductKind, ShapeClass};
-pub use schedule::Schedule;
 pub use table::KernelTable;
 pub use target::Target;
 

@@ -2,9 +2,9 @@
 //!
 //! A sum is never cut without a measurement that says so.
 
+use super::attention_schedule::AttentionSchedule;
 use super::candidate::Candidate;
 use super::product::{ProductKind, ShapeClass};
-use super::schedule::Schedule;
 use super::target::Target;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub struct KernelTable(Arc<Inner>);
 struct Inner {
     target: Target,
     forced: Option<Candidate>,
-    attention: Option<Schedule>,
+    attention: Option<AttentionSchedule>,
     table: BTreeMap<ShapeClass, Candidate>,
     uncut: BTreeMap<ShapeClass, Candidate>,
 }
@@ -35,7 +35,7 @@ impl KernelTable {
     /// # Errors
     /// No such candidate or schedule, or one that needs what the device does not have.
     pub fn from_environment(target: Target, adapter: &str) -> Result<Self> {
-        let attention = Schedule::from_environment(&target)?;
+        let attention = AttentionSchedule::from_environment(&target)?;
         let named = std::env::var("TOKENFORMER_MATMUL").ok().filter(|name| !name.is_empty());
         let Some(name) = named else { return Ok(Self::defaults(target).with_attention(attention)) };
         let candidate: Candidate = name.parse()?;
@@ -69,12 +69,12 @@ impl KernelTable {
     }
 
     /// The same with one schedule for every attention that can take it; `None`: the default ones.
-    pub fn with_attention(&self, attention: Option<Schedule>) -> Self {
+    pub fn with_attention(&self, attention: Option<AttentionSchedule>) -> Self {
         Self(Arc::new(Inner { attention, ..(*self.0).clone() }))
     }
 
     /// The schedule that every attention should have that can take it.
-    pub fn attention(&self) -> Option<Schedule> {
+    pub fn attention(&self) -> Option<AttentionSchedule> {
         self.0.attention
     }
 

@@ -1,7 +1,7 @@
 //! The computations of a run, recorded: a training micro-batch, the optimizer's update, an evaluation
 //! batch, full logits, and a chunk of a generation.
 //!
-//! Tensors that outlive a graph are shared by name through [`crate::run::memory::Memory`]; the names are
+//! Tensors that outlive a graph are shared by name through [`crate::runtime::memory::Memory`]; the names are
 //! the constants here.
 
 use super::{Inputs, hidden};
@@ -36,9 +36,9 @@ pub const STATS_NAME: &str = "stats";
 pub(crate) const EVAL_STATS: &str = "eval_stats";
 /// Scalars of an optimizer step.
 pub(crate) const UPDATE: &str = "update";
-/// Tokens of a probe or generation chunk, by rows: see [`chunk_tokens`].
+/// Tokens of a logits pass or generation chunk, by rows: see [`chunk_tokens`].
 const CHUNK_TOKENS: &str = "chunk_tokens";
-/// Logits of a probe.
+/// Logits of a logits pass.
 pub const LOGITS: &str = "logits";
 /// Logits of the last row of a generation chunk.
 pub(crate) const LAST_LOGITS: &str = "last_logits";

@@ -7,7 +7,7 @@ use crate::config::RunConfig;
 use crate::data::{Dataset, train_batch, validation_batches};
 use crate::error::Result;
 use crate::model::init;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::train::cohorts::{self, Stage};
 use crate::train::trainer::Trainer;
 use std::time::{Duration, Instant};

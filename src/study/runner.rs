@@ -13,7 +13,7 @@ use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
 use crate::report::number;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::train::Store;
 use crate::train::disk::Start;
 use crate::train::recovery::{Job, Opener};

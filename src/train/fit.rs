@@ -11,14 +11,14 @@ use crate::kernel::KernelTable;
 use crate::report::number;
 
 /// What a run may take.
-pub enum Room<'a> {
+pub enum MemoryLimit<'a> {
     /// So many bytes of device memory.
     Bytes(u64),
     /// What the device gives: whether it gives enough for a stage and settings.
     Device(&'a dyn Fn(&Stage, &TrainConfig) -> Result<bool>),
 }
 
-impl Room<'_> {
+impl MemoryLimit<'_> {
     fn fits(&self, stage: &Stage, train: &TrainConfig, bytes: u64) -> Result<bool> {
         match self {
             Self::Bytes(most) => Ok(bytes <= *most),
@@ -31,8 +31,8 @@ impl Room<'_> {
 /// without recomputation where one fits.
 ///
 /// # Errors
-/// Strided the smallest does not fit: what it needs.
-pub fn fit(config: &RunConfig, stages: &[Stage], room: &Room, kernels: &KernelTable) -> Result<TrainConfig> {
+/// Even the smallest does not fit: what it needs.
+pub fn fit(config: &RunConfig, stages: &[Stage], room: &MemoryLimit, kernels: &KernelTable) -> Result<TrainConfig> {
     let micro_batches_of_update = config.train.grad_accum(&config.model)?;
     let total_batch_tokens = micro_batches_of_update * config.train.batch_size * config.model.seq_length;
     let mut least = None;
@@ -54,8 +54,8 @@ pub fn fit(config: &RunConfig, stages: &[Stage], room: &Room, kernels: &KernelTa
     Err(match least {
         Some(bytes) => {
             let allowed = match room {
-                Room::Bytes(most) => format!("--fit allows {}", number::bytes(*most)),
-                Room::Device(_) => "the device has not that much free".to_owned(),
+                MemoryLimit::Bytes(most) => format!("--fit allows {}", number::bytes(*most)),
+                MemoryLimit::Device(_) => "the device has not that much free".to_owned(),
             };
             let needed = number::bytes(bytes);
             Error::out_of_memory(
@@ -108,7 +108,7 @@ mod tests {
         let kernels = KernelTable::defaults(Target::WEBGPU);
         let stages = cohorts::stages(&config, None).unwrap();
         let need = |train: &TrainConfig| largest(&stages, train, &kernels).unwrap().1;
-        let fitted = |most| fit(&config, &stages, &Room::Bytes(most), &kernels);
+        let fitted = |most| fit(&config, &stages, &MemoryLimit::Bytes(most), &kernels);
         assert_eq!((config.train.batch_size, config.model.seq_length), (8, 128));
 
         let all = need(&config.train);
@@ -124,9 +124,9 @@ mod tests {
 
         // A device that has room for half of it, and one that has none.
         let half = |_: &Stage, train: &TrainConfig| Ok(need(train) < all);
-        let fitted = fit(&config, &stages, &Room::Device(&half), &kernels).unwrap();
+        let fitted = fit(&config, &stages, &MemoryLimit::Device(&half), &kernels).unwrap();
         assert_eq!((fitted.batch_size, fitted.recompute), (4, false));
-        let error = fit(&config, &stages, &Room::Device(&|_, _| Ok(false)), &kernels).unwrap_err().to_string();
+        let error = fit(&config, &stages, &MemoryLimit::Device(&|_, _| Ok(false)), &kernels).unwrap_err().to_string();
         assert!(error.contains("the device has not that much free"), "{error}");
     }
 }

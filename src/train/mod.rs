@@ -10,10 +10,10 @@
 //! - [`disk`]: directory, metrics, checkpoints and what a run starts from.
 
 pub mod disk;
+pub mod evaluate;
 pub mod fit;
 pub mod growth;
 pub mod plans;
-pub mod probe;
 pub mod recovery;
 mod run;
 pub mod trainer;
@@ -32,7 +32,7 @@ use crate::checkpoint::RunLock;
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use disk::Start;
 use metrics::BothLosses;
 use recovery::Job;

@@ -8,8 +8,8 @@ use crate::graph::plan::Plan;
 use crate::kernel::{Dtype, KernelTable, Target};
 use crate::model::graphs::{self, BatchShape, MicroBatch};
 use crate::ops::matmul::{MAX_SUM, ProductKind};
-use crate::run::generate::GeneratorPlans;
-use crate::run::memory::{Bytes, Ledger};
+use crate::runtime::generate::GeneratorPlans;
+use crate::runtime::memory::{Bytes, Ledger};
 
 /// Most rows of full logits computed to measure a growth.
 const PROBE_ROWS: usize = 128;
@@ -31,7 +31,7 @@ pub struct RunPlans {
     /// One evaluation batch.
     pub evaluation: Plan,
     /// Logits of the first tokens of a validation window.
-    pub probe: Plan,
+    pub logits: Plan,
     /// Samples during the run.
     pub generator: GeneratorPlans,
     /// Shape of a micro-batch.
@@ -95,7 +95,7 @@ impl RunPlans {
             copies: mixed.then(|| plan(graphs::copies(model, shape.precision, kernels))).transpose()?,
             update: plan(graphs::update(model, train, &trained, &segments, shape.precision, kernels))?,
             evaluation: plan(graphs::evaluation(model, &shape, kernels))?,
-            probe: plan(graphs::logits(model, 1, probe_rows(model), false, kernels))?,
+            logits: plan(graphs::logits(model, 1, compared_rows(model), false, kernels))?,
             generator: GeneratorPlans::new(model, prompt, kernels)?,
             shape,
             trained,
@@ -106,7 +106,7 @@ impl RunPlans {
     /// Plans in the order of their fields.
     pub(super) fn all(&self) -> Vec<&Plan> {
         let now_and_then = self.later.iter().chain(&self.copies);
-        let always = [&self.update, &self.evaluation, &self.probe].into_iter().chain(&self.generator.plans);
+        let always = [&self.update, &self.evaluation, &self.logits].into_iter().chain(&self.generator.plans);
         [&self.micro].into_iter().chain(now_and_then).chain(always).collect()
     }
 
@@ -167,6 +167,6 @@ fn check_precision(train: &TrainConfig, kernels: &KernelTable) -> Result<()> {
 }
 
 /// Tokens of a window whose logits are compared across a growth.
-pub(crate) fn probe_rows(model: &ModelConfig) -> usize {
+pub(crate) fn compared_rows(model: &ModelConfig) -> usize {
     model.seq_length.min(PROBE_ROWS)
 }

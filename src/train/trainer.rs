@@ -1,11 +1,11 @@
 //! A model in training on one device: parameters, moments and the programs that use them.
 //!
-//! A [`Trainer`] knows how to take one step, evaluate, probe and generate. When to do so is the loop's
+//! A [`Trainer`] knows how to take one step, evaluate, generate, and give logits. When to do so is the loop's
 //! business ([`super::run()`]).
 
 use super::growth::cohorts::Cohort;
+pub(crate) use super::plans::compared_rows;
 use super::plans::overwrites;
-pub(crate) use super::plans::probe_rows;
 pub use super::plans::{RunPlans, batch_shape};
 use super::run::loss_scale::{self, LossScale};
 use crate::array::HostTensor;
@@ -23,8 +23,8 @@ use crate::model::sample::Sampling;
 use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::rotary;
 use crate::ops::stats::{STATS, Stats, fresh_stats};
-use crate::run::generate::Generator;
-use crate::run::memory::{Bytes, Memory};
+use crate::runtime::generate::Generator;
+use crate::runtime::memory::{Bytes, Memory};
 
 /// Names of a parameter's moments on the device.
 const MOMENT_NAMES: [fn(&str) -> String; 2] = [|name| moment_names(name).0, |name| moment_names(name).1];
@@ -92,7 +92,7 @@ struct Programs {
     copies: Option<Program>,
     update: Program,
     evaluation: Program,
-    probe: Program,
+    logits: Program,
     generator: Generator,
 }
 
@@ -118,7 +118,7 @@ impl<'e> Trainer<'e> {
             copies: plans.copies.as_ref().map(|_| next()).transpose()?,
             update: next()?,
             evaluation: next()?,
-            probe: next()?,
+            logits: next()?,
             generator: plans.generator.ready([next()?, next()?, next()?]),
         };
         upload_rope(engine, &memory, model)?;
@@ -150,8 +150,8 @@ impl<'e> Trainer<'e> {
 
     /// Device memory of the kernels' uniform blocks, which the plan does not count.
     pub fn uniform_bytes(&self) -> u64 {
-        let Programs { micro, later, copies, update, evaluation, probe, generator } = &self.programs;
-        let programs = [micro, update, evaluation, probe].into_iter().chain(later).chain(copies);
+        let Programs { micro, later, copies, update, evaluation, logits, generator } = &self.programs;
+        let programs = [micro, update, evaluation, logits].into_iter().chain(later).chain(copies);
         programs.map(Program::uniform_bytes).sum::<u64>() + generator.uniform_bytes()
     }
 
@@ -329,10 +329,10 @@ impl<'e> Trainer<'e> {
         Ok(sum / batches.len().max(1) as f64)
     }
 
-    /// Logits (rows, vocab_size) of [`probe_rows`] tokens.
-    pub fn probe(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+    /// Logits (rows, vocab_size) of [`compared_rows`] tokens.
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         self.engine.write(self.memory.named(&graphs::chunk_tokens(tokens.len()))?, tokens);
-        self.engine.run(&self.programs.probe)?;
+        self.engine.run(&self.programs.logits)?;
         self.engine.read(self.memory.named(graphs::LOGITS)?)
     }
 

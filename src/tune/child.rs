@@ -1,6 +1,6 @@
 //! A process that tries kernels, seen from the one that asks; see [`super::probe`].
 
-use super::message::{Answer, Hello, Job};
+use super::message::{Answer, Hello, TrialRequest};
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Starts a process that serves probes.
+/// Starts a process that answers trial requests.
 pub(crate) type Process<'a> = &'a (dyn Fn() -> std::io::Result<Command> + Sync);
 
 /// Longest wait until a process has opened the adapter.
@@ -66,7 +66,7 @@ impl Child {
     ///
     /// # Errors
     /// No answer in time, or its end, as what it says of the candidate. It answers no more.
-    pub(super) fn ask(&mut self, job: &Job) -> Result<Answer, String> {
+    pub(super) fn ask(&mut self, job: &TrialRequest) -> Result<Answer, String> {
         self.sound = false;
         let mut line = serde_json::to_string(job).unwrap_or_default();
         line.push('\n');
@@ -130,9 +130,9 @@ mod tests {
     use super::*;
     use crate::kernel::{Layout, ProductKind};
 
-    fn job() -> Job {
+    fn job() -> TrialRequest {
         let product = ProductKind { layout: Layout::NN, size: [64; 3], half: false, pair: false };
-        Job::new(product, "tiles-64x64x16-4x4".parse().unwrap())
+        TrialRequest::new(product, "tiles-64x64x16-4x4".parse().unwrap())
     }
 
     /// A process of this shell script, which has half a second for each job.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is kept of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct Fastest {
     /// Name of the fastest.
     pub candidate: String,
     /// How fast it was.
@@ -22,10 +22,10 @@ pub(super) struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Known {
     /// The fastest, by class.
-    pub fastest: BTreeMap<String, Record>,
+    pub fastest: BTreeMap<String, Fastest>,
     /// The fastest that cuts no sums, of the classes whose fastest does.
     #[serde(default)]
-    pub fastest_uncut: BTreeMap<String, Record>,
+    pub fastest_uncut: BTreeMap<String, Fastest>,
     /// Wrong on this adapter, or not taken by its driver: never tried again. By layout and type of the operands.
     pub refused: BTreeSet<String>,
     /// Tried in a process of their own, and right there.

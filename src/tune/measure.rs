@@ -6,9 +6,9 @@
 
 use super::clock::{Clock, agree};
 use super::contest::{Contest, contest};
-use super::known::{Known, Record};
-use super::message::Job;
-use super::probe;
+use super::known::{Fastest, Known};
+use super::message::TrialRequest;
+use super::serve;
 use super::trial::{Trials, Verified, shortened};
 use super::{Effort, Sandbox, threads};
 use crate::error::{Error, Result, tell};
@@ -49,7 +49,7 @@ pub(super) fn measure(
     let target = engine.gpu.target;
     let limit = sandbox.limit(&target)?;
     if let Some(limit) = limit {
-        probe::run(sandbox, limit, &engine, jobs(&target, todo, effort, known), known);
+        serve::run(sandbox, limit, &engine, jobs(&target, todo, effort, known), known);
         known.keep();
     }
     let probed = limit.is_some();
@@ -90,11 +90,11 @@ pub(super) fn measure(
 }
 
 /// What no process of its own has tried yet.
-fn jobs(target: &Target, todo: &[Classed], effort: Effort, known: &Known) -> Vec<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
+fn jobs(target: &Target, todo: &[Classed], effort: Effort, known: &Known) -> Vec<TrialRequest> {
+    let mut jobs: Vec<TrialRequest> = Vec::new();
     for &(_, product) in todo {
         for candidate in contest(target, product, effort == Effort::Full).into_iter().skip(1) {
-            let job = Job::new(product, candidate);
+            let job = TrialRequest::new(product, candidate);
             if !known.refuses(product, candidate) && !known.works.contains(&job.key()) && !jobs.contains(&job) {
                 jobs.push(job);
             }
@@ -131,7 +131,7 @@ impl Search {
             let mut list = contest(&target, product, self.effort == Effort::Full).into_iter();
             let Some(reference) = list.next() else { continue };
             let may = |candidate: &Candidate| {
-                let tried = !self.probed || known.works.contains(&Job::new(product, *candidate).key());
+                let tried = !self.probed || known.works.contains(&TrialRequest::new(product, *candidate).key());
                 tried && !known.refuses(product, *candidate)
             };
             let candidates = std::iter::once(reference).chain(list.filter(may)).collect();
@@ -164,11 +164,11 @@ impl Search {
                 break;
             }
             let flops = 2.0 * contest.product.size.iter().map(|&n| n as f64).product::<f64>();
-            let fastest = |among: &[&Verified]| -> Result<Option<(Candidate, Record)>> {
+            let fastest = |among: &[&Verified]| -> Result<Option<(Candidate, Fastest)>> {
                 let programs: Vec<_> = among.iter().map(|it| it.timed()).collect();
                 let (winner, seconds) = clock.fastest(&programs)?;
                 let record = |candidate: Candidate| {
-                    (candidate, Record { candidate: candidate.to_string(), gflops: flops / seconds / 1e9 })
+                    (candidate, Fastest { candidate: candidate.to_string(), gflops: flops / seconds / 1e9 })
                 };
                 Ok(among.get(winner).map(|winner| record(winner.candidate)))
             };
@@ -228,7 +228,7 @@ mod tests {
     use crate::gpu::device::Gpu;
     use crate::kernel::Layout;
     use crate::ops::matmul::candidates::candidates;
-    use crate::ops::matmul::planted::{Fault, plant};
+    use crate::ops::matmul::planted::{PlantedFault, plant};
     use std::cell::Cell;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -247,13 +247,18 @@ mod tests {
         for layout in Layout::ALL {
             let product = ProductKind { layout, size: [96, 64, 80], half: false, pair: false };
             let rivals = candidates(&target, product, true);
-            let faults = Fault::ALL.len().min(rivals.len() - 1);
+            let faults = PlantedFault::ALL.len().min(rivals.len() - 1);
             assert!(faults > 2, "{rivals:?}");
             // Each candidate but the default one in turn, with each fault in turn; a few of them in the short form.
             let step = if std::env::var_os("TOKENFORMER_TEST_FULL").is_some() { 1 } else { 6 };
             for turn in (0..rivals.len() - 1).step_by(step) {
-                let planted: BTreeMap<Candidate, Fault> = (0..faults)
-                    .map(|i| (rivals[1 + (turn + i) % (rivals.len() - 1)], Fault::ALL[(turn + i) % Fault::ALL.len()]))
+                let planted: BTreeMap<Candidate, PlantedFault> = (0..faults)
+                    .map(|i| {
+                        (
+                            rivals[1 + (turn + i) % (rivals.len() - 1)],
+                            PlantedFault::ALL[(turn + i) % PlantedFault::ALL.len()],
+                        )
+                    })
                     .collect();
                 let guard = plant(planted.clone());
                 let (mut known, before) = (Known::default(), opened.get());
@@ -266,7 +271,7 @@ mod tests {
                 let chosen = known.fastest[&class.to_string()].candidate.parse().unwrap();
                 assert!(!planted.contains_key(&chosen), "{layout:?}: {chosen} was chosen");
                 // The first device, and one more after each that was lost.
-                let lost = planted.values().filter(|fault| **fault == Fault::CostsDevice).count();
+                let lost = planted.values().filter(|fault| **fault == PlantedFault::CostsDevice).count();
                 assert_eq!(opened.get() - before, 1 + lost);
                 (tunings, refused) = (tunings + 1, refused + expected.len());
             }
@@ -312,7 +317,7 @@ mod tests {
     fn a_device_that_computes_the_reference_wrongly_is_refused() {
         let product = ProductKind { layout: Layout::NT, size: [64; 3], half: false, pair: false };
         let reference = contest(&open().unwrap().gpu.target, product, false)[0];
-        let _guard = plant([(reference, Fault::LastTile)].into());
+        let _guard = plant([(reference, PlantedFault::LastTile)].into());
         let sandbox = Sandbox { open: &open, process: None };
         let todo = [(ShapeClass::of(product), product)];
         let error = measure(&sandbox, &todo, Effort::Quick, Duration::ZERO, &mut Known::default()).unwrap_err();
@@ -334,8 +339,8 @@ mod tests {
         let products = Layout::ALL.map(|layout| ProductKind { layout, size: [96, 64, 80], half, pair: false });
         let todo = products.map(|product| (ShapeClass::of(product), product));
         let rivals = contest(&target, products[0], false);
-        let faults = [Fault::CostsDevice, Fault::DiffersBetweenRuns, Fault::LastTile];
-        let planted: BTreeMap<Candidate, Fault> = rivals[1..].iter().copied().zip(faults).collect();
+        let faults = [PlantedFault::CostsDevice, PlantedFault::DiffersBetweenRuns, PlantedFault::LastTile];
+        let planted: BTreeMap<Candidate, PlantedFault> = rivals[1..].iter().copied().zip(faults).collect();
         let _guard = plant(planted.clone());
         let sandbox = Sandbox { open: &open, process: None };
         let (mut known, before) = (Known::default(), opened.get());

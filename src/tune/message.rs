@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a process is asked: does this candidate work?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Job {
+pub(crate) struct TrialRequest {
     pub(super) layout: String,
     pub(super) half: bool,
     /// Whether there are two operands B.
@@ -32,7 +32,7 @@ pub struct Answer {
     pub ends: bool,
 }
 
-impl Job {
+impl TrialRequest {
     pub(super) fn new(product: ProductKind, candidate: Candidate) -> Self {
         let layout = format!("{:?}", product.layout);
         let fours = product.size.map(|n| n.is_multiple_of(4));

@@ -9,8 +9,8 @@ mod contest;
 mod known;
 mod measure;
 pub mod message;
-pub mod probe;
 mod results;
+pub mod serve;
 pub mod trial;
 
 use crate::error::{Error, Result, tell};
@@ -54,14 +54,14 @@ pub enum Effort {
 pub struct Sandbox<'a> {
     /// Opens the adapter of the run once more.
     pub open: &'a dyn Fn() -> Result<Engine>,
-    /// The command of a process that serves [`probe`]. Without it, kernels that are new to a driver are compiled in
+    /// The command of a process that serves [`serve`]. Without it, kernels that are new to a driver are compiled in
     /// this process.
     pub process: Option<Process<'a>>,
 }
 
 /// What `TOKENFORMER_PROBE` says of processes of their own for kernels that are new to a driver.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Probe {
+enum Processes {
     /// On GPUs.
     Usual,
     Off,
@@ -69,7 +69,7 @@ enum Probe {
     On(Duration),
 }
 
-impl Probe {
+impl Processes {
     fn of(text: &str) -> Result<Self> {
         let seconds = || text.parse().ok().filter(|s| (1..=600).contains(s)).map(Duration::from_secs);
         match text {
@@ -88,11 +88,11 @@ impl Probe {
 impl Sandbox<'_> {
     /// The time that each kernel has in a process of its own, where there are any.
     pub(super) fn limit(&self, target: &Target) -> Result<Option<Duration>> {
-        let probe = Probe::of(&std::env::var("TOKENFORMER_PROBE").unwrap_or_default())?;
-        Ok(self.process.and(match probe {
-            Probe::Usual => (!target.software).then_some(PROBE_LIMIT),
-            Probe::Off => None,
-            Probe::On(limit) => Some(limit),
+        let processes = Processes::of(&std::env::var("TOKENFORMER_PROBE").unwrap_or_default())?;
+        Ok(self.process.and(match processes {
+            Processes::Usual => (!target.software).then_some(PROBE_LIMIT),
+            Processes::Off => None,
+            Processes::On(limit) => Some(limit),
         }))
     }
 }
@@ -213,17 +213,20 @@ pub(super) fn classes(products: &[ProductKind]) -> Vec<Classed> {
 #[cfg(test)]
 mod tests {
     use super::contest::refusal;
-    use super::known::Record;
+    use super::known::Fastest;
     use super::*;
     use crate::kernel::{Fragments, Layout};
     use std::collections::BTreeSet;
 
     #[test]
     fn processes_of_their_own_are_asked_for_by_name_or_seconds() {
-        let said = ["", "off", "on", "3"].map(|text| Probe::of(text).unwrap());
-        assert_eq!(said, [Probe::Usual, Probe::Off, Probe::On(PROBE_LIMIT), Probe::On(Duration::from_secs(3))]);
+        let said = ["", "off", "on", "3"].map(|text| Processes::of(text).unwrap());
+        assert_eq!(
+            said,
+            [Processes::Usual, Processes::Off, Processes::On(PROBE_LIMIT), Processes::On(Duration::from_secs(3))]
+        );
         for wrong in ["0", "601", "-1", "1.5", "yes"] {
-            assert!(Probe::of(wrong).unwrap_err().to_string().contains("1 to 600 seconds"), "{wrong}");
+            assert!(Processes::of(wrong).unwrap_err().to_string().contains("1 to 600 seconds"), "{wrong}");
         }
     }
 
@@ -235,7 +238,7 @@ mod tests {
             [64, 128, 256].map(|m| ProductKind { layout: Layout::TN, size: [m, 64, 4096], half: false, pair: false });
         let [a, b, c] = products.map(ShapeClass::of);
         let [whole, split, other] = ["tiles-32x32x16-4x4", "tiles-64x64x16-4x4-k1024", "tiles-64x64x8-4x4"];
-        let record = |name: &str| Record { candidate: name.to_owned(), gflops: 1.0 };
+        let record = |name: &str| Fastest { candidate: name.to_owned(), gflops: 1.0 };
         let fastest = [(a, whole), (b, split), (c, whole)].map(|(class, name)| (class.to_string(), record(name)));
         let known = Known { fastest: fastest.into(), ..Known::default() };
         let named = |stored: &[(ShapeClass, &str)]| {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::engine::{Block, Dispatch, Engine, Program};
 use crate::kernel::Access::{Read, Write};
 use crate::kernel::{Dtype, Kernel, Layout, ParameterBlock, ProductKind, parameter_block, word, workgroups};
-use crate::run::check::normalised_error;
+use crate::runtime::check::normalised_error;
 use bytemuck::Zeroable;
 use half::f16;
 use std::time::Duration;

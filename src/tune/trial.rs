@@ -14,8 +14,8 @@ use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::{Candidate, Dtype, Kernel, KernelTable, Layout, ProductKind};
 use crate::ops::matmul::Product;
 use crate::ops::matmul::source::Types;
-use crate::run::check::HALF_NMSE;
-use crate::run::memory::Memory;
+use crate::runtime::check::HALF_NMSE;
+use crate::runtime::memory::Memory;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
@@ -317,7 +317,7 @@ mod tests {
     use crate::gpu::adapter::AdapterRequest;
     use crate::gpu::device::Gpu;
     use crate::kernel::ShapeClass;
-    use crate::ops::matmul::planted::{Fault, plant};
+    use crate::ops::matmul::planted::{PlantedFault, plant};
 
     fn engine() -> Engine {
         Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()
@@ -409,7 +409,7 @@ mod tests {
                 trials.check(0, 1).map(drop)
             };
             check().unwrap();
-            let _guard = plant([(default, Fault::HalfResult)].into());
+            let _guard = plant([(default, PlantedFault::HalfResult)].into());
             let said = check().unwrap_err().to_string();
             assert!(said.contains("its result in f16 is wrong"), "{said}");
         }

@@ -10,8 +10,8 @@ use tokenformer::gpu::engine::Engine;
 use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph};
 use tokenformer::kernel::KernelTable;
-use tokenformer::run::device::Device;
-use tokenformer::run::memory::Memory;
+use tokenformer::runtime::device::Device;
+use tokenformer::runtime::memory::Memory;
 
 /// The folder of this repository: where the environment says it is now, as cargo does and scripts may, else where the tests
 /// were built.

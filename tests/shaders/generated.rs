@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tokenformer::kernel::{Dtype, Fragments, Kernel, Layout, Target};
 use tokenformer::ops::attention::source::{Form, Pass};
-use tokenformer::ops::attention::{Generated, Schedule};
+use tokenformer::ops::attention::{AttentionSchedule, Generated};
 use tokenformer::ops::matmul::candidates;
 use tokenformer::ops::matmul::source::{Types, Vectors};
 
@@ -39,7 +39,7 @@ fn attentions() -> Vec<Generated> {
         let form = Form { head_width: 64, half: 8, keys: true, dtype };
         Pass::ALL.map(|pass| Generated::new(schedule, form, pass, target).unwrap())
     };
-    [(Schedule::Lanes, Dtype::F32, &lanes), (Schedule::Cooperative, Dtype::F16, &units)]
+    [(AttentionSchedule::Lanes, Dtype::F32, &lanes), (AttentionSchedule::Cooperative, Dtype::F16, &units)]
         .into_iter()
         .flat_map(of)
         .collect()

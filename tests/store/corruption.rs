@@ -5,7 +5,7 @@ use crate::checkpoint;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tokenformer::checkpoint::{Keep, Verdict, verify};
+use tokenformer::checkpoint::{Keep, Verified, verify};
 use tokenformer::train::{Checkpoint, Store};
 
 /// A run with two checkpoints; the newer one's path and bytes.
@@ -16,7 +16,7 @@ fn two() -> (tempfile::TempDir, Store, PathBuf, Vec<u8>) {
     store.save(&checkpoint(1), keep).unwrap();
     let path = store.save(&checkpoint(2), keep).unwrap();
     let bytes = fs::read(&path).unwrap();
-    assert_eq!(verify(&path), Ok(Verdict::Intact));
+    assert_eq!(verify(&path), Ok(Verified::Intact));
     (dir, store, path, bytes)
 }
 
@@ -24,7 +24,7 @@ fn two() -> (tempfile::TempDir, Store, PathBuf, Vec<u8>) {
 fn seen(store: &Store, path: &Path, what: &str) {
     let error = Checkpoint::read(path).map(drop).expect_err(what).to_string();
     assert!(error.contains("step-00000002.safetensors"), "{what}: {error}");
-    assert!(verify(path) != Ok(Verdict::Intact), "{what}");
+    assert!(verify(path) != Ok(Verified::Intact), "{what}");
     let latest = store.latest().unwrap();
     assert_eq!(latest.found.unwrap().1, checkpoint(1), "{what}");
     assert_eq!(latest.warnings, [error], "{what}");

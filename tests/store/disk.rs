@@ -4,7 +4,7 @@
 //! directory was. At a loss of power, whatever was not synced survives or not, whole or in part, in any order. Every
 //! call is an operation with a number, reads included.
 
-use crate::plan::{Fault, Kind, Plan};
+use crate::plan::{Kind, Plan, PlantedFault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ struct State {
 /// What an operation shall do.
 enum Turn {
     Work,
-    Fail(Fault),
+    Fail(PlantedFault),
     /// Take effect, as far as it goes without a sync, and report failure.
     Die,
 }
@@ -262,7 +262,7 @@ impl Read for Handle {
         let mut state = self.disk.state();
         let mut most = out.len();
         match state.turn(Kind::Read)? {
-            Turn::Fail(Fault::Short) => most = most.div_ceil(2),
+            Turn::Fail(PlantedFault::Short) => most = most.div_ceil(2),
             Turn::Fail(fault) => return Err(fault.error()),
             Turn::Die => return Err(dead()),
             Turn::Work => {}
@@ -281,11 +281,11 @@ impl Write for Handle {
         let mut bytes = bytes.to_vec();
         let mut result = Ok(bytes.len());
         match state.turn(Kind::Write)? {
-            Turn::Fail(fault @ (Fault::Short | Fault::NoSpace)) => {
+            Turn::Fail(fault @ (PlantedFault::Short | PlantedFault::NoSpace)) => {
                 bytes.truncate(bytes.len().div_ceil(2));
-                result = if fault == Fault::Short { Ok(bytes.len()) } else { Err(fault.error()) };
+                result = if fault == PlantedFault::Short { Ok(bytes.len()) } else { Err(fault.error()) };
             }
-            Turn::Fail(Fault::Lie) => {
+            Turn::Fail(PlantedFault::Lie) => {
                 let middle = bytes.len() / 2;
                 bytes[middle] ^= 1;
             }

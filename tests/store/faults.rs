@@ -2,7 +2,7 @@
 //! that is not.
 
 use crate::disk::Disk;
-use crate::plan::{FAULTS, Fault, Plan};
+use crate::plan::{FAULTS, Plan, PlantedFault};
 use crate::run::{ROOT, STEPS, check_complete, resume, store, train};
 use crate::{checkpoint, damages};
 use std::path::Path;
@@ -11,7 +11,7 @@ use tokenformer::error::Error;
 use tokenformer::rng::{Rng, Stream};
 
 /// Every operation, once and for ever, with every fault.
-fn plans(operations: usize) -> impl Iterator<Item = (Plan, Fault)> {
+fn plans(operations: usize) -> impl Iterator<Item = (Plan, PlantedFault)> {
     let at = move |at| {
         FAULTS.into_iter().flat_map(move |fault| [(Plan::Once(at, fault), fault), (Plan::ForEver(at, fault), fault)])
     };
@@ -30,11 +30,11 @@ struct Tally {
 }
 
 /// An error is a sentence that names a path of the run, and the bytes where the disk was full.
-fn check_sentence(error: &Error, fault: Fault) {
+fn check_sentence(error: &Error, fault: PlantedFault) {
     let text = error.to_string();
     assert!(text.contains("/disk/runs/mine"), "{text}");
     assert_eq!(error.exit_code(), 2);
-    if fault == Fault::NoSpace && text.contains("cannot write") && text.contains("step-") {
+    if fault == PlantedFault::NoSpace && text.contains("cannot write") && text.contains("step-") {
         assert!(text.contains(" bytes, earlier ones are intact"), "{text}");
     }
 }
@@ -93,7 +93,7 @@ fn a_run_that_fails_goes_on_where_it_was_safe() {
         disk.begin(Plan::Never);
         match result {
             // A lie about the metrics is not noticed: they have no checksums, and no run depends on them.
-            Ok(()) if fault == Fault::Lie => tally.unnoticed += 1,
+            Ok(()) if fault == PlantedFault::Lie => tally.unnoticed += 1,
             Ok(()) => {
                 check_complete(&disk);
                 tally.done += 1;
@@ -101,7 +101,7 @@ fn a_run_that_fails_goes_on_where_it_was_safe() {
             Err(error) => {
                 check_sentence(&error, fault);
                 tally.failed += 1;
-                if fault != Fault::Lie {
+                if fault != PlantedFault::Lie {
                     resume(&disk, saved);
                 }
             }

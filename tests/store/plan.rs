@@ -4,7 +4,7 @@ use std::io;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum PlantedFault {
     /// Any operation: an input/output error. What a failed sync should have saved is lost for good, as on Linux.
     Io,
     /// Operations that need space: the disk is full; half of a write is written.
@@ -19,14 +19,21 @@ pub enum Fault {
     Lie,
 }
 
-pub const FAULTS: [Fault; 6] = [Fault::Io, Fault::NoSpace, Fault::Denied, Fault::Short, Fault::Sync, Fault::Lie];
+pub const FAULTS: [PlantedFault; 6] = [
+    PlantedFault::Io,
+    PlantedFault::NoSpace,
+    PlantedFault::Denied,
+    PlantedFault::Short,
+    PlantedFault::Sync,
+    PlantedFault::Lie,
+];
 
 /// When something goes wrong: at operation `at`, and after it.
 #[derive(Debug, Clone, Copy)]
 pub enum Plan {
     Never,
-    Once(usize, Fault),
-    ForEver(usize, Fault),
+    Once(usize, PlantedFault),
+    ForEver(usize, PlantedFault),
     /// The power goes while this operation is under way: from then on nothing works.
     PowerLoss(usize),
 }
@@ -47,7 +54,7 @@ pub enum Kind {
     Sync,
 }
 
-impl Fault {
+impl PlantedFault {
     /// Whether it can happen to an operation.
     pub fn concerns(self, kind: Kind) -> bool {
         use Kind::*;

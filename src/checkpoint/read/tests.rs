@@ -120,11 +120,11 @@ fn format_1(checkpoint: &Checkpoint<Said>) -> Vec<u8> {
 #[test]
 fn a_file_from_before_checksums_is_read_and_rewritten_with_them() {
     let file = file_of(&format_1(&sample(100)));
-    assert_eq!(verify(file.path()), Ok(Verdict::NoChecksums));
+    assert_eq!(verify(file.path()), Ok(Verified::NoChecksums));
     let back = read(&file).unwrap();
     assert_eq!(back, sample(100));
     let file = file_of(&bytes_of(&back));
-    assert_eq!(verify(file.path()), Ok(Verdict::Intact));
+    assert_eq!(verify(file.path()), Ok(Verified::Intact));
 }
 
 #[test]

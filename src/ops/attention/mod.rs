@@ -18,7 +18,7 @@ pub use cases::{more_cases, reference};
 use super::rotary::{self, Rotary};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-pub use crate::kernel::Schedule;
+pub use crate::kernel::AttentionSchedule;
 use crate::kernel::{Dtype, Kernel, Target, word, workgroups};
 use cooperative::Cooperative;
 use lanes::Lanes;
@@ -70,15 +70,15 @@ pub struct Rotation {
 ///
 /// # Errors
 /// A head width that none of them takes.
-pub fn schedule(form: &Form, target: &Target, forced: Option<Schedule>) -> Result<Schedule> {
-    let fits = |schedule: &Schedule| match schedule {
-        Schedule::Software => form.head_width as usize <= software::MAX_HEAD_WIDTH,
-        Schedule::Lanes => lanes::takes(form),
-        Schedule::Cooperative => cooperative::takes(form, target),
+pub fn schedule(form: &Form, target: &Target, forced: Option<AttentionSchedule>) -> Result<AttentionSchedule> {
+    let fits = |schedule: &AttentionSchedule| match schedule {
+        AttentionSchedule::Software => form.head_width as usize <= software::MAX_HEAD_WIDTH,
+        AttentionSchedule::Lanes => lanes::takes(form),
+        AttentionSchedule::Cooperative => cooperative::takes(form, target),
     };
     let order = match target.software {
-        true => [Schedule::Software, Schedule::Lanes, Schedule::Cooperative],
-        false => [Schedule::Cooperative, Schedule::Lanes, Schedule::Software],
+        true => [AttentionSchedule::Software, AttentionSchedule::Lanes, AttentionSchedule::Cooperative],
+        false => [AttentionSchedule::Cooperative, AttentionSchedule::Lanes, AttentionSchedule::Software],
     };
     forced.into_iter().chain(order).find(fits).ok_or_else(|| {
         Error::usage(format!(
@@ -97,7 +97,7 @@ pub fn schedule(form: &Form, target: &Target, forced: Option<Schedule>) -> Resul
 pub fn rotate(g: &mut Graph, x: Tensor, rotation: Rotation, run: Tensor, shape: Attention) -> Result<()> {
     let head_width = g.matrix(x)?.1 / shape.heads;
     let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype: g.dtype(x) };
-    let fused = schedule(&form, g.kernels().target(), g.kernels().attention())? != Schedule::Software;
+    let fused = schedule(&form, g.kernels().target(), g.kernels().attention())? != AttentionSchedule::Software;
     let rotary = Rotary { heads: shape.heads, head_width, rotary_width: rotation.width, seq: shape.q_rows };
     rotary::rotate_as(g, x, rotation.table, run, rotary, fused)
 }
@@ -136,9 +136,9 @@ pub fn rotary_attention(
     let target = *g.kernels().target();
     let schedule = schedule(&form, &target, g.kernels().attention())?;
     let folds = match schedule {
-        Schedule::Software => false,
-        Schedule::Lanes => lanes::rotates(&form),
-        Schedule::Cooperative => cooperative::rotates(&form),
+        AttentionSchedule::Software => false,
+        AttentionSchedule::Lanes => lanes::rotates(&form),
+        AttentionSchedule::Cooperative => cooperative::rotates(&form),
     };
     if let Some(rotation) = rotation.filter(|_| !folds) {
         rotate(g, q, rotation, run, shape)?;
@@ -147,7 +147,7 @@ pub fn rotary_attention(
         }
         form = Form { half: 0, keys: false, ..form };
     }
-    if schedule == Schedule::Software {
+    if schedule == AttentionSchedule::Software {
         within_iterations(&target, shape, head_width, software::iterations(shape, head_width))?;
         return software::record(g, [q, k, v], run, shape, head_width);
     }
@@ -228,11 +228,11 @@ impl Generated {
     ///
     /// # Errors
     /// A schedule that does not.
-    pub fn new(schedule: Schedule, form: Form, pass: Pass, target: &Target) -> Result<Self> {
+    pub fn new(schedule: AttentionSchedule, form: Form, pass: Pass, target: &Target) -> Result<Self> {
         let kernel = match schedule {
-            Schedule::Software => None,
-            Schedule::Lanes => Some(Self::Lanes(Lanes::new(form, pass, target))),
-            Schedule::Cooperative => Cooperative::new(form, pass, target).map(Self::Cooperative),
+            AttentionSchedule::Software => None,
+            AttentionSchedule::Lanes => Some(Self::Lanes(Lanes::new(form, pass, target))),
+            AttentionSchedule::Cooperative => Cooperative::new(form, pass, target).map(Self::Cooperative),
         };
         kernel.ok_or_else(|| Error::defect(format!("no kernel of attention in {schedule}")))
     }
@@ -294,10 +294,10 @@ fn kernels_of(target: &Target, head_width: u32) -> Vec<Generated> {
             kernels.extend(Pass::ALL.into_iter().flat_map(|pass| Generated::new(schedule, form, pass, target)));
         };
         if lanes::takes(&form) && lanes::rotates(&form) {
-            add(Schedule::Lanes);
+            add(AttentionSchedule::Lanes);
         }
         if cooperative::takes(&form, target) && cooperative::rotates(&form) {
-            add(Schedule::Cooperative);
+            add(AttentionSchedule::Cooperative);
         }
     }
     kernels

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// What is wrong with a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum PlantedFault {
     /// Does nothing, which is fast.
     Idle,
     /// Leaves out the last tile.
@@ -23,14 +23,14 @@ pub enum Fault {
     HalfResult,
 }
 
-impl Fault {
+impl PlantedFault {
     /// Each that a product of f32 can have.
     pub const ALL: [Self; 6] =
         [Self::Idle, Self::LastTile, Self::NotWgsl, Self::NoEntry, Self::CostsDevice, Self::DiffersBetweenRuns];
 }
 
 thread_local! {
-    static PLANTED: RefCell<BTreeMap<Candidate, Fault>> = const { RefCell::new(BTreeMap::new()) };
+    static PLANTED: RefCell<BTreeMap<Candidate, PlantedFault>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// Takes what was planted out again.
@@ -43,7 +43,7 @@ impl Drop for Guard {
 }
 
 /// Plants faults in kernels that this thread records, until the guard is dropped.
-pub(crate) fn plant(faults: BTreeMap<Candidate, Fault>) -> Guard {
+pub(crate) fn plant(faults: BTreeMap<Candidate, PlantedFault>) -> Guard {
     PLANTED.replace(faults);
     Guard
 }
@@ -51,7 +51,7 @@ pub(crate) fn plant(faults: BTreeMap<Candidate, Fault>) -> Guard {
 /// The kernel of a candidate with its fault, if it has one.
 pub fn instead(candidate: Candidate, good: &'static Kernel) -> &'static Kernel {
     let Some(fault) = PLANTED.with_borrow(|planted| planted.get(&candidate).copied()) else { return good };
-    if fault == Fault::HalfResult && !good.file.contains("-hhh") {
+    if fault == PlantedFault::HalfResult && !good.file.contains("-hhh") {
         return good;
     }
     let text = good.text.unwrap();
@@ -61,11 +61,11 @@ pub fn instead(candidate: Candidate, good: &'static Kernel) -> &'static Kernel {
     };
     let tiles = ["_tiles * dims.batch;", "parts * dims.batch;"].into_iter().find(|end| text.contains(end)).unwrap();
     let (suffix, text) = match fault {
-        Fault::Idle | Fault::HalfResult => ("-idle".to_owned(), replaced(tiles, &tiles.replace(';', " * 0u;"))),
-        Fault::LastTile => ("-last-tile".to_owned(), replaced(tiles, &tiles.replace(';', " - 1u;"))),
-        Fault::NotWgsl => ("-not-wgsl".to_owned(), replaced("fn product(", "fn product((")),
-        Fault::NoEntry => ("-no-entry".to_owned(), replaced("fn product(", "fn other(")),
-        Fault::DiffersBetweenRuns => {
+        PlantedFault::Idle | PlantedFault::HalfResult => ("-idle".to_owned(), replaced(tiles, &tiles.replace(';', " * 0u;"))),
+        PlantedFault::LastTile => ("-last-tile".to_owned(), replaced(tiles, &tiles.replace(';', " - 1u;"))),
+        PlantedFault::NotWgsl => ("-not-wgsl".to_owned(), replaced("fn product(", "fn product((")),
+        PlantedFault::NoEntry => ("-no-entry".to_owned(), replaced("fn product(", "fn other(")),
+        PlantedFault::DiffersBetweenRuns => {
             // One of them: C is written in vectors, by elements, or in one expression.
             let of = |c: &str| (format!("c[at] = {c}(value);"), format!("c[at] = {c}(value + 1e-36 * {c}(c[at]));"));
             let sum = ("select(0.0, f32(c[at])".to_owned(), "select(1e-36 * f32(c[at]), f32(c[at])".to_owned());
@@ -73,7 +73,7 @@ pub fn instead(candidate: Candidate, good: &'static Kernel) -> &'static Kernel {
             let (from, to) = stores.iter().find(|(from, _)| text.contains(from)).unwrap();
             ("-differs".to_owned(), replaced(from, to))
         }
-        Fault::CostsDevice => (COSTS_DEVICE.to_owned(), text.to_owned()),
+        PlantedFault::CostsDevice => (COSTS_DEVICE.to_owned(), text.to_owned()),
     };
     Kernel::generated(&format!("{}{suffix}", good.file), good.bindings, || text)
 }

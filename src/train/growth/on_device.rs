@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::train::trainer::Trainer;
 
 /// What the measurement of a growth needs: a window for logits and batches for the loss.
-pub(crate) struct Probe<'a> {
-    /// Tokens whose logits are compared, [`crate::train::trainer::probe_rows`] of them.
+pub(crate) struct Comparison<'a> {
+    /// Tokens whose logits are compared, [`crate::train::trainer::compared_rows`] of them.
     pub tokens: &'a [u32],
     /// Batches whose loss is compared.
     pub batches: &'a [Batch],
@@ -24,11 +24,11 @@ pub(crate) fn grow_trainer<'e>(
     trainer: Trainer<'e>,
     growth: &GrowthConfig,
     step: u64,
-    probe: &Probe,
+    compared: &Comparison,
     prompt: usize,
 ) -> Result<(Trainer<'e>, GrowthRecord)> {
-    let logits_before = trainer.probe(probe.tokens)?;
-    let loss_before = trainer.evaluate(probe.batches)?;
+    let logits_before = trainer.logits(compared.tokens)?;
+    let loss_before = trainer.evaluate(compared.batches)?;
     let (moment1, moment2) = trainer.moments()?;
     let (model, cohorts) = (trainer.model.clone(), trainer.cohorts.clone());
     let before = HostModel { model, params: trainer.parameters()?, moment1, moment2, cohorts };
@@ -41,8 +41,8 @@ pub(crate) fn grow_trainer<'e>(
     trainer.loss_scale = loss_scale;
     trainer.load_parameters(&after.params)?;
     trainer.load_moments(&after.moment1, &after.moment2)?;
-    let max_logit_change = max_change(&logits_before, &trainer.probe(probe.tokens)?);
-    let change = Change { max_logit_change, loss_before, loss_after: trainer.evaluate(probe.batches)? };
+    let max_logit_change = max_change(&logits_before, &trainer.logits(compared.tokens)?);
+    let change = Change { max_logit_change, loss_before, loss_after: trainer.evaluate(compared.batches)? };
     let rules = Rules::Growth(growth.resolve());
     let record = GrowthRecord::new(rules, step, [&before.model, &after.model], change);
     Ok((trainer, record))

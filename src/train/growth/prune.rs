@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::graph::grad_name;
 use crate::model::init::Tensors;
 use crate::model::prune::{self, Kept, Scores};
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::train::trainer::Trainer;
 
 impl HostModel {

@@ -29,11 +29,11 @@ pub struct GrowthRecord {
     pub before: Shape,
     /// The model after.
     pub after: Shape,
-    /// Largest absolute change of a logit on the probe batch.
+    /// Largest absolute change of a logit on the compared tokens.
     pub max_logit_change: f64,
-    /// Loss on the probe batch before, in nats per token.
+    /// Loss on the compared batches before, in nats per token.
     pub loss_before: f64,
-    /// Loss on the probe batch after, in nats per token.
+    /// Loss on the compared batches after, in nats per token.
     pub loss_after: f64,
     /// The checkpoint of the model before; `None` in a record from when none was kept.
     pub file_before: Option<FileDigest>,

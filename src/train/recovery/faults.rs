@@ -9,7 +9,7 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::program::Spoil;
 use crate::graph::{grad_name, moment_names};
 use crate::model::graphs;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::train::disk::{self, Start};
 use crate::train::run::hooks::Hooks;
 use crate::train::trainer::Trainer;

@@ -12,7 +12,7 @@ use crate::checkpoint::RunLock;
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use crate::train::Summary;
 use crate::train::disk::Start;
 use crate::train::disk::meta::Store;

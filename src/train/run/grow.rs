@@ -12,8 +12,8 @@ use super::{Run, is_due};
 use crate::config::GrowthConfig;
 use crate::error::Result;
 use crate::report::number;
-use crate::train::growth::on_device::{Probe, grow_trainer};
-use crate::train::trainer::probe_rows;
+use crate::train::growth::on_device::{Comparison, grow_trainer};
+use crate::train::trainer::compared_rows;
 use serde_json::json;
 
 impl Run<'_> {
@@ -51,10 +51,10 @@ impl Run<'_> {
         let Some(checkpoint) = self.unless_not_finite(checkpoint)? else { return Ok(self) };
         let file = self.store.save_before_growth(&checkpoint)?;
         drop(checkpoint);
-        let tokens = self.data.val.window(0, probe_rows(&self.trainer.model))?;
-        let probe = Probe { tokens: &tokens, batches: &self.probes.validation };
-        let (step, prompt) = (self.standing.step, self.probes.prompt.len());
-        let (trainer, mut record) = grow_trainer(self.trainer, growth, step, &probe, prompt)?;
+        let tokens = self.data.val.window(0, compared_rows(&self.trainer.model))?;
+        let compared = Comparison { tokens: &tokens, batches: &self.eval_sets.validation };
+        let (step, prompt) = (self.standing.step, self.eval_sets.prompt.len());
+        let (trainer, mut record) = grow_trainer(self.trainer, growth, step, &compared, prompt)?;
         self.trainer = trainer;
         record.file_before = Some(file);
         self.display.set_memory(number::bytes(self.trainer.bytes().total()));

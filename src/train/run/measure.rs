@@ -11,19 +11,19 @@ impl Run<'_> {
     /// Where both old and new data are validated on, so that it can be said what became of both.
     pub(super) fn evaluate_before_the_first_step(&mut self) -> Result<()> {
         let (dir, interval) = (&self.config.out_dir, self.config.train.eval_interval);
-        let later = self.probes.old_validation.is_empty() || is_due(self.standing.step, interval);
+        let later = self.eval_sets.old_validation.is_empty() || is_due(self.standing.step, interval);
         if later || metrics::first_of_both(dir)?.is_some() { Ok(()) } else { self.evaluate().map(drop) }
     }
 
     /// The validation loss, nats per token.
     pub(super) fn evaluate(&mut self) -> Result<f64> {
         self.catch_up()?;
-        let val_loss = self.trainer.evaluate(&self.probes.validation)?;
+        let val_loss = self.trainer.evaluate(&self.eval_sets.validation)?;
         self.display.numbers.val_loss = Some(val_loss);
         self.standing.validated(val_loss);
         let mut line = json!({"kind": "eval", "step": self.standing.step, "val_loss": val_loss});
-        if !self.probes.old_validation.is_empty() {
-            let old_val_loss = self.trainer.evaluate(&self.probes.old_validation)?;
+        if !self.eval_sets.old_validation.is_empty() {
+            let old_val_loss = self.trainer.evaluate(&self.eval_sets.old_validation)?;
             self.display.numbers.old_val_loss = Some(old_val_loss);
             line["old_val_loss"] = json!(old_val_loss);
         }
@@ -63,7 +63,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.catch_up()?;
-        let (step, prompt) = (self.standing.step, &self.probes.prompt);
+        let (step, prompt) = (self.standing.step, &self.eval_sets.prompt);
         let temperature = train.sample_temperature;
         let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(step) };
         let drawn = self.trainer.sample(prompt, train.sample_tokens, &sampling)?;

@@ -5,13 +5,13 @@
 //! it counts), the [`Health`] (whether its numbers are as they should be) and the [`Display`].
 
 mod display;
+mod eval_sets;
 mod grow;
 pub(crate) mod health;
 pub(crate) mod hooks;
 pub(crate) mod loss_scale;
 mod measure;
 pub(crate) mod position;
-mod probes;
 mod progress;
 mod save;
 pub mod schedule;
@@ -30,11 +30,11 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::report::number;
-use crate::run::device::Device;
+use crate::runtime::device::Device;
 use display::Display;
+use eval_sets::EvalSets;
 use health::{Bad, Health};
 use hooks::Hooks;
-use probes::Probes;
 use standing::Standing;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(crate) struct Run<'a> {
     standing: Standing,
     health: Health,
     display: Display,
-    probes: Probes,
+    eval_sets: EvalSets,
     store: Store,
     pub(crate) metrics: Metrics,
     /// The last checkpoint.
@@ -78,8 +78,8 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let Start { host, mut standing, loss_scale, .. } = start.on(config, data);
         let train = &config.train;
-        let probes = Probes::new(config, &host.model, data)?;
-        let mut trainer = Trainer::new(engine, kernels, &host.model, train, host.cohorts, probes.prompt.len())?;
+        let eval_sets = EvalSets::new(config, &host.model, data)?;
+        let mut trainer = Trainer::new(engine, kernels, &host.model, train, host.cohorts, eval_sets.prompt.len())?;
         if let (Some(stored), true) = (loss_scale, trainer.is_mixed()) {
             trainer.loss_scale = stored;
         }
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
             display: Display::new(standing.step, train, number::bytes(trainer.bytes().total())),
             trainer,
             standing,
-            probes,
+            eval_sets,
             store: Store::on(files, &config.out_dir),
             metrics,
             saved: PathBuf::new(),

@@ -90,7 +90,7 @@ impl Run<'_> {
 
     /// What was the first to be not finite in a step that went bad.
     pub(crate) fn diagnose(&self, step: u64) -> Result<Option<Finding>> {
-        self.trainer.diagnose(&self.batches(step)?, self.probes.prompt.len())
+        self.trainer.diagnose(&self.batches(step)?, self.eval_sets.prompt.len())
     }
 
     /// How far in its data the run is before a step.

@@ -9,8 +9,8 @@ use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph};
 use crate::kernel::Dtype;
 use crate::ops::matmul::{Layout, Product};
-use crate::run::device::Device;
-use crate::run::memory::Memory;
+use crate::runtime::device::Device;
+use crate::runtime::memory::Memory;
 use half::f16;
 
 /// f16 ends at 65504: what overflows whichever way it is rounded, and what f16 holds exactly.

@@ -9,8 +9,8 @@ use crate::graph::plan::Plan;
 use crate::model::graphs;
 use crate::model::init::Tensors;
 use crate::ops::stats::Stats;
-use crate::run::device::Device;
-use crate::run::memory::Memory;
+use crate::runtime::device::Device;
+use crate::runtime::memory::Memory;
 
 /// Logits (tokens, vocab_size) of one sequence of at most `seq_length` tokens.
 pub fn logits(device: &Device, model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Result<Vec<f32>> {
@@ -28,14 +28,14 @@ pub fn logits(device: &Device, model: &ModelConfig, params: &Tensors, tokens: &[
 }
 
 /// A model ready to have its loss measured, with any parameters of its shape.
-pub struct LossProbe<'e> {
+pub struct Evaluator<'e> {
     engine: &'e Engine,
     model: ModelConfig,
     memory: Memory,
     programs: Vec<Program>,
 }
 
-impl<'e> LossProbe<'e> {
+impl<'e> Evaluator<'e> {
     /// Plans and allocates for batches of the shape that `train` says, in f32.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 /// A design of the attention kernels. Each sums in an order of its own: their bits differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Schedule {
+pub enum AttentionSchedule {
     /// Workgroups of 8 lanes, as wide as the SIMD units that software drivers run on; takes every head width up to 128.
     Software,
     /// A row to neighbouring lanes, which hold it in registers and compute in f32.
@@ -19,7 +19,7 @@ pub enum Schedule {
     Cooperative,
 }
 
-impl Schedule {
+impl AttentionSchedule {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Software, Self::Lanes, Self::Cooperative];
 
@@ -42,7 +42,7 @@ impl Schedule {
     }
 }
 
-impl fmt::Display for Schedule {
+impl fmt::Display for AttentionSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Software => "software",
@@ -52,7 +52,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-impl FromStr for Schedule {
+impl FromStr for AttentionSchedule {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {

@@ -1,14 +1,14 @@
 //! Kernels that are new to a driver are tried in processes of their own: some compilers never end, and some kernels cost
 //! the device or the process.
 //!
-//! A process reads a [`Job`] a line and writes an [`Answer`] a line, after one [`Hello`](super::message::Hello). What gives no answer in time, or
+//! A process reads a [`TrialRequest`] a line and writes an [`Answer`] a line, after one [`Hello`](super::message::Hello). What gives no answer in time, or
 //! ends, costs one candidate: the others go on in a new process. The driver keeps what it compiled, so that the process
 //! that trains has it soon.
 
 use super::child::Child;
 use super::contest::{Contest, contest, usable};
 use super::known::Known;
-use super::message::{Answer, Job};
+use super::message::{Answer, TrialRequest};
 use super::trial::Trials;
 use super::{Sandbox, threads};
 use crate::error::{Error, Result, tell};
@@ -44,7 +44,7 @@ pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant
     let unknown = || {
         Error::usage(format!("\"{line}\" names no kernel for {}: jobs come from this program", engine.gpu.describe()))
     };
-    let job: Job = serde_json::from_str(line).map_err(|_| unknown())?;
+    let job: TrialRequest = serde_json::from_str(line).map_err(|_| unknown())?;
     let target = engine.gpu.target;
     let candidate = usable(&target, &job.candidate).ok_or_else(unknown)?;
     let product = job.product(candidate).ok_or_else(unknown)?;
@@ -66,7 +66,7 @@ pub fn answer(engine: &Engine, line: &str, plants: &dyn Fn(&str) -> Option<Plant
 }
 
 /// Tries all jobs in processes, some at once, and adds what comes of it to `known`.
-pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec<Job>, known: &mut Known) {
+pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec<TrialRequest>, known: &mut Known) {
     let adapter = engine.gpu.cache_key();
     let software = engine.gpu.target.software;
     let most = if software { 1 } else { threads().div_ceil(THREADS).min(MOST_PROCESSES) };
@@ -140,13 +140,13 @@ mod tests {
             (true, true, [66, 64, 64]),
         ] {
             let product = ProductKind { layout: Layout::NT, size, half, pair };
-            let job = Job::new(product, candidate);
+            let job = TrialRequest::new(product, candidate);
             assert_eq!(job.refusal(), refusal(product, candidate));
             let text = serde_json::to_string(&job).unwrap();
-            assert!(!text.contains('\n') && serde_json::from_str::<Job>(&text).unwrap() == job);
+            assert!(!text.contains('\n') && serde_json::from_str::<TrialRequest>(&text).unwrap() == job);
             let tried = job.product(candidate).unwrap();
             assert_eq!((tried.layout, tried.half, tried.pair), (product.layout, half, pair));
-            assert_eq!(Job::new(tried, candidate), job);
+            assert_eq!(TrialRequest::new(tried, candidate), job);
             keys.insert(job.key());
         }
         assert_eq!(keys.len(), 5);

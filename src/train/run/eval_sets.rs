@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::train::disk::dataset::sample_prompt;
 
 /// What a run is measured on: the same for all of its models.
-pub(super) struct Probes {
+pub(super) struct EvalSets {
     /// What samples begin with.
     pub(super) prompt: Vec<u32>,
     /// Of the data it trains on.
@@ -15,7 +15,7 @@ pub(super) struct Probes {
     pub(super) old_validation: Vec<Batch>,
 }
 
-impl Probes {
+impl EvalSets {
     pub(super) fn new(config: &RunConfig, model: &ModelConfig, data: &Dataset) -> Result<Self> {
         let train = &config.train;
         data.check_length(model.seq_length)?;

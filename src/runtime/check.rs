@@ -12,7 +12,7 @@ use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::{Case, Kind};
 use crate::rng::{Rng, Stream};
-use crate::run::memory::Memory;
+use crate::runtime::memory::Memory;
 use half::f16;
 
 /// Largest error of a directional derivative, relative to the gradient's norm.

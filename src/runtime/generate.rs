@@ -11,7 +11,7 @@ use crate::graph::plan::Plan;
 use crate::kernel::KernelTable;
 use crate::model::graphs::{self, CHUNK_RUN, LAST_LOGITS};
 use crate::model::sample::Sampling;
-use crate::run::memory::Memory;
+use crate::runtime::memory::Memory;
 
 /// The three chunk sizes of a generation.
 pub struct GeneratorPlans {
