@@ -1,0 +1,1 @@
+//! What is trained and measured on is what a file contains, not what it is called.

@@ -1,0 +1,1 @@
+//! Runs and checkpoints: nothing is lost, taken for another or passed over in silence.

@@ -1,0 +1,1 @@
+//! Arguments and settings: what is wrong is named with its remedy.

@@ -1,0 +1,11 @@
+//! Faults that comparable tools were reported for, each with its kind: what is given goes wrong silently there, and ends in the
+//! right value or one clear sentence here. Every case runs the real program in a fresh folder.
+//!
+//! A machine without an adapter fails these tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod data;
+mod disk;
+mod interface;
+mod program;
+mod terminal;

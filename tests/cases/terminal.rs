@@ -1,0 +1,1 @@
+//! Every terminal gets its lines.
