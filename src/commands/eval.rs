@@ -1,13 +1,14 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
-use crate::data::{EvalBatch, all_windows};
-use crate::error::{Error, Result};
+use crate::config::RunConfig;
+use crate::data::{EvalBatch, IGNORED, TokenSource, all_windows, describe};
+use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
-use crate::ops::cross_entropy::IGNORED;
-use crate::train::disk;
 use crate::train::evaluate::Evaluator;
+use crate::train::{DataPosition, disk};
 use crate::tune;
 use clap::{Args, ValueEnum};
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 /// Arguments of `eval`.
@@ -16,12 +17,12 @@ pub(crate) struct EvalArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
-    /// Evaluate on all of this file instead of the data of the run.
+    /// Evaluate on all of this file instead of the data of the run; with --split on that part of it.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Which part of the data of the run.
-    #[arg(long, value_enum, default_value_t = Split::Val, conflicts_with = "data")]
-    split: Split,
+    /// Which part of the data of the run, by default `val`.
+    #[arg(long, value_enum)]
+    split: Option<Split>,
 }
 
 /// Part of a data set.
@@ -38,18 +39,14 @@ enum Split {
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
 pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
-    let super::Loaded { start, mut config, tokenizer, .. } = super::load(&args.checkpoint)?;
-    if let Some(path) = &args.data {
-        // As its own validation data a file is not split.
-        (config.data.path, config.data.val_path) = (Some(path.clone()), Some(path.clone()));
-    }
+    let super::Loaded { start, mut config, tokenizer, meta, .. } = super::load(&args.checkpoint)?;
+    let evaluated = args.narrow(&mut config)?;
     let model = &start.host.model;
-    let data = disk::dataset_of_trained(&config, tokenizer)?;
-    let (source, evaluated) = match (&args.data, args.split) {
-        (Some(path), _) => (&data.val, format!("all of {}", path.display())),
-        (None, Split::Val) => (&data.val, format!("the validation split of the {}", data.description)),
-        (None, Split::Train) => (&data.train, format!("the training split of the {}", data.description)),
-    };
+    let data = disk::dataset_to_measure(&config, tokenizer)?;
+    let whole = config.data.path.is_some() && config.data.path == config.data.val_path;
+    let source = if args.split == Some(Split::Train) && !whole { &data.train } else { &data.val };
+    let evaluated = evaluated.unwrap_or_else(|| format!("the {} split of the {}", args.split(), data.description));
+    args.tell_of_change(&meta.data, source, &evaluated)?;
     if source.len() <= model.seq_length {
         return Err(Error::input(format!(
             "{evaluated} is {} tokens, but seq_length {} needs at least {}: evaluate on more with --data",
@@ -85,4 +82,59 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         text.push_str(&format!("bits per byte   {:.4}\n", nats / std::f64::consts::LN_2 / bytes as f64));
     }
     super::print(&text)
+}
+
+impl EvalArgs {
+    fn split(&self) -> Split {
+        self.split.unwrap_or(Split::Val)
+    }
+
+    /// Leaves in `config` the one file that is evaluated on; what it is in words, where it is not a part of the data.
+    fn narrow(&self, config: &mut RunConfig) -> Result<Option<String>> {
+        let data = &mut config.data;
+        let own = data.val_path.is_some();
+        let described = data.path.as_deref().map(|path| describe(path, data.val_path.as_deref()));
+        let file = match (&self.data, self.split()) {
+            (Some(path), _) => Some(path.clone()),
+            (None, Split::Val) if own => data.val_path.clone(),
+            (None, Split::Train) if own => data.path.clone(),
+            (None, _) => None,
+        };
+        let Some(file) = file else { return Ok(None) };
+        if self.data.is_some() && self.split.is_some() && !own {
+            // A part of a file that took the place of another.
+            data.path = Some(file);
+            return Ok(None);
+        }
+        let words = match &self.data {
+            Some(path) => format!("all of {}", path.display()),
+            None => format!("the {} split of the {}", self.split(), described.unwrap_or_default()),
+        };
+        // As its own validation data a file is not split.
+        (data.path, data.val_path) = (Some(file.clone()), Some(file));
+        Ok(Some(words))
+    }
+
+    /// Says where the tokens are not those of that part of the run's data. All of another file is meant to be others.
+    fn tell_of_change(&self, known: &DataPosition, source: &TokenSource, evaluated: &str) -> Result<()> {
+        let Some(fingerprint) = known.fingerprint.as_ref().filter(|_| self.data.is_none() || self.split.is_some()) else {
+            return Ok(());
+        };
+        let part = if self.split() == Split::Train { &fingerprint.train } else { &fingerprint.val };
+        if let Some(changed) = part.difference(&source.contents()?) {
+            tell(format_args!(
+                "warning: {evaluated} is not what the run knew as its {} split, the {}: it {changed}, so this loss is of other \
+                 text",
+                self.split(),
+                known.description
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Display for Split {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Train { "training" } else { "validation" })
+    }
 }

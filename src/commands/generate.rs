@@ -1,6 +1,6 @@
 //! `tokenformer generate`: text from a checkpoint, printed as it comes.
 
-use crate::data::StreamDecoder;
+use crate::data::{StreamDecoder, without_mark};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::model::sample::Sampling;
@@ -53,7 +53,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
         ))
     })?;
     let prompt = match &args.prompt {
-        Some(text) => tokenizer.encode(text).map_err(|e| Error::input(format!("--prompt: {e}")))?,
+        Some(text) => tokenizer.encode(without_mark(text)).map_err(|e| Error::input(format!("--prompt: {e}")))?,
         None => tokenizer.usual_prompt(),
     };
     if prompt.is_empty() {

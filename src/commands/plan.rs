@@ -92,7 +92,14 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
         ));
         return Ok(BYTE_VOCABULARY);
     }
-    let data = disk::dataset(config, None)?;
+    // Neither what the model knew before nor a validation shard has a say in the vocabulary.
+    let mut config = config.clone();
+    config.data.old_path = None;
+    if let Some(path) = config.data.val_path.take_if(|path| !path.exists()) {
+        let missing = path.display();
+        tell(format_args!("{missing} is not here: what characters the validation data have is left out"));
+    }
+    let data = disk::dataset(&config, None)?;
     tell(format_args!("data: {}", data.description));
     Ok(data.vocab_size)
 }

@@ -133,13 +133,15 @@ impl PruneArgs {
         if let Some(path) = &self.data {
             (config.data.path, config.data.val_path) = (Some(path.clone()), None);
         }
-        let data = disk::dataset_of_trained(&config, tokenizer)?;
+        let data = disk::dataset_to_measure(&config, tokenizer)?;
         let (RunConfig { model, train, .. }, seq) = (&config, config.model.seq_length);
         data.check_length(seq)?;
-        let count = self.batches.map_or(train.eval_batches.max(1), |batches| batches as usize);
+        let of_run = train.validation_rows(model)?;
+        let rows = self.batches.map_or(of_run, |batches| (batches as usize).saturating_mul(train.batch_size));
+        let count = rows.div_ceil(train.batch_size);
         let of_training = |index| train_batch(&data.train, train.seed, index, train.batch_size, model.seq_length);
         let of_training = (0..count as u64).map(of_training).collect::<Result<_>>()?;
-        let val = validation_batches(&data.val, count, train.batch_size, seq)?;
+        let val = validation_batches(&data.val, rows, train.batch_size, seq)?;
         Ok(Material { train: of_training, val, data })
     }
 

@@ -4,7 +4,7 @@ use super::interrupt;
 use super::settings::Settings;
 use crate::checkpoint::RunLock;
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
-use crate::data::Dataset;
+use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
@@ -19,7 +19,7 @@ use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{Summary, directory};
+use crate::train::{DataPosition, Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::cmp::Ordering;
@@ -34,6 +34,9 @@ pub(crate) struct TrainArgs {
     /// Continue from a run directory (its newest checkpoint) or a checkpoint file.
     #[arg(long, value_name = "RUN|FILE")]
     resume: Option<PathBuf>,
+    /// Go on although the data are not those that the run was trained on, and forget the losses on those.
+    #[arg(long, requires = "resume")]
+    accept_data_change: bool,
     /// Replace the run that is already in the output directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
@@ -142,11 +145,13 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     still_ahead(&config, &stored, &path, &start)?;
     start.standing.growths_left = config.growth.len();
     let data = disk::dataset_of_trained(&config, tokenizer)?;
+    let about_data = same_data([&stored, &config], &meta.data, &data, &path, args.accept_data_change)?;
     check_together(&config, &data)?;
     let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
     if lock.is_some() {
         directory::check_resumed(&config.out_dir, given, &path, start.standing.step)?;
         tell(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
+        about_data.iter().for_each(|sentence| tell(format_args!("{sentence}")));
     }
     Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
 }
@@ -204,6 +209,35 @@ fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
     }
 }
 
+/// The data of a resumed run are what they were, whatever they are called, or that they changed is accepted. What is to be
+/// said of them.
+fn same_data(
+    [stored, config]: [&RunConfig; 2],
+    known: &DataPosition,
+    data: &Dataset,
+    path: &Path,
+    accept: bool,
+) -> Result<Option<String>> {
+    let (now, path) = (&data.description, path.display());
+    let Some(fingerprint) = &known.fingerprint else {
+        return Ok(Some(format!(
+            "{path} is of a version that did not record what its data contain, so whether the {now} is what it was trained \
+             on is not known: the next checkpoint says it"
+        )));
+    };
+    let Some(changed) = fingerprint.difference(&Fingerprint::of(data)?) else { return Ok(None) };
+    let [was, is] = [stored, config].map(|config| config.data.val_fraction);
+    let split = if was == is { String::new() } else { format!(" (data.val_fraction was {was} and is {is})") };
+    let of = if known.description == *now { String::new() } else { format!(", the {}", known.description) };
+    let sentence = format!("the {now} is not what {path} was trained on{of}: {changed}{split}");
+    if accept {
+        return Ok(Some(format!("{sentence}; the losses so far are forgotten")));
+    }
+    Err(Error::input(format!(
+        "{sentence}; give what it was trained on with --data FILE, or go on with this and --accept-data-change"
+    )))
+}
+
 /// There are steps left, and no growth that they have passed.
 fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Start) -> Result<()> {
     let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
@@ -234,7 +268,8 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
 }
 
 fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
-    tell(format_args!("data: {}", data.description));
+    let format = data.format.as_ref().map_or_else(String::new, |format| format!(": {format}"));
+    tell(format_args!("data: {}{format}", data.description));
     let model = &start.host.model;
     tell(format_args!(
         "model: {:?}, {} layers x {}, {} parameters; {} steps of {} tokens; written to {}",

@@ -313,7 +313,7 @@ impl<'e> Trainer<'e> {
         Ok(())
     }
 
-    /// Mean loss over `batches`, nats per token.
+    /// Mean loss over the targets of `batches` that count, nats per token.
     pub fn evaluate(&self, batches: &[Batch]) -> Result<f64> {
         let stats = self.memory.named(graphs::EVAL_STATS)?;
         let mut sum = 0.0;
@@ -326,7 +326,7 @@ impl<'e> Trainer<'e> {
             sum += f64::from(Stats::from_words(&self.engine.read(stats)?).loss);
         }
         self.engine.check_heartbeat()?;
-        Ok(sum / batches.len().max(1) as f64)
+        Ok(sum / batches.iter().map(Batch::counted).sum::<f64>())
     }
 
     /// Logits (rows, vocab_size) of [`compared_rows`] tokens.

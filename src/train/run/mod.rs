@@ -26,7 +26,7 @@ use super::growth::plateau::Plateau;
 use super::trainer::{PendingStep, Trainer};
 use crate::checkpoint::{Files, RunLock, Storage};
 use crate::config::RunConfig;
-use crate::data::Dataset;
+use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::report::number;
@@ -76,7 +76,7 @@ impl<'a> Run<'a> {
         lock: &mut RunLock,
         hooks: &'a dyn Hooks,
     ) -> Result<Self> {
-        let Start { host, mut standing, loss_scale, .. } = start.on(config, data);
+        let Start { host, mut standing, loss_scale, .. } = start.on(config, data)?;
         let train = &config.train;
         let eval_sets = EvalSets::new(config, &host.model, data)?;
         let mut trainer = Trainer::new(engine, kernels, &host.model, train, host.cohorts, eval_sets.prompt.len())?;
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors.
     pub(crate) fn go(mut self, stop: &AtomicBool) -> Result<(Self, Option<Bad>)> {
         let last = self.config.train.max_steps as u64;
-        self.metrics.write(&self.header())?;
+        self.metrics.write(&self.header()?)?;
         self.evaluate_before_the_first_step()?;
         while self.standing.step < last {
             self = self.grow_if_due()?.evaluate_if_due()?;
@@ -148,12 +148,14 @@ impl<'a> Run<'a> {
         ))
     }
 
-    fn header(&self) -> serde_json::Value {
-        serde_json::json!({
+    fn header(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::json!({
             "kind": "run", "from_step": self.standing.step, "adapter": self.engine.gpu.describe(),
             "parameters": self.trainer.model.param_count(), "data": self.data.description,
+            "fingerprint": Fingerprint::of(self.data)?,
+            "validation_rows": self.config.train.validation_rows(&self.trainer.model)?,
             "entropy_floor": self.data.entropy_floor, "version": env!("CARGO_PKG_VERSION"),
-        })
+        }))
     }
 
     /// The last step whose numbers were as they should be.
