@@ -117,7 +117,8 @@ impl EvalArgs {
 
     /// Says where the tokens are not those of that part of the run's data. All of another file is meant to be others.
     fn tell_of_change(&self, known: &DataPosition, source: &TokenSource, evaluated: &str) -> Result<()> {
-        let Some(fingerprint) = known.fingerprint.as_ref().filter(|_| self.data.is_none() || self.split.is_some()) else {
+        let Some(fingerprint) = known.fingerprint.as_ref().filter(|_| self.data.is_none() || self.split.is_some())
+        else {
             return Ok(());
         };
         let part = if self.split() == Split::Train { &fingerprint.train } else { &fingerprint.val };

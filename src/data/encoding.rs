@@ -19,7 +19,8 @@ pub(super) fn wide(bytes: &[u8]) -> Option<&'static str> {
     let looked_at = bytes.get(..1 << 16).unwrap_or(bytes);
     let zeros = |at: usize, width: usize| {
         let values = looked_at.iter().skip(at).step_by(width);
-        let (all, zero) = values.fold((0_usize, 0_usize), |(all, zero), &byte| (all + 1, zero + usize::from(byte == 0)));
+        let (all, zero) =
+            values.fold((0_usize, 0_usize), |(all, zero), &byte| (all + 1, zero + usize::from(byte == 0)));
         zero as f64 / all.max(1) as f64
     };
     let (few, most) = (0.02, 0.7);

@@ -123,7 +123,10 @@ fn wider(file: &[u8]) -> Option<Likeness> {
     let zero = |at: usize, width: usize| in_place(at, width).all(|value| value == 0);
     let some = |value: u16| value > 0;
     if mostly(0, 4, some) && (1..4).all(|at| zero(at, 4)) {
-        return Some(of("64-bit tokens without a header (of every four 16-bit values the last three are zero)", NARROW));
+        return Some(of(
+            "64-bit tokens without a header (of every four 16-bit values the last three are zero)",
+            NARROW,
+        ));
     }
     if mostly(0, 2, some) && zero(1, 2) {
         return Some(of("32-bit tokens without a header (every second 16-bit value is zero)", NARROW));

@@ -29,10 +29,10 @@ mod tokenizer;
 pub use batch::{Batch, IGNORED, TokenIndex, token_index, train_batch, validation_batches};
 pub(crate) use batch::{EvalBatch, all_windows};
 
+pub use contents::Contents;
 pub use corpus::builtin;
 pub(crate) use corpus::builtin_with;
 pub use encoding::without_mark;
-pub use contents::Contents;
 pub use fingerprint::Fingerprint;
 pub use open::open;
 pub(crate) use open::{describe, is_shard, open_with};

@@ -40,7 +40,9 @@ pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Tex
     });
     match (wide, kind) {
         (Some(sentence), TokenizerKind::Char) => return Err(Error::input(sentence)),
-        (Some(sentence), TokenizerKind::Byte) => tell(format_args!("warning: {sentence}: its bytes are taken as they are")),
+        (Some(sentence), TokenizerKind::Byte) => {
+            tell(format_args!("warning: {sentence}: its bytes are taken as they are"))
+        }
         (None, _) => warn_of_nuls(path, &bytes),
     }
     match String::from_utf8(bytes) {

@@ -115,8 +115,10 @@ fn looks_wider(file: &[u8]) -> bool {
     }
     let pairs: Vec<&[u16]> = values[..quads.len() * 4].chunks_exact(2).collect();
     let half = |holding: usize, of: usize| holding * 2 >= of;
-    let of_64 = quads.iter().all(|quad| quad[1..] == [0; 3]) && half(quads.iter().filter(|quad| quad[0] > 0).count(), quads.len());
-    let of_32 = pairs.iter().all(|pair| pair[1] == 0) && half(pairs.iter().filter(|pair| pair[0] > 0).count(), pairs.len());
+    let of_64 = quads.iter().all(|quad| quad[1..] == [0; 3])
+        && half(quads.iter().filter(|quad| quad[0] > 0).count(), quads.len());
+    let of_32 =
+        pairs.iter().all(|pair| pair[1] == 0) && half(pairs.iter().filter(|pair| pair[0] > 0).count(), pairs.len());
     let large = pairs.iter().filter(|pair| pair[0] >= 256).count();
     of_64 || of_32 || pairs.iter().all(|pair| pair[1] < 8) && half(large, pairs.len())
 }
