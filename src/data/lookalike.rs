@@ -5,6 +5,8 @@
 
 /// Fewest 16-bit values whose zeros say something.
 const FEWEST_VALUES: usize = 64;
+/// Fewest different bytes of a text.
+const FEWEST_LETTERS: usize = 8;
 /// Bytes that are looked at.
 const LOOKED_AT: usize = 1 << 17;
 
@@ -98,12 +100,19 @@ fn text(file: &[u8]) -> Option<Likeness> {
     let looked_at = file.get(..LOOKED_AT).unwrap_or(file);
     let printed = |byte: &u8| matches!(byte, b'\t' | b'\n' | 0x0c | b'\r' | 0x20..=0x7e | 0x80..);
     let ascii = looked_at.is_ascii();
-    if looked_at.len() < if ascii { 32 } else { 256 } || !looked_at.iter().all(printed) {
+    if looked_at.len() < if ascii { 32 } else { 256 } || !looked_at.iter().all(printed) || !is_varied(looked_at) {
         return None;
     }
     let first = looked_at.trim_ascii_start();
     let json = (first.starts_with(b"{") || first.starts_with(b"[")) && looked_at.contains(&b'"');
     Some(if json { of("JSON text", EXTRACT) } else { of("plain text", RENAME) })
+}
+
+/// A token that stands over and over is no text, whatever its bytes.
+fn is_varied(bytes: &[u8]) -> bool {
+    let mut seen = [false; 256];
+    bytes.iter().for_each(|&byte| seen[usize::from(byte)] = true);
+    seen.iter().filter(|seen| **seen).count() >= FEWEST_LETTERS
 }
 
 /// Tokens of 32 or 64 bits: their high halves are zero, or next to it.
@@ -170,6 +179,7 @@ mod tests {
         let cases = [
             bytes::<2>(tokens(4000, 1)),
             bytes::<2>((0..2000).map(|_| 640)),
+            bytes::<2>((0..2000).map(|at| 0x2020 + at % 3)),
             bytes::<2>(separated),
             bytes::<2>(rare),
             bytes::<2>(tokens(30, 2)),

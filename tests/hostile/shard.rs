@@ -97,7 +97,7 @@ fn expected(file: &[u8]) -> Option<Vec<u32>> {
         }
     };
     let without_header = body.len() == file.len();
-    if without_header && looks_wider(file) {
+    if without_header && (looks_wider(file) || looks_like_text(file)) {
         return None;
     }
     let whole = !body.is_empty() && body.len().is_multiple_of(width);
@@ -110,7 +110,7 @@ fn expected(file: &[u8]) -> Option<Vec<u32>> {
 fn looks_wider(file: &[u8]) -> bool {
     let values: Vec<u16> = file.chunks_exact(2).take(1 << 16).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
     let quads: Vec<&[u16]> = values.chunks_exact(4).collect();
-    if quads.len() < 16 || file.len() % 4 > 0 {
+    if quads.len() < 16 || !file.len().is_multiple_of(4) {
         return false;
     }
     let pairs: Vec<&[u16]> = values[..quads.len() * 4].chunks_exact(2).collect();
@@ -121,6 +121,15 @@ fn looks_wider(file: &[u8]) -> bool {
         pairs.iter().all(|pair| pair[1] == 0) && half(pairs.iter().filter(|pair| pair[0] > 0).count(), pairs.len());
     let large = pairs.iter().filter(|pair| pair[0] >= 256).count();
     of_64 || of_32 || pairs.iter().all(|pair| pair[1] < 8) && half(large, pairs.len())
+}
+
+/// Whether the first 2^17 bytes are text: at least 32 of ASCII or 256 of any encoding, no control character, 8 different ones.
+fn looks_like_text(file: &[u8]) -> bool {
+    let looked_at = &file[..file.len().min(1 << 17)];
+    let control = |byte: &u8| *byte < 0x20 && !b"\t\n\x0c\r".contains(byte) || *byte == 0x7f;
+    let different: std::collections::BTreeSet<&u8> = looked_at.iter().collect();
+    let enough = looked_at.len() >= if looked_at.is_ascii() { 32 } else { 256 };
+    enough && !looked_at.iter().any(control) && different.len() >= 8
 }
 
 fn check(input: &Input, parsed: Option<(Vec<u32>, Result<Vec<u32>>)>) -> Result<(), String> {
