@@ -172,7 +172,11 @@ impl<'a> ShardView<'a> {
     /// The largest token in `bytes`, which are those from `start` on, where all are in the vocabulary.
     fn check(&self, start: usize, bytes: &'a [u8]) -> Result<u32> {
         let outside = |token: u32| token as usize >= self.vocab;
-        let largest = self.tokens(bytes).max().unwrap_or_default();
+        // Apart, because this is all that opening a large shard takes.
+        let largest = match self.layout.width {
+            2 => bytes.as_chunks().0.iter().fold(0, |most, &two| u16::from_le_bytes(two).max(most)).into(),
+            _ => bytes.as_chunks().0.iter().fold(0, |most, &four| u32::from_le_bytes(four).max(most)),
+        };
         match self.tokens(bytes).enumerate().find(|&(_, token)| outside(largest) && outside(token)) {
             None => Ok(largest),
             Some((at, token)) => {
