@@ -4,7 +4,8 @@ use super::settings::Settings;
 use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
-use crate::error::{Result, legible, tell};
+use crate::console::{legible, note};
+use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::kernel::KernelTable;
@@ -87,13 +88,13 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
             return Ok(config.model.vocab_size);
         }
         let missing = path.display();
-        tell(format_args!(
+        note(format_args!(
             "{missing} is not here, vocabulary {BYTE_VOCABULARY} is assumed: name your data with --data"
         ));
         return Ok(BYTE_VOCABULARY);
     }
     let data = disk::dataset(config, None)?;
-    tell(format_args!("data: {}", data.description));
+    note(format_args!("data: {}", data.description));
     Ok(data.vocab_size)
 }
 
