@@ -15,6 +15,9 @@ const ERASE: &str = "\r\u{1b}[K";
 const WRAP_OFF: &str = "\u{1b}[?7l";
 /// As terminals usually are.
 const WRAP_ON: &str = "\u{1b}[?7h";
+/// Columns that stay free: a terminal echoes Ctrl-C as two characters, and terminals differ in where the cursor is once the
+/// last column is written.
+const MARGIN: usize = 3;
 /// A line is drawn again no sooner.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -64,8 +67,7 @@ pub(super) fn draw(line: impl FnOnce(usize) -> String) {
     let soon = board.drawn.is_some_and(|drawn| now.duration_since(drawn) < PAUSE);
     let Some(columns) = Screen::of_stderr().columns.filter(|_| !soon || board.line.is_none()) else { return };
     screen::prepare();
-    // The last column stays free: terminals differ in where the cursor is once it is written.
-    let line = line(columns - 1);
+    let line = line(columns.saturating_sub(MARGIN));
     write(&format!("{ERASE}{}", on_one_line(&line)));
     *board = Board { line: Some(line), columns, drawn: Some(now) };
 }

@@ -190,8 +190,8 @@ fn a_narrower_terminal_by_columns_is_believed_and_a_wider_one_is_not() {
 #[test]
 fn a_window_may_change_its_size_during_a_run() {
     let folder = Folder::new();
-    let args = "train --config run.toml --tune off --steps 3000 --set train.checkpoint_interval=0 \
-                --set train.eval_interval=300 --out n";
+    let args = "train --config run.toml --tune off --steps 600 --set train.checkpoint_interval=0 \
+                --set train.eval_interval=60 --out n";
     let (mut sizes, mut seen) = ([30_u16, 120, 9, 80].into_iter(), 0);
     let shown = Terminal::new(&folder, 80, &[XTERM], args)
         .watch(|pty, screen, raw| {
@@ -207,7 +207,7 @@ fn a_window_may_change_its_size_during_a_run() {
     assert_eq!(seen, 4, "{}", shown.raw);
     // The evaluations stay, each in a line of its own.
     assert!(shown.raw.lines().filter(|line| line.contains("eval ")).count() >= 10, "{}", shown.raw);
-    assert!(shown.rows.iter().any(|row| row.starts_with("eval 3000/3000")), "{:#?}", shown.rows);
+    assert!(shown.rows.iter().any(|row| row.starts_with("eval 600/600")), "{:#?}", shown.rows);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn through_tee_a_terminal_shows_plain_lines() {
     let words: Vec<_> = program.get_args().map(|arg| format!("'{}'", arg.to_str().unwrap())).collect();
     let line = format!("'{}' {} 2>&1 | tee log", program.get_program().to_str().unwrap(), words.join(" "));
     shell.args(["-c", &line]).current_dir(program.get_current_dir().unwrap());
-    program.get_envs().for_each(|(name, value)| drop(shell.env(name, value.unwrap())));
+    program.get_envs().for_each(|(name, value)| _ = shell.env(name, value.unwrap()));
     let shown = Terminal::command(shell, 80, &[XTERM], 50).shown().ok();
     let log = folder.text("log");
     assert_eq!(shown.raw.replace("\r\n", "\n"), log);
@@ -261,7 +261,7 @@ fn closed_output_stops_nothing() {
     let mut shell = Command::new("sh");
     let line = format!("exec '{}' {} <&- >&- 2>&-", program.get_program().to_str().unwrap(), words.join(" "));
     shell.args(["-c", &line]).current_dir(program.get_current_dir().unwrap());
-    program.get_envs().for_each(|(name, value)| drop(shell.env(name, value.unwrap())));
+    program.get_envs().for_each(|(name, value)| _ = shell.env(name, value.unwrap()));
     done(&mut shell).ok();
     assert!(folder.path("n/checkpoints/step-00000020.safetensors").exists());
 }
@@ -284,7 +284,7 @@ fn crlf_text_prints_as_lines() {
     let shown = Terminal::new(&folder, 80, &[XTERM], generate).shown().ok();
     assert!(shown.starting("ab").len() > 5 && shown.rows.iter().all(|row| !row.contains('\\')), "{:#?}", shown.rows);
     // A sample of a run, in a log.
-    let log = folder.train("--steps 160 --resume n --set train.sample_interval=155").ok().stderr;
+    let log = folder.run("train --steps 160 --resume n --tune off --set train.sample_interval=155").ok().stderr;
     assert!(log.contains("\nab\nab\n") && !log.contains("\\r") && !log.contains('\r'), "{log:?}");
 }
 
@@ -386,7 +386,7 @@ fn ctrl_c_in_a_terminal_removes_the_bar_and_the_next_prompt_has_a_line() {
     let args = "train --config run.toml --tune off --steps 100000 --out n";
     let mut sent = false;
     let shown = Terminal::new(&folder, 80, &[XTERM], args).watch(|mut pty, _, raw| {
-        if !sent && raw.contains(" loss ") {
+        if !sent && raw.contains("/100000 loss ") {
             sent = true;
             std::io::Write::write_all(&mut pty, b"\x03").unwrap();
         }
@@ -401,7 +401,7 @@ fn ctrl_c_in_a_terminal_removes_the_bar_and_the_next_prompt_has_a_line() {
 fn a_second_interrupt_ends_at_once_and_says_what_is_saved() {
     let folder = Folder::new();
     // Steps of seconds: the second interrupt comes within one.
-    let slow = "--set train.batch_size=1 --set train.total_batch_tokens=160000 --set train.checkpoint_interval=1";
+    let slow = "--set train.batch_size=1 --set train.total_batch_tokens=16000 --set train.checkpoint_interval=1";
     let args = format!("train --config run.toml --tune off --steps 1000 --set train.log_interval=1 {slow} --out n");
     let mut child = folder.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
@@ -412,7 +412,7 @@ fn a_second_interrupt_ends_at_once_and_says_what_is_saved() {
         }
     };
     let kill = || Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    until("\nstep ", &mut said);
+    until("\nstep 2/", &mut said);
     kill();
     until("stopping after this step", &mut said);
     kill();
@@ -427,12 +427,12 @@ fn a_second_interrupt_ends_at_once_and_says_what_is_saved() {
 fn a_warning_stays_above_the_bar() {
     let folder = Folder::new();
     // Every loss is a spike: what is told between two steps is told whole.
-    let args = "train --config run.toml --tune off --steps 300 --out n --set train.on_bad_steps=skip \
-                --set train.spike_zscore=0.5 --set train.eval_interval=0";
+    let args = "train --config run.toml --tune off --steps 150 --out n --set train.on_bad_steps=skip \
+                --set train.spike_zscore=0.3 --set train.lr=0.5 --set train.lr_schedule=constant --set train.eval_interval=0";
     let shown = Terminal::new(&folder, 120, &[XTERM], args).shown().ok();
     let warned = shown.raw.matches("warning: ").count();
     let whole = shown.rows.iter().filter(|row| row.starts_with("warning: the loss of step ")).count();
-    assert!(warned > 10 && whole == warned, "{whole} of {warned}: {:#?}", shown.rows);
+    assert!(warned > 3 && whole == warned, "{whole} of {warned}: {:#?}", shown.rows);
 }
 
 #[test]
@@ -500,7 +500,7 @@ fn script_shows_what_a_terminal_does() {
     let mut script = Command::new("script");
     let inner = format!("TERM=dumb '{}' {quoted}", program.get_program().to_str().unwrap());
     script.args(["-qec", &inner, "/dev/null"]).current_dir(program.get_current_dir().unwrap()).stdin(Stdio::null());
-    program.get_envs().for_each(|(name, value)| drop(script.env(name, value.unwrap())));
+    program.get_envs().for_each(|(name, value)| _ = script.env(name, value.unwrap()));
     // It comes with util-linux; where it does not, the other tests stand for it.
     let Ok(output) = script.env_remove("CI").output() else { return };
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

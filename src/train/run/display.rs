@@ -20,8 +20,9 @@ pub(crate) struct Display {
     /// The last sample.
     pub(crate) sample: String,
     started: Instant,
-    /// Steps done at the start.
-    first: u64,
+    /// Since when the pace is taken, and the steps done then: since the first step of this process, as drivers may still compile
+    /// in it.
+    paced: Option<(Instant, u64)>,
     window: Option<Window>,
     /// Of one step of the model as it is.
     flops: u64,
@@ -47,7 +48,7 @@ impl Display {
             numbers: Numbers { step, steps: train.max_steps as u64, ..Numbers::default() },
             sample: String::new(),
             started: Instant::now(),
-            first: step,
+            paced: None,
             window: None,
             flops: 0,
             peak: trainer.engine().gpu.measured_peak(trainer.shape().precision),
@@ -64,9 +65,12 @@ impl Display {
     /// `steps` are done, the last of which measured `stats`.
     pub(super) fn step(&mut self, stats: StepStats, steps: u64, lr: f64, tokens_per_step: u64, is_diverging: bool) {
         self.measure_speed(steps, tokens_per_step);
-        let pace = self.seconds() / steps.saturating_sub(self.first).max(1) as f64;
+        let (since, first) = *self.paced.get_or_insert_with(|| (Instant::now(), steps));
         let numbers = &mut self.numbers;
-        numbers.seconds_left = Some(pace * numbers.steps.saturating_sub(steps) as f64);
+        numbers.seconds_left = steps.checked_sub(first).filter(|done| *done > 0).map(|done| {
+            let pace = since.elapsed().as_secs_f64() / done as f64;
+            pace * numbers.steps.saturating_sub(steps) as f64
+        });
         numbers.step = steps;
         numbers.loss = f64::from(stats.loss);
         numbers.grad_norm = f64::from(stats.grad_norm);

@@ -44,7 +44,7 @@ pub(super) struct Speed {
 }
 
 /// Columns of the bar.
-const LEAST_BAR: usize = 8;
+const LEAST_BAR: usize = 6;
 const MOST_BAR: usize = 24;
 /// What is more important than a bar: see [`fields`].
 const ABOVE_BAR: usize = 7;
@@ -99,7 +99,7 @@ fn fields(n: &Numbers) -> Vec<Field> {
         (9, Some(format!("norm {:.2}", n.grad_norm))),
         (3, speed.map(|speed| format!("{} tok/s", count(speed.tokens)))),
         (4, speed.map(|speed| duration(speed.seconds))),
-        (5, speed.and_then(|speed| speed.peak_percent).map(|percent| format!("{percent:.0}% peak"))),
+        (5, speed.and_then(|speed| speed.peak_percent).map(|percent| format!("{}% peak", share(percent)))),
         (10, Some(n.memory.clone()).filter(|memory| !memory.is_empty())),
         (1, n.seconds_left.map(|left| format!("eta {}", clock(left)))),
     ];
@@ -160,6 +160,11 @@ fn count(value: f64) -> String {
     }
 }
 
+/// "0.4" or "38".
+fn share(percent: f64) -> String {
+    if percent < 9.95 { format!("{percent:.1}") } else { format!("{percent:.0}") }
+}
+
 /// Of a step: "0.9 ms", "45 ms" or "1.25 s".
 fn duration(seconds: f64) -> String {
     match seconds {
@@ -206,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_terminal_of_80_columns_has_a_bar_and_what_matters() {
-        assert_eq!(at(79), "[>      ] 1200/20000 loss 3.1235 val 3.2500 12.3k tok/s 45 ms 38% peak eta 1m20s");
+        assert_eq!(at(77), "[>   ] 1200/20000 loss 3.1235 val 3.2500 12.3k tok/s 45 ms 38% peak eta 1m20s");
     }
 
     #[test]
@@ -268,6 +273,7 @@ mod tests {
     #[test]
     fn units_are_those_of_a_person() {
         assert_eq!([9999.0, 10_000.0, 999_960.0].map(count), ["9999", "10.0k", "1.00M"]);
+        assert_eq!([0.04, 9.94, 38.4].map(share), ["0.0", "9.9", "38"]);
         assert_eq!([0.000_9, 0.01, 0.9999].map(duration), ["0.9 ms", "10 ms", "1.00 s"]);
         assert_eq!([9.4, 80.0, 7500.0, 360_000.0].map(clock), ["9s", "1m20s", "2h05m", "4d04h"]);
     }
