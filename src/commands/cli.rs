@@ -1,9 +1,11 @@
 //! Command-line arguments, and which verb they call. What a verb does is in `commands/`.
 
 use crate::commands;
+use crate::console::{self, Color, Level};
 use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 
 /// Train and grow TokenFormer language models on any Vulkan, Metal or DX12 GPU.
 #[derive(Debug, Parser)]
@@ -11,6 +13,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub struct Cli {
     #[command(flatten)]
     adapter: AdapterArgs,
+    #[command(flatten)]
+    console: ConsoleArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -24,6 +28,38 @@ struct AdapterArgs {
     /// Graphics API: vulkan, metal, dx12 or gl.
     #[arg(long, global = true)]
     backend: Option<String>,
+}
+
+/// What is told on standard error.
+#[derive(Debug, Args)]
+struct ConsoleArgs {
+    /// Tell errors, warnings and results only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Tell also why.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// When to use colours.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+}
+
+impl ConsoleArgs {
+    fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Usual,
+        }
+    }
+
+    fn color(&self) -> Color {
+        match self.color {
+            ColorChoice::Auto => Color::Auto,
+            ColorChoice::Always => Color::Always,
+            ColorChoice::Never => Color::Never,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,12 +95,21 @@ enum Command {
 
 /// Parses the process arguments. On failure (or `--help`) the message is printed and the exit code returned.
 pub fn parse() -> std::result::Result<Cli, u8> {
-    let matches = with_negative_numbers(Cli::command()).try_get_matches();
+    let command = with_negative_numbers(Cli::command()).color(asked_color(std::env::args_os()));
+    let matches = command.try_get_matches();
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         // A closed pipe is the only way this fails, and there is nobody left to tell.
         let _ = error.print();
         u8::from(error.use_stderr())
     })
+}
+
+/// `--color`, for what is said of arguments that cannot be parsed, and for help.
+fn asked_color(args: impl Iterator<Item = OsString>) -> ColorChoice {
+    let args: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let separate = args.windows(2).find_map(|pair| (pair[0] == "--color").then(|| pair[1].as_str()));
+    let joined = || args.iter().find_map(|arg| arg.strip_prefix("--color="));
+    separate.or_else(joined).and_then(|when| when.parse().ok()).unwrap_or_default()
 }
 
 /// -1 is a value and not an option, so that what refuses it can name the option and its limit.
@@ -79,6 +124,7 @@ impl Cli {
     /// # Errors
     /// Whatever the verb reports.
     pub fn run(self) -> Result<()> {
+        console::set(self.console.level(), self.console.color());
         let request = AdapterRequest { adapter: self.adapter.adapter, backend: self.adapter.backend };
         match self.command {
             Command::Train(args) => commands::train::run(&request, &args),

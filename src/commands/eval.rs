@@ -1,8 +1,9 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
 use crate::config::RunConfig;
+use crate::console::warn;
 use crate::data::{EvalBatch, IGNORED, TokenSource, all_windows, describe};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::train::evaluate::Evaluator;
 use crate::train::{DataPosition, disk};
@@ -123,8 +124,8 @@ impl EvalArgs {
         };
         let part = if self.split() == Split::Train { &fingerprint.train } else { &fingerprint.val };
         if let Some(changed) = part.difference(&source.contents()?) {
-            tell(format_args!(
-                "warning: {evaluated} is not what the run knew as its {} split, the {}: it {changed}, so this loss is of other \
+            warn(format_args!(
+                "{evaluated} is not what the run knew as its {} split, the {}: it {changed}, so this loss is of other \
                  text",
                 self.split(),
                 known.description

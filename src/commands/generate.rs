@@ -70,11 +70,12 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     upload_rope(&engine, &memory, model)?;
     upload_parameters(&engine, &memory, model, &start.host.params)?;
 
-    super::print_text(&tokenizer.decode(&prompt))?;
+    let mut out = super::Pieces::default();
+    out.print(&tokenizer.decode(&prompt))?;
     let mut decoder = StreamDecoder::new(&tokenizer);
     generator.generate(&engine, &memory, &prompt, args.tokens, &sampling, |token| {
-        super::print_text(&decoder.push(token))?;
+        out.print(&decoder.push(token))?;
         Ok(true)
     })?;
-    super::print_text(&format!("{}\n", decoder.finish()))
+    out.end(&format!("{}\n", decoder.finish()))
 }

@@ -2,7 +2,8 @@
 
 use crate::checkpoint::{FileDigest, Verified, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
-use crate::error::{Result, legible, tell};
+use crate::console::{legible, warn};
+use crate::error::Result;
 use crate::train::{Meta, Store};
 use clap::Args;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub(crate) struct InspectArgs {
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let (path, verdict) = if args.checkpoint.is_dir() {
         let latest = Store::new(&args.checkpoint).newest(&verify)?;
-        latest.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+        latest.warnings.iter().for_each(|warning| warn(warning));
         let (path, verdict) = latest.found.ok_or_else(|| super::no_checkpoint(&args.checkpoint))?;
         (path, Some(verdict))
     } else {

@@ -4,7 +4,8 @@ use super::settings::Settings;
 use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
-use crate::error::{Result, legible, tell};
+use crate::console::{legible, note};
+use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::kernel::KernelTable;
@@ -87,7 +88,7 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
             return Ok(config.model.vocab_size);
         }
         let missing = path.display();
-        tell(format_args!(
+        note(format_args!(
             "{missing} is not here, vocabulary {BYTE_VOCABULARY} is assumed: name your data with --data"
         ));
         return Ok(BYTE_VOCABULARY);
@@ -97,10 +98,10 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
     config.data.old_path = None;
     if let Some(path) = config.data.val_path.take_if(|path| !path.exists()) {
         let missing = path.display();
-        tell(format_args!("{missing} is not here: what characters the validation data have is left out"));
+        note(format_args!("{missing} is not here: what characters the validation data have is left out"));
     }
     let data = disk::dataset(&config, None)?;
-    tell(format_args!("data: {}", data.description));
+    note(format_args!("data: {}", data.description));
     Ok(data.vocab_size)
 }
 

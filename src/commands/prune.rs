@@ -3,8 +3,9 @@
 
 use crate::checkpoint::FileDigest;
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
+use crate::console::{slowly, warn};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::model::prune::{self, Scores};
 use crate::report::number;
@@ -84,9 +85,11 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     // No timing for one use; what is known is used.
     device.kernels = tune::recall(&device.engine, &device.kernels);
 
-    let scores = args.scores(&device, &before, &config.train, &material.train)?;
-    let (table, losses) =
-        report(&device, &before, &stages(&before.model, &smaller), &scores, &config.train, &material)?;
+    let scored = || args.scores(&device, &before, &config.train, &material.train);
+    let scores = slowly(&format!("scoring tokens on {} batches", material.train.len()), scored)?;
+    let stages = stages(&before.model, &smaller);
+    let measured = || report(&device, &before, &stages, &scores, &config.train, &material);
+    let (table, losses) = slowly(&format!("evaluating {} sizes", stages.len()), measured)?;
     let after = before.pruned(&kept_by(args.score, &scores, &smaller), &smaller);
     let tokens = material.data.val.window(0, compared_rows(&smaller))?;
     let of = |host: &HostModel| logits(&device, &host.model, &host.params, &tokens);
@@ -104,7 +107,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     };
     let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step);
     for (when, reason) in dropped {
-        tell(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
+        warn(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
     (config.model, config.growth) = (after.model, ahead);
     let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));

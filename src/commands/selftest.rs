@@ -2,7 +2,8 @@
 //! that runs by itself the first time an adapter and driver are seen.
 
 use crate::cache;
-use crate::error::{Error, Result, tell};
+use crate::console::note;
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, shader};
@@ -111,7 +112,7 @@ pub(crate) fn once_per_adapter(device: &Device, request: &AdapterRequest, precis
         return Ok(());
     }
     let what = if precision == Dtype::F16 { " in f16" } else { "" };
-    tell(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
+    note(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
     if precision == Dtype::F16 {
         overflow::check(device)?;
     }

@@ -4,22 +4,23 @@ use super::interrupt;
 use super::settings::Settings;
 use crate::checkpoint::RunLock;
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
+use crate::console::note;
 use crate::data::{Dataset, Fingerprint};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::matmul::ProductKind;
-use crate::report::number;
+use crate::report::{number, shell};
 use crate::runtime::device::Device;
 use crate::train::cohorts::{self, Stage};
 use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{DataPosition, Summary, directory};
+use crate::train::{DataPosition, Store, Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::cmp::Ordering;
@@ -90,7 +91,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         let room = most.map_or(MemoryLimit::Device(&gives), MemoryLimit::Bytes);
         config.train = fit::fit(&config, &stages, &room, &device.kernels)?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
-        tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
+        note(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
     let products = check_limits(&device.kernels, &stages, &config.train)?;
     if config.train.precision == Precision::F16 {
@@ -115,10 +116,36 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         Ok(Device { kernels: kernels.clone(), ..again })
     };
     let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
-    let stop = interrupt::flag()?;
+    let stop = interrupt::flag(what_is_safe(&config))?;
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
-    let summary = job.run(&mut Opener::new(device, &reopen), start, &mut lock)?;
+    let ended = job.run(&mut Opener::new(device, &reopen), start, &mut lock);
+    let summary = ended.map_err(|error| with_options(error, request, args))?;
     super::print(&describe(&summary, &config.out_dir))
+}
+
+/// What is left of a run that is ended at once.
+fn what_is_safe(config: &RunConfig) -> impl Fn() -> String + Send + Sync + 'static {
+    let (dir, checkpoints) = (shell::word(&config.out_dir), Store::new(&config.out_dir));
+    move || match checkpoints.list().ok().and_then(|known| known.last().map(|(step, _)| *step)) {
+        Some(step) => format!("step {step} is saved; go on with tokenformer train --resume {dir}"),
+        None => "nothing was saved yet".to_owned(),
+    }
+}
+
+/// The command that goes on with an interrupted run, with the options that its checkpoint does not have.
+fn with_options(error: Error, request: &AdapterRequest, args: &TrainArgs) -> Error {
+    let Error::Interrupted(sentence) = error else { return error };
+    let named = [("--adapter", &request.adapter), ("--backend", &request.backend)];
+    let named = named.into_iter().filter_map(|(option, value)| value.as_ref().map(|value| (option, value)));
+    let mut options: Vec<String> =
+        named.map(|(option, value)| format!(" {option} {}", shell::word(Path::new(value)))).collect();
+    if args.tune == Effort::Off {
+        options.push(" --tune off".to_owned());
+    }
+    if args.polite {
+        options.push(" --polite".to_owned());
+    }
+    Error::Interrupted(sentence + &options.concat())
 }
 
 fn fresh(args: &TrainArgs) -> Result<Prepared> {
@@ -150,8 +177,8 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
     if lock.is_some() {
         directory::check_resumed(&config.out_dir, given, &path, start.standing.step)?;
-        tell(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
-        about_data.iter().for_each(|sentence| tell(format_args!("{sentence}")));
+        note(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
+        about_data.iter().for_each(|sentence| note(format_args!("{sentence}")));
     }
     Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
 }
@@ -269,10 +296,10 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
 
 fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
     let format = data.format.as_ref().map_or_else(String::new, |format| format!(": {format}"));
-    tell(format_args!("data: {}{format}", data.description));
+    note(format_args!("data: {}{format}", data.description));
     let model = &start.host.model;
-    tell(format_args!(
-        "model: {:?}, {} layers x {}, {} parameters; {} steps of {} tokens; written to {}",
+    note(format_args!(
+        "model: {:?}, {} layers x {}, {} parameters\nrun: {} steps of {} tokens, written to {}",
         model.arch,
         model.num_layers,
         model.hidden_size,
@@ -307,19 +334,8 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     }
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
-    line("next", format!("tokenformer generate {}", for_shell(out_dir)));
+    line("next", format!("tokenformer generate {}", shell::word(out_dir)));
     text
-}
-
-/// A path as a word of a command: in quotes where a shell would not take it for one.
-fn for_shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "_-./\\:+,=@%".contains(c) && (cfg!(windows) || c != '\\');
-    match text.chars().all(plain) {
-        true => text,
-        false if cfg!(windows) => format!("\"{text}\""),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
 }
 
 /// "6GB", "800 MB" or "4GiB" as bytes.
