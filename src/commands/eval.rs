@@ -1,14 +1,20 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
+use super::answer::Answer;
 use crate::data::{EvalBatch, all_windows};
-use crate::error::{Error, Result};
+use crate::error::{Error, tell};
 use crate::gpu::adapter::AdapterRequest;
 use crate::ops::cross_entropy::IGNORED;
 use crate::train::disk;
 use crate::train::evaluate::Evaluator;
 use crate::tune;
 use clap::{Args, ValueEnum};
+use serde_json::json;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How often an evaluation says how far it is.
+const EVERY: Duration = Duration::from_secs(5);
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -17,7 +23,7 @@ pub(crate) struct EvalArgs {
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
     /// Evaluate on all of this file instead of the data of the run.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Which part of the data of the run.
     #[arg(long, value_enum, default_value_t = Split::Val, conflicts_with = "data")]
@@ -37,8 +43,8 @@ enum Split {
 ///
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
-pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
-    let super::Loaded { start, mut config, tokenizer, .. } = super::load(&args.checkpoint)?;
+pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
+    let super::Loaded { path, meta, start, mut config, tokenizer } = super::load(&args.checkpoint)?;
     if let Some(path) = &args.data {
         // As its own validation data a file is not split.
         (config.data.path, config.data.val_path) = (Some(path.clone()), Some(path.clone()));
@@ -66,7 +72,14 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     probe.load(&start.host.params)?;
 
     let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);
-    for window in all_windows(source, config.train.batch_size, model.seq_length)? {
+    let windows = all_windows(source, config.train.batch_size, model.seq_length)?;
+    let (batches, mut told) = (windows.len(), Instant::now());
+    for (done, window) in windows.enumerate() {
+        if told.elapsed() >= EVERY {
+            told = Instant::now();
+            let (share, loss) = (100 * done / batches.max(1), nats / tokens.max(1) as f64);
+            tell(format_args!("eval: {share} % of {} tokens, loss {loss:.4} so far", source.len()));
+        }
         let EvalBatch { mut batch, counted } = window?;
         for (target, _) in batch.targets.iter_mut().zip(counted).filter(|(_, counted)| !counted) {
             *target = IGNORED;
@@ -84,5 +97,15 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     if bytes > 0 {
         text.push_str(&format!("bits per byte   {:.4}\n", nats / std::f64::consts::LN_2 / bytes as f64));
     }
-    super::print(&text)
+    super::print(&text)?;
+    let bits_per_byte = (bytes > 0).then(|| nats / std::f64::consts::LN_2 / bytes as f64);
+    Ok(json!({
+        "checkpoint": path,
+        "step": meta.step,
+        "data": evaluated,
+        "tokens": tokens,
+        "loss": loss,
+        "perplexity": loss.exp(),
+        "bits_per_byte": bits_per_byte,
+    }))
 }

@@ -11,11 +11,11 @@ use std::sync::LazyLock;
 
 use toml::{Table, Value};
 
+use super::keys::{described, shortened};
 use super::{
     DataConfig, GrowthConfig, GrowthPolicy, GrowthWhen, InitKeys, InitValues, ModelConfig, OptimizerRule, RunConfig,
     TauRule, TrainRule, keys, size, spelled,
 };
-use super::keys::{described, shortened};
 use crate::error::{Error, Result};
 
 impl RunConfig {
@@ -179,7 +179,11 @@ fn unset(given: &mut Table) -> Result<Vec<(String, String)>, String> {
     for (table, settings) in given.iter_mut() {
         let Value::Table(settings) = settings else { continue };
         let optional = |key: &str| lookup(all, &[table, key]).is_some() && lookup(present, &[table, key]).is_none();
-        let absent = |value: &Value| value.as_str().is_some_and(|text| text.is_empty() || ["none", "null"].iter().any(|no| text.eq_ignore_ascii_case(no)));
+        let absent = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|text| text.is_empty() || ["none", "null"].iter().any(|no| text.eq_ignore_ascii_case(no)))
+        };
         let named = settings.iter().filter(|(key, value)| optional(key) && absent(value));
         let named: Vec<String> = named.map(|(key, _)| key.clone()).collect();
         named.iter().for_each(|key| drop(settings.remove(key)));
@@ -245,7 +249,11 @@ fn syntax(text: &str, cause: &toml::de::Error) -> String {
     let remedy = match told.split_once('=') {
         _ if is_windows_path => ": use single quotes for a path with backslashes, such as 'C:\\data\\input.txt'",
         Some((_, value)) if spelled::meant(value.split('#').next().unwrap_or(value)).is_some() => {
-            return format!("line {} is not TOML: {}", line + 1, spelled::remedy(value.split('#').next().unwrap_or(value)));
+            return format!(
+                "line {} is not TOML: {}",
+                line + 1,
+                spelled::remedy(value.split('#').next().unwrap_or(value))
+            );
         }
         _ => "",
     };
@@ -355,7 +363,8 @@ mod tests {
     fn what_may_be_absent_is_unset() {
         let mut run = RunConfig::preset("150m").unwrap();
         run.model.freeze_tau();
-        for key in ["data.path", "data.val_path", "data.old_path", "data.corpus_seed", "model.tau_qkv", "model.tau_ffn"] {
+        for key in ["data.path", "data.val_path", "data.old_path", "data.corpus_seed", "model.tau_qkv", "model.tau_ffn"]
+        {
             for none in ["none", "None", "", "\"none\"", "null"] {
                 let mut unset = run.clone();
                 unset.apply_override(&format!("{key}={none}")).unwrap();

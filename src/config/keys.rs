@@ -105,7 +105,9 @@ fn unknown(key: &str, expected: &Table, whole: &Table, place: &str) -> String {
         (_, Some((other, _, synonym))) => format!("{said}: if \"{other}\" is meant, {}", synonym.answer),
         _ => match elsewhere(whole, likeness) {
             Some(other) => format!("{said}: the nearest key is {other}"),
-            None => format!("{said}, nor one like it: docs/configuration.md and `tokenformer train --dry-run` have all"),
+            None => {
+                format!("{said}, nor one like it: docs/configuration.md and `tokenformer train --dry-run` have all")
+            }
         },
     }
 }
@@ -119,7 +121,8 @@ fn home(name: &str, whole: &Table) -> Option<String> {
     if whole.contains_key(name) {
         return Some(format!("at the top level, above the first table, as {name}"));
     }
-    let has = |list: &Value| list.as_array().and_then(|list| list.first()?.as_table()).is_some_and(|t| t.contains_key(name));
+    let has =
+        |list: &Value| list.as_array().and_then(|list| list.first()?.as_table()).is_some_and(|t| t.contains_key(name));
     whole.iter().find(|(_, list)| has(list)).map(|(owner, _)| format!("in an entry of {owner}, under [[{owner}]]"))
 }
 

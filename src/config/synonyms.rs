@@ -20,8 +20,15 @@ static SYNONYMS: &[Synonym] = &[
     synonym(&["n_embd", "d_model", "hidden_dim", "dim", "embed_dim", "channels"], "it is model.hidden_size here"),
     synonym(
         &[
-            "block_size", "sequence_length", "seq_len", "max_seq_len", "max_seq_length", "n_positions", "n_ctx",
-            "max_position_embeddings", "context_length",
+            "block_size",
+            "sequence_length",
+            "seq_len",
+            "max_seq_len",
+            "max_seq_length",
+            "n_positions",
+            "n_ctx",
+            "max_position_embeddings",
+            "context_length",
         ],
         "it is model.seq_length here",
     ),
@@ -37,8 +44,14 @@ static SYNONYMS: &[Synonym] = &[
     synonym(&["layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"], "it is model.layernorm_epsilon here"),
     synonym(
         &[
-            "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout", "hidden_dropout",
-            "hidden_dropout_prob", "lora_dropout",
+            "dropout",
+            "attn_pdrop",
+            "resid_pdrop",
+            "embd_pdrop",
+            "attention_dropout",
+            "hidden_dropout",
+            "hidden_dropout_prob",
+            "lora_dropout",
         ],
         "there is no dropout here: leave it out; against overfitting, train fewer steps or raise train.weight_decay",
     ),
@@ -58,7 +71,13 @@ static SYNONYMS: &[Synonym] = &[
         "epochs are not counted here: set train.max_steps to the tokens of your data x epochs / the tokens of an update",
     ),
     synonym(
-        &["gradient_accumulation_steps", "grad_accumulation_steps", "grad_accum", "grad_accum_steps", "accumulation_steps"],
+        &[
+            "gradient_accumulation_steps",
+            "grad_accumulation_steps",
+            "grad_accum",
+            "grad_accum_steps",
+            "accumulation_steps",
+        ],
         "set train.total_batch_tokens to it x train.batch_size x model.seq_length, which counts the tokens of an update",
     ),
     synonym(&["total_batch_size"], "it is train.total_batch_tokens here, the tokens of an update"),
@@ -143,6 +162,8 @@ mod tests {
     fn every_name_stands_once_and_in_lower_case() {
         let names: Vec<&str> = SYNONYMS.iter().flat_map(|synonym| synonym.names).copied().collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
-        assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')));
+        assert!(
+            names.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+        );
     }
 }

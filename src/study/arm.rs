@@ -224,8 +224,11 @@ fn length(raw: &RawLength) -> Result<Length, String> {
     match (given.next(), given.next()) {
         (Some(length), None) => Ok(length),
         (None, _) => {
-            Err("lengths has an empty entry: give it tokens, flops, flops_of, marginal_flops or marginal_flops_of".into())
+            Err("lengths has an empty entry: give it tokens, flops, flops_of, marginal_flops or marginal_flops_of"
+                .into())
         }
-        (Some(_), Some(_)) => Err("lengths has an entry with two keys, but only one can set it: make two entries of it".to_owned()),
+        (Some(_), Some(_)) => {
+            Err("lengths has an entry with two keys, but only one can set it: make two entries of it".to_owned())
+        }
     }
 }

@@ -270,10 +270,10 @@ fn check_tables(given: &Table, template: &Table) -> Result<()> {
         let Value::Table(arm) = arm else { continue };
         let name = arm.get("name").and_then(Value::as_str);
         let named = name.map_or_else(|| format!("arm {}", index + 1), |name| format!("arm \"{name}\""));
+        check_in(arm, of_arm, template, "arm").map_err(|why| Error::input(format!("{named}: {why}")))?;
         if arm.get("name").is_none() {
             return Err(Error::usage(format!("arm {} has no name: give it one, such as name = \"wide\"", index + 1)));
         }
-        check_in(arm, of_arm, template, "arm").map_err(|why| Error::input(format!("{named}: {why}")))?;
     }
     check_in(given, template, template, "").map_err(Error::input)
 }
