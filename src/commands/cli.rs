@@ -29,7 +29,7 @@ struct Parsed {
     command: Command,
 }
 
-/// Which adapter to use; by default the best one there is.
+// Which adapter to use. No documentation: it would take the place of what a verb says of itself.
 #[derive(Debug, Default, Args)]
 struct AdapterArgs {
     /// Adapter by number or part of its name, as `devices` lists them.
@@ -117,7 +117,7 @@ fn of_matches(matches: &ArgMatches) -> std::result::Result<Cli, clap::Error> {
     let given = match own {
         Some(own) if !WITHOUT_ADAPTER.contains(&verb) => AdapterArgs::from_arg_matches(own)?,
         _ if before.adapter.is_some() || before.backend.is_some() => {
-            let sentence = format!("{verb} uses no adapter: leave --adapter and --backend out\n");
+            let sentence = format!("{verb} uses no adapter: leave --adapter and --backend out");
             return Err(command().error(ErrorKind::ArgumentConflict, sentence));
         }
         _ => AdapterArgs::default(),
@@ -133,6 +133,9 @@ fn known_elsewhere(error: &clap::Error) -> Option<String> {
     let of_run = std::env::args().any(|arg| ["train", "plan"].contains(&arg.as_str()));
     let unknown = (error.kind() == ErrorKind::UnknownArgument).then(|| error.get(ContextKind::InvalidArg))?;
     match unknown {
+        Some(ContextValue::String(flag)) if ["--adapter", "--backend"].contains(&flag.as_str()) => {
+            Some(format!("this command uses no adapter: leave {flag} out"))
+        }
         Some(ContextValue::String(flag)) if of_run && flag.starts_with("--") => {
             let flag = flag.split('=').next().unwrap_or(flag);
             flag_of(flag).map(|remedy| format!("there is no flag {flag}: {remedy}"))

@@ -35,7 +35,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::counted::<u64>)]
     num_samples: u64,
     /// End a text where this one comes, which is not printed (repeatable).
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Divides the logits; 0 takes the most likely token.
     #[arg(long, default_value_t = 0.8, value_parser = super::number)]

@@ -9,19 +9,19 @@ use crate::report::number;
 /// # Errors
 /// Standard output that cannot be written to.
 pub(crate) fn run() -> Result<()> {
-    let mut text = format!("{:<18}{:>14}  {:<11}{:>6}  {}\n", "preset", "parameters", "layers", "tokens", "what it is");
-    let mut per_token = false;
+    let (mut text, mut per_token) = (String::new(), false);
     for preset in &PRESETS {
         let config = RunConfig::preset(preset.name)?;
         let model = &config.model;
         let of_data = model.vocab_size == 0;
         per_token |= of_data;
         text += &format!(
-            "{:<18}{:>13}{}  {:<11}{:>6}  {}\n",
+            "{:<17}{:>13}{} parameters, {} layers x {}, {} tokens a sequence\n    {}\n",
             preset.name,
             number::grouped(model.param_count()),
             if of_data { "*" } else { " " },
-            format!("{} x {}", model.num_layers, model.hidden_size),
+            model.num_layers,
+            model.hidden_size,
             model.seq_length,
             preset.what
         );

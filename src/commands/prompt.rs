@@ -14,7 +14,7 @@ const MOST_BYTES: u64 = 16 << 20;
 #[derive(Debug, Args)]
 pub(super) struct PromptArgs {
     /// Text to continue, or - for standard input; by default a line break, or the first token of a tokenizer that knows none.
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Continue the text of this file, as it is.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]

@@ -1,8 +1,14 @@
 //! What a number means that is spelled as in a table, a spreadsheet or another language.
 
-/// The number that `text` seems to mean where it is none itself: `0,8`, `50%`, `1e-3f`, `10k`, `3·10^4` is left alone.
+/// No number is written longer.
+const LONGEST: usize = 40;
+
+/// The number that `text` seems to mean where it is none itself: `0,8`, `50%`, `1e-3f`, `10k`.
 pub(crate) fn meant(text: &str) -> Option<f64> {
     let text = text.trim();
+    if text.len() > LONGEST {
+        return None;
+    }
     let (digits, factor) = match text.strip_suffix('%') {
         Some(percent) => (percent.trim_end(), 0.01),
         None => match text.char_indices().next_back() {
@@ -32,7 +38,7 @@ pub(crate) fn meant(text: &str) -> Option<f64> {
 /// "write 0.8 for it", or what a number looks like.
 pub(crate) fn remedy(text: &str) -> String {
     match meant(text) {
-        Some(number) => format!("write {} for {}", plain(number), super::keys::shortened(text.trim())),
+        Some(number) => format!("write {} for {}", plain(number), text.trim()),
         None => "give a number such as 0.8".to_owned(),
     }
 }

@@ -82,7 +82,9 @@ impl Plan {
 
     /// The first tensor of a class that `target` has no binding for.
     pub(crate) fn over(&self, class: Class, target: &Target) -> Option<&TensorInfo> {
-        self.tensors.iter().find(|info| info.class == class && info.bytes() > target.max_tensor())
+        // Views first: they have the names that a user knows.
+        let views = self.tensors.iter().filter(|info| info.view.is_some());
+        views.chain(&self.tensors).find(|info| info.class == class && info.bytes() > target.max_tensor())
     }
 
     /// Floating-point operations of one run.

@@ -59,14 +59,15 @@ impl Sampling {
             logits.iter().map(|&logit| weight(logit)).sum()
         };
         let (within, mass) = if self.top_p < 1.0 || self.min_p > 0.0 {
-            let (mut within, mut mass) = (0, 0.0);
+            let (mut within, mut mass, mut reached) = (0, 0.0, 0.0);
             while within < most {
                 let next = weight_at(&mut ranked, within);
                 // The most likely one has the weight 1.
-                if within > 0 && (mass / total >= self.top_p || next < self.min_p) {
+                if within > 0 && (reached >= self.top_p || next < self.min_p) {
                     break;
                 }
                 mass += next;
+                reached += next / total;
                 within += 1;
             }
             (within, mass)
@@ -164,7 +165,7 @@ mod tests {
         let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
         let kept = frequencies(Sampling { min_p: 0.5, ..PLAIN }, &logits);
         assert!(kept[2] == 0.0 && (kept[0] - 0.625).abs() < 0.02, "{kept:?}");
-        assert_eq!(frequencies(Sampling { min_p: 1.0, ..PLAIN }, &logits)[0], 1.0);
+        assert_eq!(frequencies(Sampling { min_p: 1.0, ..PLAIN }, &logits)[1..], [0.0, 0.0]);
         assert!(Sampling { min_p: f64::NAN, ..PLAIN }.validate().is_err());
     }
 
