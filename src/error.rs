@@ -3,8 +3,8 @@
 //! Every message names the thing, its value, the limit and the remedy, in one sentence. It does not
 //! carry a chain of causes: the cause, where there is one, is part of the sentence.
 
-use std::fmt::Display;
-use std::io::Write;
+pub(crate) use crate::console::legible;
+pub use crate::console::tell;
 use std::path::Path;
 
 /// What went wrong, by who has to act.
@@ -107,14 +107,6 @@ impl Error {
     }
 }
 
-/// Tells the person at the terminal a line, on standard error. Where nobody reads it (a closed pipe), nobody is
-/// told: unlike with `eprintln!`, the program goes on.
-pub fn tell(line: impl Display) {
-    for line in line.to_string().lines() {
-        let _ = writeln!(std::io::stderr(), "{}", legible(line));
-    }
-}
-
 /// What a file says, or its name, may hold line breaks, commands to the terminal and any length; a message is one line
 /// all the same. The middle of a long one is left out: the thing comes first, the remedy last.
 fn one_line(sentence: impl Into<String>) -> String {
@@ -128,13 +120,13 @@ fn one_line(sentence: impl Into<String>) -> String {
     while head.len() < HALF
         && let Some(c) = rest.next()
     {
-        head.push_str(&visible(c));
+        head.push_str(&legible(c.encode_utf8(&mut [0; 4])));
     }
     let mut len = 0;
     while len < HALF
         && let Some(c) = rest.next_back()
     {
-        tail.push(visible(c));
+        tail.push(legible(c.encode_utf8(&mut [0; 4])));
         len += tail.last().map_or(0, String::len);
     }
     if rest.next().is_some() {
@@ -142,16 +134,6 @@ fn one_line(sentence: impl Into<String>) -> String {
     }
     head.extend(tail.into_iter().rev());
     head
-}
-
-/// One character as a terminal may have it.
-fn visible(c: char) -> String {
-    if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }
-}
-
-/// What a file says, fit for one line of a terminal: line breaks and commands to the terminal are written out.
-pub(crate) fn legible(text: &str) -> String {
-    text.chars().map(visible).collect()
 }
 
 /// The operating system's own words, without Rust's "(os error 2)".

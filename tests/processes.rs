@@ -324,7 +324,7 @@ fn a_second_interrupt_stops_at_once_and_loses_nothing_that_was_saved() {
         lines.read_to_string(&mut rest).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-        assert!(!rest.contains("interrupted after step"), "the first interrupt was faster than the second: {rest}");
+        assert!(!rest.contains("stopped after step"), "the first interrupt was faster than the second: {rest}");
         let latest = Store::new(dir.path().join("run")).latest().unwrap();
         let step = latest.found.unwrap().1.meta.step;
         assert!(latest.warnings.is_empty() && step >= 1);

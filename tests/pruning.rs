@@ -123,7 +123,9 @@ fn on_real_text_a_score_loses_less_than_chance_and_training_goes_on() {
     let (_, checkpoint) = Store::new(&config.out_dir).latest().unwrap().found.unwrap();
     let (mut start, mut config) = Start::resumed(checkpoint).unwrap();
     let host = start.host.clone();
-    let val = validation_batches(&data.val, 16, config.train.batch_size, config.model.seq_length).unwrap();
+    let val =
+        validation_batches(&data.val, 16 * config.train.batch_size, config.train.batch_size, config.model.seq_length)
+            .unwrap();
     let half = |scores: &Scores| loss(&pruned(&host, scores, PruneTo::Share(0.5)), &config.train, &val);
     let contribution = contributions(device(), &host, &config.train, &training_batches(&config, &data, 16)).unwrap();
     let by_contribution = half(&contribution);

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::storage::{Files, Storage, parent};
-use crate::error::{Error, Result, tell};
+use crate::console::warn;
+use crate::error::{Error, Result};
 
 /// Name of the locked file in a run directory.
 const FILE: &str = "lock";
@@ -71,8 +72,8 @@ impl RunLock {
             Ok(()) if !is_still_there(&file, &self.path) => return Ok(false),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(dir, file)),
-            Err(TryLockError::Error(cause)) if has_no_locks(&cause) => tell(format_args!(
-                "warning: the file system of {} has no locks ({cause}): make sure that no other run writes there",
+            Err(TryLockError::Error(cause)) if has_no_locks(&cause) => warn(format_args!(
+                "the file system of {} has no locks ({cause}): make sure that no other run writes there",
                 dir.display()
             )),
             Err(TryLockError::Error(cause)) => return Err(io(cause)),

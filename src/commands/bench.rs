@@ -7,7 +7,7 @@ use crate::bench::record::Report;
 use crate::bench::regress::regress;
 use crate::bench::{attention, fma, matmul, ops, picture, roofline, step};
 use crate::config::Precision;
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
@@ -238,7 +238,7 @@ fn element(precision: Precision) -> Dtype {
 fn open(request: &AdapterRequest) -> Result<Device> {
     let device = Device::open(request)?;
     let gpu = &device.engine.gpu;
-    tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
+    super::tell_adapter(gpu);
     Ok(device)
 }
 

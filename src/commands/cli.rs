@@ -4,16 +4,19 @@ use super::wording::{WITHOUT_ADAPTER, worded};
 use super::{answer, examples};
 use crate::commands;
 use crate::config::flag_of;
-use crate::error::{Result, tell};
+use crate::console::{self, Color, Level, tell};
+use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
+use std::ffi::OsString;
 
 /// What the program was asked for.
 #[derive(Debug)]
 pub struct Cli {
     request: AdapterRequest,
+    console: ConsoleArgs,
     /// The name of the verb.
     verb: String,
     /// Whether the answer is wanted as JSON.
@@ -25,6 +28,8 @@ pub struct Cli {
 #[derive(Debug, Parser)]
 #[command(name = "tokenformer", version, about, arg_required_else_help = true)]
 struct Parsed {
+    #[command(flatten)]
+    console: ConsoleArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -38,6 +43,38 @@ struct AdapterArgs {
     /// Graphics API: vulkan, metal, dx12 or gl.
     #[arg(long, global = true)]
     backend: Option<String>,
+}
+
+/// What is told on standard error.
+#[derive(Debug, Args)]
+struct ConsoleArgs {
+    /// Tell errors, warnings and results only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Tell also why.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// When to use colours.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+}
+
+impl ConsoleArgs {
+    fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Usual,
+        }
+    }
+
+    fn color(&self) -> Color {
+        match self.color {
+            ColorChoice::Auto => Color::Auto,
+            ColorChoice::Always => Color::Always,
+            ColorChoice::Never => Color::Never,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,7 +130,8 @@ fn command() -> clap::Command {
 
 /// Parses the process arguments. On failure (or `--help`) the message is printed and the exit code returned.
 pub fn parse() -> std::result::Result<Cli, u8> {
-    let parsed = command().try_get_matches().and_then(|matches| of_matches(&matches));
+    let command = command().color(asked_color(std::env::args_os()));
+    let parsed = command.try_get_matches().and_then(|matches| of_matches(&matches));
     parsed.map_err(|error| {
         let failed = error.use_stderr();
         if let Some(sentence) = known_elsewhere(&error) {
@@ -125,7 +163,8 @@ fn of_matches(matches: &ArgMatches) -> std::result::Result<Cli, clap::Error> {
     let json = own.is_some_and(|own| own.try_get_one::<bool>("json").ok().flatten().is_some_and(|json| *json));
     let request =
         AdapterRequest { adapter: given.adapter.or(before.adapter), backend: given.backend.or(before.backend) };
-    Ok(Cli { request, json, verb: verb.to_owned(), command: Parsed::from_arg_matches(matches)?.command })
+    let Parsed { console, command } = Parsed::from_arg_matches(matches)?;
+    Ok(Cli { request, console, json, verb: verb.to_owned(), command })
 }
 
 /// What is said where a setting, or what another program calls one, was given as a flag of a run.
@@ -144,12 +183,21 @@ fn known_elsewhere(error: &clap::Error) -> Option<String> {
     }
 }
 
+/// `--color`, for what is said of arguments that cannot be parsed, and for help.
+fn asked_color(args: impl Iterator<Item = OsString>) -> ColorChoice {
+    let args: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let separate = args.windows(2).find_map(|pair| (pair[0] == "--color").then(|| pair[1].as_str()));
+    let joined = || args.iter().find_map(|arg| arg.strip_prefix("--color="));
+    separate.or_else(joined).and_then(|when| when.parse().ok()).unwrap_or_default()
+}
+
 impl Cli {
     /// Runs the verb.
     ///
     /// # Errors
     /// Whatever the verb reports.
     pub fn run(self) -> Result<()> {
+        console::set(self.console.level(), self.console.color());
         let (json, verb) = (self.json, self.verb.clone());
         let found = self.found();
         match found {

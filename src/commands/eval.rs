@@ -1,20 +1,18 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
 use super::answer::Answer;
-use crate::data::{EvalBatch, all_windows};
-use crate::error::{Error, tell};
+use crate::config::RunConfig;
+use crate::console::{Parts, warn};
+use crate::data::{EvalBatch, IGNORED, TokenSource, all_windows, describe};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
-use crate::ops::cross_entropy::IGNORED;
-use crate::train::disk;
 use crate::train::evaluate::Evaluator;
+use crate::train::{DataPosition, disk};
 use crate::tune;
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// How often an evaluation says how far it is.
-const EVERY: Duration = Duration::from_secs(5);
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -22,12 +20,12 @@ pub(crate) struct EvalArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
-    /// Evaluate on all of this file instead of the data of the run.
+    /// Evaluate on all of this file instead of the data of the run; with --split on that part of it.
     #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Which part of the data of the run.
-    #[arg(long, value_enum, default_value_t = Split::Val, conflicts_with = "data")]
-    split: Split,
+    /// Which part of the data of the run, by default `val`.
+    #[arg(long, value_enum)]
+    split: Option<Split>,
 }
 
 /// Part of a data set.
@@ -44,18 +42,14 @@ enum Split {
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
 pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
-    let super::Loaded { path, meta, start, mut config, tokenizer } = super::load(&args.checkpoint)?;
-    if let Some(path) = &args.data {
-        // As its own validation data a file is not split.
-        (config.data.path, config.data.val_path) = (Some(path.clone()), Some(path.clone()));
-    }
+    let super::Loaded { path, start, mut config, tokenizer, meta } = super::load(&args.checkpoint)?;
+    let evaluated = args.narrow(&mut config)?;
     let model = &start.host.model;
-    let data = disk::dataset_of_trained(&config, tokenizer)?;
-    let (source, evaluated) = match (&args.data, args.split) {
-        (Some(path), _) => (&data.val, format!("all of {}", path.display())),
-        (None, Split::Val) => (&data.val, format!("the validation split of the {}", data.description)),
-        (None, Split::Train) => (&data.train, format!("the training split of the {}", data.description)),
-    };
+    let data = disk::dataset_to_measure(&config, tokenizer)?;
+    let whole = config.data.path.is_some() && config.data.path == config.data.val_path;
+    let source = if args.split == Some(Split::Train) && !whole { &data.train } else { &data.val };
+    let evaluated = evaluated.unwrap_or_else(|| format!("the {} split of the {}", args.split(), data.description));
+    args.tell_of_change(&meta.data, source, &evaluated)?;
     if source.len() <= model.seq_length {
         return Err(Error::input(format!(
             "{evaluated} is {} tokens, but seq_length {} needs at least {}: evaluate on more with --data",
@@ -73,13 +67,9 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
 
     let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);
     let windows = all_windows(source, config.train.batch_size, model.seq_length)?;
-    let (batches, mut told) = (windows.len(), Instant::now());
+    let mut parts = Parts::new("evaluating, batches", windows.len());
     for (done, window) in windows.enumerate() {
-        if told.elapsed() >= EVERY {
-            told = Instant::now();
-            let (share, loss) = (100 * done / batches.max(1), nats / tokens.max(1) as f64);
-            tell(format_args!("eval: {share} % of {} tokens, loss {loss:.4} so far", source.len()));
-        }
+        parts.done(done);
         let EvalBatch { mut batch, counted } = window?;
         for (target, _) in batch.targets.iter_mut().zip(counted).filter(|(_, counted)| !counted) {
             *target = IGNORED;
@@ -90,6 +80,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
         }
         nats += probe.loss(&batch)? * batch.tokens.len() as f64;
     }
+    drop(parts);
     let loss = nats / tokens.max(1) as f64;
     let mut text = format!("data            {evaluated}\n");
     text.push_str(&format!("tokens          {tokens}\nloss            {loss:.4} nats/token\n"));
@@ -108,4 +99,60 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
         "perplexity": loss.exp(),
         "bits_per_byte": bits_per_byte,
     }))
+}
+
+impl EvalArgs {
+    fn split(&self) -> Split {
+        self.split.unwrap_or(Split::Val)
+    }
+
+    /// Leaves in `config` the one file that is evaluated on; what it is in words, where it is not a part of the data.
+    fn narrow(&self, config: &mut RunConfig) -> Result<Option<String>> {
+        let data = &mut config.data;
+        let own = data.val_path.is_some();
+        let described = data.path.as_deref().map(|path| describe(path, data.val_path.as_deref()));
+        let file = match (&self.data, self.split()) {
+            (Some(path), _) => Some(path.clone()),
+            (None, Split::Val) if own => data.val_path.clone(),
+            (None, Split::Train) if own => data.path.clone(),
+            (None, _) => None,
+        };
+        let Some(file) = file else { return Ok(None) };
+        if self.data.is_some() && self.split.is_some() && !own {
+            // A part of a file that took the place of another.
+            data.path = Some(file);
+            return Ok(None);
+        }
+        let words = match &self.data {
+            Some(path) => format!("all of {}", path.display()),
+            None => format!("the {} split of the {}", self.split(), described.unwrap_or_default()),
+        };
+        // As its own validation data a file is not split.
+        (data.path, data.val_path) = (Some(file.clone()), Some(file));
+        Ok(Some(words))
+    }
+
+    /// Says where the tokens are not those of that part of the run's data. All of another file is meant to be others.
+    fn tell_of_change(&self, known: &DataPosition, source: &TokenSource, evaluated: &str) -> Result<()> {
+        let Some(fingerprint) = known.fingerprint.as_ref().filter(|_| self.data.is_none() || self.split.is_some())
+        else {
+            return Ok(());
+        };
+        let part = if self.split() == Split::Train { &fingerprint.train } else { &fingerprint.val };
+        if let Some(changed) = part.difference(&source.contents()?) {
+            warn(format_args!(
+                "{evaluated} is not what the run knew as its {} split, the {}: it {changed}, so this loss is of other \
+                 text",
+                self.split(),
+                known.description
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Display for Split {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Train { "training" } else { "validation" })
+    }
 }

@@ -3,8 +3,9 @@
 use super::answer::Answer;
 use super::prompt::PromptArgs;
 use super::stop::StopText;
+use crate::console::note;
 use crate::data::{StreamDecoder, Tokenizer};
-use crate::error::{Error, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::model::sample::Sampling;
 use crate::runtime::device::Device;
@@ -90,8 +91,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
             super::print(RULE)?;
         }
         let sampling = Sampling { seed: seed.wrapping_add(sample), ..sampling };
-        super::print_text(&tokenizer.decode(&prompt))?;
         let mut text = Printed::new(&tokenizer, &args.stop);
+        text.out.print(&tokenizer.decode(&prompt))?;
         generator.generate(&engine, &memory, &prompt, args.tokens, &sampling, |token| {
             tokens += 1;
             text.push(token)
@@ -101,7 +102,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     }
     let seconds = started.elapsed().as_secs_f64();
     let per_second = tokens as f64 / seconds;
-    tell(format_args!("seed {seed}: {tokens} tokens in {seconds:.2} s, {per_second:.0} tokens/s"));
+    note(format_args!("seed {seed}: {tokens} tokens in {seconds:.2} s, {per_second:.0} tokens/s"));
     Ok(json!({
         "checkpoint": path,
         "prompt": tokenizer.decode(&prompt),
@@ -117,6 +118,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
 struct Printed<'a> {
     decoder: StreamDecoder<'a>,
     stop: StopText<'a>,
+    out: super::Pieces,
     text: String,
     stopped: bool,
 }
@@ -124,31 +126,31 @@ struct Printed<'a> {
 impl<'a> Printed<'a> {
     fn new(tokenizer: &'a Tokenizer, stops: &'a [String]) -> Self {
         let (decoder, stop) = (StreamDecoder::new(tokenizer), StopText::new(stops));
-        Self { decoder, stop, text: String::new(), stopped: false }
+        Self { decoder, stop, out: super::Pieces::default(), text: String::new(), stopped: false }
     }
 
     /// Prints what `token` completes; false at the end.
-    fn push(&mut self, token: u32) -> crate::error::Result<bool> {
+    fn push(&mut self, token: u32) -> Result<bool> {
         let come = self.decoder.push(token);
         self.show(&come)?;
         Ok(!self.stopped)
     }
 
-    fn show(&mut self, come: &str) -> crate::error::Result<()> {
+    fn show(&mut self, come: &str) -> Result<()> {
         let (text, stopped) = self.stop.push(come);
         self.stopped |= stopped;
         self.text += &text;
-        super::print_text(&text)
+        self.out.print(&text)
     }
 
     /// Prints what is left, and the end of the line: the text, and whether it was stopped.
-    fn finish(mut self) -> Result<(String, bool), Error> {
+    fn finish(mut self) -> Result<(String, bool)> {
         if !self.stopped {
             let left = self.decoder.finish();
             self.show(&left)?;
         }
         let held = if self.stopped { String::new() } else { self.stop.finish() };
-        super::print_text(&format!("{held}\n"))?;
+        self.out.end(&format!("{held}\n"))?;
         Ok((self.text + &held, self.stopped))
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     let before = start.host;
     let grown = growth.check(&before.model)?;
     let rows = compared_rows(&before.model);
-    let window = disk::dataset_of_trained(&config, tokenizer).and_then(|data| data.val.window(0, rows));
+    let window = disk::dataset_to_measure(&config, tokenizer).and_then(|data| data.val.window(0, rows));
     let (tokens, source) = match window {
         Ok(tokens) => (tokens, "the first validation window of its data"),
         Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),

@@ -3,7 +3,7 @@
 use super::answer::{Answer, value};
 use crate::checkpoint::{FileDigest, Verified, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
-use crate::error::{legible, tell};
+use crate::console::{legible, warn};
 use crate::train::{Meta, Store};
 use clap::Args;
 use serde_json::json;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
     let checkpoint = super::run_dir::of(&args.checkpoint);
     let (path, verdict) = if checkpoint.is_dir() {
         let latest = Store::new(&checkpoint).newest(&verify)?;
-        latest.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+        latest.warnings.iter().for_each(|warning| warn(warning));
         let (path, verdict) = latest.found.ok_or_else(|| super::no_checkpoint(&checkpoint))?;
         (path, Some(verdict))
     } else {

@@ -28,9 +28,11 @@ pub(crate) mod train;
 mod wording;
 
 use crate::config::RunConfig;
+use crate::console::{self, TerminalText, detail, note, warn};
 use crate::data::Tokenizer;
-use crate::error::{Error, Result, legible, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
+use crate::gpu::device::Gpu;
 use crate::kernel::Dtype;
 use crate::runtime::device::Device;
 use crate::train::directory::check_writable;
@@ -44,9 +46,17 @@ use std::path::{Path, PathBuf};
 fn open_device(request: &AdapterRequest) -> Result<Device> {
     let device = Device::open(request)?;
     let gpu = &device.engine.gpu;
-    tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
+    tell_adapter(gpu);
     selftest::once_per_adapter(&device, request, Dtype::F32)?;
     Ok(device)
+}
+
+/// The adapter in a line of a terminal; with `-v` all of it, and why it was chosen.
+fn tell_adapter(gpu: &Gpu) {
+    if console::is_verbose() {
+        return detail(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
+    }
+    note(format_args!("adapter: {}", gpu.describe_briefly()));
 }
 
 /// A checkpoint, read and checked.
@@ -83,7 +93,7 @@ fn read(path: &Path) -> Result<(PathBuf, Checkpoint)> {
     let path = &run_dir::of(path);
     let latest = Store::new(path).latest()?;
     for warning in latest.warnings {
-        tell(format_args!("warning: {warning}"));
+        warn(warning);
     }
     latest.found.ok_or_else(|| no_checkpoint(path))
 }
@@ -113,7 +123,7 @@ fn check_output(verb: &str, output: &Path) -> Result<()> {
 
 /// Writes lines to stdout. Names of files and arms may hold commands to a terminal, which are written out.
 fn print(text: &str) -> Result<()> {
-    write(&legible_lines(text))
+    write(&TerminalText::whole(text))
 }
 
 /// Writes text that is wanted as it is to stdout: to a terminal as [`print`] does, elsewhere byte for byte.
@@ -121,10 +131,19 @@ fn print_text(text: &str) -> Result<()> {
     if std::io::stdout().is_terminal() { print(text) } else { write(text) }
 }
 
-/// [`legible`], with line breaks and tabs.
-fn legible_lines(text: &str) -> String {
-    let kept = |c: char| if matches!(c, '\n' | '\t') { c.to_string() } else { legible(c.encode_utf8(&mut [0; 4])) };
-    text.chars().map(kept).collect()
+/// As [`print_text`], for text that comes in pieces.
+#[derive(Default)]
+struct Pieces(TerminalText);
+
+impl Pieces {
+    fn print(&mut self, text: &str) -> Result<()> {
+        if std::io::stdout().is_terminal() { write(&self.0.piece(text)) } else { write(text) }
+    }
+
+    fn end(mut self, text: &str) -> Result<()> {
+        self.print(text)?;
+        write(self.0.rest())
+    }
 }
 
 /// A reader that has gone away (`| head`) ends the program quietly.
@@ -134,15 +153,5 @@ fn write(text: &str) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => Err(Error::io("write to", Path::new("stdout"), &e)),
         Ok(()) => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_to_a_terminal_are_written_out_and_lines_are_kept() {
-        assert_eq!(legible_lines("a\tb\n\u{1b}[31m\r\n\n\u{9b}c"), "a\tb\n\\u{1b}[31m\\r\n\n\\u{9b}c");
     }
 }

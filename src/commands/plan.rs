@@ -5,7 +5,8 @@ use super::settings::Settings;
 use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
-use crate::error::{Result, legible, tell};
+use crate::console::{legible, note};
+use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::graph::Class;
@@ -136,13 +137,20 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
             return Ok(config.model.vocab_size);
         }
         let missing = path.display();
-        tell(format_args!(
+        note(format_args!(
             "{missing} is not here, vocabulary {BYTE_VOCABULARY} is assumed: name your data with --data"
         ));
         return Ok(BYTE_VOCABULARY);
     }
-    let data = disk::dataset(config, None)?;
-    tell(format_args!("data: {}", data.description));
+    // Neither what the model knew before nor a validation shard has a say in the vocabulary.
+    let mut config = config.clone();
+    config.data.old_path = None;
+    if let Some(path) = config.data.val_path.take_if(|path| !path.exists()) {
+        let missing = path.display();
+        note(format_args!("{missing} is not here: what characters the validation data have is left out"));
+    }
+    let data = disk::dataset(&config, None)?;
+    note(format_args!("data: {}", data.description));
     Ok(data.vocab_size)
 }
 

@@ -1,7 +1,8 @@
 //! The text that a generation continues: of the command line, of a file, or of standard input.
 
-use crate::data::Tokenizer;
-use crate::error::{Error, Result, tell};
+use crate::console::warn;
+use crate::data::{Tokenizer, without_mark};
+use crate::error::{Error, Result};
 use clap::Args;
 use std::fs::File;
 use std::io::Read;
@@ -38,12 +39,13 @@ impl PromptArgs {
             }
             (None, None) => return Ok(tokenizer.usual_prompt()),
         };
+        let text = without_mark(&text);
         if text.is_empty() {
             return Err(Error::usage(format!("{from} is empty: give at least one character, such as a line break")));
         }
-        let tokens = tokenizer.encode(&text).map_err(|e| Error::input(format!("{from}: {e}")))?;
+        let tokens = tokenizer.encode(text).map_err(|e| Error::input(format!("{from}: {e}")))?;
         if tokens.len() > context {
-            tell(format_args!(
+            warn(format_args!(
                 "the prompt has {} tokens, and the model reads the last {context} of them (seq_length)",
                 tokens.len()
             ));
@@ -52,7 +54,7 @@ impl PromptArgs {
     }
 }
 
-/// All of `source`; a byte order mark is no text.
+/// All of `source`.
 fn read(source: impl Read, name: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     source.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", name, &e))?;
@@ -62,5 +64,5 @@ fn read(source: impl Read, name: &Path) -> Result<String> {
     }
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| Error::input(format!("{shown} is not UTF-8 text: give a prompt that is")))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    Ok(text)
 }

@@ -4,8 +4,9 @@
 use super::answer::{Answer, value};
 use crate::checkpoint::FileDigest;
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
+use crate::console::{slowly, warn};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::model::prune::{self, Scores};
 use crate::report::number;
@@ -86,9 +87,11 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     // No timing for one use; what is known is used.
     device.kernels = tune::recall(&device.engine, &device.kernels);
 
-    let scores = args.scores(&device, &before, &config.train, &material.train)?;
-    let (table, losses) =
-        report(&device, &before, &stages(&before.model, &smaller), &scores, &config.train, &material)?;
+    let scored = || args.scores(&device, &before, &config.train, &material.train);
+    let scores = slowly(&format!("scoring tokens on {} batches", material.train.len()), scored)?;
+    let stages = stages(&before.model, &smaller);
+    let measured = || report(&device, &before, &stages, &scores, &config.train, &material);
+    let (table, losses) = slowly(&format!("evaluating {} sizes", stages.len()), measured)?;
     let after = before.pruned(&kept_by(args.score, &scores, &smaller), &smaller);
     let tokens = material.data.val.window(0, compared_rows(&smaller))?;
     let of = |host: &HostModel| logits(&device, &host.model, &host.params, &tokens);
@@ -120,7 +123,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     };
     let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step);
     for (when, reason) in dropped {
-        tell(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
+        warn(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
     (config.model, config.growth) = (after.model, ahead);
     let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));
@@ -151,13 +154,15 @@ impl PruneArgs {
         if let Some(path) = &self.data {
             (config.data.path, config.data.val_path) = (Some(path.clone()), None);
         }
-        let data = disk::dataset_of_trained(&config, tokenizer)?;
+        let data = disk::dataset_to_measure(&config, tokenizer)?;
         let (RunConfig { model, train, .. }, seq) = (&config, config.model.seq_length);
         data.check_length(seq)?;
-        let count = self.batches.map_or(train.eval_batches.max(1), |batches| batches as usize);
+        let of_run = train.validation_rows(model)?;
+        let rows = self.batches.map_or(of_run, |batches| (batches as usize).saturating_mul(train.batch_size));
+        let count = rows.div_ceil(train.batch_size);
         let of_training = |index| train_batch(&data.train, train.seed, index, train.batch_size, model.seq_length);
         let of_training = (0..count as u64).map(of_training).collect::<Result<_>>()?;
-        let val = validation_batches(&data.val, count, train.batch_size, seq)?;
+        let val = validation_batches(&data.val, rows, train.batch_size, seq)?;
         Ok(Material { train: of_training, val, data })
     }
 

@@ -3,7 +3,8 @@
 
 use super::answer::Answer;
 use crate::cache;
-use crate::error::{Error, Result, tell};
+use crate::console::note;
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, shader};
@@ -114,7 +115,7 @@ pub(crate) fn once_per_adapter(device: &Device, request: &AdapterRequest, precis
         return Ok(());
     }
     let what = if precision == Dtype::F16 { " in f16" } else { "" };
-    tell(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
+    note(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
     if precision == Dtype::F16 {
         overflow::check(device)?;
     }

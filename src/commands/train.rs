@@ -5,22 +5,23 @@ use super::settings::Settings;
 use super::{interrupt, run_dir};
 use crate::checkpoint::RunLock;
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
-use crate::data::Dataset;
-use crate::error::{Error, Result, tell};
+use crate::console::note;
+use crate::data::{Dataset, Fingerprint};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::matmul::ProductKind;
-use crate::report::number;
+use crate::report::{number, shell};
 use crate::runtime::device::Device;
 use crate::train::cohorts::{self, Stage};
 use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{Summary, directory};
+use crate::train::{DataPosition, Store, Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use serde_json::json;
@@ -36,6 +37,9 @@ pub(crate) struct TrainArgs {
     /// Continue from a run directory (its newest checkpoint) or a checkpoint file.
     #[arg(long, value_name = "RUN|FILE")]
     resume: Option<PathBuf>,
+    /// Go on although the data are not those that the run was trained on, and forget the losses on those.
+    #[arg(long, requires = "resume")]
+    accept_data_change: bool,
     /// Replace the run that is already in the output directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
@@ -90,7 +94,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
         let room = most.map_or(MemoryLimit::Device(&gives), MemoryLimit::Bytes);
         config.train = fit::fit(&config, &stages, &room, &device.kernels)?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
-        tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
+        note(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
     let products = check_limits(&device.kernels, &stages, &config.train)?;
     if config.train.precision == Precision::F16 {
@@ -115,9 +119,10 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
         Ok(Device { kernels: kernels.clone(), ..again })
     };
     let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
-    let stop = interrupt::flag()?;
+    let stop = interrupt::flag(what_is_safe(&config))?;
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
-    let summary = job.run(&mut Opener::new(device, &reopen), start, &mut lock)?;
+    let ended = job.run(&mut Opener::new(device, &reopen), start, &mut lock);
+    let summary = ended.map_err(|error| with_options(error, request, args))?;
     super::print(&describe(&summary, &config.out_dir, data.tokenizer.is_some()))?;
     found(&summary, &config.out_dir)
 }
@@ -137,6 +142,31 @@ fn found(summary: &Summary, out_dir: &Path) -> Answer {
         "lineage": lineage,
         "seconds": summary.seconds,
     }))
+}
+
+/// What is left of a run that is ended at once.
+fn what_is_safe(config: &RunConfig) -> impl Fn() -> String + Send + Sync + 'static {
+    let (dir, checkpoints) = (shell::word(&config.out_dir), Store::new(&config.out_dir));
+    move || match checkpoints.list().ok().and_then(|known| known.last().map(|(step, _)| *step)) {
+        Some(step) => format!("step {step} is saved; go on with tokenformer train --resume {dir}"),
+        None => "nothing was saved yet".to_owned(),
+    }
+}
+
+/// The command that goes on with an interrupted run, with the options that its checkpoint does not have.
+fn with_options(error: Error, request: &AdapterRequest, args: &TrainArgs) -> Error {
+    let Error::Interrupted(sentence) = error else { return error };
+    let named = [("--adapter", &request.adapter), ("--backend", &request.backend)];
+    let named = named.into_iter().filter_map(|(option, value)| value.as_ref().map(|value| (option, value)));
+    let mut options: Vec<String> =
+        named.map(|(option, value)| format!(" {option} {}", shell::word(Path::new(value)))).collect();
+    if args.tune == Effort::Off {
+        options.push(" --tune off".to_owned());
+    }
+    if args.polite {
+        options.push(" --polite".to_owned());
+    }
+    Error::Interrupted(sentence + &options.concat())
 }
 
 fn fresh(args: &TrainArgs) -> Result<Prepared> {
@@ -164,11 +194,13 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     still_ahead(&config, &stored, &path, &start)?;
     start.standing.growths_left = config.growth.len();
     let data = disk::dataset_of_trained(&config, tokenizer)?;
+    let about_data = same_data([&stored, &config], &meta.data, &data, &path, args.accept_data_change)?;
     check_together(&config, &data)?;
     let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
     if lock.is_some() {
         directory::check_resumed(&config.out_dir, given, &path, start.standing.step)?;
-        tell(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
+        note(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
+        about_data.iter().for_each(|sentence| note(format_args!("{sentence}")));
     }
     Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
 }
@@ -226,6 +258,35 @@ fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
     }
 }
 
+/// The data of a resumed run are what they were, whatever they are called, or that they changed is accepted. What is to be
+/// said of them.
+fn same_data(
+    [stored, config]: [&RunConfig; 2],
+    known: &DataPosition,
+    data: &Dataset,
+    path: &Path,
+    accept: bool,
+) -> Result<Option<String>> {
+    let (now, path) = (&data.description, path.display());
+    let Some(fingerprint) = &known.fingerprint else {
+        return Ok(Some(format!(
+            "{path} is of a version that did not record what its data contain, so whether the {now} is what it was trained \
+             on is not known: the next checkpoint says it"
+        )));
+    };
+    let Some(changed) = fingerprint.difference(&Fingerprint::of(data)?) else { return Ok(None) };
+    let [was, is] = [stored, config].map(|config| config.data.val_fraction);
+    let split = if was == is { String::new() } else { format!(" (data.val_fraction was {was} and is {is})") };
+    let of = if known.description == *now { String::new() } else { format!(", the {}", known.description) };
+    let sentence = format!("the {now} is not what {path} was trained on{of}: {changed}{split}");
+    if accept {
+        return Ok(Some(format!("{sentence}; the losses so far are forgotten")));
+    }
+    Err(Error::input(format!(
+        "{sentence}; give what it was trained on with --data FILE, or go on with this and --accept-data-change"
+    )))
+}
+
 /// There are steps left, and no growth that they have passed.
 fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Start) -> Result<()> {
     let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
@@ -256,10 +317,11 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
 }
 
 fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
-    tell(format_args!("data: {}", data.description));
+    let format = data.format.as_ref().map_or_else(String::new, |format| format!(": {format}"));
+    note(format_args!("data: {}{format}", data.description));
     let model = &start.host.model;
-    tell(format_args!(
-        "model: {:?}, {} layers x {}, {} parameters; {} steps of {} tokens; written to {}",
+    note(format_args!(
+        "model: {:?}, {} layers x {}, {} parameters\nrun: {} steps of {} tokens, written to {}",
         model.arch,
         model.num_layers,
         model.hidden_size,
@@ -296,19 +358,8 @@ fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
     let next = if is_text { "generate" } else { "eval" };
-    line("next", format!("tokenformer {next} {}", for_shell(out_dir)));
+    line("next", format!("tokenformer {next} {}", shell::word(out_dir)));
     text
-}
-
-/// A path as a word of a command: in quotes where a shell would not take it for one.
-fn for_shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "_-./\\:+,=@%".contains(c) && (cfg!(windows) || c != '\\');
-    match text.chars().all(plain) {
-        true => text,
-        false if cfg!(windows) => format!("\"{text}\""),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
 }
 
 /// "6GB", "800 MB" or "4GiB" as bytes.

@@ -184,7 +184,7 @@ fn paper(name: &str, size: Size) -> RunConfig {
         min_lr: 6e-5,
         warmup_fraction: 0.01,
         eval_interval: 5000,
-        eval_batches: 100,
+        eval_batches: 1,
         sample_interval: 5000,
         keep_last: 6,
         log_interval: 1,

@@ -95,8 +95,10 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Steps between evaluations; 0 evaluates at the end only.
     pub eval_interval: usize,
-    /// Micro-batches of one evaluation.
+    /// Sequences of one evaluation, as a multiple of those of an update: the same whatever `batch_size` is.
     pub eval_batches: usize,
+    /// Sequences of one evaluation; 0 is as `eval_batches` says.
+    pub eval_rows: usize,
     /// Steps between printed samples; 0 samples at the end only.
     pub sample_interval: usize,
     /// Tokens of a sample; 0 prints none.
@@ -149,6 +151,7 @@ impl Default for TrainConfig {
             seed: 1337,
             eval_interval: 250,
             eval_batches: 20,
+            eval_rows: 0,
             sample_interval: 500,
             sample_tokens: 200,
             sample_prompt: String::new(),
@@ -195,19 +198,33 @@ impl TrainConfig {
         Ok((total / micro).max(1))
     }
 
+    /// Sequences of one evaluation.
+    ///
+    /// # Errors
+    /// As [`Self::grad_accum`].
+    pub fn validation_rows(&self, model: &ModelConfig) -> Result<usize> {
+        let update = self.batch_size.saturating_mul(self.grad_accum(model)?);
+        Ok(if self.eval_rows > 0 { self.eval_rows } else { self.eval_batches.max(1).saturating_mul(update) })
+    }
+
+    /// Keeps the validation of a run that was begun when `eval_batches` counted micro-batches.
+    pub(crate) fn count_micro_batches(&mut self, model: &ModelConfig) {
+        if self.eval_rows == 0 && self.grad_accum(model).is_ok_and(|micro_batches| micro_batches > 1) {
+            self.eval_rows = self.eval_batches.max(1).saturating_mul(self.batch_size);
+        }
+    }
+
     /// Checks the settings against each other and the model's sequence length.
     ///
     /// # Errors
     /// A usage error naming the setting, its value, the limit and the remedy.
     pub fn validate(&self, model: &ModelConfig) -> Result<()> {
-        self.grad_accum(model)?;
+        let update = self.batch_size * self.grad_accum(model)?;
         in_range("max_steps", self.max_steps, 1, u32::MAX as usize)?;
-        in_range(
-            "eval_batches",
-            self.eval_batches,
-            1,
-            (MAX_TOKENS_AT_ONCE / self.batch_size / model.seq_length).max(1),
-        )?;
+        let most_rows = MAX_TOKENS_AT_ONCE / model.seq_length;
+        let most_batches = if self.eval_rows > 0 { usize::MAX } else { (most_rows / update).max(1) };
+        in_range("eval_batches", self.eval_batches, 1, most_batches)?;
+        in_range("eval_rows", self.eval_rows, 0, most_rows)?;
         in_range("sample_tokens", self.sample_tokens, 0, MAX_SIZE)?;
         in_range("keep_last", self.keep_last, 1, usize::MAX)?;
         in_range("loss_chunk_rows", self.loss_chunk_rows, 0, MAX_SIZE)?;
@@ -318,6 +335,25 @@ mod tests {
         let mut train = TrainConfig::default();
         change(&mut train);
         train.validate(&ModelConfig::default()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_validation_has_as_many_rows_in_micro_batches_of_any_size() {
+        let model = ModelConfig::default();
+        let of = |batch_size, total_batch_tokens| TrainConfig {
+            batch_size,
+            total_batch_tokens,
+            eval_batches: 3,
+            ..TrainConfig::default()
+        };
+        let rows = |train: &TrainConfig| train.validation_rows(&model).unwrap();
+        assert_eq!([of(12, 0), of(12, 768), of(4, 768), of(1, 768)].map(|train| rows(&train)), [36; 4]);
+        let mut earlier = of(4, 768);
+        earlier.count_micro_batches(&model);
+        assert_eq!((rows(&earlier), earlier.validate(&model)), (12, Ok(())));
+        let mut alone = of(12, 0);
+        alone.count_micro_batches(&model);
+        assert_eq!(alone, of(12, 0));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use super::TokenSource;
 use crate::error::{Error, Result};
 use crate::rng::{Rng, Stream};
 
+/// A target that counts for nothing.
+pub const IGNORED: u32 = u32::MAX;
+
 /// Inputs and targets of `B` windows, each `[B, T]` row-major.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -27,6 +30,12 @@ impl Batch {
             batch.targets.extend(window.iter().skip(1));
         }
         Ok(batch)
+    }
+
+    /// What share of the targets counts: 1, but for the last batch of an evaluation.
+    pub(crate) fn counted(&self) -> f64 {
+        let counted = self.targets.iter().filter(|target| **target != IGNORED).count();
+        counted as f64 / self.targets.len().max(1) as f64
     }
 }
 
@@ -60,15 +69,22 @@ pub fn train_batch(source: &TokenSource, seed: u64, index: u64, batch: usize, se
     Batch::read(source, (0..batch).map(start), seq)
 }
 
-/// The `batches` batches of every validation of a run: windows at even distances over the source.
+/// The batches of every validation of a run: `rows` windows at even distances over the source, whatever the size of a
+/// batch. The last batch is filled up with windows whose targets are [`IGNORED`].
 ///
 /// # Errors
 /// As [`train_batch`].
-pub fn validation_batches(source: &TokenSource, batches: usize, batch: usize, seq: usize) -> Result<Vec<Batch>> {
+pub fn validation_batches(source: &TokenSource, rows: usize, batch: usize, seq: usize) -> Result<Vec<Batch>> {
     let windows = window_count(source, batch, seq)? as u128;
-    let rows = (batches as u128 * batch as u128).max(1);
-    let start = |at: usize| (at as u128 * windows / rows) as usize;
-    (0..batches).map(|b| Batch::read(source, (b * batch..(b + 1) * batch).map(start), seq)).collect()
+    let rows = rows.max(1);
+    let start = |at: usize| (at.min(rows - 1) as u128 * windows / rows as u128) as usize;
+    let read = |b: usize| {
+        let mut read = Batch::read(source, (b * batch..(b + 1) * batch).map(start), seq)?;
+        let counted = (rows - b * batch).min(batch) * seq;
+        read.targets.iter_mut().skip(counted).for_each(|target| *target = IGNORED);
+        Ok(read)
+    };
+    (0..rows.div_ceil(batch)).map(read).collect()
 }
 
 /// One batch of [`all_windows`].
@@ -176,9 +192,24 @@ mod tests {
 
     #[test]
     fn validation_windows_are_evenly_spaced() {
-        let batches = validation_batches(&counting(104), 2, 2, 4).unwrap();
+        let batches = validation_batches(&counting(104), 4, 2, 4).unwrap();
         let starts: Vec<u32> = batches.iter().flat_map(|b| [b.tokens[0], b.tokens[4]]).collect();
         assert_eq!(starts, [0, 25, 50, 75]);
+    }
+
+    #[test]
+    fn a_validation_counts_the_same_targets_in_batches_of_any_size() {
+        let counted = |batch| {
+            let batches = validation_batches(&counting(104), 6, batch, 4).unwrap();
+            assert!(batches.iter().all(|b| b.tokens.len() == batch * 4 && b.targets.len() == batch * 4));
+            let shares: f64 = batches.iter().map(Batch::counted).sum();
+            assert!((shares * batch as f64 - 6.0).abs() < 1e-12);
+            let targets = batches.into_iter().flat_map(|b| b.targets);
+            targets.filter(|&target| target != IGNORED).collect::<Vec<_>>()
+        };
+        for batch in 1..9 {
+            assert_eq!(counted(batch), counted(6), "batches of {batch}");
+        }
     }
 
     #[test]

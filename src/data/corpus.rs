@@ -132,6 +132,7 @@ pub(crate) fn builtin_with(tokenizer: Tokenizer, seed: u64, sentences: usize, va
         // One token is one byte in either tokenizer: the corpus is ASCII.
         entropy_floor: Some(grammar.entropy_per_byte()),
         description: format!("built-in corpus of {sentences} sentences, {bytes} bytes, seed {seed}"),
+        format: None,
     })
 }
 

@@ -3,30 +3,39 @@
 //! | file | idea |
 //! |---|---|
 //! | `tokenizer` | text to tokens and back |
-//! | `text` | reading a text file, splitting off its validation part |
+//! | `text`, `encoding` | reading a text file, splitting off its validation part; what else than UTF-8 it may be |
 //! | `shard` | memory-mapped `.bin` files of ready tokens |
+//! | `lookalike` | what a file is whose name promises something else |
 //! | `source`, `open` | a split's tokens, wherever they are; which files make a data set |
+//! | `contents`, `fingerprint` | what a data set is, told by its contents |
 //! | `batch` | which windows make a batch: a pure function of seed and number |
 //! | `grammar`, `corpus` | the built-in corpus and its exact entropy |
 //!
 //! This module knows neither the GPU nor the model, and downloads nothing.
 
 mod batch;
+mod contents;
 mod corpus;
+mod encoding;
+mod fingerprint;
 mod grammar;
+mod lookalike;
 mod open;
 mod shard;
 mod source;
 mod text;
 mod tokenizer;
 
-pub use batch::{Batch, TokenIndex, token_index, train_batch, validation_batches};
+pub use batch::{Batch, IGNORED, TokenIndex, token_index, train_batch, validation_batches};
 pub(crate) use batch::{EvalBatch, all_windows};
 
+pub use contents::Contents;
 pub use corpus::builtin;
 pub(crate) use corpus::builtin_with;
+pub use encoding::without_mark;
+pub use fingerprint::Fingerprint;
 pub use open::open;
-pub(crate) use open::{is_shard, open_with};
+pub(crate) use open::{describe, is_shard, open_with};
 pub use shard::ShardView;
 pub use source::TokenSource;
 pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
@@ -62,6 +71,8 @@ pub struct Dataset {
     pub entropy_floor: Option<f64>,
     /// Where the tokens are from, for people.
     pub description: String,
+    /// What the files were taken for, for people, where that is not plain to see.
+    pub format: Option<String>,
 }
 
 impl Dataset {

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::shard::Shard;
-use super::{Dataset, TokenSource, Tokenizer, TokenizerKind, text};
+use super::text::{self, Text};
+use super::{Dataset, TokenSource, Tokenizer, TokenizerKind};
 use crate::error::{Error, Result};
 
 /// Opens a data set: a token shard if `path` ends in `.bin`, else UTF-8 text.
 ///
-/// Validation is on the file at `val_path`, or else on the last `val_fraction` of `path` (at a character
+/// A byte order mark is no text; with the byte tokenizer a text may be any bytes. Validation is on the file at `val_path`, or else on the last `val_fraction` of `path` (at a character
 /// boundary). A text gets a tokenizer of `kind`, made for both files; shards get none, and need their
 /// `vocab_size_for_shards`.
 ///
@@ -32,7 +33,10 @@ pub fn open(
         };
         return open_shards(path, val_path, val_fraction, vocab, None);
     }
-    open_texts(path, val_path, val_fraction, |texts| Tokenizer::of(kind, texts))
+    open_texts(path, val_path, val_fraction, kind, |texts| {
+        let tokenizer = Tokenizer::of(kind, texts)?;
+        check_several(&tokenizer, texts).map(|()| tokenizer)
+    })
 }
 
 /// [`open`] with the tokenizer of a checkpoint; a shard is then taken to hold that tokenizer's tokens.
@@ -49,7 +53,7 @@ pub(crate) fn open_with(
     if is_shard(path) {
         return open_shards(path, val_path, val_fraction, tokenizer.vocab_size(), Some(tokenizer));
     }
-    open_texts(path, val_path, val_fraction, |_| Ok(tokenizer))
+    open_texts(path, val_path, val_fraction, tokenizer.kind(), |_| Ok(tokenizer))
 }
 
 /// Whether [`open`] takes the file for a token shard.
@@ -74,25 +78,47 @@ fn open_texts(
     path: &Path,
     val_path: Option<&Path>,
     val_fraction: f64,
+    kind: TokenizerKind,
     tokenizer: impl FnOnce(&[&str]) -> Result<Tokenizer>,
 ) -> Result<Dataset> {
-    let main = text::read(path)?;
+    let main = text::read(path, kind, "name a text file with --data")?;
     let (train, val, tokenizer) = match val_path {
         Some(val_path) => {
-            let other = text::read(val_path)?;
-            let tokenizer = tokenizer(&[&main, &other]).map_err(|error| within(path, error))?;
+            let other = text::read(val_path, kind, "name a text file with --set data.val_path=FILE")?;
+            let tokenizer = tokenizer(&[main.characters(), other.characters()]).map_err(|error| within(path, error))?;
             (encoded(path, &main, &tokenizer)?, encoded(val_path, &other, &tokenizer)?, tokenizer)
         }
         None => {
-            let boundary = text::split_at(&main, val_fraction)?;
-            let tokenizer = tokenizer(&[&main]).map_err(|error| within(path, error))?;
+            let tokenizer = tokenizer(&[main.characters()]).map_err(|error| within(path, error))?;
+            let boundary = main.tokens_before(val_fraction, &tokenizer)?;
             // Encoded as a whole, so that an error gives the position in the file.
-            let all = encoded(path, &main, &tokenizer)?;
-            let (train, val) = all.split_at(tokenizer.count(main.get(..boundary).unwrap_or_default()));
+            let (train, val) = encoded(path, &main, &tokenizer)?.split_at(boundary);
             (train, val, tokenizer)
         }
     };
-    Ok(dataset(path, val_path, train, val, tokenizer.vocab_size(), Some(tokenizer)))
+    let (vocab, description) = (tokenizer.vocab_size(), describe(path, val_path));
+    Ok(Dataset {
+        train,
+        val,
+        old_val: None,
+        tokenizer: Some(tokenizer),
+        vocab_size: vocab,
+        entropy_floor: None,
+        description,
+        format: None,
+    })
+}
+
+/// A text of one character leaves nothing to learn, and is seldom meant.
+fn check_several(tokenizer: &Tokenizer, texts: &[&str]) -> Result<()> {
+    let Tokenizer::Char(characters) = tokenizer else { return Ok(()) };
+    let [only] = characters.chars() else { return Ok(()) };
+    let times: usize = texts.iter().map(|text| text.chars().count()).sum();
+    let (only, times) = (only.escape_debug(), if times == 1 { "once".to_owned() } else { format!("{times} times") });
+    Err(Error::input(format!(
+        "the text is the character '{only}' {times}, and to predict it takes at least two different ones; name a file with \
+         more in it"
+    )))
 }
 
 fn open_shards(
@@ -102,32 +128,32 @@ fn open_shards(
     vocab_size: usize,
     tokenizer: Option<Tokenizer>,
 ) -> Result<Dataset> {
-    let main = TokenSource::from_shard(Shard::open(path, vocab_size)?);
-    let (train, val) = match val_path {
-        Some(val_path) => (main, TokenSource::from_shard(Shard::open(val_path, vocab_size)?)),
+    let main = Shard::open(path, vocab_size)?;
+    let other = val_path.map(|val_path| Shard::open(val_path, vocab_size)).transpose()?;
+    let format = match &other {
+        Some(other) => format!("{} and {}", main.describe(), other.describe()),
+        None => main.describe(),
+    };
+    let main = TokenSource::from_shard(main);
+    let (train, val) = match other {
+        Some(other) => (main, TokenSource::from_shard(other)),
         None => {
             let boundary = text::split_count(main.len(), val_fraction)?;
             main.split_at(boundary)
         }
     };
-    Ok(dataset(path, val_path, train, val, vocab_size, tokenizer))
+    let (format, description) = (Some(format), describe(path, val_path));
+    Ok(Dataset { train, val, old_val: None, tokenizer, vocab_size, entropy_floor: None, description, format })
 }
 
-fn dataset(
-    path: &Path,
-    val_path: Option<&Path>,
-    train: TokenSource,
-    val: TokenSource,
-    vocab_size: usize,
-    tokenizer: Option<Tokenizer>,
-) -> Dataset {
+/// A data set of these files in words.
+pub(crate) fn describe(path: &Path, val_path: Option<&Path>) -> String {
     let second = val_path.map(|path| format!(" and {}", path.display())).unwrap_or_default();
-    let description = format!("data in {}{second}", path.display());
-    Dataset { train, val, old_val: None, tokenizer, vocab_size, entropy_floor: None, description }
+    format!("data in {}{second}", path.display())
 }
 
-fn encoded(path: &Path, text: &str, tokenizer: &Tokenizer) -> Result<TokenSource> {
-    TokenSource::from_text(text, tokenizer).map_err(|error| within(path, error))
+fn encoded(path: &Path, text: &Text, tokenizer: &Tokenizer) -> Result<TokenSource> {
+    text.encoded(tokenizer).map_err(|error| within(path, error))
 }
 
 /// Puts the name of the file before what is wrong with its text.

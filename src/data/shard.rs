@@ -9,13 +9,15 @@
 //! All little-endian. A file that begins with one of the magics is llm.c's, any other is nanoGPT's: the
 //! magics read as u16 are tokens above 55 000, which GPT-2's vocabulary does not have. Sizes are checked
 //! when the file is opened, tokens when they are read; a sample of them when the file is opened, so that a
-//! wrong vocabulary is not first noticed in the middle of a run.
+//! wrong vocabulary is not first noticed in the middle of a run. A file without a header may be anything, so what looks
+//! like something else (`lookalike`) is refused.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
+use super::lookalike;
 use crate::error::{Error, Result};
 
 const HEADER_BYTES: usize = 256 * 4;
@@ -33,6 +35,7 @@ pub(crate) struct Shard {
     map: Mmap,
     layout: Layout,
     vocab: usize,
+    largest: u32,
 }
 
 /// The tokens in the bytes of a token shard.
@@ -42,6 +45,8 @@ pub struct ShardView<'a> {
     bytes: &'a [u8],
     layout: Layout,
     vocab: usize,
+    /// The largest token of the sample.
+    largest: u32,
 }
 
 /// Where the tokens are in the file.
@@ -75,8 +80,20 @@ impl Shard {
         }
         let file = File::open(path).map_err(missing)?;
         let map = map(&file).map_err(|cause| Error::io("map", path, &cause))?;
-        let layout = ShardView::new(path, &map, vocab)?.layout;
-        Ok(Self { path: path.to_owned(), map, layout, vocab })
+        let ShardView { layout, largest, .. } = ShardView::new(path, &map, vocab)?;
+        Ok(Self { path: path.to_owned(), map, layout, vocab, largest })
+    }
+
+    /// What the file was taken for, for people.
+    pub(super) fn describe(&self) -> String {
+        let Layout { offset, width, len } = self.layout;
+        let format = match (offset, width) {
+            (0, _) => "u16 without a header",
+            (_, 2) => "llm.c u16",
+            _ => "llm.c u32",
+        };
+        let sample = if len > SAMPLED { " in a sample" } else { "" };
+        format!("{format}, {len} tokens, largest id {}{sample}", self.largest)
     }
 
     /// Number of tokens.
@@ -86,8 +103,9 @@ impl Shard {
 
     /// Tokens `start..start + len`; errors as [`ShardView::window`].
     pub(super) fn window(&self, start: usize, len: usize) -> Result<Vec<u32>> {
-        let Self { path, map, layout, vocab } = self;
-        ShardView { path, bytes: map, layout: *layout, vocab: *vocab }.window(start, len)
+        let Self { path, map, layout, vocab, largest } = self;
+        let view = ShardView { path, bytes: map, layout: *layout, vocab: *vocab, largest: *largest };
+        view.window(start, len)
     }
 }
 
@@ -95,23 +113,25 @@ impl<'a> ShardView<'a> {
     /// The tokens in `bytes`, the contents of the shard at `path`; they are to be below `vocab`.
     ///
     /// # Errors
-    /// No tokens, an unknown version, a size that does not fit the header, or a token in a sample that is not below the
-    /// vocabulary.
+    /// No tokens, an unknown version, a size that does not fit the header, what looks like another kind of file, or a token
+    /// in a sample that is not below the vocabulary.
     pub fn new(path: &'a Path, bytes: &'a [u8], vocab: usize) -> Result<Self> {
         let layout = layout(bytes).map_err(|reason| Error::input(format!("{} {reason}", path.display())))?;
         if layout.len == 0 {
             return Err(empty(path));
         }
-        let view = Self { path, bytes, layout, vocab };
-        view.check_sample().map(|()| view)
+        let view = Self { path, bytes, layout, vocab, largest: 0 };
+        Ok(Self { largest: view.check_sample()?, ..view })
     }
 
-    fn check_sample(&self) -> Result<()> {
+    /// The largest token of the sample.
+    fn check_sample(&self) -> Result<u32> {
         let pieces = self.count().min(SAMPLED).div_ceil(PIECE);
         let piece = PIECE.min(self.count());
         // The first piece begins the file, the last one ends it.
         let start = |i: usize| (self.count() - piece) as u128 * i as u128 / (pieces - 1).max(1) as u128;
-        (0..pieces).try_for_each(|i| self.check(start(i) as usize, self.bytes_of(start(i) as usize, piece)?))
+        let largest = |i: usize| self.check(start(i) as usize, self.bytes_of(start(i) as usize, piece)?);
+        (0..pieces).try_fold(0, |most: u32, i| Ok(most.max(largest(i)?)))
     }
 
     /// Number of tokens, at least 1.
@@ -149,11 +169,12 @@ impl<'a> ShardView<'a> {
         narrow.chain(wide.as_chunks().0.iter().map(|&four| u32::from_le_bytes(four)))
     }
 
-    /// Every token in `bytes`, which are those from `start` on, is in the vocabulary.
-    fn check(&self, start: usize, bytes: &'a [u8]) -> Result<()> {
+    /// The largest token in `bytes`, which are those from `start` on, where all are in the vocabulary.
+    fn check(&self, start: usize, bytes: &'a [u8]) -> Result<u32> {
         let outside = |token: u32| token as usize >= self.vocab;
-        match self.tokens(bytes).enumerate().find(|&(_, token)| outside(token)) {
-            None => Ok(()),
+        let largest = self.tokens(bytes).max().unwrap_or_default();
+        match self.tokens(bytes).enumerate().find(|&(_, token)| outside(largest) && outside(token)) {
+            None => Ok(largest),
             Some((at, token)) => {
                 let (name, vocab, position) = (self.path.display(), self.vocab, start + at);
                 let sentence = format!("{name} has token {token} at position {position}, but vocab_size is {vocab}");
@@ -183,8 +204,7 @@ fn layout(file: &[u8]) -> Result<Layout, String> {
     let (width, version) = match word(0) {
         Some(MAGIC_U16) => (2, 1),
         Some(MAGIC_U32) => (4, 7),
-        _ if size.is_multiple_of(2) => return Ok(Layout { offset: 0, width: 2, len: size / 2 }),
-        _ => return Err(format!("has {size} bytes, but a shard of 16-bit tokens has an even number; it is damaged")),
+        _ => return without_header(file),
     };
     if size < HEADER_BYTES {
         return Err(format!("has {size} bytes, but an llm.c header takes {HEADER_BYTES}; the file is truncated"));
@@ -204,6 +224,16 @@ fn layout(file: &[u8]) -> Result<Layout, String> {
             "declares {count} tokens of {width} bytes, which does not fit its size of {size} bytes \
              ({HEADER_BYTES} of them header); it is truncated or damaged"
         )),
+    }
+}
+
+/// A file of nothing but 16-bit tokens.
+fn without_header(file: &[u8]) -> Result<Layout, String> {
+    let size = file.len();
+    match lookalike::not_a_shard(file) {
+        Some(found) => Err(format!("looks like {}, not like a token shard; {}", found.what, found.remedy)),
+        None if size.is_multiple_of(2) => Ok(Layout { offset: 0, width: 2, len: size / 2 }),
+        None => Err(format!("has {size} bytes, but a shard of 16-bit tokens has an even number; it is damaged")),
     }
 }
 

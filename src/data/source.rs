@@ -1,7 +1,8 @@
 //! The tokens of one split, wherever they are: in memory or in a mapped file.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::contents::Contents;
 use super::shard::Shard;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
@@ -13,6 +14,8 @@ pub struct TokenSource {
     /// First token of the sequence within `tokens`.
     first: usize,
     len: usize,
+    /// Once asked for.
+    contents: Arc<OnceLock<Contents>>,
 }
 
 #[derive(Debug, Clone)]
@@ -27,8 +30,7 @@ impl TokenSource {
     pub fn from_tokens(tokens: Vec<u32>) -> Self {
         let len = tokens.len();
         let narrow: Option<Vec<u16>> = tokens.iter().map(|&token| u16::try_from(token).ok()).collect();
-        let tokens = narrow.map_or_else(|| Tokens::Wide(tokens.into()), |narrow| Tokens::Narrow(narrow.into()));
-        Self { tokens, first: 0, len }
+        Self::all(narrow.map_or_else(|| Tokens::Wide(tokens.into()), |narrow| Tokens::Narrow(narrow.into())), len)
     }
 
     /// The tokens of `text`, two bytes each; errors as [`Tokenizer::encode`].
@@ -36,19 +38,42 @@ impl TokenSource {
         let mut tokens = Vec::with_capacity(tokenizer.count(text));
         // No tokenizer here has more than 2^16 tokens.
         tokenizer.encode_each(text, |token| tokens.push(token as u16))?;
-        Ok(Self { first: 0, len: tokens.len(), tokens: Tokens::Narrow(tokens.into()) })
+        let len = tokens.len();
+        Ok(Self::all(Tokens::Narrow(tokens.into()), len))
+    }
+
+    /// The tokens of the byte tokenizer for what need not be text.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        Self::all(Tokens::Narrow(bytes.iter().map(|&byte| u16::from(byte)).collect()), bytes.len())
     }
 
     /// The tokens of a shard.
     pub(super) fn from_shard(shard: Shard) -> Self {
-        Self { first: 0, len: shard.len(), tokens: Tokens::Shard(Arc::new(shard)) }
+        let len = shard.len();
+        Self::all(Tokens::Shard(Arc::new(shard)), len)
+    }
+
+    fn all(tokens: Tokens, len: usize) -> Self {
+        Self { tokens, first: 0, len, contents: Arc::default() }
     }
 
     /// The first `n` tokens (at most all), and the rest.
     pub(super) fn split_at(self, n: usize) -> (Self, Self) {
         let n = n.min(self.len);
-        let rest = Self { tokens: self.tokens.clone(), first: self.first + n, len: self.len - n };
-        (Self { len: n, ..self }, rest)
+        let part = |first, len| Self { tokens: self.tokens.clone(), first, len, contents: Arc::default() };
+        (part(self.first, n), part(self.first + n, self.len - n))
+    }
+
+    /// What tells these tokens from others.
+    ///
+    /// # Errors
+    /// A token of a shard outside the vocabulary.
+    pub fn contents(&self) -> Result<Contents> {
+        if let Some(known) = self.contents.get() {
+            return Ok(known.clone());
+        }
+        let found = Contents::of(self.len, |start, len| self.window(start, len))?;
+        Ok(self.contents.get_or_init(|| found).clone())
     }
 
     /// Number of tokens.
@@ -89,6 +114,10 @@ mod tests {
             assert_eq!((train.len(), val.len()), (7, 3));
             assert_eq!(train.window(5, 2).unwrap(), [base + 5, base + 6]);
             assert_eq!(val.window(0, 3).unwrap(), [base + 7, base + 8, base + 9]);
+            // Whatever holds them.
+            let alone = TokenSource::from_tokens((base..base + 7).collect());
+            assert_eq!(train.contents().unwrap(), alone.contents().unwrap());
+            assert_ne!(train.contents().unwrap(), val.contents().unwrap());
             for (start, len) in [(5, 3), (8, 0), (usize::MAX, 2)] {
                 assert!(train.window(start, len).is_err(), "{start}, {len}");
             }

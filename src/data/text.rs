@@ -1,34 +1,117 @@
-//! Reading a UTF-8 text file and choosing where its validation part begins.
+//! Reading a text file and choosing where its validation part begins.
 //!
-//! The whole text is held in memory. Text is taken as it is: no normalisation, no change of line ends.
+//! The whole text is held in memory. Text is taken as it is, but for a byte order mark before it: no normalisation, no
+//! change of line ends. The byte tokenizer takes what is not UTF-8 as well.
 
 use std::path::Path;
 
+use super::encoding::{wide, without_mark};
+use super::{TokenSource, Tokenizer, TokenizerKind, lookalike};
+use crate::console::warn;
 use crate::error::{Error, Result};
 
-/// The text of a file.
+/// What a file holds.
+#[derive(Debug)]
+pub(super) enum Text {
+    Utf8(String),
+    /// What the byte tokenizer takes although it is not UTF-8.
+    Bytes(Vec<u8>),
+}
+
+/// The text of a file for a tokenizer of `kind`. `remedy` says how to name another file.
 ///
 /// # Errors
-/// Missing or unreadable, empty, or not UTF-8 (naming the first bad byte and its offset).
-pub(super) fn read(path: &Path) -> Result<String> {
-    let io = |cause| Error::input(format!("{}; name a text file with --data", Error::io("read", path, &cause)));
+/// Missing or unreadable, empty, or not UTF-8 (naming the first bad byte and its offset, and what it may be instead).
+pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Text> {
+    let io = |cause| Error::input(format!("{}; {remedy}", Error::io("read", path, &cause)));
+    let name = path.display();
     let stat = std::fs::metadata(path).map_err(io)?;
     if !stat.is_file() {
         // A device such as /dev/zero has no end.
         let kind = if stat.is_dir() { "a directory" } else { "no regular file" };
-        return Err(Error::input(format!("{} is {kind}; name a text file with --data", path.display())));
+        return Err(Error::input(format!("{name} is {kind}; {remedy}")));
     }
     let bytes = std::fs::read(path).map_err(io)?;
     if bytes.is_empty() {
-        return Err(Error::input(format!("{} is empty; name a file with text in it", path.display())));
+        return Err(Error::input(format!("{name} is empty; name a file with text in it")));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        let byte = error.as_bytes().get(offset).copied().unwrap_or_default();
-        let name = path.display();
-        let sentence = format!("{name} is not UTF-8 text: byte 0x{byte:02x} at offset {offset} does not fit");
-        Error::input(sentence + "; convert the file to UTF-8 (a token shard must be named *.bin)")
-    })
+    let wide = wide(&bytes).map(|encoding| {
+        let convert = format!("convert it with `iconv -f {encoding} -t UTF-8 {name} > utf8.txt`");
+        format!("{name} looks like {encoding} text, not UTF-8; {convert}")
+    });
+    match (wide, kind) {
+        (Some(sentence), TokenizerKind::Char) => return Err(Error::input(sentence)),
+        (Some(sentence), TokenizerKind::Byte) => warn(format_args!("{sentence}: its bytes are taken as they are")),
+        (None, _) => warn_of_nuls(path, &bytes),
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => {
+            let text = match without_mark(&text) {
+                "" => return Err(Error::input(format!("{name} is a byte order mark and no text; name another file"))),
+                rest if rest.len() < text.len() => rest.to_owned(),
+                _ => text,
+            };
+            Ok(Text::Utf8(text))
+        }
+        Err(error) if kind == TokenizerKind::Byte => Ok(Text::Bytes(error.into_bytes())),
+        Err(error) => Err(not_utf8(path, error.as_bytes(), error.utf8_error().valid_up_to())),
+    }
+}
+
+/// NULs are tokens as any other, but few texts have them on purpose.
+fn warn_of_nuls(path: &Path, bytes: &[u8]) {
+    let Some(first) = bytes.iter().position(|&byte| byte == 0) else { return };
+    let count = bytes.iter().filter(|&&byte| byte == 0).count();
+    warn(format_args!(
+        "{} has {count} NULs, the first at offset {first}, which become tokens as any other character: remove them \
+         with `tr -d '\\000'` if they are not meant",
+        path.display()
+    ));
+}
+
+fn not_utf8(path: &Path, bytes: &[u8], offset: usize) -> Error {
+    let (name, byte) = (path.display(), bytes.get(offset).copied().unwrap_or_default());
+    if let Some(found) = lookalike::binary(bytes) {
+        return Error::input(format!("{name} is not UTF-8 text, but looks like {}; {}", found.what, found.remedy));
+    }
+    // Hardly any text of an encoding of one byte a character has control characters.
+    let control = |byte: &&u8| **byte < 0x20 && !byte.is_ascii_whitespace();
+    let single = bytes.iter().filter(control).count() * 100 < bytes.len();
+    let convert = match single {
+        true => format!("if it is Latin-1, convert it with `iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8.txt`"),
+        false => "convert the file to UTF-8 (a token shard must be named *.bin)".to_owned(),
+    };
+    let sentence = format!("{name} is not UTF-8 text: byte 0x{byte:02x} at offset {offset} does not fit");
+    Error::input(format!("{sentence}; {convert}, or train with the byte tokenizer (data.tokenizer=byte)"))
+}
+
+impl Text {
+    /// The characters that a tokenizer is made for; the byte tokenizer is made for none.
+    pub(super) fn characters(&self) -> &str {
+        match self {
+            Self::Utf8(text) => text,
+            Self::Bytes(_) => "",
+        }
+    }
+
+    /// All of its tokens; errors as [`Tokenizer::encode`].
+    pub(super) fn encoded(&self, tokenizer: &Tokenizer) -> Result<TokenSource> {
+        match self {
+            Self::Utf8(text) => TokenSource::from_text(text, tokenizer),
+            Self::Bytes(bytes) => Ok(TokenSource::from_bytes(bytes)),
+        }
+    }
+
+    /// How many tokens come before the last `val_fraction` of its characters, or of its bytes; errors as [`split_at`].
+    pub(super) fn tokens_before(&self, val_fraction: f64, tokenizer: &Tokenizer) -> Result<usize> {
+        match self {
+            Self::Utf8(text) => {
+                let boundary = split_at(text, val_fraction)?;
+                Ok(tokenizer.count(text.get(..boundary).unwrap_or_default()))
+            }
+            Self::Bytes(bytes) => split_count(bytes.len(), val_fraction),
+        }
+    }
 }
 
 /// Byte offset at which the last `val_fraction` of the characters of `text` begins.
@@ -69,13 +152,23 @@ mod tests {
     fn bad_files_are_named_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("text.txt");
-        let said = || read(&path).unwrap_err().to_string();
+        let read = |kind| read(&path, kind, "name a text file with --data");
+        let said = || read(TokenizerKind::Char).unwrap_err().to_string();
         assert!(said().starts_with("cannot read"), "{}", said());
         std::fs::write(&path, b"").unwrap();
         assert!(said().contains("is empty"), "{}", said());
+        std::fs::write(&path, b"\xef\xbb\xbf").unwrap();
+        assert!(said().contains("is a byte order mark and no text"), "{}", said());
         std::fs::write(&path, b"caf\xe9 au lait").unwrap();
-        assert!(said().contains("byte 0xe9 at offset 3"), "{}", said());
-        std::fs::write(&path, "café").unwrap();
-        assert_eq!(read(&path).unwrap(), "café");
+        assert!(said().contains("byte 0xe9 at offset 3") && said().contains("iconv -f WINDOWS-1252"), "{}", said());
+        assert!(matches!(read(TokenizerKind::Byte).unwrap(), Text::Bytes(bytes) if bytes.len() == 12));
+        std::fs::write(&path, b"\x1f\x8b\x08\0\xff\xff").unwrap();
+        assert!(said().contains("packed with gzip"), "{}", said());
+        std::fs::write(&path, b"\xff\xfec\0a\0").unwrap();
+        assert!(said().contains("`iconv -f UTF-16 -t UTF-8 "), "{}", said());
+        for text in ["café", "\u{feff}café"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(read(TokenizerKind::Char).unwrap(), Text::Utf8(text) if text == "café"));
+        }
     }
 }

@@ -8,6 +8,8 @@ use super::HALF_GRADIENT_TOLERANCE;
 use super::matmul::{self, Layout, Product};
 use super::stats::{ReduceDims, STATS, fresh_stats};
 use super::{Case, Input};
+/// A target that is not counted.
+pub use crate::data::IGNORED;
 use crate::error::Result;
 use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
@@ -30,8 +32,6 @@ parameter_block! {
     }
 }
 
-/// A target that is not counted.
-pub const IGNORED: u32 = u32::MAX;
 /// Settings of the head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Head {

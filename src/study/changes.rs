@@ -1,27 +1,9 @@
 //! What a study's directory was made with, and in what that differs from what is asked for now.
 
-use super::file::Study;
-use crate::cache;
 use crate::config::RunConfig;
-use crate::data::{Dataset, validation_batches};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use toml::{Table, Value};
-
-/// What tells these data from others: their length, their beginning, and all that is read for validation.
-///
-/// # Errors
-/// Data that cannot be read.
-pub(crate) fn fingerprint(study: &Study, data: &Dataset) -> Result<String> {
-    let Some(arm) = study.arms.first() else { return Ok(String::new()) };
-    let (train, seq) = (&arm.config.train, arm.config.model.seq_length);
-    let validation = validation_batches(&data.val, train.eval_batches.max(1), train.batch_size, seq)?;
-    let sizes = format!("{} {}", data.train.len(), data.val.len());
-    let head = data.train.window(0, data.train.len().min(1 << 16))?;
-    let tokens = validation.iter().flat_map(|batch| batch.tokens.iter()).chain(&head);
-    let text: String = tokens.map(|token| format!("{token} ")).collect();
-    Ok(format!("{:016x}", cache::fingerprint([sizes.as_str(), &text])))
-}
 
 /// The first setting in which two runs differ, in words. Where the data lie does not count: they have a fingerprint. Nor
 /// does whether a tau is written down, as a run that was resumed by hand has it.

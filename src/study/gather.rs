@@ -9,10 +9,11 @@ use super::file::Points;
 use super::results::{ArmResult, Findings, Measured, Run, StudyCase};
 use crate::checkpoint::read_meta;
 use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
+use crate::data::{Fingerprint, describe};
 use crate::error::{Error, Result};
 use crate::report::escape::slug;
 use crate::train::growth::{Rules, Shape};
-use crate::train::{GrowthRecord, Meta, Store, cohorts};
+use crate::train::{DataPosition, GrowthRecord, Meta, Store, cohorts};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +48,8 @@ struct Gathered {
     rules: Vec<ResolvedGrowth>,
     timeline: Timeline,
     measured: Measured,
+    /// What its data contain, where its checkpoint says it.
+    contents: Option<Fingerprint>,
 }
 
 /// Reads `runs` and puts them in arms, the first of which, or the one called `reference`, is the reference.
@@ -63,8 +66,7 @@ pub(crate) fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings
         comparable(first, run)?;
     }
     let mut arms: Vec<(ArmResult, Vec<Gathered>)> = Vec::new();
-    let path = first.config.data.path.as_ref();
-    let data = path.map_or("built-in corpus".to_owned(), |path| format!("data in {}", path.display()));
+    let data = described(&first.config);
     let own_corpora = first.config.data.path.is_none() && first.config.data.corpus_seed.is_none();
     for run in runs {
         let unnamed = |other: &Gathered| other.asked.name.is_none() && Identity::of(other) == Identity::of(&run);
@@ -156,7 +158,7 @@ fn directory_name(dir: &Path) -> String {
 }
 
 fn read(asked: &Asked) -> Result<Gathered> {
-    let config = RunConfig::read_or(&asked.dir.join("config.toml"), "give the directory of a run")?;
+    let mut config = RunConfig::read_or(&asked.dir.join("config.toml"), "give the directory of a run")?;
     config.model.validate()?;
     config.train.validate(&config.model)?;
     let train = &config.train;
@@ -171,7 +173,10 @@ fn read(asked: &Asked) -> Result<Gathered> {
             asked.dir.display()
         )));
     }
-    let records = lineage(&asked.dir)?;
+    let Meta { lineage: records, data: DataPosition { fingerprint: contents, .. }, .. } = newest(&asked.dir)?;
+    if contents.is_none() {
+        config.train.count_micro_batches(&config.model);
+    }
     let models = models(&config.model, &records);
     let rules = |record: &GrowthRecord| {
         let dir = asked.dir.display();
@@ -190,11 +195,11 @@ fn read(asked: &Asked) -> Result<Gathered> {
     let rules = records.iter().map(rules).collect::<Result<Vec<_>>>()?;
     let stages = cohorts::staged(models.clone(), rules.iter().copied(), None);
     let timeline = Timeline::new(&config, &stages, records.iter().map(|record| record.at_step).collect())?;
-    Ok(Gathered { asked: asked.clone(), config, models, rules, timeline, measured })
+    Ok(Gathered { asked: asked.clone(), config, models, rules, timeline, measured, contents })
 }
 
-/// Every growth of a model, also those that were made in a file, of which the metrics of the run know nothing.
-fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
+/// What the newest checkpoint says of a run: also of growths that were made in a file, of which its metrics know nothing.
+fn newest(dir: &Path) -> Result<Meta> {
     let latest = Store::new(dir).newest(&read_meta::<Meta>)?;
     let (_, meta) = latest.found.ok_or_else(|| {
         Error::input(format!(
@@ -202,7 +207,7 @@ fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
             dir.display()
         ))
     })?;
-    Ok(meta.lineage)
+    Ok(meta)
 }
 
 /// The model at the start and after each growth. `known` is any of them: a resumed run has a later one in its settings.
@@ -244,6 +249,10 @@ impl<'a> Identity<'a> {
         // A resumed run names what a fresh one leaves to the device.
         settings.train.loss_chunk_rows = 0;
         settings.out_dir = PathBuf::new();
+        if run.contents.is_some() {
+            // Contents are compared in their place.
+            (settings.data.path, settings.data.val_path) = (None, None);
+        }
         let models = run.models.iter().map(Self::model).collect();
         Self { models, growth_steps: &run.timeline.growth_steps, rules: &run.rules, settings }
     }
@@ -258,13 +267,26 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// Losses of two runs are of the same tokens.
+/// Losses of two runs are of the same tokens: by the contents of their files, where both are known, or else by their names.
 fn comparable(first: &Gathered, run: &Gathered) -> Result<()> {
-    let of = |run: &Gathered| {
+    let shown = |run: &Gathered| run.asked.dir.display().to_string();
+    let generated = |run: &Gathered| run.config.data.path.is_none();
+    let known = first.contents.as_ref().zip(run.contents.as_ref()).filter(|_| !generated(first) || !generated(run));
+    if let Some(changed) = known.and_then(|(first, run)| first.difference(run)) {
+        let data = |run: &Gathered| described(&run.config);
+        return Err(Error::usage(format!(
+            "{} is of the {} and {} of the {}, which are not the same: {changed}; compare runs of the same data",
+            shown(first),
+            data(first),
+            shown(run),
+            data(run)
+        )));
+    }
+    let of = |run: &Gathered| -> Result<Vec<(&str, String)>> {
         let (data, train, model) = (&run.config.data, &run.config.train, &run.config.model);
         let path =
             |path: &Option<PathBuf>| path.as_ref().map_or("built-in".to_owned(), |path| path.display().to_string());
-        [
+        let by_name = [
             ("data.path", path(&data.path)),
             ("data.val_path", path(&data.val_path)),
             ("data.tokenizer", format!("{:?}", data.tokenizer)),
@@ -272,17 +294,24 @@ fn comparable(first: &Gathered, run: &Gathered) -> Result<()> {
             ("data.corpus_sentences", data.corpus_sentences.to_string()),
             ("data.corpus_seed", format!("{:?}", data.corpus_seed)),
             ("model.vocab_size", model.vocab_size.to_string()),
-            ("model.seq_length", model.seq_length.to_string()),
-            ("train.batch_size", train.batch_size.to_string()),
-            ("train.eval_batches", train.eval_batches.to_string()),
-        ]
+        ];
+        let rows = train.validation_rows(model)?.to_string();
+        let always = [("model.seq_length", model.seq_length.to_string()), ("sequences of a validation", rows)];
+        let by_name = by_name.into_iter().filter(|_| known.is_none());
+        Ok(by_name.chain(always).collect())
     };
-    match of(first).into_iter().zip(of(run)).find(|(a, b)| a != b) {
+    match of(first)?.into_iter().zip(of(run)?).find(|(a, b)| a != b) {
         None => Ok(()),
         Some(((key, a), (_, b))) => Err(Error::usage(format!(
             "{} has {key} {a} and {} has {b}, so their losses are of different tokens: compare runs with the same validation",
-            first.asked.dir.display(),
-            run.asked.dir.display()
+            shown(first),
+            shown(run)
         ))),
     }
+}
+
+/// The data of a run in words.
+fn described(config: &RunConfig) -> String {
+    let data = &config.data;
+    data.path.as_deref().map_or("built-in corpus".to_owned(), |path| describe(path, data.val_path.as_deref()))
 }

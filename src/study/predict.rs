@@ -62,7 +62,7 @@ fn measure(device: &Device, stage: &Stage, config: &RunConfig, data: &Dataset) -
     let batches = (0..trainer.shape().grad_accum as u64)
         .map(|index| train_batch(&data.train, train.seed, index, train.batch_size, model.seq_length))
         .collect::<Result<Vec<_>>>()?;
-    let validation = validation_batches(&data.val, 1, train.batch_size, model.seq_length)?;
+    let validation = validation_batches(&data.val, train.batch_size, train.batch_size, model.seq_length)?;
     // The first of each compiles.
     trainer.step(&batches, 0, train.lr)?;
     trainer.evaluate(&validation)?;
@@ -75,5 +75,6 @@ fn measure(device: &Device, stage: &Stage, config: &RunConfig, data: &Dataset) -
     let step = started.elapsed().as_secs_f64() / steps as f64;
     let started = Instant::now();
     trainer.evaluate(&validation)?;
-    Ok(Times { step, evaluation: started.elapsed().as_secs_f64() * train.eval_batches.max(1) as f64 })
+    let batches = train.validation_rows(&model)?.div_ceil(train.batch_size);
+    Ok(Times { step, evaluation: started.elapsed().as_secs_f64() * batches as f64 })
 }

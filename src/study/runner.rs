@@ -4,24 +4,25 @@
 //! checkpoint, one that is finished is only read, and one whose settings are not those of the study is refused. So the
 //! same command goes on with a study wherever it stood, bit for bit.
 
-use super::changes::{difference, fingerprint};
+use super::changes::difference;
 use super::comparison;
 use super::plan::{PlannedRun, StudyPlan};
 use super::results::{ArmResult, Findings, Measured, Run, StudyCase, Trial};
 use crate::checkpoint::{Files, RunLock, replace};
 use crate::config::RunConfig;
-use crate::data::Dataset;
-use crate::error::{Error, Result, tell};
+use crate::console::{note, warn};
+use crate::data::{Dataset, Fingerprint};
+use crate::error::{Error, Result};
 use crate::report::number;
 use crate::runtime::device::Device;
 use crate::train::Store;
 use crate::train::disk::Start;
 use crate::train::recovery::{Job, Opener};
+use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use toml::{Table, Value};
 
 /// In the directory of a run that diverged: why.
 const DIVERGED: &str = "diverged.txt";
@@ -64,17 +65,27 @@ impl Runner<'_> {
             self.state(&run)?;
         }
         let path = study.out_dir.join(DATA);
-        let found = serde_json::json!({"data": self.data.description, "fingerprint": fingerprint(study, self.data)?})
-            .to_string();
-        let known = std::fs::read_to_string(&path).ok();
-        let print =
-            |text: &str| -> Option<Value> { serde_json::from_str::<Table>(text).ok()?.get("fingerprint").cloned() };
-        if known.as_deref().is_some_and(|known| print(known) != print(&found)) {
-            return Err(Error::usage(format!(
-                "{} holds a study of other data than the {}: choose another --out, or give it its own data again",
-                study.out_dir.display(),
-                self.data.description
-            )));
+        let contents = Fingerprint::of(self.data)?;
+        let found = serde_json::json!({"data": self.data.description, "fingerprint": contents}).to_string();
+        let known: Option<serde_json::Value> =
+            std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+        let known = known.map(|known| Fingerprint::deserialize(&known["fingerprint"]).ok());
+        let out = study.out_dir.display();
+        match known {
+            Some(Some(known)) => {
+                if let Some(changed) = known.difference(&contents) {
+                    return Err(Error::usage(format!(
+                        "{out} holds a study of other data than the {}: {changed}; choose another --out, or give it its own \
+                         data again",
+                        self.data.description
+                    )));
+                }
+            }
+            Some(None) => note(format_args!(
+                "{out} is of a version that did not record what its data contain, so whether they are still the same is not \
+                 known"
+            )),
+            None => {}
         }
         lock.keep()?;
         replace(&Files, &path, &found).map_err(|cause| Error::io("write", &path, &cause))?;
@@ -197,7 +208,7 @@ impl Runner<'_> {
             let name = self.plan.study.arms.get(run.arm).map_or("", |arm| &arm.name);
             let train = &config.train;
             let (steps, rate, seed) = (train.max_steps, train.lr, train.seed);
-            tell(format_args!("{kind} of \"{name}\", {steps} steps, lr {rate:e}, seed {seed}{}", progress.left()));
+            note(format_args!("{kind} of \"{name}\", {steps} steps, lr {rate:e}, seed {seed}{}", progress.left()));
             state = self.train(config, state, opener)?;
             progress.one_done();
         }
@@ -225,7 +236,7 @@ impl Runner<'_> {
             Ok(_) => Ok(State::Done),
             Err(Error::Interrupted(_)) => Err(self.interrupted()),
             Err(Error::Diverged(why)) => {
-                tell(format_args!("warning: {why}"));
+                warn(&why);
                 let path = dir.join(DIVERGED);
                 replace(&Files, &path, &why).map_err(|cause| Error::io("write", &path, &cause))?;
                 Ok(State::Diverged)
@@ -236,7 +247,7 @@ impl Runner<'_> {
 
     fn interrupted(&self) -> Error {
         let out = self.plan.study.out_dir.display();
-        Error::Interrupted(format!("interrupted; everything is saved in {out}; give the same command again to go on"))
+        Error::Interrupted(format!("stopped; everything is saved in {out}; give the same command again to go on"))
     }
 
     /// Where a run stands; a run of other settings in its place is refused, or counts as none with `overwrite`.
@@ -297,7 +308,7 @@ impl Progress {
 /// The newest valid checkpoint of a run, or its beginning.
 fn latest(dir: &Path, fresh: &dyn Fn() -> Result<Start>) -> Result<Start> {
     let latest = Store::new(PathBuf::from(dir)).latest()?;
-    latest.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+    latest.warnings.iter().for_each(|warning| warn(warning));
     match latest.found {
         Some((_, checkpoint)) => Ok(Start::resumed(checkpoint)?.0),
         None => fresh(),

@@ -72,14 +72,14 @@ impl<'e> Evaluator<'e> {
         Ok(f64::from(Stats::from_words(&self.engine.read(stats)?).loss))
     }
 
-    /// Mean loss of `params` over `batches`, nats per token.
+    /// Mean loss of `params` over the targets of `batches` that count, nats per token.
     ///
     /// # Errors
     /// As [`Self::load`] and [`Self::loss`].
     pub fn mean(&self, params: &Tensors, batches: &[Batch]) -> Result<f64> {
         self.load(params)?;
         let losses: Vec<f64> = batches.iter().map(|batch| self.loss(batch)).collect::<Result<_>>()?;
-        Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+        Ok(losses.iter().sum::<f64>() / batches.iter().map(Batch::counted).sum::<f64>())
     }
 }
 

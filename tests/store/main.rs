@@ -36,7 +36,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         seed: 1337,
         config: serde_json::json!({"train": {"lr": 0.001}}),
         tokenizer: None,
-        data: DataPosition { description: "corpus".into(), next_batch: step },
+        data: DataPosition { description: "corpus".into(), next_batch: step, fingerprint: None },
         cohorts: vec![Cohort { born_step: 0, lr_scale: 1.0, frozen: false, rows }],
         lineage: Vec::new(),
         adapter: "none".into(),

@@ -2,7 +2,7 @@
 
 use super::meta::{Checkpoint, DataPosition, Meta};
 use crate::config::RunConfig;
-use crate::data::Dataset;
+use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::train::run::standing::Standing;
 use crate::train::trainer::Trainer;
@@ -37,7 +37,11 @@ pub(crate) fn checkpoint(config: &RunConfig, data: &Dataset, trainer: &Trainer, 
         seed: config.train.seed,
         config: to_json("the configuration", &rest)?,
         tokenizer: data.tokenizer.as_ref().map(|t| to_json("the tokenizer", t)).transpose()?,
-        data: DataPosition { description: data.description.clone(), next_batch },
+        data: DataPosition {
+            description: data.description.clone(),
+            next_batch,
+            fingerprint: Some(Fingerprint::of(data)?),
+        },
         cohorts: trainer.cohorts.clone(),
         lineage: at.lineage,
         adapter: engine.gpu.describe(),

@@ -22,6 +22,13 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
         }
     }?;
     if let Some(old) = &d.old_path {
+        if let Err(cause) = old.metadata() {
+            let missing = Error::io("read", old, &cause);
+            return Err(Error::input(format!(
+                "data.old_path: {missing}; name it with --set data.old_path=FILE, or go on without it with \
+                 --set data.old_path=none"
+            )));
+        }
         let old = match dataset.tokenizer.clone() {
             Some(tokenizer) => data::open_with(tokenizer, old, None, d.val_fraction),
             // With a tokenizer of its own, its tokens would be others than those of the model.
@@ -54,6 +61,16 @@ pub(crate) fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer
     Ok(data)
 }
 
+/// [`dataset_of_trained`] without what the model knew before, which only a run is measured on.
+///
+/// # Errors
+/// As there.
+pub(crate) fn dataset_to_measure(config: &RunConfig, tokenizer: Option<Tokenizer>) -> Result<Dataset> {
+    let mut config = config.clone();
+    config.data.old_path = None;
+    dataset_of_trained(&config, tokenizer)
+}
+
 /// The prompt of samples: as configured, or the tokenizer's usual one, or the first token of the data.
 ///
 /// # Errors
@@ -61,7 +78,8 @@ pub(crate) fn dataset_of_trained(config: &RunConfig, tokenizer: Option<Tokenizer
 pub fn sample_prompt(text: &str, data: &Dataset) -> Result<Vec<u32>> {
     let tokens = match &data.tokenizer {
         Some(tokenizer) if !text.is_empty() => {
-            tokenizer.encode(text).map_err(|e| Error::input(format!("sample_prompt: {e}")))?
+            let encoded = tokenizer.encode(data::without_mark(text));
+            encoded.map_err(|e| Error::input(format!("sample_prompt: {e}")))?
         }
         Some(tokenizer) => tokenizer.usual_prompt(),
         None => Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::array::HostTensor;
 use crate::checkpoint::{self, Metadata, number};
-use crate::data::Tokenizer;
+use crate::data::{Fingerprint, Tokenizer};
 use crate::error::{Error, Result};
 use crate::train::growth::GrowthRecord;
 use crate::train::growth::cohorts::Cohort;
@@ -61,10 +61,14 @@ pub struct Meta {
 /// A position in the training data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataPosition {
-    /// The data set in words, compared on resume: losses on another one say little of this one's.
+    /// The data set in words.
     pub description: String,
     /// Index of the next batch, of `batch_size` rows; the order of rows is a pure function of the seed and their number.
     pub next_batch: u64,
+    /// The data set by its contents, compared on resume: losses on another one say little of this one's. `None` in files of
+    /// versions that did not write it.
+    #[serde(default)]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl Metadata for Meta {
@@ -127,6 +131,7 @@ impl Meta {
 mod tests {
     use super::*;
     use crate::checkpoint::FileDigest;
+    use crate::data::Contents;
     use crate::train::growth::{Rules, Shape};
     use serde_json::json;
 
@@ -143,6 +148,13 @@ mod tests {
             loss_after: f64::INFINITY,
             file_before: Some(FileDigest { name: "before-growth-00000007.safetensors".into(), sha256: "0f".repeat(2) }),
         };
+        let contents = |tokens, sha256: &str| Contents { tokens, sha256: sha256.into() };
+        let fingerprint = Fingerprint {
+            train: contents(u64::MAX, "0a"),
+            val: contents(2, "0b"),
+            old_val: Some(contents(3, "0c")),
+            tokenizer: Some("0d".into()),
+        };
         let rows = BTreeMap::from([("layers.0.mlp.key_param_tokens".to_owned(), [3, 5])]);
         Meta {
             step: 9,
@@ -150,7 +162,7 @@ mod tests {
             seed: 0x8000_0000_0000_0001,
             config: json!({"lr": 0.1 + 0.2, "z": 1, "a": [null, "é\"\n"]}),
             tokenizer: Some(json!({"kind": "char"})),
-            data: DataPosition { description: "corpus".into(), next_batch: 9 },
+            data: DataPosition { description: "corpus".into(), next_batch: 9, fingerprint: Some(fingerprint) },
             cohorts: vec![Cohort { born_step: 7, lr_scale: 1.0 / 3.0, frozen: true, rows }],
             lineage: vec![growth],
             adapter: "llvmpipe".into(),
@@ -167,7 +179,9 @@ mod tests {
     const WRITTEN: &str = concat!(
         r#"{"step":9,"tokens_seen":18446744073709551615,"seed":9223372036854775809,"#,
         r#""config":{"a":[null,"é\"\n"],"lr":0.30000000000000004,"z":1},"tokenizer":{"kind":"char"},"#,
-        r#""data":{"description":"corpus","next_batch":9},"#,
+        r#""data":{"description":"corpus","next_batch":9,"#,
+        r#""fingerprint":{"train":{"tokens":18446744073709551615,"sha256":"0a"},"val":{"tokens":2,"sha256":"0b"},"#,
+        r#""old_val":{"tokens":3,"sha256":"0c"},"tokenizer":"0d"}},"#,
         r#""cohorts":[{"born_step":7,"lr_scale":0.3333333333333333,"frozen":true,"#,
         r#""rows":{"layers.0.mlp.key_param_tokens":[3,5]}}],"#,
         r#""lineage":[{"at_step":7,"policy":{"init_keys":"zero","tau":"keep"},"#,
@@ -201,13 +215,14 @@ mod tests {
         let mut meta = sample();
         let mut json = serde_json::to_value(&meta).unwrap();
         json.as_object_mut().unwrap().remove("plateau");
+        json["data"].as_object_mut().unwrap().remove("fingerprint");
         let fields = json["lineage"][0].as_object_mut().unwrap();
         fields.retain(|key, _| !key.starts_with("layers") && !key.starts_with("intermediate") && key != "before");
         let record = &mut meta.lineage[0];
         for shape in [&mut record.before, &mut record.after] {
             (shape.layers, shape.intermediate_size) = (0, 0);
         }
-        (record.file_before, meta.plateau) = (None, Plateau::default());
+        (record.file_before, meta.plateau, meta.data.fingerprint) = (None, Plateau::default(), None);
         assert_eq!(serde_json::from_value::<Meta>(json).unwrap(), meta);
     }
 

@@ -7,6 +7,6 @@ pub(crate) mod meta;
 pub mod metrics;
 pub(crate) mod start;
 
-pub(crate) use dataset::dataset_of_trained;
 pub use dataset::{dataset, sample_prompt};
+pub(crate) use dataset::{dataset_of_trained, dataset_to_measure};
 pub use start::Start;

@@ -2,7 +2,7 @@
 
 use super::meta::{Checkpoint, Meta};
 use crate::config::{ModelConfig, RunConfig};
-use crate::data::{Dataset, Tokenizer};
+use crate::data::{Dataset, Fingerprint, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::init;
 use crate::train::growth::plateau::Plateau;
@@ -28,7 +28,9 @@ pub struct Start {
 /// What the losses of a run are of. Those of other data say little of this run's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
-    /// The data set in words.
+    /// The data set by its contents, where the run was begun by a version that knows them.
+    contents: Option<Fingerprint>,
+    /// And in words.
     data: String,
     /// What share of it is validated on, where that is no file of its own.
     val_fraction: f64,
@@ -37,10 +39,22 @@ pub struct Measured {
 }
 
 impl Measured {
-    fn by(config: &RunConfig, data: &str) -> Self {
-        let RunConfig { train, data: of, .. } = config;
-        let rows = train.eval_batches.max(1).saturating_mul(train.batch_size);
-        Self { data: data.to_owned(), val_fraction: of.val_fraction, rows }
+    fn by(config: &RunConfig, data: &str, contents: Option<Fingerprint>) -> Result<Self> {
+        let rows = config.train.validation_rows(&config.model)?;
+        Ok(Self { contents, data: data.to_owned(), val_fraction: config.data.val_fraction, rows })
+    }
+
+    /// Whether both train on the same text, and whether they validate on the same of it.
+    fn same(&self, now: &Self) -> [bool; 2] {
+        let split = self.val_fraction == now.val_fraction;
+        let text = match (&self.contents, &now.contents) {
+            // Another split of the same text has other parts.
+            (Some(before), Some(after)) => {
+                before.same_data(after) || !split && self.data == now.data && before.tokens() == after.tokens()
+            }
+            _ => self.data == now.data,
+        };
+        [text, text && split && self.rows == now.rows]
     }
 }
 
@@ -65,7 +79,10 @@ impl Start {
     /// # Errors
     /// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
     pub fn resumed(checkpoint: Checkpoint) -> Result<(Self, RunConfig)> {
-        let config: RunConfig = checkpoint.meta.config()?;
+        let mut config: RunConfig = checkpoint.meta.config()?;
+        if checkpoint.meta.data.fingerprint.is_none() {
+            config.train.count_micro_batches(&config.model);
+        }
         check_settings(&config)?;
         check_parameters(&config.model, &checkpoint.params)?;
         check_tokenizer(&config.model, checkpoint.meta.tokenizer()?)?;
@@ -77,26 +94,31 @@ impl Start {
         }
         let position = Position::at_batch(data.next_batch, config.train.batch_size, tokens_seen);
         let growths_left = config.growth.len();
+        let measured = Some(Measured::by(&config, &data.description, data.fingerprint)?);
         let start = Self {
             host: HostModel { model: config.model.clone(), params, moment1, moment2, cohorts },
             standing: Standing { step, position, losses, plateau, growths_left, lineage, best_val_loss },
             loss_scale,
-            measured: Some(Measured::by(&config, &data.description)),
+            measured,
         };
         Ok((start, config))
     }
 
     /// As it goes on with `config` on `data`: without the losses that are of something else.
-    pub(crate) fn on(mut self, config: &RunConfig, data: &Dataset) -> Self {
-        let now = Measured::by(config, &data.description);
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    pub(crate) fn on(mut self, config: &RunConfig, data: &Dataset) -> Result<Self> {
+        let now = Measured::by(config, &data.description, Some(Fingerprint::of(data)?))?;
         let before = self.measured.replace(now.clone()).unwrap_or_else(|| now.clone());
-        if before.data != now.data {
+        let [same_text, same_validation] = before.same(&now);
+        if !same_text {
             self.standing.losses = LossStatistics::default();
         }
-        if before != now {
+        if !same_validation {
             (self.standing.plateau, self.standing.best_val_loss) = (Plateau::default(), None);
         }
-        self
+        Ok(self)
     }
 }
 

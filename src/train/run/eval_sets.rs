@@ -19,8 +19,8 @@ impl EvalSets {
     pub(super) fn new(config: &RunConfig, model: &ModelConfig, data: &Dataset) -> Result<Self> {
         let train = &config.train;
         data.check_length(model.seq_length)?;
-        let batches =
-            |of: &TokenSource| validation_batches(of, train.eval_batches.max(1), train.batch_size, model.seq_length);
+        let rows = train.validation_rows(model)?;
+        let batches = |of: &TokenSource| validation_batches(of, rows, train.batch_size, model.seq_length);
         let validation = batches(&data.val)?;
         let old_validation = data.old_val.as_ref().map_or_else(|| Ok(Vec::new()), batches)?;
         Ok(Self { prompt: sample_prompt(&train.sample_prompt, data)?, validation, old_validation })

@@ -4,11 +4,13 @@ use super::health::Bad;
 use super::standing::Standing;
 use super::{Run, is_due};
 use crate::checkpoint::Keep;
+use crate::console::detail;
 use crate::error::{Error, Result};
 use crate::train::Summary;
 use crate::train::disk::capture::checkpoint;
 use crate::train::disk::meta::Checkpoint;
 use crate::train::disk::metrics::{self, BothLosses};
+use std::time::Instant;
 
 impl Run<'_> {
     /// Saves where that is due, or where the run is interrupted. After the last step it is evaluated first.
@@ -29,10 +31,14 @@ impl Run<'_> {
 
     pub(super) fn save(&mut self) -> Result<()> {
         self.catch_up()?;
+        let began = Instant::now();
         let checkpoint = self.checkpoint(self.standing.clone())?;
         let train = &self.config.train;
         let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
         self.saved = self.store.save(&checkpoint, keep)?;
+        let took = began.elapsed();
+        detail(format_args!("saved {} in {:.2} s", self.saved.display(), took.as_secs_f64()));
+        self.display.aside(took);
         Ok(())
     }
 

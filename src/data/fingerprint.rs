@@ -1,0 +1,90 @@
+//! What a data set is, told by its contents: its parts and its tokenizer.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::contents::{Contents, hexadecimal};
+use super::{Dataset, TokenSource};
+use crate::error::{Error, Result};
+
+/// All that the losses of a run depend on in its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// What is trained on.
+    pub train: Contents,
+    /// What is validated on.
+    pub val: Contents,
+    /// What is validated on of the data that the model knew before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_val: Option<Contents>,
+    /// SHA-256 of the tokenizer as JSON; `None` for shards, whose tokenizer is not known.
+    pub tokenizer: Option<String>,
+}
+
+impl Fingerprint {
+    /// Of `data`.
+    ///
+    /// # Errors
+    /// A token of a shard outside its vocabulary.
+    pub fn of(data: &Dataset) -> Result<Self> {
+        let tokenizer = match &data.tokenizer {
+            Some(tokenizer) => {
+                let json = serde_json::to_vec(tokenizer)
+                    .map_err(|e| Error::defect(format!("the tokenizer has no fingerprint: {e}")))?;
+                Some(hexadecimal(&Sha256::digest(json)))
+            }
+            None => None,
+        };
+        let old_val = data.old_val.as_ref().map(TokenSource::contents).transpose()?;
+        Ok(Self { train: data.train.contents()?, val: data.val.contents()?, old_val, tokenizer })
+    }
+
+    /// Whether training on `other` is training on the same tokens, validated on the same ones.
+    pub fn same_data(&self, other: &Self) -> bool {
+        (&self.train, &self.val, &self.tokenizer) == (&other.train, &other.val, &other.tokenizer)
+    }
+
+    /// Tokens of all that is trained or validated on.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.train.tokens.saturating_add(self.val.tokens)
+    }
+
+    /// What `now` has otherwise, in words. Old data count where both have some: whether there are any is a setting.
+    pub fn difference(&self, now: &Self) -> Option<String> {
+        let parts = [
+            ("training part", Some(&self.train), Some(&now.train)),
+            ("validation part", Some(&self.val), Some(&now.val)),
+            ("old data", self.old_val.as_ref(), now.old_val.as_ref()),
+        ];
+        let mut changed: Vec<String> = parts
+            .into_iter()
+            .filter_map(|(name, before, now)| Some((name, before?, now?)))
+            .filter_map(|(name, before, now)| Some(format!("the {name} {}", before.difference(now)?)))
+            .collect();
+        if self.tokenizer != now.tokenizer {
+            changed.push("the tokenizer is another".to_owned());
+        }
+        (!changed.is_empty()).then(|| changed.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{TokenizerKind, builtin};
+
+    #[test]
+    fn text_split_and_tokenizer_tell_data_apart() {
+        let of = |seed, kind, val_fraction| Fingerprint::of(&builtin(seed, 200, kind, val_fraction).unwrap()).unwrap();
+        let first = of(1, TokenizerKind::Char, 0.1);
+        assert!(first.same_data(&of(1, TokenizerKind::Char, 0.1)));
+        for other in [of(2, TokenizerKind::Char, 0.1), of(1, TokenizerKind::Byte, 0.1), of(1, TokenizerKind::Char, 0.2)]
+        {
+            assert!(!first.same_data(&other) && first.difference(&other).is_some());
+        }
+        let said = first.difference(&of(1, TokenizerKind::Char, 0.2)).unwrap();
+        assert!(said.contains("the validation part had ") && !said.contains("tokenizer"), "{said}");
+        let json = serde_json::to_string(&first).unwrap();
+        assert_eq!(serde_json::from_str::<Fingerprint>(&json).unwrap(), first);
+    }
+}
