@@ -142,12 +142,12 @@ struct OutputArgs {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    let found = text.parse::<f64>().ok().filter(|seconds| (0.001..=3600.0).contains(seconds));
+    let found = Some(super::number(text)?).filter(|seconds| (0.001..=3600.0).contains(seconds));
     found.ok_or_else(|| "give a number from 0.001 to 3600".to_owned())
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let found = text.parse::<f64>().ok().filter(|percent| (0.0..=1e6).contains(percent));
+    let found = Some(super::number(text)?).filter(|percent| (0.0..=1e6).contains(percent));
     found.ok_or_else(|| "give a number from 0 to 1000000".to_owned())
 }
 

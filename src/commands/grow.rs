@@ -1,8 +1,9 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
+use super::answer::{Answer, value};
 use crate::checkpoint::FileDigest;
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::gpu::adapter::AdapterRequest;
 use crate::rng::{Rng, Stream};
 use crate::train::evaluate::{logits, mean_loss};
@@ -10,6 +11,7 @@ use crate::train::growth::{Change, GrowthRecord, Rules, max_change};
 use crate::train::trainer::{RunPlans, compared_rows};
 use crate::train::{Checkpoint, cohorts, disk};
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Arguments of `grow`.
@@ -52,7 +54,7 @@ pub(crate) struct GrowArgs {
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerRule>,
     /// Learning rate of the new tokens or layers, as a multiple of the schedule's.
-    #[arg(long)]
+    #[arg(long, value_parser = super::number)]
     lr_scale: Option<f64>,
     /// What trains afterwards: all, or only the new tokens or layers.
     #[arg(long, value_enum)]
@@ -86,7 +88,7 @@ impl GrowArgs {
 ///
 /// # Errors
 /// A refused growth, an output that exists, device and file errors. The input is never written.
-pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     super::check_output("grow", &args.output)?;
     let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
     let growth = args.growth();
@@ -120,10 +122,12 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
     meta.forget_course();
+    let (step, said) = (meta.step, value(&record)?);
     meta.lineage.push(record);
     let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
     Checkpoint { meta, params, moment1, moment2 }.write(&args.output)?;
-    super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))
+    super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))?;
+    Ok(json!({ "checkpoint": path, "output": args.output, "step": step, "measured_on": source, "growth": said }))
 }
 
 fn random_tokens(count: usize, vocab: usize) -> Vec<u32> {

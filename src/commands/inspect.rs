@@ -1,11 +1,12 @@
 //! `tokenformer inspect`: what is in a checkpoint, and whether it is whole. Needs no GPU.
 
+use super::answer::{Answer, value};
 use crate::checkpoint::{FileDigest, Verified, list_tensors, read_meta, verify};
 use crate::config::RunConfig;
 use crate::console::{legible, warn};
-use crate::error::Result;
 use crate::train::{Meta, Store};
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Arguments of `inspect`.
@@ -23,14 +24,15 @@ pub(crate) struct InspectArgs {
 ///
 /// # Errors
 /// A file that is not a checkpoint, or is damaged.
-pub(crate) fn run(args: &InspectArgs) -> Result<()> {
-    let (path, verdict) = if args.checkpoint.is_dir() {
-        let latest = Store::new(&args.checkpoint).newest(&verify)?;
+pub(crate) fn run(args: &InspectArgs) -> Answer {
+    let checkpoint = super::run_dir::of(&args.checkpoint);
+    let (path, verdict) = if checkpoint.is_dir() {
+        let latest = Store::new(&checkpoint).newest(&verify)?;
         latest.warnings.iter().for_each(|warning| warn(warning));
-        let (path, verdict) = latest.found.ok_or_else(|| super::no_checkpoint(&args.checkpoint))?;
+        let (path, verdict) = latest.found.ok_or_else(|| super::no_checkpoint(&checkpoint))?;
         (path, Some(verdict))
     } else {
-        (args.checkpoint.clone(), None)
+        (checkpoint, None)
     };
     let (meta, tensors) = (read_meta::<Meta>(&path)?, list_tensors(&path)?);
     let config: RunConfig = meta.config()?;
@@ -60,8 +62,26 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     }
     super::print(&text)?;
     // Last, because what could be read of a damaged file is worth seeing.
-    super::print(match verdict.map_or_else(|| verify(&path), Ok)? {
-        Verified::Intact => "\nall of the file matches its checksums\n",
-        Verified::NoChecksums => "\nthe file has no checksums (format 1): damage to tensors could not be seen\n",
-    })
+    let (checked, said) = match verdict.map_or_else(|| verify(&path), Ok)? {
+        Verified::Intact => ("intact", "\nall of the file matches its checksums\n"),
+        Verified::NoChecksums => {
+            ("no checksums", "\nthe file has no checksums (format 1): damage to tensors could not be seen\n")
+        }
+    };
+    super::print(said)?;
+    Ok(json!({
+        "checkpoint": path,
+        "created_by": meta.created_by,
+        "adapter": meta.adapter,
+        "step": meta.step,
+        "tokens_seen": meta.tokens_seen,
+        "data": meta.data.description,
+        "best_val_loss": meta.best_val_loss,
+        "parameters": config.model.param_count(),
+        "tensors": tensors.len() - moments,
+        "moments": moments,
+        "lineage": value(&meta.lineage)?,
+        "config": value(&config)?,
+        "checked": checked,
+    }))
 }

@@ -1,22 +1,31 @@
 //! One file per verb of the command line: arguments in, the library's answer out.
 
+mod answer;
 pub(crate) mod bench;
 pub mod cli;
 pub(crate) mod compare;
 pub(crate) mod devices;
 pub(crate) mod eval;
+mod examples;
 pub(crate) mod generate;
 pub(crate) mod grow;
 pub(crate) mod inspect;
 mod interrupt;
+pub(crate) mod manual;
+mod numbers;
 pub(crate) mod plan;
+pub(crate) mod presets;
 pub(crate) mod probe;
+mod prompt;
 pub(crate) mod prune;
+mod run_dir;
 pub(crate) mod selftest;
 pub(crate) mod settings;
+mod stop;
 pub(crate) mod study;
 mod target;
 pub(crate) mod train;
+mod wording;
 
 use crate::config::RunConfig;
 use crate::console::{self, TerminalText, detail, note, warn};
@@ -29,6 +38,7 @@ use crate::runtime::device::Device;
 use crate::train::directory::check_writable;
 use crate::train::disk::Start;
 use crate::train::{Checkpoint, Meta, Store};
+use numbers::{counted, kept, number, whole};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -80,6 +90,7 @@ fn read(path: &Path) -> Result<(PathBuf, Checkpoint)> {
     if !path.is_dir() {
         return Ok((path.to_path_buf(), Checkpoint::read(path)?));
     }
+    let path = &run_dir::of(path);
     let latest = Store::new(path).latest()?;
     for warning in latest.warnings {
         warn(warning);
@@ -143,19 +154,4 @@ fn write(text: &str) -> Result<()> {
         Err(e) => Err(Error::io("write to", Path::new("stdout"), &e)),
         Ok(()) => Ok(()),
     }
-}
-
-/// A whole number of the command line: the standard library would not name the limit.
-fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    up_to(text, u64::MAX)
-}
-
-/// One that a run keeps in its settings: TOML has signed integers only.
-fn kept<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    up_to(text, i64::MAX as u64)
-}
-
-fn up_to<T: TryFrom<u64>>(text: &str, most: u64) -> Result<T, String> {
-    let number = text.parse().ok().filter(|number| *number <= most).and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("give a whole number from 0 to {most}"))
 }

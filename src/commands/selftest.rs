@@ -1,6 +1,7 @@
 //! `tokenformer selftest`: every operator against its reference on this machine, and a short form of it
 //! that runs by itself the first time an adapter and driver are seen.
 
+use super::answer::Answer;
 use crate::cache;
 use crate::console::note;
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::runtime::device::Device;
 use crate::runtime::overflow;
 use crate::tune::kernel_texts;
 use clap::Args;
+use serde_json::json;
 use std::collections::HashMap;
 
 /// Arguments of `selftest`.
@@ -28,7 +30,7 @@ pub(crate) struct SelftestArgs {
 ///
 /// # Errors
 /// A device error where a case fails.
-pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Answer {
     let device = Device::open(request)?;
     let Device { engine, kernels } = &device;
     super::print(&format!("{}\n\n", engine.gpu.describe()))?;
@@ -61,7 +63,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
     }
     super::print(&format!("\n{} of {all} cases passed\n", all - wrong))?;
     verdict(engine, &failed)?;
-    range
+    range?;
+    Ok(json!({ "adapter": engine.gpu.describe(), "cases": all, "passed": all - wrong }))
 }
 
 fn row(case: &Case, precision: Dtype, report: &Report) -> String {

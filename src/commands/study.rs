@@ -33,10 +33,10 @@ pub(crate) struct StudyArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Training text (UTF-8) or token shard (.bin), instead of the file's data.path.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Directory of the runs and the report, instead of the file's out_dir.
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Replace the runs in the output directory that were made with other settings.
     #[arg(long)]

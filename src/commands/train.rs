@@ -1,7 +1,8 @@
 //! `tokenformer train`: a new run, or one that goes on.
 
-use super::interrupt;
+use super::answer::{Answer, value};
 use super::settings::Settings;
+use super::{interrupt, run_dir};
 use crate::checkpoint::RunLock;
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
 use crate::console::note;
@@ -23,6 +24,7 @@ use crate::train::trainer::{RunPlans, Trainer};
 use crate::train::{DataPosition, Store, Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
+use serde_json::json;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -75,14 +77,15 @@ struct Prepared {
 ///
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
-pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
     let Prepared { mut config, data, start, kernels, lock } = match &args.resume {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,
     };
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
-        return super::print_text(&config.to_toml()?);
+        super::print_text(&config.to_toml()?)?;
+        return Ok(json!({ "dry_run": true, "config": value(&config)? }));
     };
     let mut device = super::open_device(request)?;
     let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
@@ -120,7 +123,25 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
     let ended = job.run(&mut Opener::new(device, &reopen), start, &mut lock);
     let summary = ended.map_err(|error| with_options(error, request, args))?;
-    super::print(&describe(&summary, &config.out_dir))
+    super::print(&describe(&summary, &config.out_dir, data.tokenizer.is_some()))?;
+    found(&summary, &config.out_dir)
+}
+
+/// What a run came to, for programs.
+fn found(summary: &Summary, out_dir: &Path) -> Answer {
+    let lineage = value(&summary.growths)?;
+    Ok(json!({
+        "run": out_dir,
+        "checkpoint": summary.checkpoint,
+        "step": summary.steps,
+        "parameters": summary.parameters,
+        "train_loss": summary.loss,
+        "val_loss": summary.val_loss,
+        "old_val_loss": summary.both_losses.as_ref().map(|[_, last]| last.old_val_loss),
+        "entropy_floor": summary.entropy_floor,
+        "lineage": lineage,
+        "seconds": summary.seconds,
+    }))
 }
 
 /// What is left of a run that is ended at once.
@@ -162,6 +183,7 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
 }
 
 fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
+    let given = &run_dir::of(given);
     let super::Loaded { path, meta, mut start, config: stored, tokenizer } = super::load(given)?;
     let mut config = args.settings.over(stored.clone())?;
     same_model(&stored, &config)?;
@@ -310,7 +332,8 @@ fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
     ));
 }
 
-fn describe(summary: &Summary, out_dir: &Path) -> String {
+/// `is_text`: without a tokenizer there is no text to generate.
+fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<16}{value}\n"));
     line("steps", summary.steps.to_string());
@@ -334,7 +357,8 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     }
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
-    line("next", format!("tokenformer generate {}", shell::word(out_dir)));
+    let next = if is_text { "generate" } else { "eval" };
+    line("next", format!("tokenformer {next} {}", shell::word(out_dir)));
     text
 }
 

@@ -78,7 +78,7 @@ impl Run<'_> {
         let began = Instant::now();
         let (step, prompt) = (self.standing.step, &self.eval_sets.prompt);
         let temperature = train.sample_temperature;
-        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(step) };
+        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, seed: train.seed.wrapping_add(step) };
         let drawn = self.trainer.sample(prompt, train.sample_tokens, &sampling)?;
         let text = tokenizer.decode(prompt) + &tokenizer.decode(&drawn);
         note(format_args!("--- sample after step {step} ---\n{}\n---", text.trim()));
