@@ -16,6 +16,8 @@ pub(crate) struct EvalArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// Evaluate on all of this file instead of the data of the run.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -38,7 +40,7 @@ enum Split {
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
 pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
-    let super::Loaded { start, mut config, tokenizer, .. } = super::load(&args.checkpoint)?;
+    let super::Loaded { start, mut config, tokenizer, .. } = super::load(&args.checkpoint, args.choice)?;
     if let Some(path) = &args.data {
         // As its own validation data a file is not split.
         (config.data.path, config.data.val_path) = (Some(path.clone()), Some(path.clone()));

@@ -18,6 +18,8 @@ pub(crate) struct GenerateArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// Text to continue; by default a line break, or the first token of a tokenizer that knows none.
     #[arg(long)]
     prompt: Option<String>,
@@ -45,7 +47,7 @@ pub(crate) struct GenerateArgs {
 pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Result<()> {
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     sampling.validate()?;
-    let super::Loaded { path, start, tokenizer, .. } = super::load(&args.checkpoint)?;
+    let super::Loaded { path, start, tokenizer, .. } = super::load(&args.checkpoint, args.choice)?;
     let tokenizer = tokenizer.ok_or_else(|| {
         Error::input(format!(
             "{} was trained on token shards and has no tokenizer, so there is no text to print; train on text instead",

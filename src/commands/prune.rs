@@ -1,7 +1,6 @@
 //! `tokenformer prune`: a smaller model of a checkpoint, in a new file, and what each way to pick its tokens costs. The
 //! input is only read.
 
-use crate::checkpoint::FileDigest;
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
 use crate::error::{Error, Result, tell};
@@ -28,6 +27,8 @@ pub(crate) struct PruneArgs {
     /// Run directory or checkpoint file to prune.
     #[arg(value_name = "IN")]
     input: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// File to write; without it there is only the report.
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
@@ -76,7 +77,7 @@ type AllScores = Vec<(PruneScore, Scores)>;
 /// written.
 pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     args.output.as_ref().map_or(Ok(()), |output| super::check_output("prune", output))?;
-    let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
+    let super::Loaded { digest, mut meta, start, mut config, tokenizer, .. } = super::load(&args.input, args.choice)?;
     let before = start.host;
     let smaller = args.to().check(&before.model)?;
     let material = args.material(&config, tokenizer)?;
@@ -102,7 +103,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     let Some(output) = &args.output else {
         return super::print(&(text + "nothing was written: name a file after the input to have this model\n"));
     };
-    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step);
+    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step, "pruning");
     for (when, reason) in dropped {
         tell(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
@@ -110,7 +111,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
-    record.file_before = Some(FileDigest::read(&path)?);
+    record.file_before = Some(digest);
     meta.lineage.push(record);
     meta.forget_course();
     // The larger model's, which this one may never reach.

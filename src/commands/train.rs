@@ -1,7 +1,7 @@
 //! `tokenformer train`: a new run, or one that goes on.
 
-use super::interrupt;
 use super::settings::Settings;
+use super::{Choice, interrupt};
 use crate::checkpoint::RunLock;
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
 use crate::data::Dataset;
@@ -15,13 +15,14 @@ use crate::ops::matmul::ProductKind;
 use crate::report::number;
 use crate::runtime::device::Device;
 use crate::train::cohorts::{self, Stage};
+use crate::train::disk::settings::Edits;
 use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{Summary, directory};
+use crate::train::{Best, Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,12 @@ pub(crate) struct TrainArgs {
     /// Replace the run that is already in the output directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// What becomes of edits to the run's config.toml: they are taken, or dropped.
+    #[arg(long, value_enum, value_name = "take|drop")]
+    config_edits: Option<ConfigEdits>,
+    /// Take the checkpoint to resume from as it is where its checksums do not match: another program changed it on purpose.
+    #[arg(long, requires = "resume")]
+    accept_unverified: bool,
     /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
     #[arg(long, value_enum, default_value_t)]
     tune: Effort,
@@ -53,6 +60,15 @@ pub(crate) struct TrainArgs {
     /// Show the resolved settings and stop.
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What becomes of edits to the settings of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConfigEdits {
+    /// The run goes on by them.
+    Take,
+    /// The run replaces them by what it goes on by.
+    Drop,
 }
 
 /// What a run needs before a GPU is opened.
@@ -111,11 +127,18 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         again.engine.set_chunk_time(chunk_time);
         Ok(Device { kernels: kernels.clone(), ..again })
     };
-    let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
+    let origin =
+        || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given, args.choice())?.start));
     let stop = interrupt::flag()?;
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
     let summary = job.run(&mut Opener::new(device, &reopen), start, &mut lock)?;
     super::print(&describe(&summary, &config.out_dir))
+}
+
+impl TrainArgs {
+    fn choice(&self) -> Choice {
+        Choice::newest(self.accept_unverified)
+    }
 }
 
 fn fresh(args: &TrainArgs) -> Result<Prepared> {
@@ -124,31 +147,60 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
-    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
-    if lock.is_some() && !args.overwrite {
-        directory::check_new(&config.out_dir)?;
+    if args.dry_run {
+        return Ok(Prepared { config, data, start: None, kernels: None, lock: None });
+    }
+    // Before it is locked as well, because that touches it.
+    let check = || directory::check_new(&config.out_dir, args.overwrite);
+    check()?;
+    if args.config_edits.is_none() && !args.overwrite {
+        let edits = Edits::since(&config.out_dir, &config, false)?;
+        edits.refuse("this command, which would replace the file")?;
+    }
+    let lock = Some(lock(&config.out_dir)?);
+    if let Some(replaced) = check()? {
+        tell(replaced);
     }
     Ok(Prepared { config, data, start: None, kernels: None, lock })
 }
 
 fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
-    let super::Loaded { path, meta, mut start, config: stored, tokenizer } = super::load(given)?;
-    let mut config = args.settings.over(stored.clone())?;
+    let super::Loaded { path, meta, mut start, config: stored, tokenizer, .. } = super::load(given, args.choice())?;
+    let run = directory::of_resumed(given, &path, &stored.out_dir);
+    let own = args.settings.config().is_some_and(|file| directory::is_settings_of(&run, file));
+    let take = own || args.config_edits == Some(ConfigEdits::Take);
+    // Of what was stored: what this version makes of it is no edit.
+    let edits = Edits::since(&run, &meta.config()?, given.is_dir())?;
+    let base = if take { edits.over(&stored)? } else { stored.clone() };
+    let mut config = args.settings.over(base, own)?;
+    if !take && args.config_edits.is_none() {
+        edits.not_given(&stored, &config)?.refuse("its checkpoint")?;
+    }
     same_model(&stored, &config)?;
     if args.settings.out().is_none() && config.out_dir == stored.out_dir {
-        config.out_dir = directory::of_resumed(given, &path, &stored.out_dir);
+        config.out_dir = run;
     }
     config.validate()?;
     still_ahead(&config, &stored, &path, &start)?;
     start.standing.growths_left = config.growth.len();
     let data = disk::dataset_of_trained(&config, tokenizer)?;
     check_together(&config, &data)?;
-    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
-    if lock.is_some() {
-        directory::check_resumed(&config.out_dir, given, &path, start.standing.step)?;
+    let mut held = None;
+    if !args.dry_run {
+        let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step);
+        // Before it is locked as well, because that touches it.
+        check()?;
+        held = Some(lock(&config.out_dir)?);
+        check()?;
         tell(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
+        if start.host.moment1.is_empty() && start.standing.step > 0 {
+            tell(format_args!(
+                "warning: {} has no optimizer moments (optimizer.m.*, optimizer.v.*): AdamW starts them again",
+                path.display()
+            ));
+        }
     }
-    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
+    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock: held })
 }
 
 /// Locks the directory of a run, before anything in it is looked at.
@@ -262,6 +314,10 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
             line("old val loss", change(first.old_val_loss, last.old_val_loss));
         }
         None => line("val loss", format!("{:.4} nats/token", summary.val_loss)),
+    }
+    if let Some(Best { step, val_loss, checkpoint }) = &summary.best {
+        let kept = checkpoint.as_ref().map_or_else(String::new, |file| format!(", kept in {}", file.display()));
+        line("best val loss", format!("{val_loss:.4} nats/token at step {step}{kept}"));
     }
     if let Some(floor) = summary.entropy_floor {
         let above = 100.0 * (summary.val_loss / floor - 1.0);

@@ -195,7 +195,7 @@ fn read(asked: &Asked) -> Result<Gathered> {
 
 /// Every growth of a model, also those that were made in a file, of which the metrics of the run know nothing.
 fn lineage(dir: &Path) -> Result<Vec<GrowthRecord>> {
-    let latest = Store::new(dir).newest(&read_meta::<Meta>)?;
+    let latest = Store::new(dir).newest(&|path| read_meta::<Meta>(path).map(|meta| (meta.step, meta)))?;
     let (_, meta) = latest.found.ok_or_else(|| {
         Error::input(format!(
             "{} holds no checkpoint, which tells how its model grew: give the directory of a run",
@@ -243,6 +243,7 @@ impl<'a> Identity<'a> {
         settings.train.sample_prompt.clear();
         // A resumed run names what a fresh one leaves to the device.
         settings.train.loss_chunk_rows = 0;
+        settings.train.keep_best = true;
         settings.out_dir = PathBuf::new();
         let models = run.models.iter().map(Self::model).collect();
         Self { models, growth_steps: &run.timeline.growth_steps, rules: &run.rules, settings }

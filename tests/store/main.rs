@@ -45,6 +45,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         losses: Default::default(),
         plateau: Default::default(),
         best_val_loss: Some(1.25),
+        best_step: Some(step),
         created_by: "tokenformer tests".into(),
     };
     Checkpoint { meta, params: tensors(1), moment1: tensors(3), moment2: tensors(5) }

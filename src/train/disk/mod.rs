@@ -5,6 +5,7 @@ pub(crate) mod dataset;
 pub mod directory;
 pub(crate) mod meta;
 pub mod metrics;
+pub mod settings;
 pub(crate) mod start;
 
 pub(crate) use dataset::dataset_of_trained;

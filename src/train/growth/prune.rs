@@ -62,11 +62,13 @@ pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, bat
     }
 }
 
-/// The growths of `all` that `model`, pruned at `step`, can still make, and when the others were due, with the reason.
+/// The growths of `all` that `model`, made at `step` by a `change` of its size, can still make, and when the others were due,
+/// with the reason.
 pub(crate) fn growths_ahead(
     all: &[GrowthConfig],
     model: &ModelConfig,
     step: u64,
+    change: &str,
 ) -> (Vec<GrowthConfig>, Vec<(String, String)>) {
     let (mut model, mut ahead, mut dropped) = (model.clone(), Vec::<GrowthConfig>::new(), Vec::new());
     for growth in all {
@@ -76,7 +78,7 @@ pub(crate) fn growths_ahead(
         let after_a_plateau = ahead.iter().any(|growth| growth.plateau().is_some());
         match growth.check(&model) {
             Ok(_) if !waits && !after_a_plateau && growth.at_step as u64 <= step => {
-                dropped.push((when, format!("the pruning is at step {step}")));
+                dropped.push((when, format!("the {change} is at step {step}")));
             }
             Ok(after) => {
                 model = after;

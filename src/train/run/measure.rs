@@ -18,9 +18,12 @@ impl Run<'_> {
     /// The validation loss, nats per token.
     pub(super) fn evaluate(&mut self) -> Result<f64> {
         self.catch_up()?;
+        let before = self.standing.clone();
         let val_loss = self.trainer.evaluate(&self.eval_sets.validation)?;
         self.display.numbers.val_loss = Some(val_loss);
-        self.standing.validated(val_loss);
+        if self.standing.validated(val_loss) {
+            self.save_best(before)?;
+        }
         let mut line = json!({"kind": "eval", "step": self.standing.step, "val_loss": val_loss});
         if !self.eval_sets.old_validation.is_empty() {
             let old_val_loss = self.trainer.evaluate(&self.eval_sets.old_validation)?;
