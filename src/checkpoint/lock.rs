@@ -150,6 +150,19 @@ pub(crate) fn check_lock(dir: &Path) -> Result<()> {
     }
 }
 
+/// Refuses `dir` where another process writes to it, without a lock of one's own that would outlast the question. A process
+/// that takes the lock at that moment is refused: ask only where there is no way on.
+///
+/// # Errors
+/// An input error that names the process.
+pub(crate) fn check_unlocked(dir: &Path) -> Result<()> {
+    let Ok(file) = File::open(dir.join(FILE)) else { return Ok(()) };
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(held(dir, file)),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a lock that is a directory, a pipe or a link.
 fn check_kind(dir: &Path) -> Result<()> {
     match std::fs::symlink_metadata(dir.join(FILE)) {

@@ -22,7 +22,7 @@ mod store;
 
 pub use digest::FileDigest;
 pub use load::{Examined, Opened, examine, list_tensors, read_meta, verify};
-pub(crate) use lock::{RunLock, check_lock};
+pub(crate) use lock::{RunLock, check_lock, check_unlocked};
 pub use official::{OfficialModel, official_name, read_official};
 pub use read::{Checks, TensorEntry, Verified};
 pub(crate) use storage::create_dirs;

@@ -99,7 +99,9 @@ impl GrowArgs {
         if impossible.is_empty() || self.drop_growths {
             return ahead;
         }
-        tell("such a file is resumed without growths: grow with --drop-growths, or resume with --set growth=[]");
+        tell(
+            "it can be resumed only without what it cannot do: grow with --drop-growths, or resume with --set growth=[]",
+        );
         growths.to_vec()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use super::{Choice, interrupt};
-use crate::checkpoint::RunLock;
+use crate::checkpoint::{RunLock, check_unlocked};
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result, tell};
@@ -152,12 +152,14 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     }
     // Before it is locked as well, because that touches it.
     let check = || directory::check_new(&config.out_dir, args.overwrite);
-    check()?;
-    if args.config_edits.is_none() && !args.overwrite {
-        let edits = Edits::since(&config.out_dir, &config, false)?;
+    let dir = &config.out_dir;
+    check().or_else(|refused| check_unlocked(dir).and(Err(refused)))?;
+    let own = args.settings.config().is_some_and(|file| directory::is_settings_of(dir, file));
+    if !own && args.config_edits.is_none() && !args.overwrite {
+        let edits = Edits::since(dir, &config, &[], false)?;
         edits.refuse("this command, which would replace the file")?;
     }
-    let lock = Some(lock(&config.out_dir)?);
+    let lock = Some(lock(dir)?);
     if let Some(replaced) = check()? {
         tell(replaced);
     }
@@ -170,7 +172,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     let own = args.settings.config().is_some_and(|file| directory::is_settings_of(&run, file));
     let take = own || args.config_edits == Some(ConfigEdits::Take);
     // Of what was stored: what this version makes of it is no edit.
-    let edits = Edits::since(&run, &meta.config()?, given.is_dir())?;
+    let edits = Edits::since(&run, &meta.config()?, &meta.lineage, given.is_dir())?;
     let base = if take { edits.over(&stored)? } else { stored.clone() };
     let mut config = args.settings.over(base, own)?;
     if !take && args.config_edits.is_none() {
@@ -189,7 +191,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     if !args.dry_run {
         let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step);
         // Before it is locked as well, because that touches it.
-        check()?;
+        check().or_else(|refused| check_unlocked(&config.out_dir).and(Err(refused)))?;
         held = Some(lock(&config.out_dir)?);
         check()?;
         tell(format_args!("resuming from {} after step {}", path.display(), start.standing.step));

@@ -10,6 +10,7 @@ mod faults;
 mod plan;
 mod power;
 mod run;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use tokenformer::array::HostTensor;

@@ -7,6 +7,7 @@
 use crate::checkpoint::{Files, Storage};
 use crate::config::{GrowthConfig, ModelConfig, RunConfig};
 use crate::error::{Error, Result, tell};
+use crate::train::growth::GrowthRecord;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -48,12 +49,12 @@ pub(crate) struct Edits {
 }
 
 impl Edits {
-    /// What the settings in `dir` say otherwise than `run`, if they are not as they were written. Settings of a version that
-    /// wrote no checksum count as edited where `unsealed` says so.
+    /// What the settings in `dir` say otherwise than `run`, which has grown by `lineage`, if they are not as they were written.
+    /// Settings of a version that wrote no checksum count as edited where `unsealed` says so.
     ///
     /// # Errors
     /// A usage error where they were edited and cannot be understood.
-    pub(crate) fn since(dir: &Path, run: &RunConfig, unsealed: bool) -> Result<Self> {
+    pub(crate) fn since(dir: &Path, run: &RunConfig, lineage: &[GrowthRecord], unsealed: bool) -> Result<Self> {
         let path = dir.join(FILE);
         let none = |path| Ok(Self { path, edits: Vec::new() });
         let mut text = String::new();
@@ -78,7 +79,7 @@ impl Edits {
             Ok((file, given))
         });
         match parsed {
-            Ok((file, given)) => Ok(Self { path, edits: differences(&file, &given, run)? }),
+            Ok((file, given)) => Ok(Self { path, edits: differences(&file, &given, run, lineage)? }),
             Err(error) if seal(&text).is_none() => {
                 tell(format_args!("warning: {error}; the run goes on by its checkpoint and replaces the file"));
                 none(path)
@@ -113,7 +114,7 @@ impl Edits {
         )))
     }
 
-    /// The edited settings over those of `run`. Growths that it has behind it, `done` of them, are not done again.
+    /// The edited settings over those of `run`.
     ///
     /// # Errors
     /// As an override of these settings.
@@ -158,18 +159,15 @@ fn seal(text: &str) -> Option<bool> {
 }
 
 /// What `file` says otherwise than `run`, of what it was `given`: an older version knew fewer settings.
-fn differences(file: &RunConfig, given: &Table, run: &RunConfig) -> Result<Vec<Edit>> {
+fn differences(file: &RunConfig, given: &Table, run: &RunConfig, lineage: &[GrowthRecord]) -> Result<Vec<Edit>> {
     let mut file = file.clone();
-    let ahead = file.growth.ends_with(&run.growth);
     // A run writes what it starts with, and its checkpoints say what became of that.
+    let done = growths_done(&file.growth, run, lineage);
+    let first = file.growth.get(..done.unwrap_or(0)).unwrap_or_default();
     let grown = (0..=file.growth.len()).map(|done| as_grown(&file.model, file.growth.get(..done).unwrap_or_default()));
-    if let Some(model) = grown.into_iter().find(|model| *model == run.model) {
-        file.model = model;
-    } else {
-        let done = if ahead { file.growth.len() - run.growth.len() } else { 0 };
-        file.model = as_grown(&file.model, file.growth.get(..done).unwrap_or_default());
-    }
-    if ahead {
+    let same = grown.into_iter().find(|model| *model == run.model);
+    file.model = same.unwrap_or_else(|| as_grown(&file.model, first));
+    if done.is_some() {
         file.growth.clone_from(&run.growth);
     }
     if file.train.loss_chunk_rows == 0 {
@@ -192,11 +190,41 @@ fn differences(file: &RunConfig, given: &Table, run: &RunConfig) -> Result<Vec<E
     Ok(edits)
 }
 
-/// The model after these growths, as far as it can do them.
+/// How many of `growths` the run has behind it: all before those that are still to come, if its last growths were these.
+fn growths_done(growths: &[GrowthConfig], run: &RunConfig, lineage: &[GrowthRecord]) -> Option<usize> {
+    let done = growths.len().checked_sub(run.growth.len()).filter(|_| growths.ends_with(&run.growth))?;
+    let records = lineage.get(lineage.len().checked_sub(done)?..)?;
+    let was_done = |(growth, record): (&GrowthConfig, &GrowthRecord)| {
+        let [qkv, proj, ffn] = record.after.slots;
+        let sizes = [
+            (growth.qkv_slot_num, qkv),
+            (growth.proj_slot_num, proj),
+            (growth.ffn_slot_num, ffn),
+            (growth.num_layers, record.after.layers),
+            (growth.intermediate_size, record.after.intermediate_size),
+        ];
+        // Records of older versions have sizes of 0 that they do not know.
+        let fits = sizes.iter().all(|(asked, is)| asked.is_none_or(|asked| *is == 0 || asked as u64 == *is));
+        fits && (growth.plateau().is_some() || growth.at_step as u64 <= record.at_step)
+    };
+    growths.iter().zip(records).all(was_done).then_some(done)
+}
+
+/// The model after these growths; of one that it cannot do, the sizes.
 fn as_grown(model: &ModelConfig, growths: &[GrowthConfig]) -> ModelConfig {
     let mut model = model.clone();
     model.freeze_tau();
-    growths.iter().try_fold(model.clone(), |model, growth| growth.check(&model)).unwrap_or(model)
+    for growth in growths {
+        model = growth.check(&model).unwrap_or_else(|_| ModelConfig {
+            qkv_slot_num: growth.qkv_slot_num.unwrap_or(model.qkv_slot_num),
+            proj_slot_num: growth.proj_slot_num.unwrap_or(model.proj_slot_num),
+            ffn_slot_num: growth.ffn_slot_num.unwrap_or(model.ffn_slot_num),
+            num_layers: growth.num_layers.unwrap_or(model.num_layers),
+            intermediate_size: growth.intermediate_size.unwrap_or(model.intermediate_size),
+            ..model.clone()
+        });
+    }
+    model
 }
 
 fn table(config: &RunConfig) -> Result<Table> {
@@ -212,6 +240,7 @@ fn lookup<'a>(table: &'a Table, keys: &[String]) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::growth::{Change, Rules};
 
     fn run() -> RunConfig {
         let mut config = RunConfig::default();
@@ -231,10 +260,18 @@ mod tests {
         later
     }
 
+    /// Of that growth.
+    fn lineage() -> Vec<GrowthRecord> {
+        let (before, after) = (run().model, later().model);
+        let change = Change { max_logit_change: 0.0, loss_before: 1.0, loss_after: 1.0 };
+        vec![GrowthRecord::new(Rules::of(serde_json::json!({})), 5, [&before, &after], change)]
+    }
+
     fn edits(text: &str, run: &RunConfig, unsealed: bool) -> Result<Vec<String>> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), text).unwrap();
-        let edits = Edits::since(dir.path(), run, unsealed)?;
+        let done = if run.growth.len() < 2 { lineage() } else { Vec::new() };
+        let edits = Edits::since(dir.path(), run, &done, unsealed)?;
         Ok(edits.edits.iter().map(Edit::said).collect())
     }
 
@@ -272,6 +309,11 @@ mod tests {
         assert!(said.len() == 1 && said[0].starts_with("model.hidden_size is 1"), "{said:?}");
         let error = edits(&text.replace("lr = ", "learning_rat = "), &later(), false).unwrap_err().to_string();
         assert!(error.contains("unknown key") && error.ends_with("mend it or move it away"), "{error}");
+        // One that is behind, and one more at the end of what is done.
+        let edited = text.replace("at_step = 5", "at_step = 6");
+        assert_eq!(edits(&edited, &later(), false).unwrap(), said[1..]);
+        let all_done = RunConfig { growth: Vec::new(), ..later() };
+        assert_eq!(edits(&format!("{text}# edited"), &all_done, false).unwrap().len(), 2, "not done as often as that");
         // Where there is no checksum, settings of another start are not told from edits.
         let unsealed: String =
             text.lines().skip(2).map(|line| format!("{}\n", line.replace("lr = 0.001", "lr = 2.0"))).collect();
@@ -284,7 +326,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = written(&run()).unwrap().replace("\nlr = 0.001", "\nlr = 0.5").replace("seed = 1337", "seed = 7");
         std::fs::write(dir.path().join(FILE), text).unwrap();
-        let edits = || Edits::since(dir.path(), &later(), false).unwrap();
+        let edits = || Edits::since(dir.path(), &later(), &lineage(), false).unwrap();
         let taken = edits().over(&later()).unwrap();
         assert_eq!((taken.train.lr, taken.train.seed, &taken.growth), (0.5, 7, &later().growth));
         let said = edits().refuse("its checkpoint").unwrap_err().to_string();

@@ -17,11 +17,11 @@ fn a_growth_that_a_grown_file_cannot_do_is_named_and_left_out_on_request() {
     let from = "g/checkpoints/step-00000010.safetensors";
     fs::remove_file(step(&folder, "g", 20)).unwrap();
     let ran = folder.run(&format!("grow {from} wide.safetensors --ffn-slots 32")).ok();
-    let named = "warning: the run's growth at step 15 is still in wide.safetensors: ffn_slot_num is 24";
+    let named = "warning: the run's growth at step 15 is still in wide.safetensors: growth to 24 ffn slots from 32";
     assert!(ran.stderr.contains(named) && ran.stderr.contains("--drop-growths"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("at step 18"), "{}", ran.stderr);
     let said = refused(&folder, "train --resume wide.safetensors --out w --tune off");
-    assert!(said.contains("ffn_slot_num is 24"), "{said}");
+    assert!(said.contains("growth to 24 ffn slots from 32"), "{said}");
     let ran = folder.run(&format!("grow {from} left.safetensors --ffn-slots 32 --drop-growths")).ok();
     assert!(ran.stderr.contains("growth at step 15 is left out of left.safetensors"), "{}", ran.stderr);
     let ran = folder.run("train --resume left.safetensors --out w --tune off").ok();
