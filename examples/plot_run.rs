@@ -18,12 +18,14 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     let text = fs::read_to_string(format!("{run}/metrics.jsonl"))?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let of = |kind: &'static str| lines.iter().filter(move |line| line["kind"] == kind);
-    let points = |kind, loss: &str| -> Points {
-        of(kind).filter_map(|line| Some((line["step"].as_f64()?, line[loss].as_f64()?))).collect()
+    // The first version of the file counted the steps of training from 0, and did not say its version.
+    let first = if of("run").any(|line| line["metrics"].is_u64()) { 0.0 } else { 1.0 };
+    let points = |kind, loss: &str, first: f64| -> Points {
+        of(kind).filter_map(|line| Some((line["step"].as_f64()? + first, line[loss].as_f64()?))).collect()
     };
-    let (train, val) = (points("train", "loss"), points("eval", "val_loss"));
+    let (train, val) = (points("train", "loss", first), points("eval", "val_loss", 0.0));
     let floor = of("run").find_map(|line| line["entropy_floor"].as_f64());
-    let steps = train.iter().map(|p| p.0 + 1.0).fold(1.0, f64::max);
+    let steps = train.iter().map(|p| p.0).fold(1.0, f64::max);
     let low = floor.unwrap_or_else(|| train.iter().map(|p| p.1).fold(f64::MAX, f64::min)).min(train[0].1) - 0.1;
     let high = train.iter().chain(&val).map(|p| p.1).fold(low + 1.0, f64::max);
     let x = |step: f64| LEFT + (SIZE.0 - LEFT - 12.0) * step / steps;

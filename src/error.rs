@@ -3,8 +3,8 @@
 //! Every message names the thing, its value, the limit and the remedy, in one sentence. It does not
 //! carry a chain of causes: the cause, where there is one, is part of the sentence.
 
-use std::fmt::Display;
-use std::io::Write;
+pub(crate) use crate::console::legible;
+pub use crate::console::tell;
 use std::path::Path;
 
 /// What went wrong, by who has to act.
@@ -23,6 +23,9 @@ pub enum Error {
     /// A file, its contents, or a value in it is wrong (exit code 2).
     #[error("{0}")]
     Input(String),
+    /// A file that was read fails its checks: it is not what was written (exit code 2).
+    #[error("{0}")]
+    Damaged(String),
     /// The GPU, its driver or its limits stand in the way (exit code 3).
     #[error("{0}")]
     Device(String),
@@ -62,6 +65,11 @@ impl Error {
         Self::Input(one_line(sentence))
     }
 
+    /// Damage to a file that could be read (exit code 2). Where it could not, that is [`Error::io`].
+    pub fn damaged(sentence: impl Into<String>) -> Self {
+        Self::Damaged(one_line(sentence))
+    }
+
     /// A device error (exit code 3).
     pub fn device(sentence: impl Into<String>) -> Self {
         Self::Device(sentence.into())
@@ -98,20 +106,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 1,
-            Self::Input(_) => 2,
+            Self::Input(_) | Self::Damaged(_) => 2,
             Self::Device(_) | Self::Lost(_) | Self::OutOfMemory { .. } => 3,
             Self::Diverged(_) => 4,
             Self::Defect(_) => 70,
             Self::Interrupted(_) => 130,
         }
-    }
-}
-
-/// Tells the person at the terminal a line, on standard error. Where nobody reads it (a closed pipe), nobody is
-/// told: unlike with `eprintln!`, the program goes on.
-pub fn tell(line: impl Display) {
-    for line in line.to_string().lines() {
-        let _ = writeln!(std::io::stderr(), "{}", legible(line));
     }
 }
 
@@ -128,13 +128,13 @@ fn one_line(sentence: impl Into<String>) -> String {
     while head.len() < HALF
         && let Some(c) = rest.next()
     {
-        head.push_str(&visible(c));
+        head.push_str(&legible(c.encode_utf8(&mut [0; 4])));
     }
     let mut len = 0;
     while len < HALF
         && let Some(c) = rest.next_back()
     {
-        tail.push(visible(c));
+        tail.push(legible(c.encode_utf8(&mut [0; 4])));
         len += tail.last().map_or(0, String::len);
     }
     if rest.next().is_some() {
@@ -142,16 +142,6 @@ fn one_line(sentence: impl Into<String>) -> String {
     }
     head.extend(tail.into_iter().rev());
     head
-}
-
-/// One character as a terminal may have it.
-fn visible(c: char) -> String {
-    if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }
-}
-
-/// What a file says, fit for one line of a terminal: line breaks and commands to the terminal are written out.
-pub(crate) fn legible(text: &str) -> String {
-    text.chars().map(visible).collect()
 }
 
 /// The operating system's own words, without Rust's "(os error 2)".

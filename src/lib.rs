@@ -64,6 +64,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;
+pub mod console;
 pub mod data;
 pub mod error;
 pub mod gpu;

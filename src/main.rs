@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 use tokenformer::commands::cli::{Cli, parse};
-use tokenformer::error::tell;
+use tokenformer::console::{fail, tell};
+use tokenformer::error::Error;
 
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
@@ -14,7 +15,11 @@ fn main() -> ExitCode {
     match Cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(format_args!("error: {error}"));
+            match &error {
+                // That is how it was asked to end.
+                Error::Interrupted(sentence) => tell(sentence),
+                other => fail(other),
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -119,11 +119,14 @@ fn files(run: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
 
-/// The metrics from `step` on, without what depends on the clock and on where the run stopped.
+/// The metrics of a run that goes on after `step`, without what depends on the clock and on where the run stopped.
 fn curve(run: &Path, step: u64) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let mut lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    lines.retain(|line| line["kind"] != "run" && line["step"].as_u64().unwrap() >= step);
+    // It evaluates and grows after that step once more.
+    let again = |line: &serde_json::Value| line["kind"] == "eval" || line["kind"] == "growth";
+    let later = |line: &serde_json::Value| line["step"].as_u64().unwrap() >= step + u64::from(!again(line));
+    lines.retain(|line| line["kind"] != "run" && later(line));
     lines.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove("seconds")));
     lines
 }

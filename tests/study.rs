@@ -249,7 +249,7 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     ("trials = [1e-3, 1e-2]", "trials = [1e-3, -1.0]", &["arm \"whole\": a trial of", "lr is -1", "above 0"]),
     ("share = 0.5", "share = 1.5", &["lr.share is 1.5"]),
     ("tokens = 640", "tokens = 7", &["arm \"whole\": 7 tokens is less than a step of 16 tokens"]),
-    ("tokens = 640", "tokens = 640, flops = 1e9", &["a length has two keys"]),
+    ("tokens = 640", "tokens = 640, flops = 1e9", &["lengths has an entry with two keys"]),
     ("flops_of = 'whole'", "flops_of = 'all'", &["arm \"whole\": flops_of is \"all\", but no arm has that name"]),
     ("flops_of = 'whole'", "flops = 1e3", &["1.000 kFLOP is less than a step of", "change the length"]),
     ("lengths = [{ tokens = 640 }, ", "lengths = [", &["the first length of that arm is measured by another one too"]),

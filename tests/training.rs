@@ -436,7 +436,7 @@ fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() 
     let slack = allocated as f64 / (planned.total() + uniforms) as f64;
     assert!((1.0..1.02).contains(&slack), "planned {} + {uniforms}, allocated {allocated}", planned.total());
     trainer.load_parameters(&init::initial(&model, 1)).unwrap();
-    let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 1 };
+    let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 1 };
     for step in 0..6 {
         trainer.step(&batches(&config, &data, step), step, 1e-3).unwrap();
         trainer.evaluate(&batches(&config, &data, 0)).unwrap();
@@ -502,7 +502,7 @@ fn a_run_that_diverges_says_so() {
 fn sampling_goes_on_past_the_context_and_repeats() {
     let (config, _) = tiny(Path::new("unused"), 5);
     let trainer = trainer(&config);
-    let sampling = Sampling { temperature: 1.0, top_k: 5, top_p: 0.9, seed: 11 };
+    let sampling = Sampling { temperature: 1.0, top_k: 5, top_p: 0.9, min_p: 0.0, seed: 11 };
     let drawn = trainer.sample(&[1, 2, 3], 100, &sampling).unwrap();
     assert_eq!(drawn.len(), 100);
     assert_eq!(trainer.sample(&[1, 2, 3], 100, &sampling).unwrap(), drawn);

@@ -3,7 +3,8 @@
 use super::ceiling::{SWEEP_SHARE, peak, wrong};
 use super::record::{Record, Report};
 use super::timing::time;
-use crate::error::{Result, tell};
+use crate::console::note;
+use crate::error::Result;
 use crate::gpu::custom::Custom;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::timing::Stopwatch;
@@ -32,7 +33,7 @@ pub(crate) fn peak_of_matrix_units(stopwatch: &Stopwatch, seconds: f64, report: 
     let [_, most] = target.subgroup_sizes;
     // Matrix operations need whole subgroups, whatever their size.
     let fits = |n: &u32| n * size <= target.invocations && (n * size).is_multiple_of(most);
-    tell(format_args!("matrix units: trying {} configurations", SUBGROUPS.len()));
+    note(format_args!("matrix units: trying {} configurations", SUBGROUPS.len()));
     let mut best: Option<(f64, Mma)> = None;
     for subgroups in SUBGROUPS.into_iter().filter(fits) {
         let mma = Mma::new(stopwatch, fragment, subgroups, size)?;

@@ -5,7 +5,8 @@
 use super::ceiling::{SWEEP_SHARE, Setup, kernels, peak, wrong};
 use super::record::Record;
 use super::timing::{quantile, time, time_beside};
-use crate::error::{Result, tell};
+use crate::console::note;
+use crate::error::Result;
 use crate::gpu::clocks::RooflineDims;
 use crate::gpu::engine::{Block, Engine, Program};
 use crate::gpu::timing::Stopwatch;
@@ -78,7 +79,7 @@ fn best_fma(stopwatch: &Stopwatch, dtype: Dtype, seconds: f64) -> Result<Fma> {
     let workgroups: Vec<usize> = WORKGROUPS.into_iter().filter(fits).collect();
     let Some(&first) = workgroups.first() else { return Err(wrong(engine, "no workgroup size fits")) };
     let setup = |chains, workgroup| Setup { text: &text, entry: "multiply_add", chains, workgroup };
-    tell(format_args!("multiply-adds in {}: trying {} configurations", dtype.name(), CHAINS.len() + workgroups.len()));
+    note(format_args!("multiply-adds in {}: trying {} configurations", dtype.name(), CHAINS.len() + workgroups.len()));
     let sums = engine.allocate("sums", 4 * MOST_INVOCATIONS as u64)?;
     let narrow: Vec<Setup> = CHAINS.into_iter().map(|chains| setup(chains, first)).collect();
     let chains = narrow[fastest(stopwatch, &narrow, &sums, seconds)?.0].chains;

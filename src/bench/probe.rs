@@ -6,7 +6,8 @@
 use super::fma::Fma;
 use super::record::{Drift, Report};
 use super::timing::{Timed, time, time_as_it_is};
-use crate::error::{Result, tell};
+use crate::console;
+use crate::error::Result;
 use crate::gpu::engine::Program;
 use crate::gpu::timing::Stopwatch;
 use std::fmt;
@@ -65,7 +66,7 @@ impl<'a> Probe<'a> {
 
 /// Adds a drift to the report and marks the records of its series, those from `first` on.
 fn note(report: &mut Report, first: usize, drift: Drift) {
-    tell(format_args!("{drift}"));
+    console::note(format_args!("{drift}"));
     let unsteady = drift.is_large();
     report.records[first..].iter_mut().for_each(|record| record.unsteady |= unsteady);
     report.drifts.push(drift);

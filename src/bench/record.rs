@@ -1,7 +1,8 @@
 //! One timed case, and the report it belongs to: plain data, the same in every format.
 
 use super::timing::{Clock, Timed};
-use crate::error::{Error, Result, tell};
+use crate::console::note;
+use crate::error::{Error, Result};
 use crate::gpu::device::Gpu;
 use crate::gpu::facts::AdapterFacts;
 use serde::{Deserialize, Serialize};
@@ -258,7 +259,7 @@ impl Report {
 
     /// Adds a case, tells the person at the terminal, and writes what there is so far where the report will be.
     pub(crate) fn add(&mut self, record: Record) {
-        tell(record.progress());
+        note(record.progress());
         self.records.push(record);
         self.unfinished = true;
         // What is wrong with the file is told at the end, with the results on standard output by then.

@@ -58,7 +58,18 @@ pub(crate) fn ceilings(stopwatch: &Stopwatch, seconds: f64, report: &mut Report)
             report.add(bandwidth(stopwatch, op, seconds)?);
         }
     }
+    keep_peaks(stopwatch.engine, report);
     Ok(())
+}
+
+/// Keeps the most operations a second of each type, for runs to say how much of it they reach.
+fn keep_peaks(engine: &Engine, report: &Report) {
+    for dtype in [Dtype::F32, Dtype::F16] {
+        let peaks = report.records.iter().filter(|record| record.is_peak() && record.dtype == dtype.name());
+        if let Some(most) = peaks.filter_map(|record| record.gflops_best).max_by(f64::total_cmp) {
+            engine.gpu.keep_peak(dtype, most * 1e9);
+        }
+    }
 }
 
 /// Bytes a second of `copy` (each byte counts twice: read and written) or `read`.

@@ -10,8 +10,9 @@ use super::record::{Pass, Record, Report};
 use super::step_parts::Parts;
 use super::timing::{Timed, hold};
 use crate::config::{ModelConfig, RunConfig};
+use crate::console::note;
 use crate::data::{Batch, TokenSource, train_batch};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::timing::Stopwatch;
 use crate::kernel::Dtype;
 use crate::kernel::KernelTable;
@@ -139,7 +140,7 @@ fn steps_record(
     let (engine, model, train) = (stopwatch.engine, &config.model, &config.train);
     let trainer = Trainer::new(engine, &plans.kernels, model, train, vec![cohorts::first(model)], 1)?;
     trainer.load_parameters(&init::initial(model, train.seed))?;
-    tell(format_args!("{} optimizer steps and more", WARM_UP + steps));
+    note(format_args!("{} optimizer steps and more", WARM_UP + steps));
     let mut steps_taken =
         Steps { trainer: &trainer, config, plans, source, taken: 0, pending: None, last: Instant::now() };
     for _ in 0..WARM_UP {

@@ -7,7 +7,7 @@ use crate::bench::record::Report;
 use crate::bench::regress::regress;
 use crate::bench::{attention, fma, matmul, ops, picture, roofline, step};
 use crate::config::Precision;
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
@@ -142,12 +142,12 @@ struct OutputArgs {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    let found = text.parse::<f64>().ok().filter(|seconds| (0.001..=3600.0).contains(seconds));
+    let found = Some(super::number(text)?).filter(|seconds| (0.001..=3600.0).contains(seconds));
     found.ok_or_else(|| "give a number from 0.001 to 3600".to_owned())
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let found = text.parse::<f64>().ok().filter(|percent| (0.0..=1e6).contains(percent));
+    let found = Some(super::number(text)?).filter(|percent| (0.0..=1e6).contains(percent));
     found.ok_or_else(|| "give a number from 0 to 1000000".to_owned())
 }
 
@@ -238,7 +238,7 @@ fn element(precision: Precision) -> Dtype {
 fn open(request: &AdapterRequest) -> Result<Device> {
     let device = Device::open(request)?;
     let gpu = &device.engine.gpu;
-    tell(format_args!("adapter: {} ({})", gpu.describe(), gpu.why));
+    super::tell_adapter(gpu);
     Ok(device)
 }
 

@@ -1,22 +1,41 @@
 //! Command-line arguments, and which verb they call. What a verb does is in `commands/`.
 
+use super::wording::{WITHOUT_ADAPTER, worded};
+use super::{answer, examples};
 use crate::commands;
+use crate::config::flag_of;
+use crate::console::{self, Color, Level, tell};
 use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde_json::Value;
+use std::ffi::OsString;
+
+/// What the program was asked for.
+#[derive(Debug)]
+pub struct Cli {
+    request: AdapterRequest,
+    console: ConsoleArgs,
+    /// The name of the verb.
+    verb: String,
+    /// Whether the answer is wanted as JSON.
+    json: bool,
+    command: Command,
+}
 
 /// Train and grow TokenFormer language models on any Vulkan, Metal or DX12 GPU.
 #[derive(Debug, Parser)]
 #[command(name = "tokenformer", version, about, arg_required_else_help = true)]
-pub struct Cli {
+struct Parsed {
     #[command(flatten)]
-    adapter: AdapterArgs,
+    console: ConsoleArgs,
     #[command(subcommand)]
     command: Command,
 }
 
-/// Which adapter to use; by default the best one there is.
-#[derive(Debug, Args)]
+// Which adapter to use. No documentation: it would take the place of what a verb says of itself.
+#[derive(Debug, Default, Args)]
 struct AdapterArgs {
     /// Adapter by number or part of its name, as `devices` lists them.
     #[arg(long, global = true, value_name = "INDEX|NAME")]
@@ -24,6 +43,38 @@ struct AdapterArgs {
     /// Graphics API: vulkan, metal, dx12 or gl.
     #[arg(long, global = true)]
     backend: Option<String>,
+}
+
+/// What is told on standard error.
+#[derive(Debug, Args)]
+struct ConsoleArgs {
+    /// Tell errors, warnings and results only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Tell also why.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// When to use colours.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+}
+
+impl ConsoleArgs {
+    fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Usual,
+        }
+    }
+
+    fn color(&self) -> Color {
+        match self.color {
+            ColorChoice::Auto => Color::Auto,
+            ColorChoice::Always => Color::Always,
+            ColorChoice::Never => Color::Never,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +86,7 @@ enum Command {
     /// Make the model of a checkpoint smaller, in a new file, or say what that would cost.
     Prune(commands::prune::PruneArgs),
     /// Generate text from a checkpoint.
+    #[command(visible_alias = "sample")]
     Generate(commands::generate::GenerateArgs),
     /// Loss, perplexity and bits per byte of a checkpoint.
     Eval(commands::eval::EvalArgs),
@@ -52,25 +104,91 @@ enum Command {
     Compare(commands::compare::CompareArgs),
     /// List the adapters, their limits, and which would be chosen.
     Devices(commands::devices::DevicesArgs),
+    /// List the presets, their size, and what each is for.
+    Presets,
+    /// Print completions for a shell.
+    Completions(commands::manual::CompletionsArgs),
+    /// Write manual pages.
+    Man(commands::manual::ManArgs),
     /// Try kernels for another process of this program.
     #[command(hide = true)]
     ProbeKernels,
 }
 
+/// Every argument of every verb.
+fn command() -> clap::Command {
+    let with_adapter = |verb: clap::Command| match WITHOUT_ADAPTER.contains(&verb.get_name()) {
+        true => verb,
+        false => AdapterArgs::augment_args(verb),
+    };
+    let whole = Parsed::command().mut_subcommands(|verb| examples::shown(with_adapter(verb)));
+    // Before the verb as well, but not as a part of every verb.
+    let before = AdapterArgs::augment_args(clap::Command::new("")).mut_args(|arg| arg.global(false));
+    let before: Vec<clap::Arg> = before.get_arguments().cloned().collect();
+    worded(whole.args(before)).after_help("`tokenformer VERB --help` has examples of each.")
+}
+
 /// Parses the process arguments. On failure (or `--help`) the message is printed and the exit code returned.
 pub fn parse() -> std::result::Result<Cli, u8> {
-    let matches = with_negative_numbers(Cli::command()).try_get_matches();
-    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
-        // A closed pipe is the only way this fails, and there is nobody left to tell.
-        let _ = error.print();
-        u8::from(error.use_stderr())
+    let command = command().color(asked_color(std::env::args_os()));
+    let parsed = command.try_get_matches().and_then(|matches| of_matches(&matches));
+    parsed.map_err(|error| {
+        let failed = error.use_stderr();
+        if let Some(sentence) = known_elsewhere(&error) {
+            tell(format_args!("error: {sentence}"));
+        } else {
+            // A closed pipe is the only way this fails, and there is nobody left to tell.
+            let _ = error.print();
+        }
+        if failed && std::env::args_os().any(|arg| arg == "--json") {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            answer::print_failure(&known_elsewhere(&error).unwrap_or_else(|| first.to_owned()), "usage", 1);
+        }
+        u8::from(failed)
     })
 }
 
-/// -1 is a value and not an option, so that what refuses it can name the option and its limit.
-fn with_negative_numbers(command: clap::Command) -> clap::Command {
-    let valued = |arg: clap::Arg| if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
-    command.mut_args(valued).mut_subcommands(with_negative_numbers)
+fn of_matches(matches: &ArgMatches) -> std::result::Result<Cli, clap::Error> {
+    let before = AdapterArgs::from_arg_matches(matches)?;
+    let (verb, own) = matches.subcommand().map_or(("", None), |(verb, own)| (verb, Some(own)));
+    let given = match own {
+        Some(own) if !WITHOUT_ADAPTER.contains(&verb) => AdapterArgs::from_arg_matches(own)?,
+        _ if before.adapter.is_some() || before.backend.is_some() => {
+            let sentence = format!("{verb} uses no adapter: leave --adapter and --backend out");
+            return Err(command().error(ErrorKind::ArgumentConflict, sentence));
+        }
+        _ => AdapterArgs::default(),
+    };
+    let json = own.is_some_and(|own| own.try_get_one::<bool>("json").ok().flatten().is_some_and(|json| *json));
+    let request =
+        AdapterRequest { adapter: given.adapter.or(before.adapter), backend: given.backend.or(before.backend) };
+    let Parsed { console, command } = Parsed::from_arg_matches(matches)?;
+    Ok(Cli { request, console, json, verb: verb.to_owned(), command })
+}
+
+/// What is said where a setting, or what another program calls one, was given as a flag of a run.
+fn known_elsewhere(error: &clap::Error) -> Option<String> {
+    let of_run = std::env::args().any(|arg| ["train", "plan"].contains(&arg.as_str()));
+    let unknown = (error.kind() == ErrorKind::UnknownArgument).then(|| error.get(ContextKind::InvalidArg))?;
+    match unknown {
+        Some(ContextValue::String(flag)) if ["--adapter", "--backend"].contains(&flag.as_str()) => {
+            Some(format!("this command uses no adapter: leave {flag} out"))
+        }
+        Some(ContextValue::String(flag)) if of_run && flag.starts_with("--") => {
+            let flag = flag.split('=').next().unwrap_or(flag);
+            flag_of(flag).map(|remedy| format!("there is no flag {flag}: {remedy}"))
+        }
+        _ => None,
+    }
+}
+
+/// `--color`, for what is said of arguments that cannot be parsed, and for help.
+fn asked_color(args: impl Iterator<Item = OsString>) -> ColorChoice {
+    let args: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let separate = args.windows(2).find_map(|pair| (pair[0] == "--color").then(|| pair[1].as_str()));
+    let joined = || args.iter().find_map(|arg| arg.strip_prefix("--color="));
+    separate.or_else(joined).and_then(|when| when.parse().ok()).unwrap_or_default()
 }
 
 impl Cli {
@@ -79,22 +197,43 @@ impl Cli {
     /// # Errors
     /// Whatever the verb reports.
     pub fn run(self) -> Result<()> {
-        let request = AdapterRequest { adapter: self.adapter.adapter, backend: self.adapter.backend };
-        match self.command {
-            Command::Train(args) => commands::train::run(&request, &args),
-            Command::Grow(args) => commands::grow::run(&request, &args),
-            Command::Prune(args) => commands::prune::run(&request, &args),
-            Command::Generate(args) => commands::generate::run(&request, &args),
-            Command::Eval(args) => commands::eval::run(&request, &args),
-            Command::Inspect(args) => commands::inspect::run(&args),
-            Command::Plan(args) => commands::plan::run(&request, &args),
-            Command::Selftest(args) => commands::selftest::run(&request, &args),
+        console::set(self.console.level(), self.console.color());
+        let (json, verb) = (self.json, self.verb.clone());
+        let found = self.found();
+        match found {
+            Ok(found) if json => answer::print(&verb, found),
+            Err(error) => {
+                if json {
+                    answer::print_failure(&error.to_string(), answer::kind(&error), error.exit_code());
+                }
+                Err(error)
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// What the verb found; null where it answers in words only.
+    fn found(self) -> Result<Value> {
+        let request = self.request;
+        let words = match self.command {
+            Command::Train(args) => return commands::train::run(&request, &args),
+            Command::Grow(args) => return commands::grow::run(&request, &args),
+            Command::Prune(args) => return commands::prune::run(&request, &args),
+            Command::Generate(args) => return commands::generate::run(&request, &args),
+            Command::Eval(args) => return commands::eval::run(&request, &args),
+            Command::Inspect(args) => return commands::inspect::run(&args),
+            Command::Plan(args) => return commands::plan::run(&request, &args),
+            Command::Selftest(args) => return commands::selftest::run(&request, &args),
+            Command::Devices(args) => return commands::devices::run(&request, &args),
             Command::Bench(args) => commands::bench::run(&request, &args),
             Command::Study(args) => commands::study::run(&request, &args),
             Command::Compare(args) => commands::compare::run(&args),
-            Command::Devices(args) => commands::devices::run(&request, &args),
+            Command::Presets => commands::presets::run(),
+            Command::Completions(args) => commands::manual::completions(command(), &args),
+            Command::Man(args) => commands::manual::pages(command(), &args),
             Command::ProbeKernels => commands::probe::run(&request),
-        }
+        };
+        words.map(|()| Value::Null)
     }
 }
 
@@ -104,6 +243,44 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        with_negative_numbers(Cli::command()).debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_three_examples_that_are_understood() {
+        let verbs: Vec<String> = command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+        for verb in verbs.iter().filter(|verb| *verb != "probe-kernels") {
+            assert_eq!(examples::all().filter(|(of, _)| of == verb).count(), 3, "{verb}");
+        }
+        for (_, line) in examples::all() {
+            let line = line.split(" > ").next().unwrap().replace('"', "");
+            let words = line.split(' ').map(str::to_owned);
+            let matches = command().try_get_matches_from(["tokenformer".to_owned()].into_iter().chain(words));
+            of_matches(&matches.unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn names_of_other_programs_are_understood() {
+        for line in [
+            "train --max_iters=5 --batch_size=3 --learning_rate=1e-3 --out_dir=r --dtype f16",
+            "train --max-steps 5 --per_device_train_batch_size 3 --output_dir r --gradient_checkpointing",
+            "train in.txt -n 5 -c x.toml -o out -s train.grad_clip=1",
+            "train -d in.txt -p quickstart --arch transformer",
+            "sample r --max_new_tokens=5 --start=a --top_k=3 --num_samples=2 --temp 1",
+            "--adapter 0 bench step",
+            "bench step --adapter 0",
+            "devices --backend gl",
+        ] {
+            let words = ["tokenformer"].into_iter().chain(line.split(' '));
+            let cli = of_matches(&command().try_get_matches_from(words).unwrap()).unwrap();
+            assert_eq!(cli.request.adapter.is_some(), line.contains("--adapter"), "{line}");
+        }
+        for line in
+            ["--adapter 0 inspect r", "inspect r --adapter 0", "compare a b --backend gl", "train a.txt -d b.txt"]
+        {
+            let words = ["tokenformer"].into_iter().chain(line.split(' '));
+            assert!(command().try_get_matches_from(words).and_then(|matches| of_matches(&matches)).is_err(), "{line}");
+        }
     }
 }

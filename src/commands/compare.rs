@@ -16,7 +16,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
     /// Directory of the report.
-    #[arg(long, value_name = "DIR", default_value = "comparison")]
+    #[arg(short, long, value_name = "DIR", default_value = "comparison")]
     out: PathBuf,
 }
 
@@ -34,6 +34,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         }
     }
     super::study::check_report(&args.out)?;
-    let asked: Vec<Asked> = args.runs.iter().map(|text| Asked::parse(text)).collect();
+    let run = |Asked { name, dir }| Asked { name, dir: super::run_dir::of(&dir) };
+    let asked: Vec<Asked> = args.runs.iter().map(|text| run(Asked::parse(text))).collect();
     super::study::write_report(&gather(&asked, args.reference.as_deref())?, &args.out)
 }

@@ -1,11 +1,12 @@
 //! `tokenformer devices`: every adapter of this machine, what it can do, and which one would run.
 
+use super::answer::Answer;
 use super::target::SavedTarget;
-use crate::error::Result;
-use crate::gpu::adapter::{self, AdapterRequest};
+use crate::gpu::adapter::{self, AdapterRequest, FoundAdapter, backend_name, type_name};
 use crate::gpu::device::Gpu;
 use crate::gpu::listing::{choice_lines, describe};
 use clap::Args;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Arguments of `devices`.
@@ -20,14 +21,39 @@ pub(crate) struct DevicesArgs {
 ///
 /// # Errors
 /// No adapter (with what to install), a request that matches none, or a file that cannot be written.
-pub(crate) fn run(request: &AdapterRequest, args: &DevicesArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &DevicesArgs) -> Answer {
     let candidates = adapter::enumerate(request)?;
     let mut text: String = candidates.iter().map(describe).collect();
+    let mut adapters: Vec<Value> = candidates.iter().map(facts).collect();
     let choice = adapter::choose_from(candidates, request);
     if let Ok((chosen, why)) = &choice {
         text += &choice_lines(chosen, why);
     }
     super::print(&text)?;
-    choice?;
-    args.save.as_ref().map_or(Ok(()), |file| SavedTarget::of(&Gpu::open(request)?).write(file))
+    let (chosen, why) = choice?;
+    if let Some(file) = &args.save {
+        SavedTarget::of(&Gpu::open(request)?).write(file)?;
+    }
+    for adapter in adapters.iter_mut().filter_map(Value::as_object_mut) {
+        adapter.insert("chosen".to_owned(), (adapter.get("index") == Some(&chosen.index.into())).into());
+    }
+    Ok(json!({ "adapters": adapters, "chosen": chosen.index, "why": why }))
+}
+
+/// An adapter for programs.
+fn facts(found: &FoundAdapter) -> Value {
+    let limits = found.adapter.limits();
+    json!({
+        "index": found.index,
+        "name": found.info.name,
+        "backend": backend_name(found.info.backend),
+        "type": type_name(found.info.device_type),
+        "driver": found.info.driver,
+        "driver_info": found.info.driver_info,
+        "can_compute": found.can_compute(),
+        "max_buffer": limits.max_buffer_size,
+        "max_binding": limits.max_storage_buffer_binding_size,
+        "max_storage_buffers": limits.max_storage_buffers_per_shader_stage,
+        "f16": found.adapter.features().contains(wgpu::Features::SHADER_F16),
+    })
 }

@@ -1,13 +1,16 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
+use super::answer::Answer;
 use crate::config::RunConfig;
+use crate::console::{Parts, warn};
 use crate::data::{EvalBatch, IGNORED, TokenSource, all_windows, describe};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::train::evaluate::Evaluator;
 use crate::train::{DataPosition, disk};
 use crate::tune;
 use clap::{Args, ValueEnum};
+use serde_json::json;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
@@ -17,8 +20,10 @@ pub(crate) struct EvalArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// Evaluate on all of this file instead of the data of the run; with --split on that part of it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Which part of the data of the run, by default `val`.
     #[arg(long, value_enum)]
@@ -38,8 +43,8 @@ enum Split {
 ///
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
-pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
-    let super::Loaded { start, mut config, tokenizer, meta, .. } = super::load(&args.checkpoint)?;
+pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
+    let super::Loaded { path, start, mut config, tokenizer, meta, .. } = super::load(&args.checkpoint, args.choice)?;
     let evaluated = args.narrow(&mut config)?;
     let model = &start.host.model;
     let data = disk::dataset_to_measure(&config, tokenizer)?;
@@ -63,7 +68,10 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     probe.load(&start.host.params)?;
 
     let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);
-    for window in all_windows(source, config.train.batch_size, model.seq_length)? {
+    let windows = all_windows(source, config.train.batch_size, model.seq_length)?;
+    let mut parts = Parts::new("evaluating, batches", windows.len());
+    for (done, window) in windows.enumerate() {
+        parts.done(done);
         let EvalBatch { mut batch, counted } = window?;
         for (target, _) in batch.targets.iter_mut().zip(counted).filter(|(_, counted)| !counted) {
             *target = IGNORED;
@@ -74,6 +82,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
         }
         nats += probe.loss(&batch)? * batch.tokens.len() as f64;
     }
+    drop(parts);
     let loss = nats / tokens.max(1) as f64;
     let mut text = format!("data            {evaluated}\n");
     text.push_str(&format!("tokens          {tokens}\nloss            {loss:.4} nats/token\n"));
@@ -81,7 +90,17 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Result<()> {
     if bytes > 0 {
         text.push_str(&format!("bits per byte   {:.4}\n", nats / std::f64::consts::LN_2 / bytes as f64));
     }
-    super::print(&text)
+    super::print(&text)?;
+    let bits_per_byte = (bytes > 0).then(|| nats / std::f64::consts::LN_2 / bytes as f64);
+    Ok(json!({
+        "checkpoint": path,
+        "step": meta.step,
+        "data": evaluated,
+        "tokens": tokens,
+        "loss": loss,
+        "perplexity": loss.exp(),
+        "bits_per_byte": bits_per_byte,
+    }))
 }
 
 impl EvalArgs {
@@ -123,8 +142,8 @@ impl EvalArgs {
         };
         let part = if self.split() == Split::Train { &fingerprint.train } else { &fingerprint.val };
         if let Some(changed) = part.difference(&source.contents()?) {
-            tell(format_args!(
-                "warning: {evaluated} is not what the run knew as its {} split, the {}: it {changed}, so this loss is of other \
+            warn(format_args!(
+                "{evaluated} is not what the run knew as its {} split, the {}: it {changed}, so this loss is of other \
                  text",
                 self.split(),
                 known.description

@@ -1,15 +1,18 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
-use crate::checkpoint::FileDigest;
-use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
-use crate::error::{Error, Result};
+use super::answer::{Answer, value};
+use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, ModelConfig, OptimizerRule, TauRule, TrainRule};
+use crate::console::{note, warn};
+use crate::error::Error;
 use crate::gpu::adapter::AdapterRequest;
 use crate::rng::{Rng, Stream};
 use crate::train::evaluate::{logits, mean_loss};
 use crate::train::growth::{Change, GrowthRecord, Rules, max_change};
+use crate::train::prune::growths_ahead;
 use crate::train::trainer::{RunPlans, compared_rows};
 use crate::train::{Checkpoint, cohorts, disk};
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Arguments of `grow`.
@@ -18,6 +21,8 @@ pub(crate) struct GrowArgs {
     /// Run directory or checkpoint file to grow.
     #[arg(value_name = "IN")]
     input: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// File to write.
     #[arg(value_name = "OUT")]
     output: PathBuf,
@@ -52,11 +57,14 @@ pub(crate) struct GrowArgs {
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerRule>,
     /// Learning rate of the new tokens or layers, as a multiple of the schedule's.
-    #[arg(long)]
+    #[arg(long, value_parser = super::number)]
     lr_scale: Option<f64>,
     /// What trains afterwards: all, or only the new tokens or layers.
     #[arg(long, value_enum)]
     train: Option<TrainRule>,
+    /// Leave out the growths of the run that the grown model cannot do any more.
+    #[arg(long)]
+    drop_growths: bool,
     /// Seed of what is random.
     #[arg(long, default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
@@ -80,15 +88,35 @@ impl GrowArgs {
             ..GrowthConfig::default()
         }
     }
+
+    /// Those of the run's growths that stay in the file of the model `grown` at `step`. The ones that it cannot do are named.
+    fn ahead(&self, growths: &[GrowthConfig], grown: &ModelConfig, step: u64) -> Vec<GrowthConfig> {
+        let (ahead, impossible) = growths_ahead(growths, grown, step, "grown model");
+        for (when, reason) in &impossible {
+            let what = match self.drop_growths {
+                true => "is left out of",
+                false => "is still in",
+            };
+            warn(format_args!("the run's growth {when} {what} {}: {reason}", self.output.display()));
+        }
+        if impossible.is_empty() || self.drop_growths {
+            return ahead;
+        }
+        note(
+            "it can be resumed only without what it cannot do: grow with --drop-growths, or resume with --set growth=[]",
+        );
+        growths.to_vec()
+    }
 }
 
 /// Grows, measures and writes.
 ///
 /// # Errors
 /// A refused growth, an output that exists, device and file errors. The input is never written.
-pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     super::check_output("grow", &args.output)?;
-    let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
+    let super::Loaded { path, digest, mut meta, start, mut config, tokenizer, .. } =
+        super::load(&args.input, args.choice)?;
     let growth = args.growth();
     let before = start.host;
     let grown = growth.check(&before.model)?;
@@ -114,16 +142,19 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Result<()> {
     };
     let rules = Rules::Growth(growth.resolve());
     let mut record = GrowthRecord::new(rules, start.standing.step, [&before.model, &after.model], change);
-    record.file_before = Some(FileDigest::read(&path)?);
+    record.file_before = Some(digest);
     let line = record.describe();
+    config.growth = args.ahead(&config.growth, &after.model, start.standing.step);
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
     meta.forget_course();
+    let (step, said) = (meta.step, value(&record)?);
     meta.lineage.push(record);
     let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
     Checkpoint { meta, params, moment1, moment2 }.write(&args.output)?;
-    super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))
+    super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))?;
+    Ok(json!({ "checkpoint": path, "output": args.output, "step": step, "measured_on": source, "growth": said }))
 }
 
 fn random_tokens(count: usize, vocab: usize) -> Vec<u32> {

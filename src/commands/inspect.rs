@@ -1,11 +1,14 @@
 //! `tokenformer inspect`: what is in a checkpoint, and whether it is whole. Needs no GPU.
 
-use crate::checkpoint::{FileDigest, Verified, list_tensors, read_meta, verify};
+use super::answer::{Answer, value};
+use super::run_dir;
+use crate::checkpoint::{Examined, FileDigest, Verified, examine};
 use crate::config::RunConfig;
-use crate::error::{Result, legible, tell};
+use crate::console::legible;
 use crate::train::{Meta, Store};
 use clap::Args;
-use std::path::PathBuf;
+use serde_json::json;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
@@ -13,6 +16,9 @@ pub(crate) struct InspectArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
+    /// Of a run, show the checkpoint with the lowest validation loss and not the newest.
+    #[arg(long)]
+    best: bool,
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
@@ -22,16 +28,20 @@ pub(crate) struct InspectArgs {
 ///
 /// # Errors
 /// A file that is not a checkpoint, or is damaged.
-pub(crate) fn run(args: &InspectArgs) -> Result<()> {
-    let (path, verdict) = if args.checkpoint.is_dir() {
-        let latest = Store::new(&args.checkpoint).newest(&verify)?;
-        latest.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
-        let (path, verdict) = latest.found.ok_or_else(|| super::no_checkpoint(&args.checkpoint))?;
-        (path, Some(verdict))
-    } else {
-        (args.checkpoint.clone(), None)
+pub(crate) fn run(args: &InspectArgs) -> Answer {
+    let given = run_dir::of(&args.checkpoint);
+    let whole = |path: &Path| {
+        let mut examined = examine::<Meta>(path)?;
+        examined.verified = Ok(examined.verified?);
+        Ok((examined.meta.step, examined))
     };
-    let (meta, tensors) = (read_meta::<Meta>(&path)?, list_tensors(&path)?);
+    let choice = super::Choice { best: args.best, accept_unverified: false };
+    let dir = given.is_dir();
+    let (path, Examined { meta, tensors, verified }) = match choice.best_of(&given)? {
+        Some(best) => (best.clone(), examine(&best)?),
+        None if dir => super::newest(&given, &whole)?,
+        None => (given.clone(), examine(&given)?),
+    };
     let config: RunConfig = meta.config()?;
     let moments = tensors.iter().filter(|t| t.name.starts_with("optimizer.")).count();
     let mut text = format!("{}\n", path.display());
@@ -40,7 +50,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     line("step", format!("{} ({} tokens)", meta.step, meta.tokens_seen));
     line("data", format!("{}, next batch {}", meta.data.description, meta.data.next_batch));
     if let Some(best) = meta.best_val_loss {
-        line("best val loss", format!("{best:.4} nats/token"));
+        let at = meta.best_step.map_or_else(String::new, |step| format!(" at step {step}"));
+        let kept = Some(Store::new(&args.checkpoint).best()).filter(|file| dir && file.exists());
+        let kept = kept.map_or_else(String::new, |file| format!(", kept in {}", file.display()));
+        line("best val loss", format!("{best:.4} nats/token{at}{kept}"));
     }
     line("parameters", config.model.param_count().to_string());
     line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));
@@ -59,8 +72,30 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     }
     super::print(&text)?;
     // Last, because what could be read of a damaged file is worth seeing.
-    super::print(match verdict.map_or_else(|| verify(&path), Ok)? {
-        Verified::Intact => "\nall of the file matches its checksums\n",
-        Verified::NoChecksums => "\nthe file has no checksums (format 1): damage to tensors could not be seen\n",
-    })
+    let (checked, said) = match verified? {
+        Verified::Intact => ("intact", "\nall of the file matches its checksums\n"),
+        Verified::SavedAgain => (
+            "saved again",
+            "\nanother program saved the file again: all of it matches the checksums it was written with\n",
+        ),
+        Verified::NoChecksums => {
+            ("no checksums", "\nthe file has no checksums (format 1): damage to tensors could not be seen\n")
+        }
+    };
+    super::print(said)?;
+    Ok(json!({
+        "checkpoint": path,
+        "created_by": meta.created_by,
+        "adapter": meta.adapter,
+        "step": meta.step,
+        "tokens_seen": meta.tokens_seen,
+        "data": meta.data.description,
+        "best_val_loss": meta.best_val_loss,
+        "parameters": config.model.param_count(),
+        "tensors": tensors.len() - moments,
+        "moments": moments,
+        "lineage": value(&meta.lineage)?,
+        "config": value(&config)?,
+        "checked": checked,
+    }))
 }

@@ -1,30 +1,51 @@
 //! Ctrl-C, and the signals by which a system ends a program: the first one is for the training loop to see, the second
 //! ends the process at once.
 
-use crate::error::{Error, Result, tell};
+use crate::console::tell;
+use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 /// Exit code of an interrupted run.
 const INTERRUPTED: i32 = 130;
+/// How long a terminal that takes no lines may keep a process that is to end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets. A signal that the process was started to ignore, as by `nohup`,
-/// stays ignored.
+/// stays ignored. `safe` says what is left where a second one ends the process.
 ///
 /// # Errors
 /// A system that does not let signals be watched.
-pub(super) fn flag() -> Result<Arc<AtomicBool>> {
+pub(super) fn flag(safe: impl Fn() -> String + Send + Sync + 'static) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    let seen = flag.clone();
-    let first = move || {
+    let (seen, safe) = (flag.clone(), Arc::new(safe));
+    let goes_on = move || {
         let first = !seen.swap(true, Ordering::Relaxed);
         if first {
-            tell("stopping after this step; interrupt again to stop at once");
+            tell_soon(|| "stopping after this step; interrupt again to stop at once".to_owned());
+        } else {
+            let safe = safe.clone();
+            tell_soon(move || format!("stopped at once; {}", safe()));
         }
         first
     };
-    watch(first).map_err(|e| Error::usage(format!("cannot watch for Ctrl-C: {e}")))?;
+    watch(goes_on).map_err(|e| Error::usage(format!("cannot watch for Ctrl-C: {e}")))?;
     Ok(flag)
+}
+
+/// Tells a line, in a thread of its own: a terminal may take none, as after Ctrl-S, and a directory may not answer.
+fn tell_soon(line: impl FnOnce() -> String + Send + 'static) {
+    let (done, told) = channel();
+    let telling = move || {
+        tell(line());
+        let _ = done.send(());
+    };
+    if thread::Builder::new().name("last words".to_owned()).spawn(telling).is_ok() {
+        let _ = told.recv_timeout(LAST_WORDS);
+    }
 }
 
 /// Calls `goes_on` for each signal, and ends the process when it says no.
@@ -42,7 +63,7 @@ fn watch(goes_on: impl Fn() -> bool + Send + 'static) -> std::io::Result<()> {
             }
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watching).map(drop)
+    thread::Builder::new().name("signals".to_owned()).spawn(watching).map(drop)
 }
 
 #[cfg(not(unix))]

@@ -1,17 +1,23 @@
 //! `tokenformer plan`: what a run needs, computed without allocating anything.
 
+use super::answer::{Answer, value};
 use super::settings::Settings;
 use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
-use crate::error::{Result, legible, tell};
+use crate::console::{legible, note};
+use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
+use crate::graph::Class;
 use crate::kernel::KernelTable;
+use crate::report::number;
+use crate::runtime::memory::Bytes;
 use crate::train::cohorts::{self, Stage};
 use crate::train::disk;
 use crate::train::trainer::RunPlans;
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Vocabulary assumed where it depends on data that are not here.
@@ -30,8 +36,9 @@ pub(crate) struct PlanArgs {
 /// Prints bytes by class for every stage of the run.
 ///
 /// # Errors
-/// A tensor over a limit: its name, bytes, the limit and the remedy; data that cannot be read.
-pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
+/// A tensor over a limit, after the table in which it is marked: its name, bytes, the limit and the remedy; data that cannot
+/// be read.
+pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Answer {
     let saved = args.target.as_deref().map(|named| match named.to_str() {
         Some("webgpu") => Ok(SavedTarget::webgpu()),
         _ => SavedTarget::read(named),
@@ -57,27 +64,70 @@ pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Result<()> {
     let SavedTarget { adapter, target } = saved.map_or_else(here, Ok)?;
     let kernels = KernelTable::defaults(target);
     let mut text = format!("limits of {}\n", legible(&adapter));
+    let (mut found, mut refused) = (Vec::new(), None);
     for (i, Stage { model, cohorts }) in stages.iter().enumerate() {
-        let plans = RunPlans::new(model, &config.train, cohorts, 1, &kernels)?;
+        let plans = match RunPlans::new(model, &config.train, cohorts, 1, &kernels) {
+            Ok(plans) => plans,
+            Err(why) => {
+                // What it would need is worth seeing; where even that cannot be counted, the reason alone is told.
+                let unlimited = RunPlans::unchecked(model, &config.train, cohorts, &kernels);
+                refused = refused.or(Some(why));
+                let Ok(plans) = unlimited else { break };
+                plans
+            }
+        };
         let bytes = plans.bytes()?;
-        text.push_str(&format!(
-            "\n{}: {:.3} GFLOP a step in {} dispatches\n",
-            stage(i),
-            plans.flops_per_step() as f64 / 1e9,
-            plans.dispatches_per_step()
-        ));
-        for (class, amount) in [
-            ("parameters", bytes.parameters),
-            ("gradients", bytes.gradients),
-            ("moments", bytes.moments),
-            ("activations", bytes.activations),
-            ("workspace", bytes.workspace),
-            ("total", bytes.total()),
-        ] {
-            text.push_str(&memory_line(class, amount));
+        text.push_str(&table(&stage(i), &plans, &bytes));
+        found.push(json!({
+            "stage": stage(i),
+            "parameters": model.param_count(),
+            "flops_per_step": plans.flops_per_step(),
+            "dispatches_per_step": plans.dispatches_per_step(),
+            "bytes": value(&bytes)?,
+            "total_bytes": bytes.total(),
+        }));
+    }
+    super::print(&text)?;
+    match refused {
+        Some(why) => Err(why),
+        None => Ok(json!({ "adapter": adapter, "stages": found })),
+    }
+}
+
+/// Bytes by class; a line is marked where a tensor of it is larger than any binding of the device.
+fn table(stage: &str, plans: &RunPlans, bytes: &Bytes) -> String {
+    let (flops, dispatches) = (plans.flops_per_step() as f64 / 1e9, plans.dispatches_per_step());
+    let mut text = format!("\n{stage}: {flops:.3} GFLOP a step in {dispatches} dispatches\n");
+    for (class, amount) in [
+        (Some(Class::Parameter), bytes.parameters),
+        (Some(Class::Gradient), bytes.gradients),
+        (Some(Class::Moment), bytes.moments),
+        (Some(Class::Activation), bytes.activations),
+        (Some(Class::State), bytes.workspace),
+        (None, bytes.total()),
+    ] {
+        let line = memory_line(class.map_or("total", name), amount);
+        match class.and_then(|class| plans.over(class)) {
+            Some(info) => {
+                let (needs, most) = (info.bytes(), plans.kernels.target().max_tensor());
+                let mark = format!("<- {} is {}, at most {}", info.name, number::bytes(needs), number::bytes(most));
+                text.push_str(&format!("{}  {mark}\n", line.trim_end()));
+            }
+            None => text.push_str(&line),
         }
     }
-    super::print(&text)
+    text
+}
+
+/// What a class is called in the table.
+fn name(class: Class) -> &'static str {
+    match class {
+        Class::Parameter => "parameters",
+        Class::Gradient => "gradients",
+        Class::Moment => "moments",
+        Class::Activation => "activations",
+        Class::State => "workspace",
+    }
 }
 
 /// The vocabulary of the data, as `train` finds it. Data that were not `asked` for, such as a preset's, need not be there.
@@ -87,7 +137,7 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
             return Ok(config.model.vocab_size);
         }
         let missing = path.display();
-        tell(format_args!(
+        note(format_args!(
             "{missing} is not here, vocabulary {BYTE_VOCABULARY} is assumed: name your data with --data"
         ));
         return Ok(BYTE_VOCABULARY);
@@ -97,10 +147,10 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
     config.data.old_path = None;
     if let Some(path) = config.data.val_path.take_if(|path| !path.exists()) {
         let missing = path.display();
-        tell(format_args!("{missing} is not here: what characters the validation data have is left out"));
+        note(format_args!("{missing} is not here: what characters the validation data have is left out"));
     }
     let data = disk::dataset(&config, None)?;
-    tell(format_args!("data: {}", data.description));
+    note(format_args!("data: {}", data.description));
     Ok(data.vocab_size)
 }
 

@@ -1,10 +1,11 @@
 //! `tokenformer prune`: a smaller model of a checkpoint, in a new file, and what each way to pick its tokens costs. The
 //! input is only read.
 
-use crate::checkpoint::FileDigest;
+use super::answer::{Answer, value};
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
+use crate::console::{slowly, warn};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::model::prune::{self, Scores};
 use crate::report::number;
@@ -17,6 +18,7 @@ use crate::train::trainer::compared_rows;
 use crate::train::{Checkpoint, disk};
 use crate::tune;
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Rows of a report, from the model as it is to the one that was asked for.
@@ -28,11 +30,13 @@ pub(crate) struct PruneArgs {
     /// Run directory or checkpoint file to prune.
     #[arg(value_name = "IN")]
     input: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// File to write; without it there is only the report.
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
     /// Share of the parameter tokens of every projection that stays.
-    #[arg(long, value_name = "SHARE", conflicts_with_all = ["qkv_slots", "proj_slots", "ffn_slots"])]
+    #[arg(long, value_name = "SHARE", value_parser = super::number, conflicts_with_all = ["qkv_slots", "proj_slots", "ffn_slots"])]
     keep: Option<f64>,
     /// Parameter tokens of each query, key and value projection that stay.
     #[arg(long, value_parser = super::whole::<usize>)]
@@ -47,7 +51,7 @@ pub(crate) struct PruneArgs {
     #[arg(long, value_enum, default_value_t = PruneScore::Contribution)]
     score: PruneScore,
     /// Measure on this text file or token shard (.bin) instead of the data of the run.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Batches of training data for scores, and of validation data for losses; by default as many as the run validates on.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -74,9 +78,10 @@ type AllScores = Vec<(PruneScore, Scores)>;
 /// # Errors
 /// A refused pruning, an output that exists, data that cannot be read, device and file errors. The input is never
 /// written.
-pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     args.output.as_ref().map_or(Ok(()), |output| super::check_output("prune", output))?;
-    let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
+    let super::Loaded { path, digest, mut meta, start, mut config, tokenizer, .. } =
+        super::load(&args.input, args.choice)?;
     let before = start.host;
     let smaller = args.to().check(&before.model)?;
     let material = args.material(&config, tokenizer)?;
@@ -84,9 +89,11 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     // No timing for one use; what is known is used.
     device.kernels = tune::recall(&device.engine, &device.kernels);
 
-    let scores = args.scores(&device, &before, &config.train, &material.train)?;
-    let (table, losses) =
-        report(&device, &before, &stages(&before.model, &smaller), &scores, &config.train, &material)?;
+    let scored = || args.scores(&device, &before, &config.train, &material.train);
+    let scores = slowly(&format!("scoring tokens on {} batches", material.train.len()), scored)?;
+    let stages = stages(&before.model, &smaller);
+    let measured = || report(&device, &before, &stages, &scores, &config.train, &material);
+    let (table, losses) = slowly(&format!("evaluating {} sizes", stages.len()), measured)?;
     let after = before.pruned(&kept_by(args.score, &scores, &smaller), &smaller);
     let tokens = material.data.val.window(0, compared_rows(&smaller))?;
     let of = |host: &HostModel| logits(&device, &host.model, &host.params, &tokens);
@@ -99,25 +106,41 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Result<()> {
     let mut record = GrowthRecord::new(rules, start.standing.step, [&before.model, &smaller], change);
     let mut text = format!("{}\n{}\n", table.markdown(), args.said(&material));
     text.push_str(&format!("by {}, {}\n", args.score.name(), record.describe()));
-    let Some(output) = &args.output else {
-        return super::print(&(text + "nothing was written: name a file after the input to have this model\n"));
+    let answer = |record: &GrowthRecord, output: Option<&PathBuf>| -> Answer {
+        let by_score: serde_json::Map<_, _> =
+            losses.1.iter().map(|(score, loss)| (score.name().to_owned(), json!(loss))).collect();
+        Ok(json!({
+            "checkpoint": path,
+            "output": output,
+            "step": start.standing.step,
+            "score": args.score.name(),
+            "loss_before": losses.0,
+            "loss_after_by_score": by_score,
+            "pruning": value(record)?,
+        }))
     };
-    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step);
+    let Some(output) = &args.output else {
+        super::print(&(text + "nothing was written: name a file after the input to have this model\n"))?;
+        return answer(&record, None);
+    };
+    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step, "pruning");
     for (when, reason) in dropped {
-        tell(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
+        warn(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
     (config.model, config.growth) = (after.model, ahead);
     let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
-    record.file_before = Some(FileDigest::read(&path)?);
+    record.file_before = Some(digest);
+    let said = answer(&record, Some(output))?;
     meta.lineage.push(record);
     meta.forget_course();
     // The larger model's, which this one may never reach.
     meta.best_val_loss = None;
     let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
     Checkpoint { meta, params, moment1, moment2 }.write(output)?;
-    super::print(&format!("{text}written to {}\n", output.display()))
+    super::print(&format!("{text}written to {}\n", output.display()))?;
+    Ok(said)
 }
 
 impl PruneArgs {

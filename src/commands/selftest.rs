@@ -1,8 +1,10 @@
 //! `tokenformer selftest`: every operator against its reference on this machine, and a short form of it
 //! that runs by itself the first time an adapter and driver are seen.
 
+use super::answer::Answer;
 use crate::cache;
-use crate::error::{Error, Result, tell};
+use crate::console::note;
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, shader};
@@ -13,6 +15,7 @@ use crate::runtime::device::Device;
 use crate::runtime::overflow;
 use crate::tune::kernel_texts;
 use clap::Args;
+use serde_json::json;
 use std::collections::HashMap;
 
 /// Arguments of `selftest`.
@@ -27,7 +30,7 @@ pub(crate) struct SelftestArgs {
 ///
 /// # Errors
 /// A device error where a case fails.
-pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Answer {
     let device = Device::open(request)?;
     let Device { engine, kernels } = &device;
     super::print(&format!("{}\n\n", engine.gpu.describe()))?;
@@ -60,7 +63,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Result<()> {
     }
     super::print(&format!("\n{} of {all} cases passed\n", all - wrong))?;
     verdict(engine, &failed)?;
-    range
+    range?;
+    Ok(json!({ "adapter": engine.gpu.describe(), "cases": all, "passed": all - wrong }))
 }
 
 fn row(case: &Case, precision: Dtype, report: &Report) -> String {
@@ -111,7 +115,7 @@ pub(crate) fn once_per_adapter(device: &Device, request: &AdapterRequest, precis
         return Ok(());
     }
     let what = if precision == Dtype::F16 { " in f16" } else { "" };
-    tell(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
+    note(format_args!("first use of this adapter and driver: checking its numbers{what} once"));
     if precision == Dtype::F16 {
         overflow::check(device)?;
     }

@@ -1,6 +1,6 @@
 //! The configuration of a run from preset, file and flags, in that order.
 
-use crate::config::{Precision, RunConfig, preset_names};
+use crate::config::{Arch, Precision, RunConfig, preset_names};
 use crate::error::{Error, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -13,25 +13,31 @@ const TIMED: &str = "bench-tiny";
 /// Where settings come from.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Settings {
-    #[arg(long, help = format!("Start from a preset: {}", preset_names(USUAL)))]
+    /// Text file or token shard (.bin) to train on, as --data.
+    #[arg(value_name = "FILE", conflicts_with = "data")]
+    file: Option<PathBuf>,
+    #[arg(short, long, help = format!("Start from a preset: {}", preset_names(USUAL)))]
     preset: Option<String>,
     /// Read settings from a TOML file (which may name a preset to start from).
-    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "preset")]
     config: Option<PathBuf>,
     /// Train on this text file or token shard (.bin).
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Directory the run is written to.
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Architecture.
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
     /// Optimizer steps.
-    #[arg(long, value_parser = super::whole::<usize>)]
+    #[arg(short = 'n', long, value_parser = super::whole::<usize>)]
     steps: Option<usize>,
     /// Sequences per micro-batch.
     #[arg(long, value_parser = super::whole::<usize>)]
     batch_size: Option<usize>,
     /// Peak learning rate.
-    #[arg(long)]
+    #[arg(long, value_parser = super::number)]
     lr: Option<f64>,
     /// Seed of everything random.
     #[arg(long, value_parser = super::kept::<u64>)]
@@ -42,8 +48,8 @@ pub(crate) struct Settings {
     /// Compute activations again in the backward instead of keeping them: less memory, more time, the same bits.
     #[arg(long)]
     recompute: bool,
-    /// Any other setting, such as train.grad_clip=0.5 or growth=[] (repeatable).
-    #[arg(long, value_name = "KEY=VALUE")]
+    /// Any other setting, such as train.grad_clip=0.5, growth=[] or data.val_path=none (repeatable).
+    #[arg(short, long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
@@ -101,9 +107,9 @@ impl Settings {
         Ok(config)
     }
 
-    /// The file given by `--data`.
+    /// The file to train on that was given.
     pub(crate) fn data(&self) -> Option<&Path> {
-        self.data.as_deref()
+        self.data.as_deref().or(self.file.as_deref())
     }
 
     /// The directory given by `--out`.
@@ -111,15 +117,20 @@ impl Settings {
         self.out.as_deref()
     }
 
-    /// Flags over an existing configuration, when resuming.
+    /// The file given by `--config`.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Flags over an existing configuration, when resuming. The `own` settings of the run may be given by name.
     ///
     /// # Errors
     /// `--preset` and `--config` have no place there.
-    pub(crate) fn over(&self, mut config: RunConfig) -> Result<RunConfig> {
-        if self.preset.is_some() || self.config.is_some() {
+    pub(crate) fn over(&self, mut config: RunConfig, own: bool) -> Result<RunConfig> {
+        if self.preset.is_some() || self.config.is_some() && !own {
             return Err(Error::usage(
                 "a resumed run takes its settings from its checkpoint: drop --preset and --config, or use --set for a \
-                 single setting",
+                 single setting; edits to the run's own config.toml are taken with --config-edits take",
             ));
         }
         self.apply(&mut config)?;
@@ -127,18 +138,22 @@ impl Settings {
     }
 
     fn apply(&self, config: &mut RunConfig) -> Result<()> {
-        for (flag, path) in [("--data", &self.data), ("--out", &self.out)] {
-            if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
+        for (flag, path) in [("--data", self.data()), ("--out", self.out())] {
+            if let Some(path) = path.filter(|path| path.to_str().is_none()) {
                 return Err(Error::usage(format!(
                     "{flag} {} is not UTF-8, as the settings of a run must be: use another path",
                     path.display()
                 )));
             }
         }
-        if let Some(path) = &self.data {
-            config.data.path = Some(path.clone());
+        if let Some(path) = self.data() {
+            check_data(path)?;
+            // A setting of that name would be none.
+            let is_word = path.to_str().is_some_and(|text| ["none", "null"].contains(&text.to_lowercase().as_str()));
+            config.data.path = Some(if is_word { Path::new(".").join(path) } else { path.to_path_buf() });
             config.data.val_path = None;
         }
+        config.model.arch = self.arch.unwrap_or(config.model.arch);
         config.out_dir = self.out.clone().unwrap_or_else(|| config.out_dir.clone());
         config.train.max_steps = self.steps.unwrap_or(config.train.max_steps);
         config.train.batch_size = self.batch_size.unwrap_or(config.train.batch_size);
@@ -148,4 +163,16 @@ impl Settings {
         config.train.precision = self.precision.unwrap_or(config.train.precision);
         self.set.iter().try_for_each(|assignment| config.apply_override(assignment))
     }
+}
+
+/// Refuses what is plainly no data, but something else of a run.
+fn check_data(path: &Path) -> Result<()> {
+    let shown = path.display();
+    let (what, remedy) = match path.extension().and_then(|extension| extension.to_str()) {
+        _ if path.join("checkpoints").is_dir() => ("a run", format!("go on with it by --resume {shown}")),
+        Some("toml") => ("a file of settings", format!("read it with --config {shown}")),
+        Some("safetensors") => ("a checkpoint", format!("go on with it by --resume {shown}")),
+        _ => return Ok(()),
+    };
+    Err(Error::usage(format!("{shown} is {what} and no data to train on: {remedy}")))
 }

@@ -3,8 +3,9 @@
 use super::{interrupt, train};
 use crate::checkpoint::{Files, read_meta, replace};
 use crate::config::{Precision, RunConfig};
+use crate::console::note;
 use crate::data::Dataset;
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
@@ -32,10 +33,10 @@ pub(crate) struct StudyArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Training text (UTF-8) or token shard (.bin), instead of the file's data.path.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Directory of the runs and the report, instead of the file's out_dir.
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Replace the runs in the output directory that were made with other settings.
     #[arg(long)]
@@ -65,7 +66,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
         return Ok(());
     }
     check_report(&study.out_dir)?;
-    let stop = interrupt::flag()?;
+    let stop = interrupt::flag(|| "what was saved is whole; the same command goes on".to_owned())?;
     let reopen = || super::open_device(request);
     let runner = Runner { plan: &plan, data: &data, stop: &stop, reopen: &reopen, overwrite: args.overwrite };
     let _lock = if args.predict { None } else { Some(runner.claim()?) };
@@ -179,6 +180,6 @@ pub(super) fn write_report(findings: &Findings, out: &Path) -> Result<()> {
         let path = out.join(name);
         replace(&Files, &path, &text).map_err(|cause| Error::io("write", &path, &cause))?;
     }
-    tell(format_args!("written to {0}/{PAGE}, {0}/{MARKDOWN} and {0}/{RESULTS}", out.display()));
+    note(format_args!("written to {0}/{PAGE}, {0}/{MARKDOWN} and {0}/{RESULTS}", out.display()));
     super::print(&report::plain(findings, &all))
 }

@@ -1,27 +1,31 @@
 //! `tokenformer train`: a new run, or one that goes on.
 
-use super::interrupt;
+use super::answer::{Answer, value};
 use super::settings::Settings;
-use crate::checkpoint::RunLock;
+use super::{Choice, interrupt, run_dir};
+use crate::checkpoint::{RunLock, check_unlocked};
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
+use crate::console::{note, warn};
 use crate::data::{Dataset, Fingerprint};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::budget::{CHUNK_TIME, POLITE_CHUNK_TIME};
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::matmul::ProductKind;
-use crate::report::number;
+use crate::report::{number, shell};
 use crate::runtime::device::Device;
 use crate::train::cohorts::{self, Stage};
+use crate::train::disk::settings::Edits;
 use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{DataPosition, Summary, directory};
+use crate::train::{Best, DataPosition, Store, Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::json;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +44,12 @@ pub(crate) struct TrainArgs {
     /// Replace the run that is already in the output directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// What becomes of edits to the run's config.toml: they are taken, or dropped.
+    #[arg(long, value_enum, value_name = "take|drop")]
+    config_edits: Option<ConfigEdits>,
+    /// Take the checkpoint to resume from as it is where its checksums do not match: another program changed it on purpose.
+    #[arg(long, requires = "resume")]
+    accept_unverified: bool,
     /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
     #[arg(long, value_enum, default_value_t)]
     tune: Effort,
@@ -58,6 +68,15 @@ pub(crate) struct TrainArgs {
     dry_run: bool,
 }
 
+/// What becomes of edits to the settings of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConfigEdits {
+    /// The run goes on by them.
+    Take,
+    /// The run replaces them by what it goes on by.
+    Drop,
+}
+
 /// What a run needs before a GPU is opened.
 struct Prepared {
     config: RunConfig,
@@ -74,14 +93,15 @@ struct Prepared {
 ///
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
-pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
+pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
     let Prepared { mut config, data, start, kernels, lock } = match &args.resume {
         Some(given) => resumed(given, args)?,
         None => fresh(args)?,
     };
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
-        return super::print_text(&config.to_toml()?);
+        super::print_text(&config.to_toml()?)?;
+        return Ok(json!({ "dry_run": true, "config": value(&config)? }));
     };
     let mut device = super::open_device(request)?;
     let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
@@ -90,7 +110,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         let room = most.map_or(MemoryLimit::Device(&gives), MemoryLimit::Bytes);
         config.train = fit::fit(&config, &stages, &room, &device.kernels)?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
-        tell(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
+        note(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
     let products = check_limits(&device.kernels, &stages, &config.train)?;
     if config.train.precision == Precision::F16 {
@@ -114,11 +134,62 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Result<()> {
         again.engine.set_chunk_time(chunk_time);
         Ok(Device { kernels: kernels.clone(), ..again })
     };
-    let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
-    let stop = interrupt::flag()?;
+    let origin =
+        || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given, args.choice())?.start));
+    let stop = interrupt::flag(what_is_safe(&config))?;
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
-    let summary = job.run(&mut Opener::new(device, &reopen), start, &mut lock)?;
-    super::print(&describe(&summary, &config.out_dir))
+    let ended = job.run(&mut Opener::new(device, &reopen), start, &mut lock);
+    let summary = ended.map_err(|error| with_options(error, request, args))?;
+    super::print(&describe(&summary, &config.out_dir, data.tokenizer.is_some()))?;
+    found(&summary, &config.out_dir)
+}
+
+/// What a run came to, for programs.
+fn found(summary: &Summary, out_dir: &Path) -> Answer {
+    let lineage = value(&summary.growths)?;
+    Ok(json!({
+        "run": out_dir,
+        "checkpoint": summary.checkpoint,
+        "step": summary.steps,
+        "parameters": summary.parameters,
+        "train_loss": summary.loss,
+        "val_loss": summary.val_loss,
+        "old_val_loss": summary.both_losses.as_ref().map(|[_, last]| last.old_val_loss),
+        "entropy_floor": summary.entropy_floor,
+        "lineage": lineage,
+        "seconds": summary.seconds,
+    }))
+}
+
+/// What is left of a run that is ended at once.
+fn what_is_safe(config: &RunConfig) -> impl Fn() -> String + Send + Sync + 'static {
+    let (dir, checkpoints) = (shell::word(&config.out_dir), Store::new(&config.out_dir));
+    move || match checkpoints.list().ok().and_then(|known| known.last().map(|(step, _)| *step)) {
+        Some(step) => format!("step {step} is saved; go on with tokenformer train --resume {dir}"),
+        None => "nothing was saved yet".to_owned(),
+    }
+}
+
+/// The command that goes on with an interrupted run, with the options that its checkpoint does not have.
+fn with_options(error: Error, request: &AdapterRequest, args: &TrainArgs) -> Error {
+    let Error::Interrupted(sentence) = error else { return error };
+    let named = [("--adapter", &request.adapter), ("--backend", &request.backend)];
+    let named = named.into_iter().filter_map(|(option, value)| value.as_ref().map(|value| (option, value)));
+    let mut options: Vec<String> =
+        named.map(|(option, value)| format!(" {option} {}", shell::word(Path::new(value)))).collect();
+    if args.tune == Effort::Off {
+        options.push(" --tune off".to_owned());
+    }
+    if args.polite {
+        options.push(" --polite".to_owned());
+    }
+    Error::Interrupted(sentence + &options.concat())
+}
+
+impl TrainArgs {
+    fn choice(&self) -> Choice {
+        Choice::newest(self.accept_unverified)
+    }
 }
 
 fn fresh(args: &TrainArgs) -> Result<Prepared> {
@@ -127,19 +198,41 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
-    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
-    if lock.is_some() && !args.overwrite {
-        directory::check_new(&config.out_dir)?;
+    if args.dry_run {
+        return Ok(Prepared { config, data, start: None, kernels: None, lock: None });
+    }
+    // Before it is locked as well, because that touches it.
+    let check = || directory::check_new(&config.out_dir, args.overwrite);
+    let dir = &config.out_dir;
+    check().or_else(|refused| check_unlocked(dir).and(Err(refused)))?;
+    let own = args.settings.config().is_some_and(|file| directory::is_settings_of(dir, file));
+    if !own && args.config_edits.is_none() && !args.overwrite {
+        let edits = Edits::since(dir, &config, &[], false)?;
+        edits.refuse("this command, which would replace the file")?;
+    }
+    let lock = Some(lock(dir)?);
+    if let Some(replaced) = check()? {
+        note(replaced);
     }
     Ok(Prepared { config, data, start: None, kernels: None, lock })
 }
 
 fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
-    let super::Loaded { path, meta, mut start, config: stored, tokenizer } = super::load(given)?;
-    let mut config = args.settings.over(stored.clone())?;
+    let given = &run_dir::of(given);
+    let super::Loaded { path, meta, mut start, config: stored, tokenizer, .. } = super::load(given, args.choice())?;
+    let run = directory::of_resumed(given, &path, &stored.out_dir);
+    let own = args.settings.config().is_some_and(|file| directory::is_settings_of(&run, file));
+    let take = own || args.config_edits == Some(ConfigEdits::Take);
+    // Of what was stored: what this version makes of it is no edit.
+    let edits = Edits::since(&run, &meta.config()?, &meta.lineage, given.is_dir())?;
+    let base = if take { edits.over(&stored)? } else { stored.clone() };
+    let mut config = args.settings.over(base, own)?;
+    if !take && args.config_edits.is_none() {
+        edits.not_given(&stored, &config)?.refuse("its checkpoint")?;
+    }
     same_model(&stored, &config)?;
     if args.settings.out().is_none() && config.out_dir == stored.out_dir {
-        config.out_dir = directory::of_resumed(given, &path, &stored.out_dir);
+        config.out_dir = run;
     }
     config.validate()?;
     still_ahead(&config, &stored, &path, &start)?;
@@ -147,13 +240,23 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     let data = disk::dataset_of_trained(&config, tokenizer)?;
     let about_data = same_data([&stored, &config], &meta.data, &data, &path, args.accept_data_change)?;
     check_together(&config, &data)?;
-    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
-    if lock.is_some() {
-        directory::check_resumed(&config.out_dir, given, &path, start.standing.step)?;
-        tell(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
-        about_data.iter().for_each(|sentence| tell(format_args!("{sentence}")));
+    let mut held = None;
+    if !args.dry_run {
+        let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step);
+        // Before it is locked as well, because that touches it.
+        check().or_else(|refused| check_unlocked(&config.out_dir).and(Err(refused)))?;
+        held = Some(lock(&config.out_dir)?);
+        check()?;
+        note(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
+        about_data.iter().for_each(|sentence| note(format_args!("{sentence}")));
+        if start.host.moment1.is_empty() && start.standing.step > 0 {
+            warn(format_args!(
+                "{} has no optimizer moments (optimizer.m.*, optimizer.v.*): AdamW starts them again",
+                path.display()
+            ));
+        }
     }
-    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
+    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock: held })
 }
 
 /// Locks the directory of a run, before anything in it is looked at.
@@ -269,10 +372,10 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
 
 fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
     let format = data.format.as_ref().map_or_else(String::new, |format| format!(": {format}"));
-    tell(format_args!("data: {}{format}", data.description));
+    note(format_args!("data: {}{format}", data.description));
     let model = &start.host.model;
-    tell(format_args!(
-        "model: {:?}, {} layers x {}, {} parameters; {} steps of {} tokens; written to {}",
+    note(format_args!(
+        "model: {:?}, {} layers x {}, {} parameters\nrun: {} steps of {} tokens, written to {}",
         model.arch,
         model.num_layers,
         model.hidden_size,
@@ -283,7 +386,8 @@ fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
     ));
 }
 
-fn describe(summary: &Summary, out_dir: &Path) -> String {
+/// `is_text`: without a tokenizer there is no text to generate.
+fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<16}{value}\n"));
     line("steps", summary.steps.to_string());
@@ -298,6 +402,10 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
         }
         None => line("val loss", format!("{:.4} nats/token", summary.val_loss)),
     }
+    if let Some(Best { step, val_loss, checkpoint }) = &summary.best {
+        let kept = checkpoint.as_ref().map_or_else(String::new, |file| format!(", kept in {}", file.display()));
+        line("best val loss", format!("{val_loss:.4} nats/token at step {step}{kept}"));
+    }
     if let Some(floor) = summary.entropy_floor {
         let above = 100.0 * (summary.val_loss / floor - 1.0);
         line("entropy floor", format!("{floor:.4} nats/token: val loss is {above:.1} % above it"));
@@ -307,19 +415,9 @@ fn describe(summary: &Summary, out_dir: &Path) -> String {
     }
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
-    line("next", format!("tokenformer generate {}", for_shell(out_dir)));
+    let next = if is_text { "generate" } else { "eval" };
+    line("next", format!("tokenformer {next} {}", shell::word(out_dir)));
     text
-}
-
-/// A path as a word of a command: in quotes where a shell would not take it for one.
-fn for_shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "_-./\\:+,=@%".contains(c) && (cfg!(windows) || c != '\\');
-    match text.chars().all(plain) {
-        true => text,
-        false if cfg!(windows) => format!("\"{text}\""),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
 }
 
 /// "6GB", "800 MB" or "4GiB" as bytes.

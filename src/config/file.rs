@@ -11,9 +11,10 @@ use std::sync::LazyLock;
 
 use toml::{Table, Value};
 
+use super::keys::{described, shortened};
 use super::{
     DataConfig, GrowthConfig, GrowthPolicy, GrowthWhen, InitKeys, InitValues, ModelConfig, OptimizerRule, RunConfig,
-    TauRule, TrainRule, size,
+    TauRule, TrainRule, keys, size, spelled,
 };
 use crate::error::{Error, Result};
 
@@ -48,7 +49,7 @@ impl RunConfig {
     /// A `[[growth]]` list replaces the preset's. Not yet validated: flags may still change it.
     ///
     /// # Errors
-    /// An input error, led by `origin_name`, on too much or broken TOML, an unknown key (with the nearest one), a value
+    /// An input error, led by `origin_name`, on too much or broken TOML, an unknown key (with what it may mean), a value
     /// of the wrong type, or an unknown name of a preset or choice.
     pub fn from_toml(text: &str, origin_name: &str) -> Result<Self> {
         let led = |sentence: String| Error::input(format!("{origin_name}: {sentence}"));
@@ -109,11 +110,27 @@ impl RunConfig {
     }
 
     /// `self` with the keys of `given` over it, or a sentence saying what is wrong with `given`. Not yet validated.
-    pub(crate) fn overridden(&self, given: Table) -> Result<Self, String> {
-        check_keys(&given, template()?)?;
+    /// `none` unsets a setting that may be absent.
+    pub(crate) fn overridden(&self, mut given: Table) -> Result<Self, String> {
+        let unset = unset(&mut given)?;
+        keys::check(&given, template()?)?;
         let mut merged = Table::try_from(self).map_err(|cause| one_line(&cause))?;
         merge(&mut merged, given);
+        for (table, key) in unset {
+            merged.get_mut(&table).and_then(Value::as_table_mut).map(|table| table.remove(&key));
+        }
         merged.try_into().map_err(|cause| one_line(&cause))
+    }
+}
+
+/// What is said to who takes a setting for a flag: `--n_layer`, `--eval_interval`.
+pub(crate) fn flag_of(flag: &str) -> Option<String> {
+    let name = flag.trim_start_matches('-').to_lowercase().replace('-', "_");
+    let template = template().ok()?;
+    let owner = template.iter().find(|(_, table)| table.as_table().is_some_and(|table| table.contains_key(&name)));
+    match owner {
+        Some((owner, _)) => Some(format!("it is a setting: --set {owner}.{name}=VALUE")),
+        None => super::synonyms::exact(&name).map(|synonym| synonym.answer.to_owned()),
     }
 }
 
@@ -144,11 +161,6 @@ fn parse(text: &str, origin_name: &str) -> Result<Table> {
     text.parse().map_err(|cause| Error::input(format!("{origin_name}: {}", syntax(text, &cause))))
 }
 
-/// Every key of `given` is in `template`, with a value of its type; otherwise the sentence that says what is wrong.
-pub(crate) fn check_keys(given: &Table, template: &Table) -> Result<(), String> {
-    check(given, template, template, "")
-}
-
 /// More keys than any setting has tables above it.
 const DEEPEST: usize = 8;
 
@@ -156,6 +168,28 @@ const DEEPEST: usize = 8;
 fn template() -> Result<&'static Table, String> {
     static TEMPLATE: LazyLock<Result<Table, String>> = LazyLock::new(complete);
     TEMPLATE.as_ref().map_err(Clone::clone)
+}
+
+/// Takes out what `given` says is to be absent, where that may be: its table and key. A file with such a name is `./none`.
+fn unset(given: &mut Table) -> Result<Vec<(String, String)>, String> {
+    static PRESENT: LazyLock<Result<Table, String>> =
+        LazyLock::new(|| Table::try_from(RunConfig::default()).map_err(|cause| one_line(&cause)));
+    let (all, present) = (template()?, PRESENT.as_ref().map_err(Clone::clone)?);
+    let mut found = Vec::new();
+    for (table, settings) in given.iter_mut() {
+        let Value::Table(settings) = settings else { continue };
+        let optional = |key: &str| lookup(all, &[table, key]).is_some() && lookup(present, &[table, key]).is_none();
+        let absent = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|text| text.is_empty() || ["none", "null"].iter().any(|no| text.eq_ignore_ascii_case(no)))
+        };
+        let named = settings.iter().filter(|(key, value)| optional(key) && absent(value));
+        let named: Vec<String> = named.map(|(key, _)| key.clone()).collect();
+        named.iter().for_each(|key| drop(settings.remove(key)));
+        found.extend(named.into_iter().map(|key| (table.clone(), key)));
+    }
+    Ok(found)
 }
 
 fn complete() -> Result<Table, String> {
@@ -190,55 +224,6 @@ fn complete() -> Result<Table, String> {
     Table::try_from(&complete).map_err(|cause| one_line(&cause))
 }
 
-/// Every key of `given` is in `expected`, with a value of its type. `place` is the table, "" at the top.
-fn check(given: &Table, expected: &Table, whole: &Table, place: &str) -> Result<(), String> {
-    for (key, value) in given {
-        let name = if place.is_empty() { shortened(key) } else { format!("{place}.{}", shortened(key)) };
-        match (expected.get(key), value) {
-            (None, _) => return Err(unknown(key, expected, whole, place)),
-            (Some(Value::Table(expected)), Value::Table(given)) => check(given, expected, whole, &name)?,
-            (Some(Value::Array(expected)), Value::Array(given)) => {
-                for entry in given {
-                    match (expected.first(), entry) {
-                        (Some(Value::Table(expected)), Value::Table(given)) => check(given, expected, whole, &name)?,
-                        (Some(Value::Float(_)), Value::Integer(_)) => {}
-                        (Some(expected), entry) if expected.same_type(entry) => {}
-                        (Some(expected), entry) => {
-                            let (found, wanted) = (described(entry), kind(expected));
-                            return Err(format!("an entry of {name} is {found}, but must be {wanted}"));
-                        }
-                        (None, _) => {}
-                    }
-                }
-            }
-            (Some(Value::Integer(_)), Value::Integer(number)) if *number < 0 => {
-                return Err(format!("{name} is {number}, but must be a whole number of at least 0"));
-            }
-            (Some(Value::Float(_)), Value::Integer(_)) => {}
-            (Some(expected), value) if expected.same_type(value) => {}
-            (Some(expected), value) => {
-                return Err(format!("{name} is {}, but must be {}", described(value), kind(expected)));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The sentence about a key that does not exist: where it belongs, or the nearest key of its table.
-fn unknown(key: &str, expected: &Table, whole: &Table, place: &str) -> String {
-    let short = shortened(key);
-    let here = if place.is_empty() { "at the top level".to_owned() } else { format!("in [{place}]") };
-    let owner = whole.iter().find(|(_, table)| table.as_table().is_some_and(|table| table.contains_key(key)));
-    if let Some((owner, _)) = owner {
-        return format!("unknown key \"{short}\" {here}: it belongs in [{owner}], as {owner}.{short}");
-    }
-    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&short, known);
-    match expected.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
-        Some(nearest) => format!("unknown key \"{short}\" {here}: the nearest key is \"{nearest}\""),
-        None => format!("unknown key \"{short}\" {here}"),
-    }
-}
-
 /// Lays `over` on `base`: tables key by key, everything else replaced.
 fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
@@ -255,43 +240,24 @@ fn lookup<'a>(table: &'a Table, keys: &[&str]) -> Option<&'a Value> {
     if rest.is_empty() { Some(value) } else { lookup(value.as_table()?, rest) }
 }
 
-fn kind(expected: &Value) -> &'static str {
-    match expected {
-        Value::String(_) => "a string",
-        Value::Integer(_) => "a whole number",
-        Value::Float(_) => "a number",
-        Value::Boolean(_) => "true or false",
-        Value::Array(entries) if entries.first().is_some_and(|entry| !entry.is_table()) => "a list",
-        Value::Array(_) => "a list of tables, each under [[growth]]",
-        Value::Table(_) => "a table",
-        Value::Datetime(_) => "a date",
-    }
-}
-
-fn described(value: &Value) -> String {
-    match value {
-        Value::String(text) => format!("the string \"{}\"", shortened(text)),
-        Value::Integer(number) => format!("{number}"),
-        Value::Float(number) => format!("{number:?}"),
-        Value::Boolean(flag) => format!("{flag}"),
-        Value::Datetime(date) => format!("the date {date}"),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Table(_) => "a table".to_owned(),
-    }
-}
-
-/// What a file says, short enough for a sentence and without control characters.
-pub(super) fn shortened(text: &str) -> String {
-    const LONGEST: usize = 100;
-    let head: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if text.chars().nth(LONGEST).is_some() { format!("{head}...") } else { head }
-}
-
 /// The parser's complaint and its line, without the excerpt.
 fn syntax(text: &str, cause: &toml::de::Error) -> String {
     let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or("");
-    let line = before.matches('\n').count() + 1;
-    format!("line {line} is not TOML: {}", shortened(cause.message()))
+    let line = before.matches('\n').count();
+    let told = text.lines().nth(line).unwrap_or("");
+    let is_windows_path = told.split_once('"').is_some_and(|(_, rest)| rest.contains('\\'));
+    let remedy = match told.split_once('=') {
+        _ if is_windows_path => ": use single quotes for a path with backslashes, such as 'C:\\data\\input.txt'",
+        Some((_, value)) if spelled::meant(value.split('#').next().unwrap_or(value)).is_some() => {
+            return format!(
+                "line {} is not TOML: {}",
+                line + 1,
+                spelled::remedy(value.split('#').next().unwrap_or(value))
+            );
+        }
+        _ => "",
+    };
+    format!("line {} is not TOML: {}{remedy}", line + 1, shortened(cause.message()))
 }
 
 fn one_line(cause: &impl std::fmt::Display) -> String {
@@ -345,6 +311,20 @@ mod tests {
         assert!(refusal("[trian]").contains("at the top level: the nearest key is \"train\""));
         assert!(refusal("lr = 1.0").contains("it belongs in [train], as train.lr"));
         assert!(refusal("[[growth]]\nffn_slots = 3").contains("in [growth]: the nearest key is \"ffn_slot_num\""));
+        for (key, said) in [
+            ("train.LR", "the nearest key is \"lr\""),
+            ("train.learning_rate", "it is train.lr here"),
+            ("train.learning_rat", "if \"learning_rate\" is meant, it is train.lr here"),
+            ("model.n_heads", "it is model.num_attention_heads here"),
+            ("train.num-train-epochs", "epochs are not counted here"),
+            ("model.lr", "it belongs in [train], as train.lr"),
+            ("train.out_dir", "it belongs at the top level"),
+            ("policy", "under [[growth]]"),
+            ("train.qzx", "nor one like it"),
+        ] {
+            let said_of = RunConfig::default().apply_override(&format!("{key}=1")).unwrap_err().to_string();
+            assert!(said_of.contains(said), "{said_of}");
+        }
         assert!(refusal("preset = \"quikstart\"").contains("there is no preset \"quikstart\""));
         assert!(refusal(&format!("{} = 1", "x".repeat(100_000))).len() < 200);
     }
@@ -353,7 +333,7 @@ mod tests {
     fn a_wrong_value_is_named_with_what_was_expected() {
         assert_eq!(
             refusal("[train]\nlr = \"fast\""),
-            "run.toml: train.lr is the string \"fast\", but must be a number"
+            "run.toml: train.lr is the string \"fast\", but must be a number such as 0.8"
         );
         assert!(refusal("[model]\nnum_layers = 2.5").contains("model.num_layers is 2.5, but must be a whole number"));
         assert!(refusal("[model]\nnum_layers = -1").contains("model.num_layers is -1, but must be a whole number of"));
@@ -362,6 +342,42 @@ mod tests {
         assert!(refusal("[growth]\nat_step = 3").contains("must be a list of tables, each under [[growth]]"));
         let text = refusal("[train]\nlr_schedule = \"cosin\"");
         assert!(text.contains("`cosin`") && text.contains("`wsd`") && text.contains("train.lr_schedule"), "{text}");
+    }
+
+    #[test]
+    fn what_is_meant_is_said() {
+        for (text, said) in [
+            ("[train]\nlr = \"0,8\"", "write 0.8 for 0,8"),
+            ("[train]\nlr = 0,8", "line 2 is not TOML: write 0.8 for 0,8"),
+            ("[train]\nwarmup_fraction = 5% # a bit", "write 0.05 for 5%"),
+            ("[train]\nmax_steps = 2e3", "train.max_steps is 2000.0, but must be a whole number: write 2000"),
+            ("[data]\npath = \"C:\\data\\a.txt\"", "use single quotes for a path with backslashes"),
+            ("[data]\npath = \"C:\\new\\train.txt\"", "use single quotes for a path with backslashes"),
+            ("out_dir = \".\\runs\\b\"", "use single quotes for a path with backslashes"),
+        ] {
+            assert!(refusal(text).contains(said), "{}", refusal(text));
+        }
+    }
+
+    #[test]
+    fn what_may_be_absent_is_unset() {
+        let mut run = RunConfig::preset("150m").unwrap();
+        run.model.freeze_tau();
+        for key in ["data.path", "data.val_path", "data.old_path", "data.corpus_seed", "model.tau_qkv", "model.tau_ffn"]
+        {
+            for none in ["none", "None", "", "\"none\"", "null"] {
+                let mut unset = run.clone();
+                unset.apply_override(&format!("{key}={none}")).unwrap();
+                let (table, name) = key.split_once('.').unwrap();
+                let all = Table::try_from(&unset).unwrap();
+                assert!(!all[table].as_table().unwrap().contains_key(name), "{key}={none}");
+            }
+        }
+        run = RunConfig::from_toml("preset = \"shakespeare-char\"\n[data]\npath = \"none\"", "run.toml").unwrap();
+        assert_eq!(run.data.path, None);
+        run.apply_override("data.path=./none").unwrap();
+        assert_eq!(run.data.path.as_deref(), Some(Path::new("./none")));
+        assert!(run.apply_override("train.lr=none").unwrap_err().to_string().contains("must be a number"));
     }
 
     #[test]

@@ -15,22 +15,27 @@ use crate::error::{Error, Result};
 mod file;
 mod growth;
 mod growth_when;
+mod keys;
 mod model;
 mod params;
 mod preset;
 mod prune;
 mod size;
+mod spelled;
+mod synonyms;
 mod train;
 
-pub(crate) use file::{check_keys, read_table};
+pub(crate) use file::{flag_of, read_table};
 pub(crate) use growth::growth_policies;
 pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
 pub use growth_when::{GrowthWhen, PlateauRule};
+pub(crate) use keys::check_in;
 pub use model::{Arch, ModelConfig, Module, NormActivation};
 pub use params::{Linear, Norm, Parameter, Role};
 pub(crate) use preset::preset_names;
 pub use preset::{PRESETS, Preset};
 pub use prune::{PruneScore, PruneTo};
+pub(crate) use spelled::{meant, remedy as number_remedy};
 pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].

@@ -18,7 +18,7 @@ const MAX_LAYERS: usize = 1024;
 const MAX_WIDTH: usize = 1 << 20;
 
 /// Which of the two model families.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Arch {
     /// Every linear projection is attention over learnable parameter tokens (arXiv 2410.23168).

@@ -79,7 +79,7 @@ impl RunConfig {
         found.map(|preset| (preset.run)(preset.name)).ok_or_else(|| {
             Error::usage(format!(
                 "there is no preset \"{}\": choose one of {}",
-                super::file::shortened(name),
+                super::keys::shortened(name),
                 preset_names("")
             ))
         })

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::encoding::{wide, without_mark};
 use super::{TokenSource, Tokenizer, TokenizerKind, lookalike};
-use crate::error::{Error, Result, tell};
+use crate::console::warn;
+use crate::error::{Error, Result};
 
 /// What a file holds.
 #[derive(Debug)]
@@ -40,9 +41,7 @@ pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Tex
     });
     match (wide, kind) {
         (Some(sentence), TokenizerKind::Char) => return Err(Error::input(sentence)),
-        (Some(sentence), TokenizerKind::Byte) => {
-            tell(format_args!("warning: {sentence}: its bytes are taken as they are"))
-        }
+        (Some(sentence), TokenizerKind::Byte) => warn(format_args!("{sentence}: its bytes are taken as they are")),
         (None, _) => warn_of_nuls(path, &bytes),
     }
     match String::from_utf8(bytes) {
@@ -63,8 +62,8 @@ pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Tex
 fn warn_of_nuls(path: &Path, bytes: &[u8]) {
     let Some(first) = bytes.iter().position(|&byte| byte == 0) else { return };
     let count = bytes.iter().filter(|&&byte| byte == 0).count();
-    tell(format_args!(
-        "warning: {} has {count} NULs, the first at offset {first}, which become tokens as any other character: remove them \
+    warn(format_args!(
+        "{} has {count} NULs, the first at offset {first}, which become tokens as any other character: remove them \
          with `tr -d '\\000'` if they are not meant",
         path.display()
     ));

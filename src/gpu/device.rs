@@ -228,6 +228,11 @@ impl Gpu {
         names::describe(&self.info)
     }
 
+    /// The same within a line of a terminal: "llvmpipe, Vulkan, Mesa 22.3.6, software".
+    pub(crate) fn describe_briefly(&self) -> String {
+        names::describe_briefly(&self.info)
+    }
+
     /// Name of this adapter, backend and driver, fit for a file name: another driver version is another key.
     pub(crate) fn cache_key(&self) -> String {
         names::cache_key(&self.info)

@@ -1,12 +1,13 @@
 //! Turns what wgpu reports, by callback or by panic, into one kept sentence.
 //!
-//! With `TOKENFORMER_VERBOSE=1` the full text of every report also goes to standard error.
+//! With `-v` or `TOKENFORMER_VERBOSE=1` the full text of every report also goes to standard error.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use crate::error::{Error, tell};
+use crate::console::{self, tell};
+use crate::error::Error;
 
 /// The first thing that went wrong on one device; later reports are usually its consequences.
 #[derive(Debug, Clone, Default)]
@@ -119,7 +120,8 @@ fn first_lines(text: &str) -> String {
 }
 
 fn is_verbose() -> bool {
-    std::env::var_os("TOKENFORMER_VERBOSE").is_some_and(|value| !value.is_empty() && value != "0")
+    console::is_verbose()
+        || std::env::var_os("TOKENFORMER_VERBOSE").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 fn verbose(error: &wgpu::Error) {

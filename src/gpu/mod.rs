@@ -15,6 +15,7 @@ mod heartbeat;
 pub mod listing;
 pub mod module;
 mod names;
+mod peak;
 mod pipelines;
 pub mod program;
 mod readback;

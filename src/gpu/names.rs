@@ -18,6 +18,30 @@ pub(crate) fn describe(info: &AdapterInfo) -> String {
     parts.join(", ")
 }
 
+/// See [`Gpu::describe_briefly`]. What is in parentheses goes first, then the end.
+pub(crate) fn describe_briefly(info: &AdapterInfo) -> String {
+    // 79 with "adapter: " before it.
+    const MOST: usize = 70;
+    let whole = describe(info);
+    if whole.chars().count() <= MOST {
+        return whole;
+    }
+    let (mut brief, mut depth) = (String::new(), 0_u32);
+    for c in whole.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            c if depth == 0 => brief.push(c),
+            _ => {}
+        }
+    }
+    let brief = brief.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").replace(" ,", ",");
+    match brief.char_indices().nth(MOST) {
+        None => brief,
+        Some(_) => brief.chars().take(MOST - 3).chain("...".chars()).collect(),
+    }
+}
+
 /// See [`Gpu::cache_key`].
 pub(crate) fn cache_key(info: &AdapterInfo) -> String {
     let exact = format!(
@@ -44,9 +68,17 @@ mod tests {
         info.driver = "llvmpipe".into();
         info.driver_info = "Mesa 22.3.6 (LLVM 15.0.6)".into();
         assert_eq!(describe(&info), "llvmpipe (LLVM 15.0.6, 256 bits), Vulkan, Mesa 22.3.6 (LLVM 15.0.6), software");
+        assert_eq!(describe_briefly(&info), "llvmpipe, Vulkan, Mesa 22.3.6, software");
         let old = cache_key(&info);
         assert!(old.starts_with("llvmpipe-llvm-15-0-6-256-bits-vulkan-"), "{old}");
         info.driver_info = "Mesa 25.0.0 (LLVM 19)".into();
         assert_ne!(cache_key(&info), old);
+        info.name = "NVIDIA H200".into();
+        (info.driver, info.driver_info) = ("NVIDIA".into(), "550.127.05".into());
+        assert_eq!(describe_briefly(&info), describe(&info), "what fits stays as it is");
+        for length in 0..200 {
+            info.name = "\u{e9}".repeat(length);
+            assert!(describe_briefly(&info).chars().count() <= 70);
+        }
     }
 }

@@ -60,19 +60,31 @@ impl Plan {
     /// # Errors
     /// A tensor over the limit is named with its bytes, the limit and what would make it smaller.
     pub fn new(graph: &Graph) -> Result<Self> {
-        let target = graph.kernels().target();
-        let tensors = graph.tensors().to_vec();
+        let (target, tensors) = (graph.kernels().target(), graph.tensors());
         // Views first: they have the names that a user knows.
-        for info in tensors.iter().filter(|t| t.view.is_some()).chain(&tensors) {
+        for info in tensors.iter().filter(|t| t.view.is_some()).chain(tensors) {
             check_size(info, target)?;
         }
         for call in graph.calls() {
             check_call(call, target)?;
         }
+        Ok(Self::unchecked(graph))
+    }
+
+    /// As [`Self::new`] on a device without limits: for the bytes of what cannot run.
+    pub(crate) fn unchecked(graph: &Graph) -> Self {
+        let tensors = graph.tensors().to_vec();
         let lifetimes = lifetimes(graph);
         let (places, slots) = pack(&tensors, &lifetimes, graph.forward_end());
         let products = graph.calls().iter().filter_map(|call| call.product).collect();
-        Ok(Self { tensors, calls: graph.calls().to_vec(), places, slots, products })
+        Self { tensors, calls: graph.calls().to_vec(), places, slots, products }
+    }
+
+    /// The first tensor of a class that `target` has no binding for.
+    pub(crate) fn over(&self, class: Class, target: &Target) -> Option<&TensorInfo> {
+        // Views first: they have the names that a user knows.
+        let views = self.tensors.iter().filter(|info| info.view.is_some());
+        views.chain(&self.tensors).find(|info| info.class == class && info.bytes() > target.max_tensor())
     }
 
     /// Floating-point operations of one run.

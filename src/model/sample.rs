@@ -14,6 +14,8 @@ pub struct Sampling {
     pub top_k: usize,
     /// Only the most likely tokens that together reach this probability; 1 for all.
     pub top_p: f64,
+    /// Only tokens at least this share as likely as the most likely one; 0 for all.
+    pub min_p: f64,
     /// Seed of the draws.
     pub seed: u64,
 }
@@ -22,7 +24,7 @@ impl Sampling {
     /// Refuses settings without a meaning.
     ///
     /// # Errors
-    /// A negative or non-finite temperature, or a top-p outside (0, 1].
+    /// A negative or non-finite temperature, a top-p outside (0, 1], or a min-p outside [0, 1].
     pub fn validate(&self) -> Result<()> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Err(Error::usage(format!(
@@ -34,42 +36,92 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(Error::usage(format!("top-p {} is outside (0, 1]; use 1 to keep every token", self.top_p)));
         }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return Err(Error::usage(format!("min-p {} is outside [0, 1]; use 0 to keep every token", self.min_p)));
+        }
         Ok(())
     }
 
-    /// Draws the token at `position` of the output.
+    /// Draws the token at `position` of the output. Sorts only as many tokens as it looks at.
     pub fn draw(&self, logits: &[f32], position: u64) -> u32 {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        let logit = |i: usize| logits.get(i).copied().unwrap_or(f32::MIN);
-        // Ties by index, so that the result does not depend on the sort.
-        order.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)).then(a.cmp(&b)));
-        let best = order.first().copied().unwrap_or(0);
+        let mut ranked = Ranked::new(logits);
+        let best = ranked.at(0).unwrap_or(0);
         if self.temperature == 0.0 {
             return best as u32;
         }
-        if self.top_k > 0 {
-            order.truncate(self.top_k);
-        }
-        let largest = f64::from(logit(best));
-        let weights: Vec<f64> =
-            order.iter().map(|&i| ((f64::from(logit(i)) - largest) / self.temperature).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let mut kept = 0.0;
-        let within = weights.iter().take_while(|&&w| {
-            let before = kept;
-            kept += w / total;
-            before < self.top_p
-        });
-        let within = within.count().max(1);
-        let mass: f64 = weights.iter().take(within).sum();
+        let largest = f64::from(ranked.logit(best));
+        let weight = |logit: f32| ((f64::from(logit) - largest) / self.temperature).exp();
+        let most = if self.top_k > 0 { self.top_k.min(logits.len()) } else { logits.len() };
+        let weight_at = |ranked: &mut Ranked, rank: usize| ranked.at(rank).map_or(0.0, |i| weight(ranked.logit(i)));
+        let total: f64 = if most < logits.len() {
+            (0..most).map(|rank| weight_at(&mut ranked, rank)).sum()
+        } else {
+            logits.iter().map(|&logit| weight(logit)).sum()
+        };
+        let (within, mass) = if self.top_p < 1.0 || self.min_p > 0.0 {
+            let (mut within, mut mass, mut reached) = (0, 0.0, 0.0);
+            while within < most {
+                let next = weight_at(&mut ranked, within);
+                // The most likely one has the weight 1.
+                if within > 0 && (reached >= self.top_p || next < self.min_p) {
+                    break;
+                }
+                mass += next;
+                reached += next / total;
+                within += 1;
+            }
+            (within, mass)
+        } else {
+            (most, total)
+        };
         let mut left = Rng::new(self.seed, Stream::Sample, position).uniform() * mass;
-        for (&token, weight) in order.iter().zip(&weights).take(within) {
-            left -= weight;
-            if left < 0.0 {
-                return token as u32;
+        for rank in 0..within {
+            left -= weight_at(&mut ranked, rank);
+            // Rounding may leave a little of the mass: it is the last one's.
+            if left < 0.0 || rank + 1 == within {
+                return ranked.at(rank).unwrap_or(best) as u32;
             }
         }
-        order.get(within - 1).copied().unwrap_or(best) as u32
+        best as u32
+    }
+}
+
+/// Tokens from the most likely one down, sorted as far as somebody looked.
+struct Ranked<'a> {
+    logits: &'a [f32],
+    order: Vec<usize>,
+    sorted: usize,
+}
+
+/// Tokens sorted at first: most draws need no more.
+const FIRST: usize = 64;
+
+impl<'a> Ranked<'a> {
+    fn new(logits: &'a [f32]) -> Self {
+        Self { logits, order: (0..logits.len()).collect(), sorted: 0 }
+    }
+
+    fn logit(&self, token: usize) -> f32 {
+        self.logits.get(token).copied().unwrap_or(f32::MIN)
+    }
+
+    /// The token of this rank; ties go by its number, so that the result does not depend on the sort.
+    fn at(&mut self, rank: usize) -> Option<usize> {
+        if rank >= self.sorted && rank < self.order.len() {
+            let logit = |i: &usize| self.logits.get(*i).copied().unwrap_or(f32::MIN);
+            let ranks = |a: &usize, b: &usize| logit(b).total_cmp(&logit(a)).then(a.cmp(b));
+            let end = (4 * self.sorted).clamp(FIRST, self.order.len().max(FIRST)).max(rank + 1).min(self.order.len());
+            let rest = self.order.get_mut(self.sorted..).unwrap_or_default();
+            let count = end - self.sorted;
+            if count < rest.len() {
+                rest.select_nth_unstable_by(count, ranks);
+            }
+            if let Some(next) = rest.get_mut(..count) {
+                next.sort_unstable_by(ranks);
+            }
+            self.sorted = end;
+        }
+        self.order.get(rank).copied()
     }
 }
 
@@ -85,7 +137,7 @@ mod tests {
         counts
     }
 
-    const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 3 };
+    const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 3 };
 
     #[test]
     fn draws_follow_the_probabilities() {
@@ -106,5 +158,78 @@ mod tests {
         assert_eq!(frequencies(Sampling { top_p: 0.4, ..PLAIN }, &logits)[0], 0.0);
         assert_eq!(frequencies(Sampling { top_p: 0.4, ..PLAIN }, &logits)[2], 0.0);
         assert_eq!(Sampling { temperature: 0.0, ..PLAIN }.draw(&logits, 0), 1);
+    }
+
+    #[test]
+    fn min_p_keeps_what_is_likely_beside_the_most_likely() {
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
+        let kept = frequencies(Sampling { min_p: 0.5, ..PLAIN }, &logits);
+        assert!(kept[2] == 0.0 && (kept[0] - 0.625).abs() < 0.02, "{kept:?}");
+        assert_eq!(frequencies(Sampling { min_p: 1.0, ..PLAIN }, &logits)[1..], [0.0, 0.0]);
+        assert!(Sampling { min_p: f64::NAN, ..PLAIN }.validate().is_err());
+    }
+
+    /// The draw by a sort of the whole vocabulary, as it was before.
+    fn by_sorting(sampling: &Sampling, logits: &[f32], position: u64) -> u32 {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        if sampling.temperature == 0.0 {
+            return order[0] as u32;
+        }
+        if sampling.top_k > 0 {
+            order.truncate(sampling.top_k);
+        }
+        let largest = f64::from(logits[order[0]]);
+        let weights: Vec<f64> =
+            order.iter().map(|&i| ((f64::from(logits[i]) - largest) / sampling.temperature).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut kept = 0.0;
+        let within = weights.iter().take_while(|&&w| {
+            let before = kept;
+            kept += w / total;
+            before < sampling.top_p
+        });
+        let within = within.count().max(1);
+        let mass: f64 = weights.iter().take(within).sum();
+        let mut left = Rng::new(sampling.seed, Stream::Sample, position).uniform() * mass;
+        for (&token, weight) in order.iter().zip(&weights).take(within) {
+            left -= weight;
+            if left < 0.0 {
+                return token as u32;
+            }
+        }
+        order[within - 1] as u32
+    }
+
+    #[test]
+    fn draws_are_those_of_a_sort_of_the_whole_vocabulary() {
+        let mut rng = Rng::new(5, Stream::Test, 0);
+        let mut compared = 0;
+        for vocabulary in [1, 2, 65, 256, 3000] {
+            for spread in [0.0, 0.1, 3.0] {
+                // Flat, nearly flat and peaked, with ties.
+                let logits: Vec<f32> =
+                    rng.normals(vocabulary, spread).into_iter().map(|x| (x * 64.0).round() / 64.0).collect();
+                for (temperature, top_k, top_p) in [
+                    (1.0, 0, 1.0),
+                    (0.8, 0, 1.0),
+                    (0.8, 20, 1.0),
+                    (0.8, 0, 0.9),
+                    (1.3, 300, 0.99),
+                    (0.5, 1, 1.0),
+                    (0.0, 0, 1.0),
+                    (1.0, 9999, 0.5),
+                    (1e-3, 0, 1.0),
+                ] {
+                    let sampling = Sampling { temperature, top_k, top_p, min_p: 0.0, seed: 7 };
+                    for position in 0..40 {
+                        let (new, old) = (sampling.draw(&logits, position), by_sorting(&sampling, &logits, position));
+                        assert_eq!(new, old, "{vocabulary} tokens, {sampling:?}, position {position}");
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(compared, 5 * 3 * 9 * 40);
     }
 }

@@ -19,10 +19,9 @@ pub(crate) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-/// A name as part of a path or an identifier: lower-case letters and digits, with dashes for the rest.
+/// A name as part of a path or an identifier: lower-case letters and digits of any script, with dashes for the rest.
 pub(crate) fn slug(name: &str) -> String {
-    let plain: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let plain: String = name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
@@ -59,6 +58,7 @@ mod tests {
     fn names_become_parts_of_paths() {
         assert_eq!(slug("Transformer, stacked (x2)!"), "transformer-stacked-x2");
         assert_eq!(slug("--"), "");
+        assert_eq!((slug("基线 (x2)").as_str(), slug("Größe").as_str()), ("基线-x2", "größe"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | [`table`] | one table, written as Markdown, HTML or CSV |
 //! | [`page`] | an HTML page that stands alone |
 //! | [`svg`], [`scale`], [`place`] | elements of a picture, axes, places for labels that touch nothing |
+//! | [`shell`] | words of a command |
 //! | [`chart`] | curves over an axis, with bands and marks |
 //!
 //! A leaf: nothing here knows what is reported.
@@ -17,5 +18,6 @@ pub(crate) mod number;
 pub(crate) mod page;
 pub(crate) mod place;
 pub(crate) mod scale;
+pub(crate) mod shell;
 pub(crate) mod svg;
 pub(crate) mod table;

@@ -7,6 +7,7 @@
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::gpu::engine::{Engine, Program};
+use crate::graph::Graph;
 use crate::graph::plan::Plan;
 use crate::kernel::KernelTable;
 use crate::model::graphs::{self, CHUNK_RUN, LAST_LOGITS};
@@ -24,9 +25,19 @@ pub struct GeneratorPlans {
 impl GeneratorPlans {
     /// Plans for prompts of `prompt` tokens (longer ones keep their end), at least 1.
     pub fn new(config: &ModelConfig, prompt: usize, kernels: &KernelTable) -> Result<Self> {
+        Self::with(config, prompt, kernels, Plan::new)
+    }
+
+    /// As [`Self::new`], with plans that `make` makes.
+    pub(crate) fn with(
+        config: &ModelConfig,
+        prompt: usize,
+        kernels: &KernelTable,
+        make: impl Fn(&Graph) -> Result<Plan>,
+    ) -> Result<Self> {
         let capacity = config.seq_length;
         let rows = [prompt.clamp(1, capacity), (capacity / 2).max(1), 1];
-        let plan = |rows: usize| Plan::new(&graphs::chunk(config, rows, kernels)?);
+        let plan = |rows: usize| make(&graphs::chunk(config, rows, kernels)?);
         Ok(Self { plans: [plan(rows[0])?, plan(rows[1])?, plan(rows[2])?], rows, capacity })
     }
 

@@ -210,7 +210,7 @@ fn length(raw: &RawLength) -> Result<Length, String> {
     let numbers = [("tokens", tokens), ("flops", flops), ("marginal_flops", marginal_flops)];
     for (key, value) in numbers.into_iter().filter_map(|(key, value)| Some((key, value?))) {
         if !(value.is_finite() && value >= 1.0) {
-            return Err(format!("a length has {key} {value}, but must be finite and at least 1: change it"));
+            return Err(format!("lengths has {key} = {value}, but must be finite and at least 1: change it"));
         }
     }
     let all = [
@@ -224,8 +224,11 @@ fn length(raw: &RawLength) -> Result<Length, String> {
     match (given.next(), given.next()) {
         (Some(length), None) => Ok(length),
         (None, _) => {
-            Err("a length is empty: give it tokens, flops, flops_of, marginal_flops or marginal_flops_of".into())
+            Err("lengths has an empty entry: give it tokens, flops, flops_of, marginal_flops or marginal_flops_of"
+                .into())
         }
-        (Some(_), Some(_)) => Err("a length has two keys, but only one can set it: make two lengths of it".to_owned()),
+        (Some(_), Some(_)) => {
+            Err("lengths has an entry with two keys, but only one can set it: make two entries of it".to_owned())
+        }
     }
 }

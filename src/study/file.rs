@@ -6,7 +6,7 @@
 
 use super::arm::{self, Arm, MOST, RawArm, RawLength};
 use super::budget::Axis;
-use crate::config::{DataConfig, RunConfig, check_keys, read_table};
+use crate::config::{DataConfig, RunConfig, check_in, read_table};
 use crate::error::{Error, Result};
 use crate::report::escape::slug;
 use serde::Deserialize;
@@ -159,7 +159,7 @@ impl Study {
         arm::check_shared(shared.get("train"))?;
         let of_arms = arm_tables(&mut given);
         let template: Table = TEMPLATE.parse().map_err(|e| Error::defect(format!("the template is broken: {e}")))?;
-        check_keys(&given, &template).map_err(Error::input)?;
+        check_tables(&given, &template)?;
         let one_line = |e: toml::de::Error| Error::input(e.message().replace('\n', " "));
         let raw: Raw = given.try_into().map_err(one_line)?;
 
@@ -173,7 +173,7 @@ impl Study {
         let corpus_seed = base.data.corpus_seed.unwrap_or(base.train.seed);
         base.data.corpus_seed = Some(corpus_seed).filter(|_| base.data.path.is_none());
         base.train.sample_tokens = 0;
-        base.train.keep_last = 1;
+        (base.train.keep_last, base.train.keep_best) = (1, false);
 
         let (Some(first), true) = (raw.arm.first(), raw.arm.len() <= MOST) else {
             let found = raw.arm.len();
@@ -211,10 +211,15 @@ impl Study {
                 self.trials.share
             )));
         }
-        let mut points = Axis::ALL.into_iter().flat_map(|axis| self.points.on(axis));
-        if let Some(wrong) = points.find(|x| !(x.is_finite() && **x > 0.0)) {
+        let lists = [
+            ("tokens", &self.points.tokens),
+            ("flops", &self.points.flops),
+            ("marginal_flops", &self.points.marginal_flops),
+        ];
+        let mut points = lists.into_iter().flat_map(|(key, list)| list.iter().map(move |point| (key, point)));
+        if let Some((key, wrong)) = points.find(|(_, x)| !(x.is_finite() && **x > 0.0)) {
             return Err(Error::usage(format!(
-                "compare has {wrong}, but must be above 0 and finite: change or drop it"
+                "compare.{key} has {wrong}, but must be above 0 and finite: change or drop it"
             )));
         }
         for (index, arm) in self.arms.iter().enumerate() {
@@ -253,6 +258,24 @@ fn arm_tables(given: &mut Table) -> Vec<(Table, Option<Value>)> {
         _ => Default::default(),
     };
     arms.iter_mut().map(of_arm).collect()
+}
+
+/// Keys and types of all that is no run's; those of an arm are led by its name.
+fn check_tables(given: &Table, template: &Table) -> Result<()> {
+    let of_arm = template.get("arm").and_then(|arms| arms.as_array()?.first()?.as_table());
+    let (Some(of_arm), Some(Value::Array(arms))) = (of_arm, given.get("arm")) else {
+        return check_in(given, template, template, "").map_err(Error::input);
+    };
+    for (index, arm) in arms.iter().enumerate() {
+        let Value::Table(arm) = arm else { continue };
+        let name = arm.get("name").and_then(Value::as_str);
+        let named = name.map_or_else(|| format!("arm {}", index + 1), |name| format!("arm \"{name}\""));
+        check_in(arm, of_arm, template, "arm").map_err(|why| Error::input(format!("{named}: {why}")))?;
+        if arm.get("name").is_none() {
+            return Err(Error::usage(format!("arm {} has no name: give it one, such as name = \"wide\"", index + 1)));
+        }
+    }
+    check_in(given, template, template, "").map_err(Error::input)
 }
 
 /// At least one of a list, not too many, none twice.

@@ -10,8 +10,9 @@ use super::plan::{PlannedRun, StudyPlan};
 use super::results::{ArmResult, Findings, Measured, Run, StudyCase, Trial};
 use crate::checkpoint::{Files, RunLock, replace};
 use crate::config::RunConfig;
+use crate::console::{note, warn};
 use crate::data::{Dataset, Fingerprint};
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::report::number;
 use crate::runtime::device::Device;
 use crate::train::Store;
@@ -80,7 +81,7 @@ impl Runner<'_> {
                     )));
                 }
             }
-            Some(None) => tell(format_args!(
+            Some(None) => note(format_args!(
                 "{out} is of a version that did not record what its data contain, so whether they are still the same is not \
                  known"
             )),
@@ -207,7 +208,7 @@ impl Runner<'_> {
             let name = self.plan.study.arms.get(run.arm).map_or("", |arm| &arm.name);
             let train = &config.train;
             let (steps, rate, seed) = (train.max_steps, train.lr, train.seed);
-            tell(format_args!("{kind} of \"{name}\", {steps} steps, lr {rate:e}, seed {seed}{}", progress.left()));
+            note(format_args!("{kind} of \"{name}\", {steps} steps, lr {rate:e}, seed {seed}{}", progress.left()));
             state = self.train(config, state, opener)?;
             progress.one_done();
         }
@@ -235,7 +236,7 @@ impl Runner<'_> {
             Ok(_) => Ok(State::Done),
             Err(Error::Interrupted(_)) => Err(self.interrupted()),
             Err(Error::Diverged(why)) => {
-                tell(format_args!("warning: {why}"));
+                warn(&why);
                 let path = dir.join(DIVERGED);
                 replace(&Files, &path, &why).map_err(|cause| Error::io("write", &path, &cause))?;
                 Ok(State::Diverged)
@@ -246,7 +247,7 @@ impl Runner<'_> {
 
     fn interrupted(&self) -> Error {
         let out = self.plan.study.out_dir.display();
-        Error::Interrupted(format!("interrupted; everything is saved in {out}; give the same command again to go on"))
+        Error::Interrupted(format!("stopped; everything is saved in {out}; give the same command again to go on"))
     }
 
     /// Where a run stands; a run of other settings in its place is refused, or counts as none with `overwrite`.
@@ -260,6 +261,8 @@ impl Runner<'_> {
         if let Ok(stored) = &mut stored {
             // It decides about memory and last bits, and earlier versions wrote the number that is chosen today.
             stored.train.loss_chunk_rows = run.config.train.loss_chunk_rows;
+            // It changes no result, and earlier versions did not know it.
+            stored.train.keep_best = run.config.train.keep_best;
         }
         let differs = match stored {
             Ok(stored) => difference(&stored, &run.config)?,
@@ -307,7 +310,7 @@ impl Progress {
 /// The newest valid checkpoint of a run, or its beginning.
 fn latest(dir: &Path, fresh: &dyn Fn() -> Result<Start>) -> Result<Start> {
     let latest = Store::new(PathBuf::from(dir)).latest()?;
-    latest.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+    latest.warnings.iter().for_each(|warning| warn(warning));
     match latest.found {
         Some((_, checkpoint)) => Ok(Start::resumed(checkpoint)?.0),
         None => fresh(),

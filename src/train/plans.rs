@@ -3,8 +3,8 @@
 use super::growth::cohorts::{self, Cohort};
 use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
 use crate::graph::plan::Plan;
+use crate::graph::{Class, Graph, TensorInfo};
 use crate::kernel::{Dtype, KernelTable, Target};
 use crate::model::graphs::{self, BatchShape, MicroBatch};
 use crate::ops::matmul::{MAX_SUM, ProductKind};
@@ -80,12 +80,37 @@ impl RunPlans {
         prompt: usize,
         kernels: &KernelTable,
     ) -> Result<Self> {
+        Self::with(model, train, cohorts, prompt, kernels, Plan::new)
+    }
+
+    /// As [`Self::new`] on a device without limits: for the bytes of what cannot run, with samples of one token.
+    ///
+    /// # Errors
+    /// What no device could run.
+    pub(crate) fn unchecked(
+        model: &ModelConfig,
+        train: &TrainConfig,
+        cohorts: &[Cohort],
+        kernels: &KernelTable,
+    ) -> Result<Self> {
+        Self::with(model, train, cohorts, 1, kernels, |graph| Ok(Plan::unchecked(graph)))
+    }
+
+    /// As [`Self::new`], with plans that `make` makes.
+    fn with(
+        model: &ModelConfig,
+        train: &TrainConfig,
+        cohorts: &[Cohort],
+        prompt: usize,
+        kernels: &KernelTable,
+        make: impl Fn(&Graph) -> Result<Plan>,
+    ) -> Result<Self> {
         let shape = batch_shape(model, train, kernels)?;
         check_rows(&shape, kernels)?;
         check_precision(train, kernels)?;
         let trained = cohorts::trained(model, cohorts)?;
         let segments = cohorts::segments(model, cohorts, &trained);
-        let plan = |graph: Result<Graph>| Plan::new(&graph?);
+        let plan = |graph: Result<Graph>| make(&graph?);
         let training = |which| plan(graphs::training(model, &trained, &shape, which, kernels));
         let (overwrites, mixed) = (overwrites(kernels), shape.precision != Dtype::F32);
         let later = overwrites && shape.grad_accum > 1;
@@ -96,7 +121,7 @@ impl RunPlans {
             update: plan(graphs::update(model, train, &trained, &segments, shape.precision, kernels))?,
             evaluation: plan(graphs::evaluation(model, &shape, kernels))?,
             logits: plan(graphs::logits(model, 1, compared_rows(model), false, kernels))?,
-            generator: GeneratorPlans::new(model, prompt, kernels)?,
+            generator: GeneratorPlans::with(model, prompt, kernels, &make)?,
             shape,
             trained,
             kernels: kernels.clone(),
@@ -122,6 +147,11 @@ impl RunPlans {
             ledger.admit(plan)?;
         }
         Ok(ledger.bytes())
+    }
+
+    /// The first tensor of a class that the device has no binding for.
+    pub(crate) fn over(&self, class: Class) -> Option<&TensorInfo> {
+        self.all().into_iter().find_map(|plan| plan.over(class, self.kernels.target()))
     }
 
     /// Dispatches of one optimizer step.

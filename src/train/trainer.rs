@@ -57,6 +57,7 @@ pub struct Trainer<'e> {
     /// Whether the first micro-batch of a step overwrites gradients.
     overwrites: bool,
     shape: BatchShape,
+    flops_per_step: u64,
     /// What trains: see [`cohorts::trained`].
     trained: Vec<(String, Vec<usize>)>,
     /// Taken in turn: the numbers of one step are read while the next runs.
@@ -126,6 +127,7 @@ impl<'e> Trainer<'e> {
         let loss_scale = loss_scale::initial(train.precision == Precision::F16);
         let overwrites = overwrites(&kernels);
         let staging = || engine.staging(4 * STATS as u64);
+        let flops_per_step = plans.flops_per_step();
         let (shape, trained, staging) = (plans.shape, plans.trained, [staging()?, staging()?]);
         Ok(Self {
             engine,
@@ -138,6 +140,7 @@ impl<'e> Trainer<'e> {
             programs,
             overwrites,
             shape,
+            flops_per_step,
             trained,
             staging,
         })
@@ -163,6 +166,11 @@ impl<'e> Trainer<'e> {
     /// The shape of a micro-batch, and how many make a step.
     pub fn shape(&self) -> &BatchShape {
         &self.shape
+    }
+
+    /// Floating-point operations of one optimizer step.
+    pub(crate) fn flops_per_step(&self) -> u64 {
+        self.flops_per_step
     }
 
     /// One optimizer step on `batches`, one per micro-batch. `step` counts from 0.
@@ -231,7 +239,8 @@ impl<'e> Trainer<'e> {
         match first.iter().zip(&second).find(|((_, a), (_, b))| bits(a) != bits(b)) {
             None => Ok(()),
             Some(((name, _), _)) => Err(Error::lost(format!(
-                "the gradient of \"{name}\" in step {step} was computed twice with two results"
+                "the gradient of \"{name}\" in step {} was computed twice with two results",
+                step + 1
             ))),
         }
     }

@@ -11,7 +11,8 @@ use super::message::TrialRequest;
 use super::serve;
 use super::trial::{Trials, Verified, shortened};
 use super::{Effort, Sandbox, threads};
-use crate::error::{Error, Result, tell};
+use crate::console::{Parts, warn};
+use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::kernel::{Candidate, ProductKind, ShapeClass, Target};
 use std::time::{Duration, Instant};
@@ -144,7 +145,9 @@ impl Search {
             trials.compile_ahead(self.threads, self.after(COMPILED))?;
         }
         let mut verified = Vec::new();
+        let mut parts = Parts::new("verifying kernels, shapes", classes.len());
         for (at, (_, contest)) in classes.iter().enumerate() {
+            parts.done(at);
             if at > 0 && self.after(VERIFIED).is_some_and(|end| Instant::now() >= end) {
                 break;
             }
@@ -159,7 +162,9 @@ impl Search {
         let clock = Clock::new(engine)?;
         let first = verified.first().and_then(|verified| verified.first());
         let before = if target.software { None } else { first.map(|it| clock.warm_up(&it.program)).transpose()? };
+        let mut parts = Parts::new("timing kernels, shapes", classes.len());
         for (at, (verified, (name, contest))) in verified.iter().zip(&classes).enumerate() {
+            parts.done(at);
             if at > 0 && self.is_over() {
                 break;
             }
@@ -201,8 +206,8 @@ impl Search {
 /// Tells that one kernel was not equally fast before and after all others were timed.
 fn report_drift(before: f64, after: f64) {
     if !agree(before, after) && (after / before - 1.0).abs() > 0.1 {
-        tell(format_args!(
-            "warning: the GPU's speed changed by {:+.0} % while kernels were timed; `--tune full` times them again",
+        warn(format_args!(
+            "the GPU's speed changed by {:+.0} % while kernels were timed; `--tune full` times them again",
             100.0 * (before / after - 1.0)
         ));
     }

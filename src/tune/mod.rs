@@ -13,7 +13,8 @@ mod results;
 pub mod serve;
 pub mod trial;
 
-use crate::error::{Error, Result, tell};
+use crate::console::note;
+use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::kernel::{Candidate, KernelTable, ProductKind, ShapeClass, Target};
 use crate::ops::matmul::candidates::candidates;
@@ -142,7 +143,7 @@ pub fn tune(
     };
     let todo: Vec<_> = classes.iter().copied().filter(new).collect();
     if !todo.is_empty() {
-        tell(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
+        note(format_args!("timing matrix products for this adapter: {} shapes, once", todo.len()));
         let start = Instant::now();
         let budget = if kernels.target().software { SOFTWARE_BUDGET } else { GPU_BUDGET };
         let measured = measure(sandbox, &todo, effort, budget, &mut known);
@@ -150,7 +151,7 @@ pub fn tune(
         known.keep();
         measured?;
         let done = todo.iter().filter(|(class, _)| known.fastest.contains_key(&class.to_string())).count();
-        tell(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
+        note(format_args!("timed {done} of {} shapes in {:.1} s", todo.len(), start.elapsed().as_secs_f64()));
     }
     let uncut = classes.iter().filter_map(|&(class, _)| Some((class, known.uncut(class, kernels.target())?)));
     let table = chosen(kernels.target(), &classes, &known, stored);

@@ -11,7 +11,8 @@ use super::known::Known;
 use super::message::{Answer, TrialRequest};
 use super::trial::Trials;
 use super::{Sandbox, threads};
-use crate::error::{Error, Result, tell};
+use crate::console::{Parts, warn};
+use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 
 use std::collections::VecDeque;
@@ -71,6 +72,7 @@ pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec
     let software = engine.gpu.target.software;
     let most = if software { 1 } else { threads().div_ceil(THREADS).min(MOST_PROCESSES) };
     let processes = most.min(jobs.len());
+    let parts = Mutex::new(Parts::new("trying kernels", jobs.len()));
     let (left, done, trouble) = (Mutex::new(VecDeque::from(jobs)), Mutex::new(Vec::new()), Mutex::new(None));
     let process = sandbox.process;
     let work = || {
@@ -95,6 +97,7 @@ pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec
                 lock(&left).retain(|other| other.refusal() != job.refusal());
             }
             lock(&done).push((job, fault));
+            lock(&parts).done(lock(&done).len());
             idle = (!ends).then_some(child);
         }
     };
@@ -105,14 +108,14 @@ pub(super) fn run(sandbox: &Sandbox, limit: Duration, engine: &Engine, jobs: Vec
             // Two processes may have tried two sizes.
             Some(cause) => {
                 if known.refused.insert(job.refusal()) {
-                    tell(format_args!("warning: {} is not used: {cause}", job.refusal()));
+                    warn(format_args!("{} is not used: {cause}", job.refusal()));
                 }
             }
         }
     }
     if let (Some(cause), left @ 1..) = (lock(&trouble).take(), lock(&left).len()) {
-        tell(format_args!(
-            "warning: {left} kernels are not used: they are new to this driver, and no process could be started to try \
+        warn(format_args!(
+            "{left} kernels are not used: they are new to this driver, and no process could be started to try \
              them ({cause})"
         ));
     }

@@ -6,7 +6,8 @@
 
 use super::contest::{Contest, refusal, trial_types};
 use super::results::{MOST_RUNS, Output, Results, fill_operand};
-use crate::error::{Error, Result, tell};
+use crate::console::warn;
+use crate::error::{Error, Result};
 use crate::gpu::engine::{Engine, Program};
 use crate::graph::plan::Plan;
 use crate::graph::view::Strided;
@@ -196,7 +197,7 @@ impl<'e> Trials<'e> {
                 }
                 Err(cause) => {
                     let refusal = refusal(*product, candidate);
-                    tell(format_args!("warning: {refusal} is not used: {cause}"));
+                    warn(format_args!("{refusal} is not used: {cause}"));
                     refused.insert(refusal);
                     // It may have cost the device, and then the next one is not to blame.
                     self.expect(at, &verified)?;

@@ -9,6 +9,7 @@ use tokenformer::config::RunConfig;
 use tokenformer::error::Result;
 use tokenformer::train::Store;
 use tokenformer::train::directory::claim;
+use tokenformer::train::disk::settings::written;
 
 /// The directory that the disk has from the start.
 pub const ROOT: &str = "/disk";
@@ -32,7 +33,7 @@ pub fn train(disk: &Disk, step: u64, saved: &mut Option<u64>) -> Result<()> {
     *saved = saved.or(Some(step));
     let store = store(disk);
     for step in step..STEPS {
-        metrics.write(&serde_json::json!({"kind": "train", "step": step, "loss": step as f64 / 3.0}))?;
+        metrics.write(&serde_json::json!({"kind": "train", "step": step + 1, "loss": step as f64 / 3.0}))?;
         if (step + 1) % INTERVAL == 0 {
             metrics.sync()?;
             store.save(&checkpoint(step + 1), Keep { last: 1, every: 0 })?;
@@ -65,9 +66,9 @@ pub fn check_complete(disk: &Disk) {
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
         .collect();
-    assert_eq!(steps, (0..STEPS).collect::<Vec<_>>());
+    assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>());
     let config = RunConfig { out_dir: RUN.into(), ..RunConfig::default() };
-    assert_eq!(text("config.toml"), config.to_toml().unwrap());
+    assert_eq!(text("config.toml"), written(&config).unwrap());
     assert_eq!(disk.names(Path::new(RUN)), ["config.toml", "metrics.jsonl"]);
     assert_eq!(disk.names(&Path::new(RUN).join("checkpoints")), ["step-00000009.safetensors"]);
     assert_eq!(store(disk).latest().unwrap().found.unwrap().1, checkpoint(STEPS));

@@ -1,12 +1,17 @@
 //! `metrics.jsonl`: one JSON object a line, the record of a run that plots and comparisons are made from.
 //!
-//! Every line has `kind` (`run`, `train`, `eval`, `growth`, `sample`) and, but for `run`, `step`. A resumed run drops
-//! the lines of steps it will take again, so the file reads as if the run had never stopped. Each line is handed to the
-//! system at once, so that a killed process loses none; [`Metrics::sync`] before each checkpoint makes those before it
-//! survive a loss of power as well. What a crash leaves of the line after them is repaired when the run resumes.
+//! Every line has `kind` (`run`, `train`, `eval`, `growth`, `sample`, `rollback`); all but `run` and `rollback` have `step`,
+//! the steps done. A resumed run drops the lines of steps it will take again, so the file reads as if the run had never
+//! stopped. Each line is handed to the system at once, so that a killed process loses none; [`Metrics::sync`] before each
+//! checkpoint makes those before it survive a loss of power as well. What a crash leaves of the line after them is repaired
+//! when the run resumes.
+//!
+//! Version 1 counted the `step` of some lines from 0. A run that resumes writes the lines before in today's version: so a
+//! file has one, which its `run` lines say.
 
-use crate::checkpoint::{Sink, Storage, replace};
-use crate::error::{Error, Result, tell};
+use crate::checkpoint::{Files, Sink, Storage, replace};
+use crate::console::warn;
+use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::io::{ErrorKind, Read, Write};
@@ -14,6 +19,9 @@ use std::path::{Path, PathBuf};
 
 /// Name of the metrics in a run's directory.
 pub const FILE: &str = "metrics.jsonl";
+/// Version of its lines, `metrics` of a `run` line: `step` is the steps done in all of them. In version 1, which no line says,
+/// that of `train` and `sample` and the `from_step` of `rollback` is one less.
+pub const VERSION: u64 = 2;
 
 /// Losses on the validation data and on those of what the model knew before, in nats per token.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -34,6 +42,49 @@ pub(crate) fn first_of_both(dir: &Path) -> Result<Option<BothLosses>> {
     let path = dir.join(FILE);
     let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
     Ok(String::from_utf8_lossy(&bytes).lines().find_map(|line| serde_json::from_str(line).ok()))
+}
+
+/// What the metrics in a directory tell of what wrote them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// There are none, or not a line yet.
+    Nothing,
+    /// No run did.
+    Foreign,
+    /// A run that took `steps` steps, or went on from a checkpoint of its own.
+    Run { lines: usize, steps: u64, resumed: bool },
+}
+
+/// What the metrics in `dir` tell.
+///
+/// # Errors
+/// Metrics that cannot be read.
+pub(crate) fn told(dir: &Path) -> Result<Told> {
+    let path = dir.join(FILE);
+    let mut bytes = Vec::new();
+    match Files.open(&path).and_then(|mut source| source.bytes.read_to_end(&mut bytes)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Told::Nothing),
+        Err(e) => {
+            return Err(Error::input(format!(
+                "{}; choose another --out, or move it away",
+                Error::io("read", &path, &e)
+            )));
+        }
+        Ok(0) => return Ok(Told::Nothing),
+        Ok(_) => {}
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<Map<String, Value>> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |kind: &'static str| lines.iter().filter(move |line| line.get("kind").is_some_and(|is| is == kind));
+    let number = |line: &Map<String, Value>, key: &str| line.get(key).and_then(Value::as_u64);
+    if of("run").next().is_none() {
+        return Ok(Told::Foreign);
+    }
+    // Before there was a version, the steps of updates were counted from 0.
+    let first = u64::from(of("run").all(|line| !line.contains_key("metrics")));
+    let steps = of("train").filter_map(|line| number(line, "step")).max().map_or(0, |step| step.saturating_add(first));
+    let resumed = of("run").any(|line| number(line, "from_step").is_some_and(|step| step > 0));
+    Ok(Told::Run { lines: lines.len(), steps, resumed })
 }
 
 /// Appends to the metrics of one run.
@@ -73,7 +124,7 @@ impl Metrics {
     }
 }
 
-/// The lines whose step is below `step`, and those without a step. What is no JSON object is dropped: without a word at the
+/// The lines of what the run has done before `step`, in this version. What is no JSON object is dropped: without a word at the
 /// end, where a crash cut short or lost what is done again now, and with a warning among the lines that are kept.
 fn lines_before(storage: &dyn Storage, path: &Path, step: u64) -> Result<String> {
     let io = |e| Error::io("read", path, &e);
@@ -85,36 +136,93 @@ fn lines_before(storage: &dyn Storage, path: &Path, step: u64) -> Result<String>
     }
     // A line may be cut short within a character.
     let text = String::from_utf8_lossy(&bytes);
+    // An object, because what a loss of power leaves may contain a line that is a number.
+    let lines: Vec<Option<Map<String, Value>>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
+    let mut version = version_of_the_first(lines.iter().flatten());
     let (mut kept, mut damaged, mut damaged_last) = (String::new(), 0, 0);
-    for line in text.lines() {
-        // An object, because what a loss of power leaves may contain a line that is a number.
-        match serde_json::from_str::<Map<String, Value>>(line) {
-            Ok(fields) if fields.get("step").and_then(Value::as_u64).is_none_or(|s| s < step) => {
-                kept.extend([line, "\n"]);
-                damaged += std::mem::take(&mut damaged_last);
+    for fields in lines {
+        let Some(mut fields) = fields else {
+            damaged_last += 1;
+            continue;
+        };
+        if is(&fields, "run") {
+            version = version_said(&fields);
+            if version > VERSION {
+                return Err(Error::input(format!(
+                    "{} is of version {version}, and this program knows versions up to {VERSION}: resume the run with a newer \
+                     tokenformer",
+                    path.display()
+                )));
             }
-            Ok(_) => {}
-            Err(_) => damaged_last += 1,
+        }
+        if version < VERSION {
+            renew(&mut fields);
+        }
+        if is_before(&fields, step) {
+            kept.push_str(&format!("{}\n", Value::Object(fields)));
+            damaged += std::mem::take(&mut damaged_last);
         }
     }
     if damaged > 0 {
-        tell(format_args!("warning: {} has {damaged} damaged lines, which are dropped", path.display()));
+        warn(format_args!("{} has {damaged} damaged lines, which are dropped", path.display()));
     }
     Ok(kept)
+}
+
+fn is(fields: &Map<String, Value>, kind: &str) -> bool {
+    fields.get("kind").and_then(Value::as_str) == Some(kind)
+}
+
+fn version_said(run: &Map<String, Value>) -> u64 {
+    run.get("metrics").and_then(Value::as_u64).unwrap_or(1)
+}
+
+/// The version of the lines before any that says one: that is damaged, or gone. Then a step 0 tells version 1.
+fn version_of_the_first<'a>(mut lines: impl Iterator<Item = &'a Map<String, Value>> + Clone) -> u64 {
+    let mut of_train = lines.clone().filter(|fields| is(fields, "train"));
+    let from_0 = of_train.any(|fields| fields.get("step").and_then(Value::as_u64) == Some(0));
+    lines.find(|fields| is(fields, "run")).map_or(if from_0 { 1 } else { VERSION }, version_said)
+}
+
+/// A line of version 1 in this one.
+fn renew(fields: &mut Map<String, Value>) {
+    let counted_from_0 = match fields.get("kind").and_then(Value::as_str) {
+        Some("train" | "sample") => "step",
+        Some("rollback") => "from_step",
+        Some("run") => return drop(fields.insert("metrics".to_owned(), VERSION.into())),
+        _ => return,
+    };
+    if let Some(step) = fields.get(counted_from_0).and_then(Value::as_u64) {
+        fields.insert(counted_from_0.to_owned(), step.saturating_add(1).into());
+    }
+}
+
+/// Whether a line tells of what a run has done that goes on after `step`. It evaluates and grows after that step once more.
+fn is_before(fields: &Map<String, Value>, step: u64) -> bool {
+    let again = is(fields, "eval") || is(fields, "growth");
+    let at = fields.get("step").and_then(Value::as_u64);
+    at.is_none_or(|at| if again { at < step } else { at <= step })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Files;
     use serde_json::json;
+
+    fn resumed(dir: &Path, step: u64, lines: &[Value]) -> Vec<Value> {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(dir.join(FILE), text).unwrap();
+        drop(Metrics::open(&Files, dir, step).unwrap());
+        let text = std::fs::read_to_string(dir.join(FILE)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
 
     #[test]
     fn a_resumed_run_drops_what_it_will_do_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut metrics = Metrics::open(&Files, dir.path(), 0).unwrap();
-        metrics.write(&json!({"kind": "run"})).unwrap();
-        for step in 0..4 {
+        metrics.write(&json!({"kind": "run", "metrics": 2})).unwrap();
+        for step in 1..=4 {
             metrics.write(&json!({"kind": "train", "step": step})).unwrap();
         }
         let path = dir.path().join("metrics.jsonl");
@@ -126,7 +234,63 @@ mod tests {
             std::fs::write(&path, [&whole[..], tail].concat()).unwrap();
             drop(Metrics::open(&Files, dir.path(), 2).unwrap());
             let text = std::fs::read_to_string(&path).unwrap();
-            assert_eq!(text, "{\"kind\":\"run\"}\n{\"kind\":\"train\",\"step\":0}\n{\"kind\":\"train\",\"step\":1}\n");
+            let lines = "{\"kind\":\"train\",\"step\":1}\n{\"kind\":\"train\",\"step\":2}\n";
+            assert_eq!(text, format!("{{\"kind\":\"run\",\"metrics\":2}}\n{lines}"));
         }
+    }
+
+    #[test]
+    fn a_run_evaluates_and_grows_after_its_step_once_more_and_has_its_sample() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |kind: &str, step: u64| json!({"kind": kind, "step": step});
+        let run = json!({"kind": "run", "metrics": VERSION});
+        let before = [run, line("eval", 1), line("train", 2), line("sample", 2)];
+        let later = [line("eval", 2), line("growth", 2), line("train", 3), line("sample", 3)];
+        assert_eq!(resumed(dir.path(), 2, &[&before[..], &later[..]].concat()), before);
+    }
+
+    #[test]
+    fn lines_of_version_1_become_those_of_today() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = [
+            json!({"kind": "run", "from_step": 0}),
+            json!({"kind": "eval", "step": 0, "val_loss": 0.1}),
+            json!({"kind": "train", "step": 0}),
+            json!({"kind": "train", "step": 1}),
+            json!({"kind": "sample", "step": 1}),
+            json!({"kind": "rollback", "from_step": 4, "to_step": 1}),
+            json!({"kind": "growth", "step": 1}),
+            json!({"kind": "eval", "step": 2}),
+            json!({"kind": "train", "step": 2}),
+        ];
+        let new = [
+            json!({"kind": "run", "from_step": 0, "metrics": 2}),
+            json!({"kind": "eval", "step": 0, "val_loss": 0.1}),
+            json!({"kind": "train", "step": 1}),
+            json!({"kind": "train", "step": 2}),
+            json!({"kind": "sample", "step": 2}),
+            json!({"kind": "rollback", "from_step": 5, "to_step": 1}),
+            json!({"kind": "growth", "step": 1}),
+        ];
+        assert_eq!(resumed(dir.path(), 2, &old), new);
+        assert_eq!(resumed(dir.path(), 2, &new), new, "once");
+        // Without its first line, which was damaged.
+        assert_eq!(resumed(dir.path(), 2, &old[1..])[..], new[1..]);
+        assert_eq!(resumed(dir.path(), 2, &new[1..])[..], new[1..]);
+        // An older program went on with a file of this version.
+        let mixed =
+            [&new[..3], &[json!({"kind": "run", "from_step": 1}), json!({"kind": "train", "step": 1})]].concat();
+        let run = json!({"kind": "run", "from_step": 1, "metrics": 2});
+        assert_eq!(resumed(dir.path(), 2, &mixed), [&new[..3], &[run, new[3].clone()]].concat());
+    }
+
+    #[test]
+    fn lines_of_a_newer_version_are_not_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        let newer = "{\"kind\":\"run\",\"metrics\":3}\n";
+        std::fs::write(dir.path().join(FILE), newer).unwrap();
+        let refused = Metrics::open(&Files, dir.path(), 2).err().unwrap().to_string();
+        assert!(refused.contains("is of version 3") && refused.ends_with("with a newer tokenformer"), "{refused}");
+        assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), newer);
     }
 }

@@ -282,7 +282,7 @@ fn three_bad_steps_go_back_and_step_over_their_data() {
     let text = std::fs::read_to_string(dir.path().join(metrics::FILE)).unwrap();
     let line = text.lines().find(|line| line.contains("rollback")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    assert_eq!((&line["from_step"], &line["to_step"], &line["skipped_batches"]), (&7.into(), &4.into(), &4.into()));
+    assert_eq!((&line["from_step"], &line["to_step"], &line["skipped_batches"]), (&8.into(), &4.into(), &4.into()));
     let (_, path) = Store::new(dir.path()).list().unwrap().pop().unwrap();
     let stored = Checkpoint::read(&path).unwrap();
     assert_eq!(stored.meta.data.next_batch, 12 + 4, "a resumed run steps over them as well");
@@ -323,7 +323,7 @@ fn a_run_that_never_gets_past_its_bad_steps_ends() {
         (config.train.spike_zscore, config.train.lr, config.train.checkpoint_interval) = (8.0, 1e-4, interval);
         let error = train(&mut config, &planned).0.unwrap_err();
         let said = error.to_string();
-        assert!(error.exit_code() == 4 && said.contains(&format!("the loss of step {last} is")), "{said}");
+        assert!(error.exit_code() == 4 && said.contains(&format!("the loss of step {} is", last + 1)), "{said}");
     }
 }
 
@@ -355,14 +355,14 @@ fn a_spike_of_the_loss_goes_back_or_ends_the_run() {
     let rollbacks: Vec<serde_json::Value> =
         text.lines().filter(|line| line.contains("rollback")).map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rollbacks.len(), 1, "{rollbacks:?}");
-    assert_eq!((&rollbacks[0]["from_step"], &rollbacks[0]["to_step"]), (&61.into(), &60.into()));
+    assert_eq!((&rollbacks[0]["from_step"], &rollbacks[0]["to_step"]), (&62.into(), &60.into()));
     assert!(rollbacks[0]["why"].as_str().unwrap().contains("standard deviations above its mean"));
 
     let dir = tempfile::tempdir().unwrap();
     let mut stopped = spiky(dir.path());
     stopped.train.on_bad_steps = BadSteps::Stop;
     let error = train(&mut stopped, &[fault(61)]).0.unwrap_err();
-    assert!(error.exit_code() == 4 && error.to_string().contains("the loss of step 61 is"), "{error}");
+    assert!(error.exit_code() == 4 && error.to_string().contains("the loss of step 62 is"), "{error}");
 
     // What the run goes on with becomes usual.
     let dir = tempfile::tempdir().unwrap();
@@ -386,7 +386,7 @@ fn a_bad_step_ends_the_run_where_that_was_asked_for_and_is_explained() {
     let name = grad_name("layers.0.attention.query.value_param_tokens");
     let fault = Fault::Spoil { name, at: 0, value: f32::INFINITY, late: true };
     let error = train(&mut config, &[(2, fault)]).0.unwrap_err();
-    assert!(error.exit_code() == 4 && error.to_string().contains("step 2 were not finite"), "{error}");
+    assert!(error.exit_code() == 4 && error.to_string().contains("step 3 were not finite"), "{error}");
     // The gradient was spoilt from outside, so the step run again shows nothing.
     assert!(error.to_string().contains("the GPU may be at fault"), "{error}");
 }

@@ -10,8 +10,9 @@ pub(super) mod faults;
 
 use crate::checkpoint::RunLock;
 use crate::config::RunConfig;
+use crate::console::warn;
 use crate::data::Dataset;
-use crate::error::{Error, Result, tell};
+use crate::error::{Error, Result};
 use crate::runtime::device::Device;
 use crate::train::Summary;
 use crate::train::disk::Start;
@@ -137,7 +138,7 @@ impl Job<'_> {
                     self.go_on
                 )));
             }
-            tell(format_args!("warning: {why}; opening the GPU again and going on from step {step}"));
+            warn(format_args!("{why}; opening the GPU again and going on from step {step}"));
             if !opener.open_again()? {
                 return Err(Error::device(format!(
                     "the GPU was lost because {why}, and another one is there in its place; what was saved is intact: go on \
@@ -191,11 +192,9 @@ impl Job<'_> {
             let skipped = (bad + 1).saturating_sub(to) * run.micro_batches();
             start.standing.position.rows = run.position(bad + 1).rows;
             drop(run);
-            tell(format_args!(
-                "warning: {why}; going back to step {to} and over the {skipped} batches of the steps since"
-            ));
+            warn(format_args!("{why}; going back to step {to} and over the {skipped} batches of the steps since"));
             note = Some(serde_json::json!({
-                "kind": "rollback", "from_step": bad, "to_step": to, "skipped_batches": skipped, "why": why,
+                "kind": "rollback", "from_step": bad + 1, "to_step": to, "skipped_batches": skipped, "why": why,
             }));
         }
     }

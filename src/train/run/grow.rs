@@ -10,8 +10,8 @@
 use super::standing::Standing;
 use super::{Run, is_due};
 use crate::config::GrowthConfig;
+use crate::console::{note, slowly, warn};
 use crate::error::Result;
-use crate::report::number;
 use crate::train::growth::on_device::{Comparison, grow_trainer};
 use crate::train::trainer::compared_rows;
 use serde_json::json;
@@ -54,11 +54,11 @@ impl Run<'_> {
         let tokens = self.data.val.window(0, compared_rows(&self.trainer.model))?;
         let compared = Comparison { tokens: &tokens, batches: &self.eval_sets.validation };
         let (step, prompt) = (self.standing.step, self.eval_sets.prompt.len());
-        let (trainer, mut record) = grow_trainer(self.trainer, growth, step, &compared, prompt)?;
+        let (trainer, mut record) = slowly("growing", || grow_trainer(self.trainer, growth, step, &compared, prompt))?;
         self.trainer = trainer;
         record.file_before = Some(file);
-        self.display.set_memory(number::bytes(self.trainer.bytes().total()));
-        self.display.print(&record.describe());
+        self.display.set_model(&self.trainer);
+        note(record.describe());
         self.metrics.write(&json!({"kind": "growth", "step": step, "record": record}))?;
         self.standing.grown(record);
         Ok(self)
@@ -76,6 +76,6 @@ impl Run<'_> {
         };
         let all = self.config.growth.len();
         let number = all - self.standing.growths_left + 1;
-        self.display.print(&format!("growth {number} of {all} was not done: {why}"));
+        warn(format_args!("growth {number} of {all} was not done: {why}"));
     }
 }

@@ -59,7 +59,7 @@ pub(crate) struct Bad {
 impl Bad {
     /// The last of three steps, or what it made of the model.
     pub(crate) fn not_finite(step: u64) -> Self {
-        let why = format!("loss or gradients were not finite for three steps in a row, the last at step {step}");
+        let why = format!("loss or gradients were not finite for three steps in a row, the last at step {}", step + 1);
         Self { step, why, finite: false }
     }
 }
@@ -115,8 +115,9 @@ impl Health {
 
     fn spiked(&mut self, step: u64, loss: f64, Spike { mean, zscore }: Spike, losses: &mut LossStatistics) -> Verdict {
         let why = format!(
-            "the loss of step {step} is {loss:.4}, {zscore:.1} standard deviations above its mean of {mean:.4} \
+            "the loss of step {} is {loss:.4}, {zscore:.1} standard deviations above its mean of {mean:.4} \
              (train.spike_zscore is {})",
+            step + 1,
             self.spike_zscore
         );
         match self.on_bad_steps {
@@ -204,7 +205,7 @@ mod tests {
         let mut health = health(BadSteps::Rollback);
         assert_eq!(judged(&mut health, &[Finite(5.0), Finite(9.0)]), [Verdict::Rollback, Verdict::Rollback]);
         let bad = health.take_bad().unwrap();
-        assert!(bad.finite && bad.step == 10 && bad.why.starts_with("the loss of step 10 is 5.0000, "), "{bad:?}");
+        assert!(bad.finite && bad.step == 10 && bad.why.starts_with("the loss of step 11 is 5.0000, "), "{bad:?}");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use super::health::Bad;
 use super::{Run, is_due};
+use crate::console::{detail, note, slowly};
 use crate::error::{Error, Result};
 use crate::model::sample::Sampling;
 use crate::train::disk::metrics::{self, BothLosses};
 use serde_json::json;
+use std::time::Instant;
 
 impl Run<'_> {
     /// Where both old and new data are validated on, so that it can be said what became of both.
@@ -18,16 +20,31 @@ impl Run<'_> {
     /// The validation loss, nats per token.
     pub(super) fn evaluate(&mut self) -> Result<f64> {
         self.catch_up()?;
-        let val_loss = self.trainer.evaluate(&self.eval_sets.validation)?;
+        let began = Instant::now();
+        let (step, steps) = (self.standing.step, self.config.train.max_steps);
+        let (new, old) = (&self.eval_sets.validation, &self.eval_sets.old_validation);
+        let batches = new.len() + old.len();
+        let doing = format!("evaluating on {batches} batches after step {step}");
+        let evaluated = || -> Result<_> { Ok((self.trainer.evaluate(new)?, self.trainer.evaluate(old)?)) };
+        let (val_loss, old_val_loss) = slowly(&doing, evaluated)?;
+        let old_val_loss = (!old.is_empty()).then_some(old_val_loss);
         self.display.numbers.val_loss = Some(val_loss);
-        self.standing.validated(val_loss);
-        let mut line = json!({"kind": "eval", "step": self.standing.step, "val_loss": val_loss});
-        if !self.eval_sets.old_validation.is_empty() {
-            let old_val_loss = self.trainer.evaluate(&self.eval_sets.old_validation)?;
+        let before = self.standing.clone();
+        if self.standing.validated(val_loss) {
+            self.save_best(before)?;
+        }
+        let mut line = json!({"kind": "eval", "step": step, "val_loss": val_loss});
+        let mut shown = format!("eval {step}/{steps} val loss {val_loss:.4}");
+        if let Some(old_val_loss) = old_val_loss {
+            shown.push_str(&format!(" old {old_val_loss:.4}"));
             self.display.numbers.old_val_loss = Some(old_val_loss);
             line["old_val_loss"] = json!(old_val_loss);
         }
         self.metrics.write(&line)?;
+        note(shown);
+        let took = began.elapsed();
+        detail(format_args!("evaluated on {batches} batches in {:.2} s", took.as_secs_f64()));
+        self.display.aside(took);
         Ok(val_loss)
     }
 
@@ -63,13 +80,15 @@ impl Run<'_> {
             return Ok(());
         }
         self.catch_up()?;
+        let began = Instant::now();
         let (step, prompt) = (self.standing.step, &self.eval_sets.prompt);
         let temperature = train.sample_temperature;
-        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: train.seed.wrapping_add(step) };
+        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, seed: train.seed.wrapping_add(step) };
         let drawn = self.trainer.sample(prompt, train.sample_tokens, &sampling)?;
         let text = tokenizer.decode(prompt) + &tokenizer.decode(&drawn);
-        self.display.print(&format!("--- sample after step {step} ---\n{}\n---", text.trim()));
-        self.metrics.write(&json!({"kind": "sample", "step": step - 1, "text": text}))?;
+        note(format_args!("--- sample after step {step} ---\n{}\n---", text.trim()));
+        self.metrics.write(&json!({"kind": "sample", "step": step, "text": text}))?;
+        self.display.aside(began.elapsed());
         self.display.sample = text;
         Ok(())
     }

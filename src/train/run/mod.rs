@@ -9,6 +9,7 @@ mod eval_sets;
 mod grow;
 pub(crate) mod health;
 pub(crate) mod hooks;
+mod line;
 pub(crate) mod loss_scale;
 mod measure;
 pub(crate) mod position;
@@ -20,16 +21,17 @@ pub(crate) mod standing;
 mod step;
 
 use super::disk::meta::Store;
-use super::disk::metrics::Metrics;
+use super::disk::metrics::{self, Metrics};
 use super::disk::{directory, start::Start};
 use super::growth::plateau::Plateau;
 use super::trainer::{PendingStep, Trainer};
 use crate::checkpoint::{Files, RunLock, Storage};
 use crate::config::RunConfig;
+use crate::console::slowly;
 use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
-use crate::report::number;
+use crate::report::shell;
 use crate::runtime::device::Device;
 use display::Display;
 use eval_sets::EvalSets;
@@ -79,7 +81,9 @@ impl<'a> Run<'a> {
         let Start { host, mut standing, loss_scale, .. } = start.on(config, data)?;
         let train = &config.train;
         let eval_sets = EvalSets::new(config, &host.model, data)?;
-        let mut trainer = Trainer::new(engine, kernels, &host.model, train, host.cohorts, eval_sets.prompt.len())?;
+        let prompt = eval_sets.prompt.len();
+        let compiled = || Trainer::new(engine, kernels, &host.model, train, host.cohorts, prompt);
+        let mut trainer = slowly("compiling kernels and allocating memory", compiled)?;
         if let (Some(stored), true) = (loss_scale, trainer.is_mixed()) {
             trainer.loss_scale = stored;
         }
@@ -102,7 +106,7 @@ impl<'a> Run<'a> {
             hooks,
             pending: None,
             health: Health::new(train),
-            display: Display::new(standing.step, train, number::bytes(trainer.bytes().total())),
+            display: Display::new(standing.step, train, &trainer),
             trainer,
             standing,
             eval_sets,
@@ -120,9 +124,15 @@ impl<'a> Run<'a> {
         let last = self.config.train.max_steps as u64;
         self.metrics.write(&self.header()?)?;
         self.evaluate_before_the_first_step()?;
+        let first = self.standing.step;
         while self.standing.step < last {
             self = self.grow_if_due()?.evaluate_if_due()?;
-            self.train_step()?;
+            if self.standing.step == first {
+                // Some drivers compile when a kernel first runs.
+                slowly("taking the first step, in which drivers may compile kernels", || self.train_step())?;
+            } else {
+                self.train_step()?;
+            }
             self.sample_if_due()?;
             let interrupted = stop.load(Ordering::Relaxed);
             self.save_if_due(interrupted)?;
@@ -141,16 +151,16 @@ impl<'a> Run<'a> {
     fn interrupted(&self) -> Error {
         self.display.finish();
         Error::Interrupted(format!(
-            "interrupted after step {}; everything is saved in {}; continue with --resume {}",
+            "stopped after step {} of {}; saved; go on with tokenformer train --resume {}",
             self.standing.step,
-            self.saved.display(),
-            self.config.out_dir.display()
+            self.config.train.max_steps,
+            shell::word(&self.config.out_dir)
         ))
     }
 
     fn header(&self) -> Result<serde_json::Value> {
         Ok(serde_json::json!({
-            "kind": "run", "from_step": self.standing.step, "adapter": self.engine.gpu.describe(),
+            "kind": "run", "metrics": metrics::VERSION, "from_step": self.standing.step, "adapter": self.engine.gpu.describe(),
             "parameters": self.trainer.model.param_count(), "data": self.data.description,
             "fingerprint": Fingerprint::of(self.data)?,
             "validation_rows": self.config.train.validation_rows(&self.trainer.model)?,

@@ -3,12 +3,14 @@
 use super::health::Bad;
 use super::standing::Standing;
 use super::{Run, is_due};
-use crate::checkpoint::Keep;
+use crate::checkpoint::{Keep, read_meta};
+use crate::console::detail;
 use crate::error::{Error, Result};
-use crate::train::Summary;
 use crate::train::disk::capture::checkpoint;
-use crate::train::disk::meta::Checkpoint;
+use crate::train::disk::meta::{Checkpoint, Meta};
 use crate::train::disk::metrics::{self, BothLosses};
+use crate::train::{Best, Summary};
+use std::time::Instant;
 
 impl Run<'_> {
     /// Saves where that is due, or where the run is interrupted. After the last step it is evaluated first.
@@ -29,11 +31,35 @@ impl Run<'_> {
 
     pub(super) fn save(&mut self) -> Result<()> {
         self.catch_up()?;
+        let began = Instant::now();
         let checkpoint = self.checkpoint(self.standing.clone())?;
         let train = &self.config.train;
         let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
         self.saved = self.store.save(&checkpoint, keep)?;
+        let took = began.elapsed();
+        detail(format_args!("saved {} in {:.2} s", self.saved.display(), took.as_secs_f64()));
+        self.display.aside(took);
         Ok(())
+    }
+
+    /// Saves the run as it was `before` the evaluation that found the lowest loss so far, with that loss: whoever goes on from
+    /// there evaluates once more. A model that has not trained is not worth a file.
+    pub(super) fn save_best(&mut self, mut before: Standing) -> Result<()> {
+        if !self.config.train.keep_best || before.step == 0 || self.health.is_bad() {
+            return Ok(());
+        }
+        (before.best_val_loss, before.best_step) = (self.standing.best_val_loss, self.standing.best_step);
+        let checkpoint = self.checkpoint(before);
+        let Some(checkpoint) = self.unless_not_finite(checkpoint)? else { return Ok(()) };
+        self.store.save_best(&checkpoint)
+    }
+
+    /// The lowest validation loss, and where the model is that has it.
+    fn best(&self) -> Option<Best> {
+        let (val_loss, step) = (self.standing.best_val_loss?, self.standing.best_step?);
+        let file = self.store.best();
+        let checkpoint = read_meta::<Meta>(&file).ok().filter(|meta| meta.step == step).map(|_| file);
+        Some(Best { step, val_loss, checkpoint })
     }
 
     /// The run as it is, but for what it counts, which is `at`.
@@ -63,7 +89,9 @@ impl Run<'_> {
         self.save()?;
         self.tell_of_growths_left();
         self.display.finish();
+        let best = self.best();
         Ok(Summary {
+            best,
             steps: self.standing.step,
             parameters: self.trainer.model.param_count(),
             loss: self.display.numbers.loss,

@@ -3,6 +3,7 @@
 use super::health::{Fault, Seen, Verdict};
 use super::position::Position;
 use super::{Run, is_due, loss_scale, schedule};
+use crate::console;
 use crate::data::{Batch, train_batch};
 use crate::error::{Error, Result};
 use crate::train::recovery::diagnose::{Finding, describe};
@@ -48,7 +49,7 @@ impl Run<'_> {
         let (step, lr) = (pending.step, pending.lr);
         let stats = pending.finish(self.engine)?;
         let mut line = json!({
-            "kind": "train", "step": step, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
+            "kind": "train", "step": step + 1, "loss": stats.loss, "lr": lr, "grad_norm": stats.grad_norm,
             "tokens": self.position(step + 1).tokens, "seconds": self.display.seconds(),
         });
         if self.trainer.is_mixed() {
@@ -63,13 +64,19 @@ impl Run<'_> {
             }
             None => Seen::NotFinite,
         };
-        match self.health.judge(step, seen, &mut self.standing.losses) {
-            Verdict::Go | Verdict::Skip(None) | Verdict::Rollback => {}
-            Verdict::Skip(Some(why)) => self.display.print(&format!("warning: {why}")),
+        let is_diverging = match self.health.judge(step, seen, &mut self.standing.losses) {
+            Verdict::Go => false,
+            // A smaller loss scale puts an overflow right.
+            Verdict::Skip(None) => seen == Seen::NotFinite,
+            Verdict::Rollback => true,
+            Verdict::Skip(Some(why)) => {
+                console::warn(why);
+                true
+            }
             Verdict::Stop(fault) => return Err(self.stopped(step, &fault)?),
-        }
+        };
         let tokens_per_step = Position::default().after(1, self.trainer.shape()).tokens;
-        self.display.step(stats, step + 1, lr, tokens_per_step);
+        self.display.step(stats, step + 1, lr, tokens_per_step, is_diverging);
         Ok(())
     }
 
@@ -81,8 +88,9 @@ impl Run<'_> {
                 format!("{why}; lower train.lr (it is {lr}) or raise spike_zscore, and resume from the last checkpoint")
             }
             Fault::NotFinite => format!(
-                "loss or gradients of step {step} were not finite; {}; nothing was updated by it; lower train.lr (it is \
+                "loss or gradients of step {} were not finite; {}; nothing was updated by it; lower train.lr (it is \
                  {lr}) or raise train.warmup_fraction, and resume from the last checkpoint or start again",
+                step + 1,
                 describe(self.diagnose(step)?.as_ref())
             ),
         }))

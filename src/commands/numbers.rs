@@ -1,0 +1,59 @@
+//! Numbers of the command line: the standard library would name neither the limit nor what was meant.
+
+use crate::config::{meant, number_remedy};
+
+/// A whole number.
+pub(super) fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    up_to(text, 0, u64::MAX)
+}
+
+/// One of at least 1.
+pub(super) fn counted<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    up_to(text, 1, u64::MAX)
+}
+
+/// One that a run keeps in its settings: TOML has signed integers only.
+pub(super) fn kept<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    up_to(text, 0, i64::MAX as u64)
+}
+
+fn up_to<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, String> {
+    let fits = |number: &u64| (least..=most).contains(number);
+    let number = text.parse().ok().filter(fits).and_then(|number| T::try_from(number).ok());
+    // 1e3 and 300.0 are numbers, but none that a count is written as.
+    let written = text.parse().ok().filter(|_| !text.bytes().all(|byte| byte.is_ascii_digit()));
+    let meant = meant(text).or(written).filter(|number: &f64| number.fract() == 0.0 && (0.0..1e15).contains(number));
+    number.ok_or_else(|| match meant {
+        Some(number) if fits(&(number as u64)) => format!("write {number:.0}"),
+        _ => format!("give a whole number from {least} to {most}"),
+    })
+}
+
+/// Any number; what it may be is judged with the other settings.
+pub(super) fn number(text: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| number_remedy(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_or_said_how_to_write() {
+        assert_eq!((whole::<usize>("300"), number("1e-3")), (Ok(300), Ok(1e-3)));
+        for (text, said) in [
+            ("1e3", "write 1000"),
+            ("1,000", "write 1000"),
+            ("10k", "write 10000"),
+            ("300.0", "write 300"),
+            ("2.5", "give a whole number from 0 to 18446744073709551615"),
+            ("-1", "give a whole number from 0 to 18446744073709551615"),
+            ("many", "give a whole number from 0 to 18446744073709551615"),
+            ("nan", "give a whole number from 0 to 18446744073709551615"),
+        ] {
+            assert_eq!(whole::<usize>(text), Err(said.to_owned()), "{text}");
+        }
+        assert_eq!(counted::<usize>("0"), Err(format!("give a whole number from 1 to {}", u64::MAX)));
+        assert_eq!(number("50%"), Err("write 0.5 for 50%".to_owned()));
+    }
+}
