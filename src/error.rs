@@ -23,6 +23,9 @@ pub enum Error {
     /// A file, its contents, or a value in it is wrong (exit code 2).
     #[error("{0}")]
     Input(String),
+    /// A file that was read fails its checks: it is not what was written (exit code 2).
+    #[error("{0}")]
+    Damaged(String),
     /// The GPU, its driver or its limits stand in the way (exit code 3).
     #[error("{0}")]
     Device(String),
@@ -62,6 +65,11 @@ impl Error {
         Self::Input(one_line(sentence))
     }
 
+    /// Damage to a file that could be read (exit code 2). Where it could not, that is [`Error::io`].
+    pub fn damaged(sentence: impl Into<String>) -> Self {
+        Self::Damaged(one_line(sentence))
+    }
+
     /// A device error (exit code 3).
     pub fn device(sentence: impl Into<String>) -> Self {
         Self::Device(sentence.into())
@@ -98,7 +106,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 1,
-            Self::Input(_) => 2,
+            Self::Input(_) | Self::Damaged(_) => 2,
             Self::Device(_) | Self::Lost(_) | Self::OutOfMemory { .. } => 3,
             Self::Diverged(_) => 4,
             Self::Defect(_) => 70,

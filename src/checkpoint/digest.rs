@@ -1,12 +1,13 @@
 //! The SHA-256 of a file, as `sha256sum` prints it: what a lineage knows another checkpoint by.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::storage::{Files, Storage};
+use super::storage::{Files, Source, Storage};
 use crate::error::{Error, Result};
 
 /// A file by its name and its content.
@@ -35,8 +36,44 @@ impl FileDigest {
     pub(super) fn of(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Self> {
         let mut hasher = Hasher(Sha256::new());
         fill(&mut hasher).map_err(|cause| Error::io("read", path, &cause))?;
+        Ok(Self::new(path, hasher.0))
+    }
+
+    fn new(path: &Path, hasher: Sha256) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, sha256: hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect() })
+        Self { name, sha256: hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+}
+
+/// The digest of a file that is read only once, for something else: of what passes.
+pub(super) struct Passing(Arc<Mutex<Sha256>>);
+
+impl Passing {
+    /// `source`, and what takes in all that is read of it.
+    pub(super) fn over(source: Source) -> (Self, Source) {
+        let hasher = Arc::new(Mutex::new(Sha256::new()));
+        let bytes = Box::new(Overheard { bytes: source.bytes, hasher: hasher.clone() });
+        (Self(hasher), Source { len: source.len, bytes })
+    }
+
+    /// Of the file at `path`, all of which was read.
+    pub(super) fn digest(self, path: &Path) -> FileDigest {
+        FileDigest::new(path, self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// A file whose digest is taken while it is read.
+struct Overheard {
+    bytes: Box<dyn Read>,
+    hasher: Arc<Mutex<Sha256>>,
+}
+
+impl Read for Overheard {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(into)?;
+        let passed = into.get(..read).unwrap_or_default();
+        self.hasher.lock().unwrap_or_else(PoisonError::into_inner).update(passed);
+        Ok(read)
     }
 }
 

@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
+use safetensors::tensor::{self, TensorInfo};
 use serde::Serialize;
 
-use super::checksum::{self, BLANK, Checked, DATA_KEY, Flaw, HEADER_KEY, MIB, PREFIX};
+use super::checksum::{self, BLANK, Checked, DATA_KEY, Flaw, HEADER_KEY, MIB, PREFIX, Seal};
 use super::size::{ParseBudget, longest_header};
 use super::storage::{Source, differs};
 use super::{Checkpoint, FORMAT, Metadata};
@@ -63,22 +63,23 @@ impl<M: Metadata> Checkpoint<M> {
             end += size_of_val(tensor.data.as_slice());
             TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets: (start, end) }
         };
-        let infos = tensors.iter().map(|(name, tensor)| (name.as_str(), place(tensor))).collect();
+        let places: Vec<TensorInfo> = tensors.values().map(|tensor| place(tensor)).collect();
+        let infos = tensors.keys().map(String::as_str).zip(&places).collect();
         let defect = |cause: String| Error::defect(format!("the checkpoint's header cannot be written: {cause}"));
         let versioned = Versioned { format: FORMAT, meta: &self.meta };
         let meta = serde_json::to_string(&versioned).map_err(|e| defect(e.to_string()))?;
         let budget = ParseBudget::new(end as u64).after_metadata(meta.as_bytes());
+        let data_sums: String = sums.iter().map(|&sum| checksum::text(sum)).collect();
+        let (step, format) = (self.meta.step().to_string(), FORMAT.to_string());
         let metadata = BTreeMap::from([
-            (HEADER_KEY, BLANK.to_owned()),
-            (DATA_KEY, sums.iter().map(|&sum| checksum::text(sum)).collect()),
-            ("format", "pt".to_owned()),
-            ("step", self.meta.step().to_string()),
-            (META_KEY, meta),
-            (FORMAT_KEY, FORMAT.to_string()),
+            (HEADER_KEY, BLANK),
+            (DATA_KEY, &data_sums),
+            ("format", "pt"),
+            ("step", &step),
+            (META_KEY, &meta),
+            (FORMAT_KEY, &format),
         ]);
-        let mut head = vec![0; PREFIX];
-        serde_json::to_writer(&mut head, &Header { metadata, infos }).map_err(|e| defect(e.to_string()))?;
-        head.resize(head.len().next_multiple_of(8), b' ');
+        let mut head = laid_out(&Header { metadata, infos }).map_err(|e| defect(e.to_string()))?;
         let len = (head.len() - PREFIX) as u64;
         let json = head.get(PREFIX..).unwrap_or_default();
         let fits = budget.and_then(|budget| budget.after_header(json)).is_some();
@@ -88,7 +89,6 @@ impl<M: Metadata> Checkpoint<M> {
                  for {end} bytes of values: use a larger model, or the byte tokenizer"
             )));
         }
-        head.iter_mut().zip(len.to_le_bytes()).for_each(|(to, byte)| *to = byte);
         if checksum::seal(&mut head) { Ok(head) } else { Err(defect("its checksum has no place".into())) }
     }
 }
@@ -105,9 +105,29 @@ pub(super) struct Versioned<'a, M> {
 #[derive(Serialize)]
 struct Header<'a> {
     #[serde(rename = "__metadata__")]
-    metadata: BTreeMap<&'static str, String>,
+    metadata: BTreeMap<&'a str, &'a str>,
     #[serde(flatten)]
-    infos: BTreeMap<&'a str, TensorInfo>,
+    infos: BTreeMap<&'a str, &'a TensorInfo>,
+}
+
+/// The bytes of a header as this program lays it out, its length before it.
+fn laid_out(header: &Header) -> serde_json::Result<Vec<u8>> {
+    let mut head = vec![0; PREFIX];
+    serde_json::to_writer(&mut head, header)?;
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let len = (head.len() - PREFIX) as u64;
+    head.iter_mut().zip(len.to_le_bytes()).for_each(|(to, byte)| *to = byte);
+    Ok(head)
+}
+
+/// Whether `header` says what this program wrote, to the letter, in another order or spacing: laid out as here it has its
+/// checksum. So it is after a program has read all of a checkpoint and saved it again.
+pub(super) fn was_saved_again(header: &tensor::Metadata) -> bool {
+    let Some(metadata) = header.metadata() else { return false };
+    let metadata = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let tensors = header.tensors();
+    let infos = tensors.iter().map(|(name, info)| (name.as_str(), *info)).collect();
+    laid_out(&Header { metadata, infos }).is_ok_and(|head| checksum::check_seal(&head) == Seal::Intact)
 }
 
 /// A checkpoint ready to be written.

@@ -8,7 +8,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::storage::{Files, Storage, parent};
 use crate::console::warn;
@@ -27,6 +27,8 @@ pub(crate) struct RunLock {
     /// `None` only while it is dropped.
     file: Option<File>,
     path: PathBuf,
+    /// What a file that was there held, and when it was written: put back unless the run starts.
+    found: Option<(Vec<u8>, Option<SystemTime>)>,
     /// What was created for the lock and goes again unless the run starts, innermost last: directories, then the file.
     created: Vec<PathBuf>,
 }
@@ -35,9 +37,10 @@ impl RunLock {
     /// Locks the run directory `dir`, which is created where it is missing, until [`RunLock::keep`] only for trial.
     ///
     /// # Errors
-    /// An input error where another process writes to the directory, or it cannot be written to.
+    /// An input error where another process writes to the directory, or it cannot be written to; a usage error where a file
+    /// has the lock's name that no run wrote.
     pub(crate) fn take(dir: &Path) -> Result<Self> {
-        let mut lock = Self { file: None, path: dir.join(FILE), created: Vec::new() };
+        let mut lock = Self { file: None, path: dir.join(FILE), found: None, created: Vec::new() };
         for _ in 0..MOST_ATTEMPTS {
             if lock.attempt(dir)? {
                 return Ok(lock);
@@ -54,6 +57,7 @@ impl RunLock {
     /// # Errors
     /// An input error where its directories cannot be synced.
     pub(crate) fn keep(&mut self) -> Result<()> {
+        self.found = None;
         for path in std::mem::take(&mut self.created) {
             Files.sync_dir(parent(&path)).map_err(|cause| Error::io("sync", parent(&path), &cause))?;
         }
@@ -64,6 +68,8 @@ impl RunLock {
     fn attempt(&mut self, dir: &Path) -> Result<bool> {
         let io = |cause: io::Error| Error::io("lock", dir, &cause);
         create_missing(dir, &mut self.created).map_err(io)?;
+        // Before it is opened: a pipe would be waited for, and a link leads to a file of another name.
+        check_kind(dir)?;
         let file = match self.open() {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
             opened => opened.map_err(io)?,
@@ -77,6 +83,13 @@ impl RunLock {
                 dir.display()
             )),
             Err(TryLockError::Error(cause)) => return Err(io(cause)),
+        }
+        if self.created.last() != Some(&self.path) {
+            let held = content(&file).map_err(io)?;
+            if !is_owner(&held) {
+                return Err(foreign(dir));
+            }
+            self.found = Some((held, file.metadata().and_then(|stat| stat.modified()).ok()));
         }
         write_owner(&file).map_err(io)?;
         self.file = Some(file);
@@ -102,6 +115,10 @@ impl Drop for RunLock {
         let Some(file) = self.file.take() else { return };
         // Nobody is told: the lock goes in any case, and what is left does no harm.
         let _ = file.set_len(0);
+        if let Some((held, written)) = self.found.take() {
+            let _ = (&file).rewind().and_then(|()| (&file).write_all(&held));
+            let _ = written.map(|time| file.set_modified(time));
+        }
         if self.created.last() == Some(&self.path) {
             self.created.pop();
             // While it is locked, so that no other process can have locked the same file.
@@ -112,6 +129,69 @@ impl Drop for RunLock {
             let _ = std::fs::remove_dir(dir);
         }
     }
+}
+
+/// Refuses `dir` where a file has the lock's name that no run wrote. Writes nothing.
+///
+/// # Errors
+/// A usage error with the way out; an input error where the file cannot be read.
+pub(crate) fn check_lock(dir: &Path) -> Result<()> {
+    let path = dir.join(FILE);
+    check_kind(dir)?;
+    let held = match File::open(&path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.and_then(|file| content(&file)),
+    };
+    match held {
+        Ok(held) if is_owner(&held) => Ok(()),
+        Ok(_) => Err(foreign(dir)),
+        // Windows does not let a locked file be read; whose it is comes out when it is to be locked.
+        Err(_) if cfg!(windows) => Ok(()),
+        Err(cause) => Err(Error::input(format!("{}; choose another directory", Error::io("read", &path, &cause)))),
+    }
+}
+
+/// Refuses `dir` where another process writes to it, without a lock of one's own that would outlast the question. A process
+/// that takes the lock at that moment is refused: ask only where there is no way on.
+///
+/// # Errors
+/// An input error that names the process.
+pub(crate) fn check_unlocked(dir: &Path) -> Result<()> {
+    let Ok(file) = File::open(dir.join(FILE)) else { return Ok(()) };
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(held(dir, file)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a lock that is a directory, a pipe or a link.
+fn check_kind(dir: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(dir.join(FILE)) {
+        Ok(stat) if !stat.is_file() => Err(foreign(dir)),
+        _ => Ok(()),
+    }
+}
+
+fn foreign(dir: &Path) -> Error {
+    let path = dir.join(FILE);
+    Error::usage(format!(
+        "{} is not a run's lock, and a run would write over it: choose another --out, or move it away",
+        path.display()
+    ))
+}
+
+/// The start of a lock's content: more than a run writes shows that it is none.
+fn content(mut file: &File) -> io::Result<Vec<u8>> {
+    let mut held = Vec::new();
+    file.rewind()?;
+    file.take(32).read_to_end(&mut held)?;
+    Ok(held)
+}
+
+/// What a run leaves in its lock: nothing, or the number of its process where it was killed.
+fn is_owner(held: &[u8]) -> bool {
+    let number = held.strip_suffix(b"\n").unwrap_or(held);
+    number.len() <= 10 && number.iter().all(u8::is_ascii_digit)
 }
 
 /// Creates a directory and those above it, and notes which ones, outermost first.
@@ -210,7 +290,13 @@ mod tests {
         std::fs::create_dir_all(&run).unwrap();
         std::fs::write(run.join(FILE), "4711\n").unwrap();
         drop(RunLock::take(&run).unwrap());
-        assert!(run.join(FILE).exists(), "a file that was there stays");
+        assert_eq!(std::fs::read(run.join(FILE)).unwrap(), b"4711\n", "a file that was there stays as it was");
+        std::fs::write(run.join(FILE), "my notes\n").unwrap();
+        for error in [check_lock(&run).unwrap_err(), RunLock::take(&run).unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.contains("lock is not a run's") && error.ends_with("or move it away"), "{error}");
+        }
+        assert_eq!(std::fs::read(run.join(FILE)).unwrap(), b"my notes\n");
         std::fs::remove_file(run.join(FILE)).unwrap();
         std::fs::write(dir.path().join("a/other"), "").unwrap();
         drop(RunLock::take(&run).unwrap());

@@ -10,7 +10,9 @@
 mod checksum;
 mod digest;
 mod format;
+mod load;
 mod lock;
+mod names;
 pub(crate) mod number;
 mod official;
 mod read;
@@ -19,9 +21,10 @@ mod storage;
 mod store;
 
 pub use digest::FileDigest;
-pub(crate) use lock::RunLock;
+pub use load::{Examined, Opened, examine, list_tensors, read_meta, verify};
+pub(crate) use lock::{RunLock, check_lock, check_unlocked};
 pub use official::{OfficialModel, official_name, read_official};
-pub use read::{TensorEntry, Verified, list_tensors, read_meta, verify};
+pub use read::{Checks, TensorEntry, Verified};
 pub(crate) use storage::create_dirs;
 pub use storage::{Files, Sink, Source, Storage, replace};
 pub use store::{Keep, Latest, Store};

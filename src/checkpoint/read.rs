@@ -14,10 +14,10 @@ use safetensors::tensor::{Metadata as Header, TensorInfo};
 use serde::Deserialize;
 
 use super::checksum::{self, Checked, DATA_KEY, Flaw, MIB, PREFIX, Seal};
-use super::format::{FORMAT_KEY, META_KEY, MOMENT1, MOMENT2};
+use super::format::{FORMAT_KEY, META_KEY, was_saved_again};
 use super::size::{ParseBudget, longest_header};
-use super::storage::{Files, Source, Storage};
-use super::{Checkpoint, FORMAT, Metadata};
+use super::storage::{Source, Storage};
+use super::{FORMAT, Metadata};
 use crate::array::HostTensor;
 use crate::error::{Error, Result};
 
@@ -42,81 +42,19 @@ pub struct TensorEntry {
 pub enum Verified {
     /// All of the file is as it was written.
     Intact,
+    /// Another program read all of the file and saved it again: everything in it is as it was written, in another order.
+    SavedAgain,
     /// The file has no checksums: damage to the values of its tensors cannot be seen.
     NoChecksums,
 }
 
-/// The tensors of any safetensors file, in file order, without reading their values.
-///
-/// # Errors
-/// An input error if the file cannot be read, is truncated, or is not a safetensors file.
-pub fn list_tensors(path: &Path) -> Result<Vec<TensorEntry>> {
-    Ok(TensorFile::open(&Files, path)?.entries())
-}
-
-/// The metadata of a checkpoint, without reading its tensors.
-///
-/// # Errors
-/// As [`Checkpoint::read`], but damage to tensor values goes unseen.
-pub fn read_meta<M: Metadata>(path: &Path) -> Result<M> {
-    TensorFile::open(&Files, path)?.meta()
-}
-
-/// Compares all of a file with its checksums.
-///
-/// # Errors
-/// An input error that says what is damaged, and where.
-pub fn verify(path: &Path) -> Result<Verified> {
-    TensorFile::open(&Files, path)?.verify()
-}
-
-impl<M: Metadata> Checkpoint<M> {
-    /// Reads a checkpoint and checks it as a whole.
-    ///
-    /// # Errors
-    /// An input error if the file cannot be read, is truncated, is not a safetensors file, is not a checkpoint of this
-    /// program, has a newer format, does not match its checksums, or contradicts itself.
-    pub fn read(path: &Path) -> Result<Self> {
-        Self::read_from(&Files, path)
-    }
-
-    /// As [`Checkpoint::read`], from any storage.
-    pub(super) fn read_from(storage: &dyn Storage, path: &Path) -> Result<Self> {
-        Self::of(TensorFile::open(storage, path)?, path)
-    }
-
-    /// As [`Checkpoint::read`], of bytes from anywhere, which messages call `path`.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::read`].
-    pub fn read_source(source: Source, path: &Path) -> Result<Self> {
-        Self::of(TensorFile::new(source, path)?, path)
-    }
-
-    fn of(file: TensorFile, path: &Path) -> Result<Self> {
-        let meta = file.meta()?;
-        if let Some(TensorEntry { name, dtype, .. }) = file.entries().into_iter().find(|entry| entry.dtype != "F32") {
-            let path = path.display();
-            return Err(Error::input(format!(
-                "tensor {name:?} of {path} has type {dtype}, but a tokenformer checkpoint holds F32 only"
-            )));
-        }
-        let (mut params, mut moment1, mut moment2) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for (name, tensor) in file.read()? {
-            if let Some(of) = name.strip_prefix(MOMENT1) {
-                moment1.insert(of.to_owned(), tensor);
-            } else if let Some(of) = name.strip_prefix(MOMENT2) {
-                moment2.insert(of.to_owned(), tensor);
-            } else {
-                params.insert(name, tensor);
-            }
-        }
-        let checkpoint = Self { meta, params, moment1, moment2 };
-        match checkpoint.check() {
-            Ok(()) => Ok(checkpoint),
-            Err(detail) => Err(Error::input(format!("the checkpoint {} contradicts itself: {detail}", path.display()))),
-        }
-    }
+/// Whether a file has to match its checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// It has to.
+    Required,
+    /// It may be anything that can be read: another program may have changed it.
+    Waived,
 }
 
 type Reader = BufReader<Box<dyn Read>>;
@@ -128,6 +66,9 @@ pub(super) struct TensorFile {
     layout: Layout,
     /// The data section, from its start.
     data: Checked<Reader>,
+    checks: Checks,
+    /// What the checksums say once all data have passed.
+    verified: Verified,
 }
 
 /// What the header of a file says.
@@ -143,13 +84,13 @@ impl TensorFile {
     /// Opens a file and reads its header.
     pub(super) fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
         let source = storage.open(path).map_err(|cause| Error::io("read", path, &cause))?;
-        Self::new(source, path)
+        Self::new(source, path, Checks::Required)
     }
 
     /// Reads the header of the file at `path`, opened.
-    fn new(source: Source, path: &Path) -> Result<Self> {
+    pub(super) fn new(source: Source, path: &Path, checks: Checks) -> Result<Self> {
         let io = |cause: std::io::Error| Error::io("read", path, &cause);
-        let refuse = |what: String| Error::input(format!("{} {what}", path.display()));
+        let refuse = |what: String| Error::damaged(format!("{} {what}", path.display()));
         // Small tensors are many; large ones go past the buffer.
         let len = source.len;
         let mut bytes = BufReader::with_capacity(CHUNK.min(len as usize), source.bytes);
@@ -164,7 +105,7 @@ impl TensorFile {
         bytes.by_ref().take(header_len.min(longest)).read_to_end(&mut head).map_err(io)?;
         let (prefix, json) = head.split_at(PREFIX);
         if json.first() != Some(&b'{') {
-            return Err(refuse(not_safetensors(len, prefix)));
+            return Err(not_safetensors(path, len, prefix));
         }
         let truncated = |needed| {
             refuse(format!("is truncated: it is {len} bytes long and should be {needed}; use an earlier or whole copy"))
@@ -174,21 +115,37 @@ impl TensorFile {
             return Err(truncated(format!("more than {}", header_len.saturating_add(PREFIX as u64))));
         }
         let seal = checksum::check_seal(&head);
-        if seal == Seal::Broken {
-            return Err(refuse(format!(
+        let broken = || {
+            refuse(format!(
                 "is damaged: its header (bytes 0 to {}) does not match its checksum; {OTHER_COPY}",
                 head.len()
-            )));
-        }
+            ))
+        };
+        // Another program may have put the checksum into its own header where this one looks for it.
+        let before_parsing = |error: Error| if seal == Seal::Broken { broken() } else { error };
         let budget =
             ParseBudget::new(values).after_header(json).filter(|_| header_len <= longest).ok_or_else(|| {
-                refuse(format!(
+                before_parsing(refuse(format!(
                     "is damaged: a header of {header_len} bytes is too much for {values} bytes of values; {OTHER_COPY}"
-                ))
+                )))
             })?;
-        let header: Header = serde_json::from_slice(json)
-            .map_err(|cause| refuse(format!("is damaged, or not a safetensors file: its header is wrong: {cause}")))?;
-        let sums = data_sums(&header, seal).map_err(|what| refuse(format!("is damaged: {what}; {OTHER_COPY}")))?;
+        let header: Header = serde_json::from_slice(json).map_err(|cause| {
+            before_parsing(refuse(format!("is damaged, or not a safetensors file: its header is wrong: {cause}")))
+        })?;
+        let saved_again = seal != Seal::Intact && was_saved_again(&header);
+        let seal = if saved_again { Seal::Intact } else { seal };
+        let sums = match (checks, seal) {
+            (Checks::Waived, _) => None,
+            (Checks::Required, Seal::Broken) => return Err(broken()),
+            (Checks::Required, seal) => {
+                data_sums(&header, seal).map_err(|what| refuse(format!("is damaged: {what}; {OTHER_COPY}")))?
+            }
+        };
+        let verified = match &sums {
+            None => Verified::NoChecksums,
+            Some(_) if saved_again => Verified::SavedAgain,
+            Some(_) => Verified::Intact,
+        };
         let data_start = head.len() as u64;
         match data_start.saturating_add(header.data_len() as u64) {
             needed if needed > len => Err(truncated(needed.to_string())),
@@ -197,7 +154,8 @@ impl TensorFile {
             }
             _ => {
                 let data = Checked::new(bytes, header.data_len() as u64, sums);
-                Ok(Self { layout: Layout { path: path.to_owned(), header, data_start, budget }, data })
+                let layout = Layout { path: path.to_owned(), header, data_start, budget };
+                Ok(Self { layout, data, checks, verified })
             }
         }
     }
@@ -213,7 +171,7 @@ impl TensorFile {
 
     /// Reads every tensor, F16 and BF16 widened to f32.
     pub(super) fn read(self) -> Result<BTreeMap<String, HostTensor>> {
-        let Self { layout, mut data } = self;
+        let Self { layout, mut data, .. } = self;
         let tensor = |(name, info): (String, &TensorInfo)| {
             let tensor = layout.tensor(&name, info, &mut data)?;
             Ok((name, tensor))
@@ -221,17 +179,21 @@ impl TensorFile {
         layout.in_order().into_iter().map(tensor).collect()
     }
 
+    /// What the checksums say where reading all data fails at none of them.
+    pub(super) fn verified(&self) -> Verified {
+        self.verified
+    }
+
     /// Reads all of the data and drops it.
-    fn verify(mut self) -> Result<Verified> {
-        if !self.data.has_sums() {
-            return Ok(Verified::NoChecksums);
+    pub(super) fn verify(mut self) -> Result<Verified> {
+        if self.data.has_sums() {
+            self.data.finish().map_err(|flaw| self.layout.say(flaw))?;
         }
-        self.data.finish().map_err(|flaw| self.layout.say(flaw))?;
-        Ok(Verified::Intact)
+        Ok(self.verified)
     }
 
     /// What the run says of itself.
-    fn meta<M: Metadata>(&self) -> Result<M> {
+    pub(super) fn meta<M: Metadata>(&self) -> Result<M> {
         /// Read first, because the rest of a newer format may not parse.
         #[derive(Deserialize)]
         struct Version {
@@ -240,16 +202,18 @@ impl TensorFile {
         let path = self.layout.path.display();
         let Some(json) = self.layout.header.metadata().as_ref().and_then(|metadata| metadata.get(META_KEY)) else {
             return Err(Error::input(format!(
-                "{path} is a safetensors file but not a tokenformer checkpoint: its metadata has no {META_KEY:?} entry"
+                "{path} is a safetensors file but not a tokenformer checkpoint: its metadata has no {META_KEY:?} entry; a \
+                 program that copies a checkpoint keeps it with the metadata, in Python \
+                 save_file(tensors, file, metadata=safe_open(original, \"np\").metadata())"
             )));
         };
         if self.layout.budget.after_metadata(json.as_bytes()).is_none() {
             let len = json.len();
-            return Err(Error::input(format!(
+            return Err(Error::damaged(format!(
                 "{path} is damaged: {len} bytes of {META_KEY:?} metadata are too much for its values; {OTHER_COPY}"
             )));
         }
-        let damaged = |cause| Error::input(format!("{path} is damaged: its {META_KEY:?} metadata is wrong: {cause}"));
+        let damaged = |cause| Error::damaged(format!("{path} is damaged: its {META_KEY:?} metadata is wrong: {cause}"));
         let Version { format } = serde_json::from_str(json).map_err(damaged)?;
         if !(1..=FORMAT).contains(&format) {
             return Err(Error::input(format!(
@@ -257,8 +221,8 @@ impl TensorFile {
                  that wrote it"
             )));
         }
-        if format >= 2 && !self.data.has_sums() {
-            return Err(Error::input(format!("{path} is damaged: its checksums are missing; {OTHER_COPY}")));
+        if format >= 2 && !self.data.has_sums() && self.checks == Checks::Required {
+            return Err(Error::damaged(format!("{path} is damaged: its checksums are missing; {OTHER_COPY}")));
         }
         // Format 1 has no checksums, and is otherwise the same.
         serde_json::from_str(json).map_err(damaged)
@@ -275,7 +239,7 @@ impl Layout {
 
     /// Reads the tensor that is next.
     fn tensor(&self, name: &str, info: &TensorInfo, data: &mut Checked<Reader>) -> Result<HostTensor> {
-        let refuse = |what: String| Error::input(format!("tensor {name:?} of {} {what}", self.path.display()));
+        let refuse = |what: String| Error::damaged(format!("tensor {name:?} of {} {what}", self.path.display()));
         let widen: Option<Widen> = match info.dtype {
             Dtype::F32 if cfg!(target_endian = "little") => None,
             Dtype::F32 => Some(|bytes, out| out.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)))),
@@ -326,7 +290,7 @@ impl Layout {
             (None, _) => "no tensor".to_owned(),
         };
         let at = |offset: usize| self.data_start + offset as u64;
-        Error::input(format!(
+        Error::damaged(format!(
             "{} is damaged: MiB {} of {} of its data (bytes {} to {}, {tensors}) does not match its checksum; \
              {OTHER_COPY}",
             self.path.display(),
@@ -352,16 +316,18 @@ fn data_sums(header: &Header, seal: Seal) -> Result<Option<Vec<u32>>, &'static s
     sums.map(Some).ok_or("the checksums of its data are missing, or too few or too many")
 }
 
-/// Why a file of `len` bytes starting with `head` is no safetensors file; reads on from its path.
-fn not_safetensors(len: u64, head: &[u8]) -> String {
-    if len == 0 {
-        "is empty".to_owned()
-    } else if head.starts_with(b"PK") {
-        "is a zip archive such as torch.save writes, not a safetensors file; convert it with \
-         safetensors.torch.save_file in Python"
-            .to_owned()
+/// Why a file of `len` bytes starting with `head` is no safetensors file: what another program wrote is not damage.
+fn not_safetensors(path: &Path, len: u64, head: &[u8]) -> Error {
+    let path = path.display();
+    if head.starts_with(b"PK") {
+        Error::input(format!(
+            "{path} is a zip archive such as torch.save writes, not a safetensors file; convert it with \
+             safetensors.torch.save_file in Python"
+        ))
+    } else if len == 0 {
+        Error::damaged(format!("{path} is empty"))
     } else {
-        "is not a safetensors file; give a checkpoint that tokenformer wrote".to_owned()
+        Error::damaged(format!("{path} is not a safetensors file; give a checkpoint that tokenformer wrote"))
     }
 }
 

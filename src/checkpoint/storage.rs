@@ -94,12 +94,15 @@ impl Sink for File {
 
 impl Storage for Files {
     fn open(&self, path: &Path) -> io::Result<Source> {
-        // Asked of the path and not of the open file, because opening a pipe would wait for its writer.
-        let stat = std::fs::metadata(path)?;
-        if !stat.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+        // Asked of the path first, because opening a pipe would wait for its writer.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(not_regular());
         }
-        Ok(Source { len: stat.len(), bytes: Box::new(File::open(path)?) })
+        let file = File::open(path)?;
+        // Of the open file: another one may have its name by now.
+        let stat = file.metadata()?;
+        if stat.is_file() { Ok(Source { len: stat.len(), bytes: Box::new(file) }) } else { Err(not_regular()) }
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
@@ -226,8 +229,7 @@ pub(super) fn differs() -> io::Error {
     io::Error::other("what was written reads back differently, the disk may be failing")
 }
 
-/// Whether a file is one that [`commit`] did not get to rename.
-pub(super) fn is_unfinished(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with('.') && name.ends_with(UNFINISHED))
+/// The name that a file was to get which [`commit`] did not get to rename; `None` for another file.
+pub(super) fn unfinished(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(UNFINISHED)
 }

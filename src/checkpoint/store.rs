@@ -11,22 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::Encoded;
-use super::storage::{Files, Storage, commit, create_dirs, is_unfinished};
+use super::load::read_meta_from;
+use super::names::{self, BEFORE_GROWTH, BEST, FOLDER, PREFIX, is_left_over, under};
+use super::storage::{Files, Storage, commit, create_dirs};
 use super::{Checkpoint, FileDigest, Metadata};
 use crate::error::{Error, Result};
 
-/// Directory of the checkpoints inside a run directory.
-const FOLDER: &str = "checkpoints";
-/// How the name of a checkpoint file starts; its step follows.
-const PREFIX: &str = "step-";
-/// How the name of a checkpoint from before a growth starts; its step follows.
-const BEFORE_GROWTH: &str = "before-growth-";
-/// How the name of a checkpoint file ends.
-const SUFFIX: &str = ".safetensors";
-
-/// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on, and those from before its growths,
-/// `before-growth-00000100.safetensors`, which stay until the run is replaced and count as checkpoints of the run only as long
-/// as it has no others. `M` is what they say of the run.
+/// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on; those from before its growths,
+/// `before-growth-00000100.safetensors`, which stay until the run is replaced; and `best.safetensors`, which has the lowest
+/// validation loss. The latter two count as checkpoints of the run only as long as it has no others. `M` is what they say of
+/// the run.
 #[derive(Debug, Clone)]
 pub struct Store<M> {
     storage: Arc<dyn Storage>,
@@ -43,13 +37,25 @@ pub struct Keep {
     pub every: u64,
 }
 
+/// Times that the newest checkpoint may vanish before it is opened. Each needs a save of another process.
+const MOST_GONE: usize = 100;
+/// What to do about a checkpoint that is there and cannot be read.
+const NOT_PASSED_OVER: &str = "an older checkpoint is not taken in its place: make it readable, or name another file";
+
 /// The newest checkpoint that can be read.
 #[derive(Debug)]
 pub struct Latest<T> {
     /// Its path and what was read of it; `None` if the run has no checkpoint yet.
     pub found: Option<(PathBuf, T)>,
-    /// One sentence for every newer file that was passed over because it could not be read.
+    /// One sentence for every newer file that was passed over because it is damaged.
     pub warnings: Vec<String>,
+}
+
+/// What came of looking for the newest checkpoint.
+enum Found<T> {
+    Latest(Latest<T>),
+    /// It cannot be read, or is gone.
+    Gone(Error, PathBuf),
 }
 
 impl<M: Metadata> Store<M> {
@@ -79,7 +85,7 @@ impl<M: Metadata> Store<M> {
     /// ones are as they were), or if an old one cannot be removed (the new one is saved then).
     pub fn save(&self, checkpoint: &Checkpoint<M>, keep: Keep) -> Result<PathBuf> {
         let step = checkpoint.meta.step();
-        let path = self.place(PREFIX, step)?;
+        let path = self.place(&names::name(PREFIX, step))?;
         checkpoint.write_to(&*self.storage, &path)?;
         let pruned = self.prune(step, keep);
         pruned.map_err(|error| Error::input(format!("the checkpoint of step {step} is saved, but {error}")))?;
@@ -92,14 +98,27 @@ impl<M: Metadata> Store<M> {
     /// # Errors
     /// An input error if the checkpoint cannot be written whole, as [`Store::save`].
     pub fn save_before_growth(&self, checkpoint: &Checkpoint<M>) -> Result<FileDigest> {
-        let path = self.place(BEFORE_GROWTH, checkpoint.meta.step())?;
+        let path = self.place(&names::name(BEFORE_GROWTH, checkpoint.meta.step()))?;
         let encoded = checkpoint.encode()?;
         encoded.commit(&*self.storage, &path)?;
         FileDigest::of(&path, |out| encoded.write_to(out))
     }
 
+    /// Saves the checkpoint with the lowest validation loss so far, in place of the one before. No other save removes it.
+    ///
+    /// # Errors
+    /// An input error if the checkpoint cannot be written whole, as [`Store::save`].
+    pub fn save_best(&self, checkpoint: &Checkpoint<M>) -> Result<()> {
+        checkpoint.write_to(&*self.storage, &self.place(BEST)?)
+    }
+
+    /// Where the checkpoint with the lowest validation loss is, if there is one.
+    pub fn best(&self) -> PathBuf {
+        self.dir.join(FOLDER).join(BEST)
+    }
+
     /// The path of a checkpoint, in a directory that exists and is free of what killed writers left.
-    fn place(&self, prefix: &str, step: u64) -> Result<PathBuf> {
+    fn place(&self, name: &str) -> Result<PathBuf> {
         let folder = self.dir.join(FOLDER);
         match self.storage.list(&folder) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
@@ -108,10 +127,10 @@ impl<M: Metadata> Store<M> {
             listed => {
                 let files = listed.map_err(|cause| Error::io("read", &folder, &cause))?;
                 // First, because what killed writers left may be what fills the disk.
-                files.iter().filter(|path| is_unfinished(path)).try_for_each(|path| self.remove(path))?;
+                files.iter().filter(|path| is_left_over(path)).try_for_each(|path| self.remove(path))?;
             }
         }
-        Ok(folder.join(format!("{prefix}{step:08}{SUFFIX}")))
+        Ok(folder.join(name))
     }
 
     /// Removes every checkpoint, durably: the run that they are of is to be replaced.
@@ -121,7 +140,7 @@ impl<M: Metadata> Store<M> {
     pub fn clear(&self) -> Result<()> {
         let known = self.all()?;
         // The newest last: if this is cut short, what is left is the end of the old run.
-        known.iter().try_for_each(|(_, path)| self.remove(path))?;
+        known.iter().try_for_each(|path| self.remove(path))?;
         if known.is_empty() {
             return Ok(());
         }
@@ -130,18 +149,28 @@ impl<M: Metadata> Store<M> {
         self.storage.sync_dir(&folder).map_err(|cause| Error::io("sync", &folder, &cause))
     }
 
-    /// Those from before growths, then all others, oldest first.
+    /// The best one, those from before growths, then all others, oldest first.
     ///
     /// # Errors
     /// As [`Store::list`].
-    pub fn all(&self) -> Result<Vec<(u64, PathBuf)>> {
+    pub fn all(&self) -> Result<Vec<PathBuf>> {
         let files = self.files()?;
-        let mut known = under(&files, BEFORE_GROWTH);
-        known.extend(under(&files, PREFIX));
-        Ok(known)
+        let steps = under(&files, BEFORE_GROWTH).into_iter().chain(under(&files, PREFIX)).map(|(_, path)| path);
+        Ok(names::best(&files).cloned().into_iter().chain(steps).collect())
     }
 
-    /// Every checkpoint by its step, oldest first; of a run that grew before it had any, those from before its growths.
+    /// What is in the directory of the checkpoints under names that no run gives.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub(crate) fn foreign(&self) -> Result<Vec<PathBuf>> {
+        let mut files = self.files()?;
+        files.retain(|path| names::is_foreign(path));
+        files.sort();
+        Ok(files)
+    }
+
+    /// Every checkpoint by its step, oldest first; of a run that has none yet, those from before its growths and the best one.
     /// Files under other names are not looked at.
     ///
     /// # Errors
@@ -149,31 +178,61 @@ impl<M: Metadata> Store<M> {
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
         let files = self.files()?;
         let checkpoints = under(&files, PREFIX);
-        Ok(if checkpoints.is_empty() { under(&files, BEFORE_GROWTH) } else { checkpoints })
+        if !checkpoints.is_empty() {
+            return Ok(checkpoints);
+        }
+        let mut others = under(&files, BEFORE_GROWTH);
+        if let Some(best) = names::best(&files) {
+            // Its name does not say; damage is named when it is read as a whole.
+            let step = read_meta_from::<M>(&*self.storage, best).map_or(0, |meta| meta.step());
+            others.push((step, best.clone()));
+            others.sort();
+        }
+        Ok(others)
     }
 
-    /// The newest checkpoint that can be read, and a warning for each newer one that cannot.
+    /// The newest checkpoint that can be read, and a warning for each newer one that is damaged.
     ///
     /// # Errors
-    /// An input error if there are checkpoints and none can be read: starting over must be the user's decision.
+    /// As [`Store::newest`].
     pub fn latest(&self) -> Result<Latest<Checkpoint<M>>> {
-        self.newest(&|path| Checkpoint::read_from(&*self.storage, path))
+        self.newest(&|path| {
+            let checkpoint = Checkpoint::<M>::read_from(&*self.storage, path)?;
+            Ok((checkpoint.meta.step(), checkpoint))
+        })
     }
 
-    /// As [`Store::latest`], of what `read` takes from a file.
+    /// As [`Store::latest`], of what `read` takes from a file, with the step that is in it.
     ///
     /// # Errors
-    /// As [`Store::latest`].
-    pub fn newest<T>(&self, read: &dyn Fn(&Path) -> Result<T>) -> Result<Latest<T>> {
+    /// An input error if there are checkpoints and all are damaged: starting over must be the user's decision. One that
+    /// cannot be read, or holds another step than its name says, is no reason to go back to an older one either.
+    pub fn newest<T>(&self, read: &dyn Fn(&Path) -> Result<(u64, T)>) -> Result<Latest<T>> {
+        let mut gone = 0;
+        loop {
+            match self.newest_of(self.list()?, read)? {
+                Found::Latest(latest) => return Ok(latest),
+                // Another process writes there, and has removed what was the newest a moment ago.
+                Found::Gone(error, path) if gone == MOST_GONE || self.files()?.contains(&path) => {
+                    return Err(Error::input(format!("{error}; {NOT_PASSED_OVER}")));
+                }
+                Found::Gone(..) => gone += 1,
+            }
+        }
+    }
+
+    fn newest_of<T>(&self, known: Vec<(u64, PathBuf)>, read: &dyn Fn(&Path) -> Result<(u64, T)>) -> Result<Found<T>> {
         let mut warnings = Vec::new();
-        for (_, path) in self.list()?.into_iter().rev() {
+        for (named, path) in known.into_iter().rev() {
             match read(&path) {
-                Ok(found) => return Ok(Latest { found: Some((path, found)), warnings }),
-                Err(error) => warnings.push(error.to_string()),
+                Ok((step, _)) if step != named => return Err(self.misnamed(&path, named, step)),
+                Ok((_, found)) => return Ok(Found::Latest(Latest { found: Some((path, found)), warnings })),
+                Err(damage @ Error::Damaged(_)) => warnings.push(damage.to_string()),
+                Err(other) => return Ok(Found::Gone(other, path)),
             }
         }
         match warnings.first() {
-            None => Ok(Latest { found: None, warnings }),
+            None => Ok(Found::Latest(Latest { found: None, warnings })),
             Some(newest) => Err(Error::input(format!(
                 "none of the {} checkpoints in {} can be read (the newest: {newest}); move them away to start over",
                 warnings.len(),
@@ -182,16 +241,47 @@ impl<M: Metadata> Store<M> {
         }
     }
 
-    /// Removes the checkpoints up to `step` that are not to be kept.
+    /// Refuses the checkpoint `path` if it holds another step than its name says.
+    ///
+    /// # Errors
+    /// An input error with the remedy; nothing is said of a file that cannot be read.
+    pub(crate) fn check_name(&self, path: &Path) -> Result<()> {
+        let file = [path.to_path_buf()];
+        let named = [PREFIX, BEFORE_GROWTH].into_iter().find_map(|prefix| under(&file, prefix).pop());
+        let inside = read_meta_from::<M>(&*self.storage, path).map(|meta| meta.step());
+        match (named, inside) {
+            (Some((named, path)), Ok(step)) if named != step => Err(self.misnamed(&path, named, step)),
+            _ => Ok(()),
+        }
+    }
+
+    fn misnamed(&self, path: &Path, named: u64, step: u64) -> Error {
+        let place = path.with_file_name(names::name(PREFIX, step));
+        let (shown, run) = (path.display(), self.dir.display());
+        let remedy = match self.files().is_ok_and(|files| files.contains(&place)) {
+            false => format!("give it its name with `mv {shown} {}`", place.display()),
+            true => format!(
+                "move it out of that folder, as with `mv {shown} {run}-{named}.safetensors`, and give it an --out"
+            ),
+        };
+        Error::input(format!("{shown} holds step {step} and not the {named} of its name: {remedy}"))
+    }
+
+    /// Removes the checkpoints up to `step` that are not to be kept. What holds another step than its name says, or cannot be
+    /// read, was not put there by a run that rotates them.
     fn prune(&self, step: u64, keep: Keep) -> Result<()> {
         if keep.last == 0 {
             return Ok(());
         }
-        let mut known = self.list()?;
+        let mut known = under(&self.files()?, PREFIX);
         known.retain(|(at, _)| *at <= step);
         let older = known.iter().rev().skip(keep.last);
         let prunable = older.filter(|(at, _)| keep.every == 0 || !at.is_multiple_of(keep.every));
-        prunable.map(|(_, path)| path).try_for_each(|path| self.remove(path))
+        let own = |(named, path): &&(u64, PathBuf)| match read_meta_from::<M>(&*self.storage, path) {
+            Ok(meta) => meta.step() == *named,
+            Err(error) => matches!(error, Error::Damaged(_)),
+        };
+        prunable.filter(own).try_for_each(|(_, path)| self.remove(path))
     }
 
     /// Every entry of the checkpoint directory; none if it does not exist.
@@ -241,117 +331,5 @@ impl Encoded<'_> {
     }
 }
 
-/// Those of `files` whose name is `prefix` and a step, by their step.
-fn under(files: &[PathBuf], prefix: &str) -> Vec<(u64, PathBuf)> {
-    let mut found: Vec<_> = files.iter().filter_map(|path| Some((step_of(path, prefix)?, path.clone()))).collect();
-    found.sort();
-    found
-}
-
-/// The step in a checkpoint's file name, if it is one that a [`Store`] would give after `prefix`.
-fn step_of(path: &Path, prefix: &str) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix(prefix)?.strip_suffix(SUFFIX)?;
-    let step = digits.parse().ok()?;
-    (format!("{step:08}") == digits).then_some(step)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{Said, sample};
-    use super::*;
-
-    const ALL: Keep = Keep { last: 0, every: 0 };
-
-    /// Names in the checkpoint directory, sorted.
-    fn names(store: &Store<Said>) -> Vec<String> {
-        let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-        let mut names: Vec<_> = store.files().unwrap().into_iter().map(name).collect();
-        names.sort();
-        names
-    }
-
-    fn store_with(steps: &[u64]) -> (tempfile::TempDir, Store<Said>) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::new(dir.path().join("run"));
-        steps.iter().for_each(|&step| drop(store.save(&sample(step), ALL).unwrap()));
-        (dir, store)
-    }
-
-    #[test]
-    fn the_error_names_the_path_and_the_bytes_needed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("gone/model.safetensors");
-        let error = sample(1).write(&path).unwrap_err().to_string();
-        let len = sample(1).encode().unwrap().len();
-        assert!(error.starts_with(&format!("cannot write {}: no such file", path.display())), "{error}");
-        assert!(error.contains(&format!("needs {len} bytes")), "{error}");
-    }
-
-    #[test]
-    fn saving_keeps_the_newest_and_what_is_not_its_own() {
-        let (_dir, store) = store_with(&[100, 200, 300, 123_456_789]);
-        let folder = store.dir.join(FOLDER);
-        std::fs::write(folder.join("step-7.safetensors"), "a user's own").unwrap();
-        std::fs::write(folder.join(".x9.unfinished"), "from a killed run").unwrap();
-        let path = store.save(&sample(400), Keep { last: 2, every: 0 }).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), {
-            let mut bytes = Vec::new();
-            sample(400).encode().unwrap().write_to(&mut bytes).unwrap();
-            bytes
-        });
-        let kept = ["step-00000300.safetensors", "step-00000400.safetensors"];
-        assert_eq!(names(&store), [kept[0], kept[1], "step-123456789.safetensors", "step-7.safetensors"]);
-    }
-
-    #[test]
-    fn every_so_many_steps_a_checkpoint_is_kept_for_good() {
-        let (_dir, store) = store_with(&[]);
-        for step in (100..=700).step_by(100) {
-            store.save(&sample(step), Keep { last: 2, every: 300 }).unwrap();
-        }
-        let steps: Vec<u64> = store.list().unwrap().into_iter().map(|(step, _)| step).collect();
-        assert_eq!(steps, [300, 600, 700]);
-        store.clear().unwrap();
-        assert!(store.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn what_was_before_a_growth_stays_until_the_run_is_replaced_and_counts_where_nothing_else_is() {
-        let (_dir, store) = store_with(&[100]);
-        let digest = store.save_before_growth(&sample(150)).unwrap();
-        let path = store.dir.join(FOLDER).join(&digest.name);
-        assert_eq!(digest.name, "before-growth-00000150.safetensors");
-        assert_eq!(FileDigest::read(&path).unwrap(), digest);
-        assert_eq!(Checkpoint::<Said>::read(&path).unwrap(), sample(150));
-        assert_eq!(store.latest().unwrap().found.unwrap().1, sample(100));
-        // Once more: the same bytes in its place.
-        assert_eq!(store.save_before_growth(&sample(150)).unwrap(), digest);
-        store.save(&sample(200), Keep { last: 1, every: 0 }).unwrap();
-        assert_eq!(names(&store), ["before-growth-00000150.safetensors", "step-00000200.safetensors"]);
-        store.clear().unwrap();
-        assert_eq!(names(&store), [""; 0]);
-        // A run that was killed before its first checkpoint goes on from there.
-        store.save_before_growth(&sample(150)).unwrap();
-        assert_eq!(store.latest().unwrap().found.unwrap().1, sample(150));
-        store.clear().unwrap();
-        assert_eq!(names(&store), [""; 0]);
-    }
-
-    #[test]
-    fn the_newest_readable_one_is_found_and_damage_is_named() {
-        let (_dir, store) = store_with(&[]);
-        assert!(store.latest().unwrap().found.is_none());
-        let (_dir, store) = store_with(&[100, 200]);
-        let damage = |index: usize| {
-            let path = &store.list().unwrap()[index].1;
-            std::fs::File::options().write(true).open(path).unwrap().set_len(500).unwrap();
-        };
-        damage(1);
-        let latest = store.latest().unwrap();
-        assert_eq!(latest.found.unwrap().1, sample(100));
-        assert_eq!(latest.warnings.len(), 1);
-        assert!(latest.warnings[0].contains("step-00000200.safetensors is truncated"), "{}", latest.warnings[0]);
-        damage(0);
-        assert!(store.latest().unwrap_err().to_string().starts_with("none of the 2 checkpoints in "));
-    }
-}
+mod tests;

@@ -27,6 +27,7 @@ pub(super) fn kind(error: &Error) -> &'static str {
     match error {
         Error::Usage(_) => "usage",
         Error::Input(_) => "input",
+        Error::Damaged(_) => "damaged",
         Error::Device(_) => "device",
         Error::Lost(_) => "device_lost",
         Error::OutOfMemory { .. } => "out_of_memory",

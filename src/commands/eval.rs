@@ -20,6 +20,8 @@ pub(crate) struct EvalArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// Evaluate on all of this file instead of the data of the run; with --split on that part of it.
     #[arg(short, long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -42,7 +44,7 @@ enum Split {
 /// # Errors
 /// Data that does not fit the checkpoint's tokenizer or vocabulary; device errors.
 pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
-    let super::Loaded { path, start, mut config, tokenizer, meta } = super::load(&args.checkpoint)?;
+    let super::Loaded { path, start, mut config, tokenizer, meta, .. } = super::load(&args.checkpoint, args.choice)?;
     let evaluated = args.narrow(&mut config)?;
     let model = &start.host.model;
     let data = disk::dataset_to_measure(&config, tokenizer)?;

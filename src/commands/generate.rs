@@ -28,6 +28,8 @@ pub(crate) struct GenerateArgs {
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
     #[command(flatten)]
+    choice: super::Choice,
+    #[command(flatten)]
     prompt: PromptArgs,
     /// Tokens to generate.
     #[arg(short = 'n', long, default_value_t = 300, value_parser = super::whole::<usize>)]
@@ -66,7 +68,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     if args.stop.iter().any(String::is_empty) {
         return Err(Error::usage("--stop is empty: give the text that ends a generation, or leave it out"));
     }
-    let super::Loaded { path, start, tokenizer, .. } = super::load(&args.checkpoint)?;
+    let super::Loaded { path, start, tokenizer, .. } = super::load(&args.checkpoint, args.choice)?;
     let tokenizer = tokenizer.ok_or_else(|| {
         Error::input(format!(
             "{} was trained on token shards and has no tokenizer, so there is no text to print; train on text instead",

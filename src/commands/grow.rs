@@ -1,13 +1,14 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
 use super::answer::{Answer, value};
-use crate::checkpoint::FileDigest;
-use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, TauRule, TrainRule};
+use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, ModelConfig, OptimizerRule, TauRule, TrainRule};
+use crate::console::{note, warn};
 use crate::error::Error;
 use crate::gpu::adapter::AdapterRequest;
 use crate::rng::{Rng, Stream};
 use crate::train::evaluate::{logits, mean_loss};
 use crate::train::growth::{Change, GrowthRecord, Rules, max_change};
+use crate::train::prune::growths_ahead;
 use crate::train::trainer::{RunPlans, compared_rows};
 use crate::train::{Checkpoint, cohorts, disk};
 use clap::Args;
@@ -20,6 +21,8 @@ pub(crate) struct GrowArgs {
     /// Run directory or checkpoint file to grow.
     #[arg(value_name = "IN")]
     input: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// File to write.
     #[arg(value_name = "OUT")]
     output: PathBuf,
@@ -59,6 +62,9 @@ pub(crate) struct GrowArgs {
     /// What trains afterwards: all, or only the new tokens or layers.
     #[arg(long, value_enum)]
     train: Option<TrainRule>,
+    /// Leave out the growths of the run that the grown model cannot do any more.
+    #[arg(long)]
+    drop_growths: bool,
     /// Seed of what is random.
     #[arg(long, default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
@@ -82,6 +88,25 @@ impl GrowArgs {
             ..GrowthConfig::default()
         }
     }
+
+    /// Those of the run's growths that stay in the file of the model `grown` at `step`. The ones that it cannot do are named.
+    fn ahead(&self, growths: &[GrowthConfig], grown: &ModelConfig, step: u64) -> Vec<GrowthConfig> {
+        let (ahead, impossible) = growths_ahead(growths, grown, step, "grown model");
+        for (when, reason) in &impossible {
+            let what = match self.drop_growths {
+                true => "is left out of",
+                false => "is still in",
+            };
+            warn(format_args!("the run's growth {when} {what} {}: {reason}", self.output.display()));
+        }
+        if impossible.is_empty() || self.drop_growths {
+            return ahead;
+        }
+        note(
+            "it can be resumed only without what it cannot do: grow with --drop-growths, or resume with --set growth=[]",
+        );
+        growths.to_vec()
+    }
 }
 
 /// Grows, measures and writes.
@@ -90,7 +115,8 @@ impl GrowArgs {
 /// A refused growth, an output that exists, device and file errors. The input is never written.
 pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     super::check_output("grow", &args.output)?;
-    let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
+    let super::Loaded { path, digest, mut meta, start, mut config, tokenizer, .. } =
+        super::load(&args.input, args.choice)?;
     let growth = args.growth();
     let before = start.host;
     let grown = growth.check(&before.model)?;
@@ -116,8 +142,9 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     };
     let rules = Rules::Growth(growth.resolve());
     let mut record = GrowthRecord::new(rules, start.standing.step, [&before.model, &after.model], change);
-    record.file_before = Some(FileDigest::read(&path)?);
+    record.file_before = Some(digest);
     let line = record.describe();
+    config.growth = args.ahead(&config.growth, &after.model, start.standing.step);
     config.model = after.model;
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;

@@ -1,13 +1,14 @@
 //! `tokenformer inspect`: what is in a checkpoint, and whether it is whole. Needs no GPU.
 
 use super::answer::{Answer, value};
-use crate::checkpoint::{FileDigest, Verified, list_tensors, read_meta, verify};
+use super::run_dir;
+use crate::checkpoint::{Examined, FileDigest, Verified, examine};
 use crate::config::RunConfig;
-use crate::console::{legible, warn};
+use crate::console::legible;
 use crate::train::{Meta, Store};
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
@@ -15,6 +16,9 @@ pub(crate) struct InspectArgs {
     /// Run directory or checkpoint file.
     #[arg(value_name = "RUN|FILE")]
     checkpoint: PathBuf,
+    /// Of a run, show the checkpoint with the lowest validation loss and not the newest.
+    #[arg(long)]
+    best: bool,
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
@@ -25,16 +29,19 @@ pub(crate) struct InspectArgs {
 /// # Errors
 /// A file that is not a checkpoint, or is damaged.
 pub(crate) fn run(args: &InspectArgs) -> Answer {
-    let checkpoint = super::run_dir::of(&args.checkpoint);
-    let (path, verdict) = if checkpoint.is_dir() {
-        let latest = Store::new(&checkpoint).newest(&verify)?;
-        latest.warnings.iter().for_each(|warning| warn(warning));
-        let (path, verdict) = latest.found.ok_or_else(|| super::no_checkpoint(&checkpoint))?;
-        (path, Some(verdict))
-    } else {
-        (checkpoint, None)
+    let given = run_dir::of(&args.checkpoint);
+    let whole = |path: &Path| {
+        let mut examined = examine::<Meta>(path)?;
+        examined.verified = Ok(examined.verified?);
+        Ok((examined.meta.step, examined))
     };
-    let (meta, tensors) = (read_meta::<Meta>(&path)?, list_tensors(&path)?);
+    let choice = super::Choice { best: args.best, accept_unverified: false };
+    let dir = given.is_dir();
+    let (path, Examined { meta, tensors, verified }) = match choice.best_of(&given)? {
+        Some(best) => (best.clone(), examine(&best)?),
+        None if dir => super::newest(&given, &whole)?,
+        None => (given.clone(), examine(&given)?),
+    };
     let config: RunConfig = meta.config()?;
     let moments = tensors.iter().filter(|t| t.name.starts_with("optimizer.")).count();
     let mut text = format!("{}\n", path.display());
@@ -43,7 +50,10 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
     line("step", format!("{} ({} tokens)", meta.step, meta.tokens_seen));
     line("data", format!("{}, next batch {}", meta.data.description, meta.data.next_batch));
     if let Some(best) = meta.best_val_loss {
-        line("best val loss", format!("{best:.4} nats/token"));
+        let at = meta.best_step.map_or_else(String::new, |step| format!(" at step {step}"));
+        let kept = Some(Store::new(&args.checkpoint).best()).filter(|file| dir && file.exists());
+        let kept = kept.map_or_else(String::new, |file| format!(", kept in {}", file.display()));
+        line("best val loss", format!("{best:.4} nats/token{at}{kept}"));
     }
     line("parameters", config.model.param_count().to_string());
     line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));
@@ -62,8 +72,12 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
     }
     super::print(&text)?;
     // Last, because what could be read of a damaged file is worth seeing.
-    let (checked, said) = match verdict.map_or_else(|| verify(&path), Ok)? {
+    let (checked, said) = match verified? {
         Verified::Intact => ("intact", "\nall of the file matches its checksums\n"),
+        Verified::SavedAgain => (
+            "saved again",
+            "\nanother program saved the file again: all of it matches the checksums it was written with\n",
+        ),
         Verified::NoChecksums => {
             ("no checksums", "\nthe file has no checksums (format 1): damage to tensors could not be seen\n")
         }

@@ -27,6 +27,7 @@ mod target;
 pub(crate) mod train;
 mod wording;
 
+use crate::checkpoint::{Checks, FileDigest, Opened, Verified};
 use crate::config::RunConfig;
 use crate::console::{self, TerminalText, detail, note, warn};
 use crate::data::Tokenizer;
@@ -35,9 +36,10 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::kernel::Dtype;
 use crate::runtime::device::Device;
-use crate::train::directory::check_writable;
+use crate::train::directory::{check_writable, is_run};
 use crate::train::disk::Start;
-use crate::train::{Checkpoint, Meta, Store};
+use crate::train::{Meta, Store};
+use clap::Args;
 use numbers::{counted, kept, number, whole};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -63,6 +65,8 @@ fn tell_adapter(gpu: &Gpu) {
 struct Loaded {
     /// The file it is in.
     path: PathBuf,
+    /// That file by its content, as it was read.
+    digest: FileDigest,
     /// All of it that is not a tensor.
     meta: Meta,
     /// The model and counters.
@@ -73,33 +77,101 @@ struct Loaded {
     tokenizer: Option<Tokenizer>,
 }
 
-/// Reads a checkpoint file, or the newest valid one of a run directory.
-fn load(path: &Path) -> Result<Loaded> {
-    let (path, checkpoint) = read(path)?;
+/// Which checkpoint a command takes of what it is given, and on what terms.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Choice {
+    /// Of a run, take the checkpoint with the lowest validation loss and not the newest.
+    #[arg(long)]
+    best: bool,
+    /// Take a file as it is where its checksums do not match: another program changed it on purpose.
+    #[arg(long)]
+    accept_unverified: bool,
+}
+
+impl Choice {
+    /// The newest of a run; with `accept_unverified` whatever is in the file.
+    fn newest(accept_unverified: bool) -> Self {
+        Self { best: false, accept_unverified }
+    }
+
+    /// The best checkpoint of the run `path`, if that is what is wanted.
+    fn best_of(self, path: &Path) -> Result<Option<PathBuf>> {
+        if !self.best {
+            return Ok(None);
+        }
+        let (shown, best) = (path.display(), Store::new(path).best());
+        if path.is_file() {
+            return Err(Error::usage(format!(
+                "--best takes a checkpoint of a run, and {shown} is a file: give its run"
+            )));
+        }
+        if path.is_dir() && std::fs::symlink_metadata(&best).is_err() {
+            return Err(Error::input(format!(
+                "{shown} has kept no best checkpoint: leave --best out, or train with train.keep_best = true and an eval_interval"
+            )));
+        }
+        Ok(Some(best))
+    }
+}
+
+/// Reads a checkpoint file, or the newest or best whole one of a run directory.
+fn load(path: &Path, choice: Choice) -> Result<Loaded> {
+    let (path, Opened { checkpoint, verified, digest }) = read(path, choice)?;
+    if verified == Verified::SavedAgain {
+        note(format_args!(
+            "{}: another program has saved it again; all of it is as it was written, by its checksums",
+            path.display()
+        ));
+    } else if choice.accept_unverified {
+        warn(format_args!("{}: taken as it is, without a look at its checksums", path.display()));
+    }
     let meta = checkpoint.meta.clone();
     let checked = meta.tokenizer().and_then(|tokenizer| Ok((Start::resumed(checkpoint)?, tokenizer)));
     let ((start, config), tokenizer) = checked.map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-    Ok(Loaded { path, meta, start, config, tokenizer })
+    Ok(Loaded { path, digest, meta, start, config, tokenizer })
 }
 
-fn read(path: &Path) -> Result<(PathBuf, Checkpoint)> {
+fn read(path: &Path, choice: Choice) -> Result<(PathBuf, Opened<Meta>)> {
     if let Err(cause) = path.metadata() {
         let missing = Error::io("read", path, &cause);
         return Err(Error::input(format!("{missing}; give a run directory or a .safetensors file")));
     }
-    if !path.is_dir() {
-        return Ok((path.to_path_buf(), Checkpoint::read(path)?));
+    let checks = if choice.accept_unverified { Checks::Waived } else { Checks::Required };
+    let best = choice.best_of(path)?;
+    let file = best.as_deref().or_else(|| Some(path).filter(|path| !path.is_dir()));
+    if let Some(file) = file {
+        let opened = Opened::read(file, checks).map_err(|error| match error {
+            Error::Damaged(what) if !choice.accept_unverified => Error::damaged(format!(
+                "{what}; what another program changed on purpose is taken with --accept-unverified"
+            )),
+            other => other,
+        })?;
+        return Ok((file.to_path_buf(), opened));
     }
-    let path = &run_dir::of(path);
-    let latest = Store::new(path).latest()?;
+    newest(&run_dir::of(path), &|file| {
+        let opened = Opened::<Meta>::read(file, checks)?;
+        Ok((opened.checkpoint.meta.step, opened))
+    })
+}
+
+/// The newest whole checkpoint of the run `dir`, as `read` takes it; those that are damaged are named.
+fn newest<T>(dir: &Path, read: &dyn Fn(&Path) -> Result<(u64, T)>) -> Result<(PathBuf, T)> {
+    let latest = Store::new(dir).newest(read)?;
     for warning in latest.warnings {
         warn(warning);
     }
-    latest.found.ok_or_else(|| no_checkpoint(path))
+    latest.found.ok_or_else(|| no_checkpoint(dir))
 }
 
 fn no_checkpoint(dir: &Path) -> Error {
-    Error::input(format!("{} holds no checkpoint; give a run directory or a .safetensors file", dir.display()))
+    let shown = dir.display();
+    match Store::new(dir).foreign().unwrap_or_default().first() {
+        Some(other) => Error::input(format!(
+            "{shown} holds no checkpoint under a name that a run gives, but {}: give that file, or give it back its name",
+            other.display()
+        )),
+        None => Error::input(format!("{shown} holds no checkpoint; give a run directory or a .safetensors file")),
+    }
 }
 
 /// The output of `verb` is a new file, in a directory that exists and can be written.
@@ -116,6 +188,15 @@ fn check_output(verb: &str, output: &Path) -> Result<()> {
         let folder = folder.display();
         return Err(Error::input(format!(
             "cannot write {shown}: {folder} is not a directory; create it or choose another output"
+        )));
+    }
+    // By where it really is: a link may lead into a run.
+    let real = folder.canonicalize().ok().and_then(|folder| Store::run_of(&folder.join("file")));
+    if let Some(run) = real.filter(|run| is_run(run)) {
+        return Err(Error::usage(format!(
+            "{shown} would lie among the checkpoints of the run {}, which are that run's own: choose another output, and go on \
+             with `train --resume` from there",
+            run.display()
         )));
     }
     check_writable(folder)

@@ -2,7 +2,6 @@
 //! input is only read.
 
 use super::answer::{Answer, value};
-use crate::checkpoint::FileDigest;
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
 use crate::console::{slowly, warn};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
@@ -31,6 +30,8 @@ pub(crate) struct PruneArgs {
     /// Run directory or checkpoint file to prune.
     #[arg(value_name = "IN")]
     input: PathBuf,
+    #[command(flatten)]
+    choice: super::Choice,
     /// File to write; without it there is only the report.
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
@@ -79,7 +80,8 @@ type AllScores = Vec<(PruneScore, Scores)>;
 /// written.
 pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     args.output.as_ref().map_or(Ok(()), |output| super::check_output("prune", output))?;
-    let super::Loaded { path, mut meta, start, mut config, tokenizer } = super::load(&args.input)?;
+    let super::Loaded { path, digest, mut meta, start, mut config, tokenizer, .. } =
+        super::load(&args.input, args.choice)?;
     let before = start.host;
     let smaller = args.to().check(&before.model)?;
     let material = args.material(&config, tokenizer)?;
@@ -121,7 +123,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
         super::print(&(text + "nothing was written: name a file after the input to have this model\n"))?;
         return answer(&record, None);
     };
-    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step);
+    let (ahead, dropped) = growths_ahead(&config.growth, &smaller, start.standing.step, "pruning");
     for (when, reason) in dropped {
         warn(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
@@ -129,7 +131,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));
     meta.config = serde_json::to_value(&config).map_err(stored)?;
     meta.cohorts = after.cohorts;
-    record.file_before = Some(FileDigest::read(&path)?);
+    record.file_before = Some(digest);
     let said = answer(&record, Some(output))?;
     meta.lineage.push(record);
     meta.forget_course();

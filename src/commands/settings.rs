@@ -117,15 +117,20 @@ impl Settings {
         self.out.as_deref()
     }
 
-    /// Flags over an existing configuration, when resuming.
+    /// The file given by `--config`.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Flags over an existing configuration, when resuming. The `own` settings of the run may be given by name.
     ///
     /// # Errors
     /// `--preset` and `--config` have no place there.
-    pub(crate) fn over(&self, mut config: RunConfig) -> Result<RunConfig> {
-        if self.preset.is_some() || self.config.is_some() {
+    pub(crate) fn over(&self, mut config: RunConfig, own: bool) -> Result<RunConfig> {
+        if self.preset.is_some() || self.config.is_some() && !own {
             return Err(Error::usage(
                 "a resumed run takes its settings from its checkpoint: drop --preset and --config, or use --set for a \
-                 single setting",
+                 single setting; edits to the run's own config.toml are taken with --config-edits take",
             ));
         }
         self.apply(&mut config)?;

@@ -2,10 +2,10 @@
 
 use super::answer::{Answer, value};
 use super::settings::Settings;
-use super::{interrupt, run_dir};
-use crate::checkpoint::RunLock;
+use super::{Choice, interrupt, run_dir};
+use crate::checkpoint::{RunLock, check_unlocked};
 use crate::config::{GrowthConfig, Precision, RunConfig, TrainConfig};
-use crate::console::note;
+use crate::console::{note, warn};
 use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
@@ -17,13 +17,14 @@ use crate::ops::matmul::ProductKind;
 use crate::report::{number, shell};
 use crate::runtime::device::Device;
 use crate::train::cohorts::{self, Stage};
+use crate::train::disk::settings::Edits;
 use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{DataPosition, Store, Summary, directory};
+use crate::train::{Best, DataPosition, Store, Summary, directory};
 use crate::tune::{self, Effort, Sandbox};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -43,6 +44,12 @@ pub(crate) struct TrainArgs {
     /// Replace the run that is already in the output directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// What becomes of edits to the run's config.toml: they are taken, or dropped.
+    #[arg(long, value_enum, value_name = "take|drop")]
+    config_edits: Option<ConfigEdits>,
+    /// Take the checkpoint to resume from as it is where its checksums do not match: another program changed it on purpose.
+    #[arg(long, requires = "resume")]
+    accept_unverified: bool,
     /// Time the matrix-product kernels on this adapter: a few seconds the first time a shape is seen.
     #[arg(long, value_enum, default_value_t)]
     tune: Effort,
@@ -59,6 +66,15 @@ pub(crate) struct TrainArgs {
     /// Show the resolved settings and stop.
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What becomes of edits to the settings of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConfigEdits {
+    /// The run goes on by them.
+    Take,
+    /// The run replaces them by what it goes on by.
+    Drop,
 }
 
 /// What a run needs before a GPU is opened.
@@ -118,7 +134,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
         again.engine.set_chunk_time(chunk_time);
         Ok(Device { kernels: kernels.clone(), ..again })
     };
-    let origin = || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given)?.start));
+    let origin =
+        || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given, args.choice())?.start));
     let stop = interrupt::flag(what_is_safe(&config))?;
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
     let ended = job.run(&mut Opener::new(device, &reopen), start, &mut lock);
@@ -169,26 +186,53 @@ fn with_options(error: Error, request: &AdapterRequest, args: &TrainArgs) -> Err
     Error::Interrupted(sentence + &options.concat())
 }
 
+impl TrainArgs {
+    fn choice(&self) -> Choice {
+        Choice::newest(self.accept_unverified)
+    }
+}
+
 fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let mut config = args.settings.resolve()?;
     config.validate()?;
     let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
-    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
-    if lock.is_some() && !args.overwrite {
-        directory::check_new(&config.out_dir)?;
+    if args.dry_run {
+        return Ok(Prepared { config, data, start: None, kernels: None, lock: None });
+    }
+    // Before it is locked as well, because that touches it.
+    let check = || directory::check_new(&config.out_dir, args.overwrite);
+    let dir = &config.out_dir;
+    check().or_else(|refused| check_unlocked(dir).and(Err(refused)))?;
+    let own = args.settings.config().is_some_and(|file| directory::is_settings_of(dir, file));
+    if !own && args.config_edits.is_none() && !args.overwrite {
+        let edits = Edits::since(dir, &config, &[], false)?;
+        edits.refuse("this command, which would replace the file")?;
+    }
+    let lock = Some(lock(dir)?);
+    if let Some(replaced) = check()? {
+        note(replaced);
     }
     Ok(Prepared { config, data, start: None, kernels: None, lock })
 }
 
 fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     let given = &run_dir::of(given);
-    let super::Loaded { path, meta, mut start, config: stored, tokenizer } = super::load(given)?;
-    let mut config = args.settings.over(stored.clone())?;
+    let super::Loaded { path, meta, mut start, config: stored, tokenizer, .. } = super::load(given, args.choice())?;
+    let run = directory::of_resumed(given, &path, &stored.out_dir);
+    let own = args.settings.config().is_some_and(|file| directory::is_settings_of(&run, file));
+    let take = own || args.config_edits == Some(ConfigEdits::Take);
+    // Of what was stored: what this version makes of it is no edit.
+    let edits = Edits::since(&run, &meta.config()?, &meta.lineage, given.is_dir())?;
+    let base = if take { edits.over(&stored)? } else { stored.clone() };
+    let mut config = args.settings.over(base, own)?;
+    if !take && args.config_edits.is_none() {
+        edits.not_given(&stored, &config)?.refuse("its checkpoint")?;
+    }
     same_model(&stored, &config)?;
     if args.settings.out().is_none() && config.out_dir == stored.out_dir {
-        config.out_dir = directory::of_resumed(given, &path, &stored.out_dir);
+        config.out_dir = run;
     }
     config.validate()?;
     still_ahead(&config, &stored, &path, &start)?;
@@ -196,13 +240,23 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     let data = disk::dataset_of_trained(&config, tokenizer)?;
     let about_data = same_data([&stored, &config], &meta.data, &data, &path, args.accept_data_change)?;
     check_together(&config, &data)?;
-    let lock = if args.dry_run { None } else { Some(lock(&config.out_dir)?) };
-    if lock.is_some() {
-        directory::check_resumed(&config.out_dir, given, &path, start.standing.step)?;
+    let mut held = None;
+    if !args.dry_run {
+        let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step);
+        // Before it is locked as well, because that touches it.
+        check().or_else(|refused| check_unlocked(&config.out_dir).and(Err(refused)))?;
+        held = Some(lock(&config.out_dir)?);
+        check()?;
         note(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
         about_data.iter().for_each(|sentence| note(format_args!("{sentence}")));
+        if start.host.moment1.is_empty() && start.standing.step > 0 {
+            warn(format_args!(
+                "{} has no optimizer moments (optimizer.m.*, optimizer.v.*): AdamW starts them again",
+                path.display()
+            ));
+        }
     }
-    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock })
+    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock: held })
 }
 
 /// Locks the directory of a run, before anything in it is looked at.
@@ -347,6 +401,10 @@ fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
             line("old val loss", change(first.old_val_loss, last.old_val_loss));
         }
         None => line("val loss", format!("{:.4} nats/token", summary.val_loss)),
+    }
+    if let Some(Best { step, val_loss, checkpoint }) = &summary.best {
+        let kept = checkpoint.as_ref().map_or_else(String::new, |file| format!(", kept in {}", file.display()));
+        line("best val loss", format!("{val_loss:.4} nats/token at step {step}{kept}"));
     }
     if let Some(floor) = summary.entropy_floor {
         let above = 100.0 * (summary.val_loss / floor - 1.0);

@@ -113,6 +113,9 @@ pub struct TrainConfig {
     pub keep_last: usize,
     /// Checkpoints of steps that are multiples of this are never removed; 0 is off.
     pub keep_every: usize,
+    /// Keep the checkpoint with the lowest validation loss besides: one more file, written at every evaluation that finds a
+    /// lower loss.
+    pub keep_best: bool,
     /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values. 0 chooses: 1024, and on GPUs up
     /// to 4096 where the logits fit half of the largest binding. Checkpoints hold what was chosen.
     pub loss_chunk_rows: usize,
@@ -159,6 +162,7 @@ impl Default for TrainConfig {
             checkpoint_interval: 500,
             keep_last: 2,
             keep_every: 0,
+            keep_best: true,
             loss_chunk_rows: 0,
             precision: Precision::F32,
             recompute: false,

@@ -173,7 +173,7 @@ impl Study {
         let corpus_seed = base.data.corpus_seed.unwrap_or(base.train.seed);
         base.data.corpus_seed = Some(corpus_seed).filter(|_| base.data.path.is_none());
         base.train.sample_tokens = 0;
-        base.train.keep_last = 1;
+        (base.train.keep_last, base.train.keep_best) = (1, false);
 
         let (Some(first), true) = (raw.arm.first(), raw.arm.len() <= MOST) else {
             let found = raw.arm.len();

@@ -200,7 +200,7 @@ fn read(asked: &Asked) -> Result<Gathered> {
 
 /// What the newest checkpoint says of a run: also of growths that were made in a file, of which its metrics know nothing.
 fn newest(dir: &Path) -> Result<Meta> {
-    let latest = Store::new(dir).newest(&read_meta::<Meta>)?;
+    let latest = Store::new(dir).newest(&|path| read_meta::<Meta>(path).map(|meta| (meta.step, meta)))?;
     let (_, meta) = latest.found.ok_or_else(|| {
         Error::input(format!(
             "{} holds no checkpoint, which tells how its model grew: give the directory of a run",
@@ -248,6 +248,7 @@ impl<'a> Identity<'a> {
         settings.train.sample_prompt.clear();
         // A resumed run names what a fresh one leaves to the device.
         settings.train.loss_chunk_rows = 0;
+        settings.train.keep_best = true;
         settings.out_dir = PathBuf::new();
         if run.contents.is_some() {
             // Contents are compared in their place.

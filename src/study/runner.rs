@@ -261,6 +261,8 @@ impl Runner<'_> {
         if let Ok(stored) = &mut stored {
             // It decides about memory and last bits, and earlier versions wrote the number that is chosen today.
             stored.train.loss_chunk_rows = run.config.train.loss_chunk_rows;
+            // It changes no result, and earlier versions did not know it.
+            stored.train.keep_best = run.config.train.keep_best;
         }
         let differs = match stored {
             Ok(stored) => difference(&stored, &run.config)?,

@@ -50,6 +50,8 @@ pub struct Summary {
     pub loss: f64,
     /// Validation loss at the end, nats per token.
     pub val_loss: f64,
+    /// The lowest validation loss.
+    pub best: Option<Best>,
     /// Where there are old validation data: the first evaluation of the run, and the last.
     pub both_losses: Option<[BothLosses; 2]>,
     /// Entropy of the data, where it is known, nats per token.
@@ -62,6 +64,17 @@ pub struct Summary {
     pub seconds: f64,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
+}
+
+/// The lowest validation loss of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Best {
+    /// The step it was measured after.
+    pub step: u64,
+    /// Nats per token.
+    pub val_loss: f64,
+    /// The checkpoint of that step, where it was kept.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// Trains `start` on `data` until `max_steps`, or until `stop` is set; see [`Job`].

@@ -127,6 +127,7 @@ fn modules_use_only_what_they_may() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
     let listed: BTreeSet<String> = rules.uses.keys().chain(&rules.leaves).cloned().collect();
     assert_eq!(listed, modules, "docs/architecture.md lists other modules than there are");
+    modules.remove("main"); // The program, not a module of the library.
     assert!(modules.len() <= MOST_MODULES, "{} modules at the top", modules.len());
     for module in rules.order() {
         println!("{module} -> {}", edges[&module].iter().cloned().collect::<Vec<_>>().join(", "));

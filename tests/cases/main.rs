@@ -8,4 +8,5 @@ mod data;
 mod disk;
 mod interface;
 mod program;
+mod snapshot;
 mod terminal;

@@ -10,6 +10,7 @@ mod faults;
 mod plan;
 mod power;
 mod run;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use tokenformer::array::HostTensor;
@@ -45,6 +46,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         losses: Default::default(),
         plateau: Default::default(),
         best_val_loss: Some(1.25),
+        best_step: Some(step),
         created_by: "tokenformer tests".into(),
     };
     Checkpoint { meta, params: tensors(1), moment1: tensors(3), moment2: tensors(5) }

@@ -83,6 +83,23 @@ fn what_was_before_a_growth_is_storage_or_not_named_yet() {
     assert!(seen.get().iter().all(|times| *times > 0));
 }
 
+/// The best checkpoint is the one before or the new one, and the newest is as it was.
+#[test]
+fn a_best_checkpoint_replaces_the_one_before_at_once() {
+    let start = Disk::new(Path::new(ROOT));
+    train(&start, 0, &mut None).unwrap();
+    store(&start).save_best(&checkpoint(3)).unwrap();
+    let path = store(&start).best();
+    let save = |disk: &Disk| store(disk).save_best(&checkpoint(8)).ok().map(|()| 8);
+    at_every_operation(&start, save, |disk, saved| {
+        let best = Checkpoint::read_source(disk.open(&path).unwrap(), &path).unwrap();
+        assert!(best == checkpoint(8) || saved.is_none() && best == checkpoint(3));
+        assert_eq!(store(disk).latest().unwrap().found.unwrap().1, checkpoint(STEPS));
+        store(disk).save(&checkpoint(12), Keep { last: 1, every: 0 }).unwrap();
+        assert!(disk.open(&path).is_ok(), "rotation leaves it");
+    });
+}
+
 #[test]
 fn a_run_goes_on_from_a_loss_of_power_anywhere() {
     let run = |disk: &Disk| {

@@ -9,6 +9,7 @@ use tokenformer::config::RunConfig;
 use tokenformer::error::Result;
 use tokenformer::train::Store;
 use tokenformer::train::directory::claim;
+use tokenformer::train::disk::settings::written;
 
 /// The directory that the disk has from the start.
 pub const ROOT: &str = "/disk";
@@ -67,7 +68,7 @@ pub fn check_complete(disk: &Disk) {
         .collect();
     assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>());
     let config = RunConfig { out_dir: RUN.into(), ..RunConfig::default() };
-    assert_eq!(text("config.toml"), config.to_toml().unwrap());
+    assert_eq!(text("config.toml"), written(&config).unwrap());
     assert_eq!(disk.names(Path::new(RUN)), ["config.toml", "metrics.jsonl"]);
     assert_eq!(disk.names(&Path::new(RUN).join("checkpoints")), ["step-00000009.safetensors"]);
     assert_eq!(store(disk).latest().unwrap().found.unwrap().1, checkpoint(STEPS));

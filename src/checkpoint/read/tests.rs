@@ -3,6 +3,7 @@
 use super::super::checksum;
 use super::super::format::Versioned;
 use super::super::tests::{Said, sample};
+use super::super::{Checkpoint, Opened, read_meta, verify};
 use super::*;
 
 fn bytes_of(checkpoint: &Checkpoint<Said>) -> Vec<u8> {
@@ -125,6 +126,47 @@ fn a_file_from_before_checksums_is_read_and_rewritten_with_them() {
     assert_eq!(back, sample(100));
     let file = file_of(&bytes_of(&back));
     assert_eq!(verify(file.path()), Ok(Verified::Intact));
+}
+
+/// As Python's `save_file` with the metadata of the original writes it: keys in any order, other spacing.
+fn saved_again(bytes: &[u8], first: &str) -> Vec<u8> {
+    let header_len = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let (header, data) = bytes[PREFIX..].split_at(header_len);
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let text = |value: &serde_json::Value| serde_json::to_string(value).unwrap();
+    let metadata = header["__metadata__"].as_object().unwrap();
+    let mut pairs: Vec<String> = metadata.iter().map(|(key, value)| format!("{key:?}:{}", text(value))).collect();
+    pairs.sort_by_key(|pair| !pair.starts_with(&format!("{first:?}")));
+    let tensors = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__").rev();
+    let tensors: String = tensors.map(|(name, info)| format!(",{name:?}:{}", text(info))).collect();
+    with_header(&format!("{{\"__metadata__\":{{{}}}{tensors}}}", pairs.join(",")), data)
+}
+
+#[test]
+fn what_was_saved_again_with_all_it_had_is_whole_and_any_loss_is_seen() {
+    let bytes = bytes_of(&sample(100));
+    for first in ["step", "crc32", "tokenformer"] {
+        let again = saved_again(&bytes, first);
+        let file = file_of(&again);
+        assert_eq!(verify(file.path()), Ok(Verified::SavedAgain), "{first}");
+        assert_eq!(read(&file).unwrap(), sample(100));
+        // Another step, another value: not what was written.
+        let other = String::from_utf8_lossy(&again).replacen("\"step\":\"100\"", "\"step\":\"101\"", 1);
+        assert!(read(&file_of(other.as_bytes())).unwrap_err().contains("checksum"), "{first}");
+        let mut flipped = again.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let file = file_of(&flipped);
+        assert!(read(&file).unwrap_err().contains("does not match its checksum"), "{first}");
+        let opened = Opened::<Said>::read(file.path(), Checks::Waived).unwrap();
+        assert_eq!((opened.verified, opened.checkpoint.meta), (Verified::NoChecksums, sample(100).meta));
+        assert_ne!(opened.checkpoint.moment2, sample(100).moment2);
+    }
+    let file = file_of(&bytes);
+    let opened = Opened::<Said>::read(file.path(), Checks::Required).unwrap();
+    assert_eq!(
+        (opened.verified, opened.digest),
+        (Verified::Intact, super::super::FileDigest::read(file.path()).unwrap())
+    );
 }
 
 #[test]

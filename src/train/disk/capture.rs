@@ -50,6 +50,7 @@ pub(crate) fn checkpoint(config: &RunConfig, data: &Dataset, trainer: &Trainer, 
         losses: at.losses,
         plateau: at.plateau,
         best_val_loss: at.best_val_loss,
+        best_step: at.best_step,
         created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_string(),
     };
     Ok(Checkpoint { meta, params, moment1, moment2 })

@@ -4,46 +4,103 @@
 //! directory locked, or another process could change what they found. [`claim`] is the first write; the loop calls it
 //! once the data are read, the GPU is open and all its memory is allocated.
 
-use super::meta::{Checkpoint, Store};
-use super::metrics::{self, Metrics};
-use crate::checkpoint::{Storage, create_dirs, replace};
+use super::meta::{Checkpoint, Meta, Store};
+use super::metrics::{self, Metrics, Told};
+use super::settings;
+use crate::checkpoint::{Storage, check_lock, create_dirs, read_meta, replace};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The resolved settings of a run, in its directory.
-const SETTINGS: &str = "config.toml";
-
-/// Refuses `dir` for a new run where it holds one already, or files of someone's own, or cannot be written.
+/// Refuses `dir` for a new run where it holds one already, or files of someone's own, or cannot be written. With `overwrite`
+/// a run may be replaced: what that is, in words.
 ///
 /// # Errors
 /// A usage error with the ways out; an input error where the directory cannot be used.
-pub(crate) fn check_new(dir: &Path) -> Result<()> {
+pub(crate) fn check_new(dir: &Path, overwrite: bool) -> Result<Option<String>> {
     check_writable(dir)?;
-    let shown = dir.display();
-    if let Some((step, _)) = Store::new(dir).list()?.last() {
+    check_own(dir)?;
+    let (shown, store) = (dir.display(), Store::new(dir));
+    let known = store.list()?;
+    if overwrite {
+        return replaced(dir, &store, known.last().map(|(step, _)| *step));
+    }
+    if let Some((step, _)) = known.last() {
         return Err(Error::usage(format!(
             "{shown} already holds a run at step {step}: continue it with --resume {shown}, choose another --out, or \
              replace it with --overwrite"
         )));
     }
-    check_own(dir, "replace it with --overwrite")
+    if let Some(other) = store.foreign()?.first() {
+        return Err(Error::usage(format!(
+            "{shown} holds {}, which has no name that a run gives its checkpoints: give it back the name it had, move it away, \
+             or choose another --out",
+            other.display()
+        )));
+    }
+    match metrics::told(dir)? {
+        Told::Run { steps, resumed, .. } if resumed || had_checkpoint(dir, steps) => Err(Error::usage(format!(
+            "{shown} holds the metrics of a run of {steps} steps and none of its checkpoints: put them back into \
+             {shown}/checkpoints, choose another --out, or replace what is left with --overwrite"
+        ))),
+        _ => Ok(None),
+    }
 }
 
-/// Refuses `dir`, which holds no checkpoints, where a run would write over a file that none has written; `remedy` is a way
-/// out.
-fn check_own(dir: &Path, remedy: &str) -> Result<()> {
-    let foreign = match (dir.join(SETTINGS).exists(), dir.join(metrics::FILE).metadata()) {
-        (true, Err(_)) => SETTINGS,
-        // Empty ones are the first that a run writes.
-        (false, Ok(stat)) if stat.len() > 0 => metrics::FILE,
+/// What `--overwrite` replaces in `dir`.
+fn replaced(dir: &Path, store: &Store, last: Option<u64>) -> Result<Option<String>> {
+    let files = store.all()?;
+    for path in &files {
+        // Damage is no sign of another owner.
+        if let Err(error @ Error::Input(_)) = read_meta::<Meta>(path) {
+            return Err(Error::input(format!(
+                "{error}; a run would replace it: move it away, or choose another --out"
+            )));
+        }
+    }
+    let lines = match metrics::told(dir)? {
+        Told::Run { lines, .. } => lines,
+        _ => 0,
+    };
+    let at = last.map_or_else(String::new, |step| format!(" at step {step}"));
+    let (count, shown) = (files.len(), dir.display());
+    let said = format!("--overwrite replaces the run in {shown}{at}: {count} checkpoints and {lines} lines of metrics");
+    Ok(Some(said).filter(|_| count + lines > 0))
+}
+
+/// Whether a run in `dir` that took so many steps had saved one, going by its settings.
+fn had_checkpoint(dir: &Path, steps: u64) -> bool {
+    let Ok(RunConfig { train, .. }) = RunConfig::read(&dir.join(settings::FILE)) else { return steps > 0 };
+    // Killed right after the last step before it, a run has not.
+    let interval = if train.checkpoint_interval == 0 { train.max_steps } else { train.checkpoint_interval };
+    steps > interval as u64 || steps >= train.max_steps as u64
+}
+
+/// Refuses `dir` where a run would write over a file that none has written.
+fn check_own(dir: &Path) -> Result<()> {
+    check_lock(dir)?;
+    let settings = std::fs::symlink_metadata(dir.join(settings::FILE)).is_ok();
+    let foreign = match (settings, metrics::told(dir)?) {
+        (true, Told::Nothing) if !dir.join(metrics::FILE).exists() => settings::FILE,
+        (_, Told::Foreign) | (false, Told::Run { .. }) => metrics::FILE,
         _ => return Ok(()),
     };
     Err(Error::usage(format!(
-        "{} holds a {foreign} that is not a run's, and a run would replace it: choose another --out, or {remedy}",
+        "{} holds a {foreign} that is not a run's, and a run would replace it: choose another --out, or move it away",
         dir.display()
     )))
+}
+
+/// Whether `file` is the settings of the run in `dir`.
+pub(crate) fn is_settings_of(dir: &Path, file: &Path) -> bool {
+    same(&dir.join(settings::FILE), file)
+}
+
+/// Whether `dir` is a run's, going by what it holds.
+pub(crate) fn is_run(dir: &Path) -> bool {
+    let holds = |name| std::fs::symlink_metadata(dir.join(name)).is_ok();
+    holds(metrics::FILE) || holds(settings::FILE) || Store::new(dir).all().is_ok_and(|known| !known.is_empty())
 }
 
 /// Where a run continues that is resumed from `file`, which was found as `given`: in the directory it is in, or else,
@@ -52,7 +109,8 @@ pub(crate) fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
     if given.is_dir() {
         return given.to_path_buf();
     }
-    Store::run_of(file).unwrap_or_else(|| stored.to_path_buf())
+    let linked = || Store::run_of(&file.canonicalize().ok()?);
+    Store::run_of(file).or_else(linked).unwrap_or_else(|| stored.to_path_buf())
 }
 
 /// Refuses `dir` for a run resumed from the checkpoint `file` after `step` where that would overwrite another run, or
@@ -62,22 +120,29 @@ pub(crate) fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
 /// As [`check_new`].
 pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result<()> {
     check_writable(dir)?;
+    check_lock(dir)?;
     let store = Store::new(dir);
     let known = store.list()?;
+    known.iter().try_for_each(|(_, path)| store.check_name(path))?;
     let shown = dir.display();
     if same(dir, given) {
-        // Then `file` was the newest that could be read: later ones are damaged, and may be replaced.
-        let mut later = known.iter().rev().filter(|(at, _)| *at > step);
-        return match later.find(|(_, path)| Checkpoint::read(path).is_ok()) {
-            None => Ok(()),
-            Some((at, _)) => Err(Error::input(format!(
-                "another process has taken the run in {shown} from step {step} to step {at} just now: give the command \
-                 again to go on from there"
-            ))),
-        };
+        // Then `file` was the newest that is whole: later ones are damaged, and may be replaced.
+        for (at, path) in known.iter().rev().filter(|(at, _)| *at > step) {
+            match Checkpoint::read(path) {
+                Err(Error::Damaged(_)) => {}
+                Err(other) => return Err(other),
+                Ok(_) => {
+                    return Err(Error::input(format!(
+                        "another process has taken the run in {shown} from step {step} to step {at} just now: give the \
+                         command again to go on from there"
+                    )));
+                }
+            }
+        }
+        return Ok(());
     }
-    let Some((latest, _)) = known.last() else { return check_own(dir, "move it away") };
-    if !store.all()?.iter().any(|(_, path)| same(path, file)) {
+    let Some((latest, _)) = known.last() else { return check_own(dir) };
+    if !store.all()?.iter().any(|path| same(path, file)) {
         return Err(Error::usage(format!(
             "{shown} already holds a run at step {latest}, and {} is not one of its checkpoints: choose another --out",
             file.display()
@@ -102,14 +167,14 @@ pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) ->
 /// An input error naming what cannot be written or removed.
 pub fn claim(storage: &Arc<dyn Storage>, config: &RunConfig, step: u64) -> Result<Metrics> {
     let dir = &config.out_dir;
-    let settings = config.to_toml()?;
+    let settings = settings::written(config)?;
     create_dirs(&**storage, dir).map_err(|e| Error::io("create", dir, &e))?;
     if step == 0 {
         Store::on(storage.clone(), dir).clear()?;
     }
     // Before the settings, because [`check_new`] takes settings without metrics for somebody's own.
     let metrics = Metrics::open(&**storage, dir, step)?;
-    let path = dir.join(SETTINGS);
+    let path = dir.join(settings::FILE);
     replace(&**storage, &path, &settings).map_err(|e| Error::io("write", &path, &e))?;
     Ok(metrics)
 }
@@ -161,32 +226,59 @@ mod tests {
     fn checks_leave_nothing_and_claiming_drops_only_what_it_replaces() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("a/run");
-        check_new(&run).unwrap();
+        check_new(&run, false).unwrap();
         assert!(!dir.path().join("a").exists());
         let config = RunConfig { out_dir: run.clone(), ..RunConfig::default() };
+        let files: Arc<dyn Storage> = Arc::new(Files);
         let old = run.join("checkpoints/step-00000007.safetensors");
+        let mut metrics = claim(&files, &config, 0).unwrap();
+        metrics.write(&serde_json::json!({"kind": "run"})).unwrap();
+        check_new(&run, false).unwrap();
         std::fs::create_dir_all(run.join("checkpoints")).unwrap();
         std::fs::write(&old, "x").unwrap();
-        assert!(check_new(&run).unwrap_err().to_string().contains("holds a run at step 7"));
-        let files: Arc<dyn Storage> = Arc::new(Files);
+        assert!(check_new(&run, false).unwrap_err().to_string().contains("holds a run at step 7"));
+        let said = check_new(&run, true).unwrap().unwrap();
+        assert!(said.ends_with("at step 7: 1 checkpoints and 1 lines of metrics"), "{said}");
         claim(&files, &config, 3).unwrap();
         assert!(old.exists());
         claim(&files, &config, 0).unwrap();
         assert!(!old.exists());
-        check_new(&run).unwrap();
+        check_new(&run, false).unwrap();
         let refused = |said: &str| {
             let resumed = check_resumed(&run, Path::new("x.safetensors"), Path::new("x.safetensors"), 3);
-            for (checked, remedy) in [(check_new(&run), "--overwrite"), (resumed, "move it away")] {
+            let new = [false, true].map(|overwrite| check_new(&run, overwrite).map(drop));
+            for checked in new.into_iter().chain([resumed]) {
                 let error = checked.unwrap_err().to_string();
-                assert!(error.contains(said) && error.ends_with(remedy), "{error}");
+                assert!(error.contains(said) && error.ends_with("move it away"), "{error}");
             }
         };
         std::fs::remove_file(run.join(metrics::FILE)).unwrap();
         refused("config.toml that is not a run's");
-        std::fs::remove_file(run.join(SETTINGS)).unwrap();
-        std::fs::write(run.join(metrics::FILE), "").unwrap();
-        check_new(&run).unwrap();
-        std::fs::write(run.join(metrics::FILE), "{}\n").unwrap();
+        std::fs::write(run.join(metrics::FILE), "{\"loss\": 1}\n").unwrap();
         refused("metrics.jsonl that is not a run's");
+        std::fs::remove_file(run.join(settings::FILE)).unwrap();
+        refused("metrics.jsonl that is not a run's");
+        std::fs::write(run.join(metrics::FILE), "").unwrap();
+        check_new(&run, false).unwrap();
+    }
+
+    #[test]
+    fn a_run_whose_checkpoints_are_elsewhere_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = RunConfig { out_dir: dir.path().to_path_buf(), ..RunConfig::default() };
+        config.train.checkpoint_interval = 2;
+        let files: Arc<dyn Storage> = Arc::new(Files);
+        let mut metrics = claim(&files, &config, 0).unwrap();
+        metrics.write(&serde_json::json!({"kind": "run", "from_step": 0})).unwrap();
+        for step in 0..3 {
+            // Killed before its first checkpoint, it starts again.
+            check_new(dir.path(), false).unwrap();
+            metrics.write(&serde_json::json!({"kind": "train", "step": step})).unwrap();
+        }
+        let said = check_new(dir.path(), false).unwrap_err().to_string();
+        assert!(said.contains("metrics of a run of 3 steps and none of its checkpoints"), "{said}");
+        std::fs::create_dir(dir.path().join("checkpoints")).unwrap();
+        std::fs::write(dir.path().join("checkpoints/kept.safetensors"), "x").unwrap();
+        assert!(check_new(dir.path(), false).unwrap_err().to_string().contains("kept.safetensors, which has no name"));
     }
 }

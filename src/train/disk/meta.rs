@@ -54,6 +54,9 @@ pub struct Meta {
     /// The lowest validation loss so far, in nats per token.
     #[serde(with = "number::optional", default)]
     pub best_val_loss: Option<f64>,
+    /// The step it was measured after.
+    #[serde(default)]
+    pub best_step: Option<u64>,
     /// The program that wrote the file, such as `tokenformer 0.1.0`.
     pub created_by: String,
 }
@@ -171,6 +174,7 @@ mod tests {
             plateau: Plateau { best: Some(f64::INFINITY), evaluations: u64::MAX },
             kernels: BTreeMap::from([("NN 8x8x8".to_owned(), "lanes8-8x8-u1".to_owned())]),
             best_val_loss: Some(2.0_f64.sqrt()),
+            best_step: Some(8),
             created_by: "tokenformer 0.1.0".into(),
         }
     }
@@ -193,7 +197,7 @@ mod tests {
         r#""loss_scale":{"scale":1024.0,"good_steps":3},"#,
         r#""losses":{"count":9,"mean":0.30000000000000004,"variance":0.3333333333333333},"#,
         r#""plateau":{"best":"inf","evaluations":18446744073709551615},"#,
-        r#""best_val_loss":1.4142135623730951,"created_by":"tokenformer 0.1.0"}"#
+        r#""best_val_loss":1.4142135623730951,"best_step":8,"created_by":"tokenformer 0.1.0"}"#
     );
 
     #[test]
@@ -216,13 +220,15 @@ mod tests {
         let mut json = serde_json::to_value(&meta).unwrap();
         json.as_object_mut().unwrap().remove("plateau");
         json["data"].as_object_mut().unwrap().remove("fingerprint");
+        json.as_object_mut().unwrap().remove("best_step");
         let fields = json["lineage"][0].as_object_mut().unwrap();
         fields.retain(|key, _| !key.starts_with("layers") && !key.starts_with("intermediate") && key != "before");
         let record = &mut meta.lineage[0];
         for shape in [&mut record.before, &mut record.after] {
             (shape.layers, shape.intermediate_size) = (0, 0);
         }
-        (record.file_before, meta.plateau, meta.data.fingerprint) = (None, Plateau::default(), None);
+        (record.file_before, meta.plateau, meta.best_step, meta.data.fingerprint) =
+            (None, Plateau::default(), None, None);
         assert_eq!(serde_json::from_value::<Meta>(json).unwrap(), meta);
     }
 

@@ -9,7 +9,7 @@
 //! Version 1 counted the `step` of some lines from 0. A run that resumes writes the lines before in today's version: so a
 //! file has one, which its `run` lines say.
 
-use crate::checkpoint::{Sink, Storage, replace};
+use crate::checkpoint::{Files, Sink, Storage, replace};
 use crate::console::warn;
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -42,6 +42,49 @@ pub(crate) fn first_of_both(dir: &Path) -> Result<Option<BothLosses>> {
     let path = dir.join(FILE);
     let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
     Ok(String::from_utf8_lossy(&bytes).lines().find_map(|line| serde_json::from_str(line).ok()))
+}
+
+/// What the metrics in a directory tell of what wrote them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// There are none, or not a line yet.
+    Nothing,
+    /// No run did.
+    Foreign,
+    /// A run that took `steps` steps, or went on from a checkpoint of its own.
+    Run { lines: usize, steps: u64, resumed: bool },
+}
+
+/// What the metrics in `dir` tell.
+///
+/// # Errors
+/// Metrics that cannot be read.
+pub(crate) fn told(dir: &Path) -> Result<Told> {
+    let path = dir.join(FILE);
+    let mut bytes = Vec::new();
+    match Files.open(&path).and_then(|mut source| source.bytes.read_to_end(&mut bytes)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Told::Nothing),
+        Err(e) => {
+            return Err(Error::input(format!(
+                "{}; choose another --out, or move it away",
+                Error::io("read", &path, &e)
+            )));
+        }
+        Ok(0) => return Ok(Told::Nothing),
+        Ok(_) => {}
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<Map<String, Value>> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |kind: &'static str| lines.iter().filter(move |line| line.get("kind").is_some_and(|is| is == kind));
+    let number = |line: &Map<String, Value>, key: &str| line.get(key).and_then(Value::as_u64);
+    if of("run").next().is_none() {
+        return Ok(Told::Foreign);
+    }
+    // Before there was a version, the steps of updates were counted from 0.
+    let first = u64::from(of("run").all(|line| !line.contains_key("metrics")));
+    let steps = of("train").filter_map(|line| number(line, "step")).max().map_or(0, |step| step.saturating_add(first));
+    let resumed = of("run").any(|line| number(line, "from_step").is_some_and(|step| step > 0));
+    Ok(Told::Run { lines: lines.len(), steps, resumed })
 }
 
 /// Appends to the metrics of one run.
@@ -164,7 +207,6 @@ fn is_before(fields: &Map<String, Value>, step: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Files;
     use serde_json::json;
 
     fn resumed(dir: &Path, step: u64, lines: &[Value]) -> Vec<Value> {

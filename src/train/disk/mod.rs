@@ -5,6 +5,7 @@ pub(crate) mod dataset;
 pub mod directory;
 pub(crate) mod meta;
 pub mod metrics;
+pub mod settings;
 pub(crate) mod start;
 
 pub use dataset::{dataset, sample_prompt};

@@ -87,8 +87,8 @@ impl Start {
         check_parameters(&config.model, &checkpoint.params)?;
         check_tokenizer(&config.model, checkpoint.meta.tokenizer()?)?;
         let Checkpoint { meta, params, moment1, moment2 } = checkpoint;
-        let Meta { step, tokens_seen, data, lineage, losses, plateau, best_val_loss, loss_scale, mut cohorts, .. } =
-            meta;
+        let Meta { step, tokens_seen, data, lineage, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let mut cohorts = meta.cohorts;
         if cohorts.is_empty() {
             cohorts.push(cohorts::first(&config.model));
         }
@@ -97,7 +97,7 @@ impl Start {
         let measured = Some(Measured::by(&config, &data.description, data.fingerprint)?);
         let start = Self {
             host: HostModel { model: config.model.clone(), params, moment1, moment2, cohorts },
-            standing: Standing { step, position, losses, plateau, growths_left, lineage, best_val_loss },
+            standing: Standing { step, position, losses, plateau, growths_left, lineage, best_val_loss, best_step },
             loss_scale,
             measured,
         };
@@ -116,7 +116,8 @@ impl Start {
             self.standing.losses = LossStatistics::default();
         }
         if !same_validation {
-            (self.standing.plateau, self.standing.best_val_loss) = (Plateau::default(), None);
+            self.standing.plateau = Plateau::default();
+            (self.standing.best_val_loss, self.standing.best_step) = (None, None);
         }
         Ok(self)
     }

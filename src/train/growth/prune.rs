@@ -62,11 +62,13 @@ pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, bat
     }
 }
 
-/// The growths of `all` that `model`, pruned at `step`, can still make, and when the others were due, with the reason.
+/// The growths of `all` that `model`, made at `step` by a `change` of its size, can still make, and when the others were due,
+/// with the reason.
 pub(crate) fn growths_ahead(
     all: &[GrowthConfig],
     model: &ModelConfig,
     step: u64,
+    change: &str,
 ) -> (Vec<GrowthConfig>, Vec<(String, String)>) {
     let (mut model, mut ahead, mut dropped) = (model.clone(), Vec::<GrowthConfig>::new(), Vec::new());
     for growth in all {
@@ -76,7 +78,7 @@ pub(crate) fn growths_ahead(
         let after_a_plateau = ahead.iter().any(|growth| growth.plateau().is_some());
         match growth.check(&model) {
             Ok(_) if !waits && !after_a_plateau && growth.at_step as u64 <= step => {
-                dropped.push((when, format!("the pruning is at step {step}")));
+                dropped.push((when, format!("the {change} is at step {step}")));
             }
             Ok(after) => {
                 model = after;
@@ -161,14 +163,14 @@ mod tests {
         let copy = GrowthConfig { policy: GrowthPolicy::Copy, ..to(30, 28) };
         let waiting = |ffn| GrowthConfig { when: GrowthWhen::Plateau, ..to(0, ffn) };
         let all = [to(10, 14), to(20, 14), copy, to(40, 3), waiting(20), waiting(32)];
-        let (ahead, dropped) = growths_ahead(&all, &host().model, 10);
+        let (ahead, dropped) = growths_ahead(&all, &host().model, 10, "pruning");
         // One that waits for a plateau has no step to have been passed.
         assert_eq!(ahead.iter().map(|growth| growth.at_step).collect::<Vec<_>>(), [20, 30, 0]);
         assert_eq!(dropped[0], ("at step 10".to_owned(), "the pruning is at step 10".to_owned()));
         assert!(dropped[1].0 == "at step 40" && dropped[1].1.contains("3 ffn slots from 28"), "{dropped:?}");
         assert!(dropped[2].0 == "on a plateau" && dropped[2].1.contains("20 ffn slots from 28"), "{dropped:?}");
         // Nor has one that is done after it.
-        let (ahead, dropped) = growths_ahead(&[waiting(14), to(9, 20)], &host().model, 10);
+        let (ahead, dropped) = growths_ahead(&[waiting(14), to(9, 20)], &host().model, 10, "pruning");
         assert!(ahead.len() == 2 && dropped.is_empty(), "{dropped:?}");
     }
 }

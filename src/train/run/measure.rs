@@ -23,14 +23,19 @@ impl Run<'_> {
         let began = Instant::now();
         let (step, steps) = (self.standing.step, self.config.train.max_steps);
         let (new, old) = (&self.eval_sets.validation, &self.eval_sets.old_validation);
-        let doing = format!("evaluating on {} batches after step {step}", new.len() + old.len());
+        let batches = new.len() + old.len();
+        let doing = format!("evaluating on {batches} batches after step {step}");
         let evaluated = || -> Result<_> { Ok((self.trainer.evaluate(new)?, self.trainer.evaluate(old)?)) };
         let (val_loss, old_val_loss) = slowly(&doing, evaluated)?;
+        let old_val_loss = (!old.is_empty()).then_some(old_val_loss);
         self.display.numbers.val_loss = Some(val_loss);
-        self.standing.validated(val_loss);
+        let before = self.standing.clone();
+        if self.standing.validated(val_loss) {
+            self.save_best(before)?;
+        }
         let mut line = json!({"kind": "eval", "step": step, "val_loss": val_loss});
         let mut shown = format!("eval {step}/{steps} val loss {val_loss:.4}");
-        if !old.is_empty() {
+        if let Some(old_val_loss) = old_val_loss {
             shown.push_str(&format!(" old {old_val_loss:.4}"));
             self.display.numbers.old_val_loss = Some(old_val_loss);
             line["old_val_loss"] = json!(old_val_loss);
@@ -38,7 +43,7 @@ impl Run<'_> {
         self.metrics.write(&line)?;
         note(shown);
         let took = began.elapsed();
-        detail(format_args!("evaluated on {} batches in {:.2} s", new.len() + old.len(), took.as_secs_f64()));
+        detail(format_args!("evaluated on {batches} batches in {:.2} s", took.as_secs_f64()));
         self.display.aside(took);
         Ok(val_loss)
     }

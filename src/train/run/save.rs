@@ -3,13 +3,13 @@
 use super::health::Bad;
 use super::standing::Standing;
 use super::{Run, is_due};
-use crate::checkpoint::Keep;
+use crate::checkpoint::{Keep, read_meta};
 use crate::console::detail;
 use crate::error::{Error, Result};
-use crate::train::Summary;
 use crate::train::disk::capture::checkpoint;
-use crate::train::disk::meta::Checkpoint;
+use crate::train::disk::meta::{Checkpoint, Meta};
 use crate::train::disk::metrics::{self, BothLosses};
+use crate::train::{Best, Summary};
 use std::time::Instant;
 
 impl Run<'_> {
@@ -42,6 +42,26 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Saves the run as it was `before` the evaluation that found the lowest loss so far, with that loss: whoever goes on from
+    /// there evaluates once more. A model that has not trained is not worth a file.
+    pub(super) fn save_best(&mut self, mut before: Standing) -> Result<()> {
+        if !self.config.train.keep_best || before.step == 0 || self.health.is_bad() {
+            return Ok(());
+        }
+        (before.best_val_loss, before.best_step) = (self.standing.best_val_loss, self.standing.best_step);
+        let checkpoint = self.checkpoint(before);
+        let Some(checkpoint) = self.unless_not_finite(checkpoint)? else { return Ok(()) };
+        self.store.save_best(&checkpoint)
+    }
+
+    /// The lowest validation loss, and where the model is that has it.
+    fn best(&self) -> Option<Best> {
+        let (val_loss, step) = (self.standing.best_val_loss?, self.standing.best_step?);
+        let file = self.store.best();
+        let checkpoint = read_meta::<Meta>(&file).ok().filter(|meta| meta.step == step).map(|_| file);
+        Some(Best { step, val_loss, checkpoint })
+    }
+
     /// The run as it is, but for what it counts, which is `at`.
     pub(super) fn checkpoint(&mut self, at: Standing) -> Result<Checkpoint> {
         self.engine.check_heartbeat()?;
@@ -69,7 +89,9 @@ impl Run<'_> {
         self.save()?;
         self.tell_of_growths_left();
         self.display.finish();
+        let best = self.best();
         Ok(Summary {
+            best,
             steps: self.standing.step,
             parameters: self.trainer.model.param_count(),
             loss: self.display.numbers.loss,

@@ -25,6 +25,8 @@ pub struct Standing {
     pub lineage: Vec<GrowthRecord>,
     /// The lowest validation loss so far, in nats per token.
     pub best_val_loss: Option<f64>,
+    /// The step it was measured after; `None` in the checkpoints of versions that did not write it.
+    pub best_step: Option<u64>,
 }
 
 impl Standing {
@@ -49,9 +51,13 @@ impl Standing {
         self.position.back(self.step.saturating_sub(step), shape)
     }
 
-    /// A validation loss was measured.
-    pub(crate) fn validated(&mut self, loss: f64) {
-        self.best_val_loss = Some(self.best_val_loss.map_or(loss, |best| best.min(loss)));
+    /// A validation loss was measured. Whether it is the lowest so far.
+    pub(crate) fn validated(&mut self, loss: f64) -> bool {
+        let lowest = loss.is_finite() && self.best_val_loss.is_none_or(|best| !best.is_finite() || loss < best);
+        if lowest {
+            (self.best_val_loss, self.best_step) = (Some(loss), Some(self.step));
+        }
+        lowest
     }
 
     /// The next growth was done. The losses of the smaller model say little of this one's.
@@ -65,6 +71,17 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lowest_loss_is_the_first_of_equals_and_a_number() {
+        let mut standing = Standing { step: 3, ..Standing::default() };
+        let lowest = [f64::NAN, 2.0, 2.0, f64::INFINITY, 1.0].map(|loss| {
+            standing.step += 1;
+            standing.validated(loss)
+        });
+        assert_eq!(lowest, [false, true, false, false, true]);
+        assert_eq!((standing.best_val_loss, standing.best_step), (Some(1.0), Some(8)));
+    }
 
     #[test]
     fn the_growths_left_are_the_last_ones() {

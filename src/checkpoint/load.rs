@@ -1,0 +1,138 @@
+//! What is asked of checkpoint files: one as a whole, its metadata, its tensors, whether it is whole. Each opens the file
+//! once and works on that, whatever gets its name meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::digest::Passing;
+use super::format::{MOMENT1, MOMENT2};
+use super::read::{Checks, TensorEntry, TensorFile, Verified};
+use super::storage::{Files, Source, Storage};
+use super::{Checkpoint, FileDigest, Metadata};
+use crate::error::{Error, Result};
+
+/// The tensors of any safetensors file, in file order, without reading their values.
+///
+/// # Errors
+/// An input error if the file cannot be read, is truncated, or is not a safetensors file.
+pub fn list_tensors(path: &Path) -> Result<Vec<TensorEntry>> {
+    Ok(TensorFile::open(&Files, path)?.entries())
+}
+
+/// The metadata of a checkpoint, without reading its tensors.
+///
+/// # Errors
+/// As [`Checkpoint::read`], but damage to tensor values goes unseen.
+pub fn read_meta<M: Metadata>(path: &Path) -> Result<M> {
+    read_meta_from(&Files, path)
+}
+
+/// As [`read_meta`], from any storage.
+pub(super) fn read_meta_from<M: Metadata>(storage: &dyn Storage, path: &Path) -> Result<M> {
+    TensorFile::open(storage, path)?.meta()
+}
+
+/// Compares all of a file with its checksums.
+///
+/// # Errors
+/// [`Error::Damaged`] that says what is damaged, and where; an input error if the file cannot be read.
+pub fn verify(path: &Path) -> Result<Verified> {
+    TensorFile::open(&Files, path)?.verify()
+}
+
+/// What is in a checkpoint file, apart from values.
+#[derive(Debug)]
+pub struct Examined<M> {
+    /// What the run says of itself.
+    pub meta: M,
+    /// Every tensor, in file order.
+    pub tensors: Vec<TensorEntry>,
+    /// What its checksums say, or what is damaged.
+    pub verified: Result<Verified>,
+}
+
+/// Examines a checkpoint file.
+///
+/// # Errors
+/// As [`read_meta`].
+pub fn examine<M: Metadata>(path: &Path) -> Result<Examined<M>> {
+    let file = TensorFile::open(&Files, path)?;
+    let (meta, tensors) = (file.meta()?, file.entries());
+    Ok(Examined { meta, tensors, verified: file.verify() })
+}
+
+/// A checkpoint with what is known of its file.
+#[derive(Debug)]
+pub struct Opened<M> {
+    /// All of it.
+    pub checkpoint: Checkpoint<M>,
+    /// What its checksums said.
+    pub verified: Verified,
+    /// The file by its content.
+    pub digest: FileDigest,
+}
+
+impl<M: Metadata> Opened<M> {
+    /// Reads a checkpoint and takes the digest of what was read.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`]; without `checks`, damage that contradicts nothing goes unseen.
+    pub fn read(path: &Path, checks: Checks) -> Result<Self> {
+        let source = Files.open(path).map_err(|cause| Error::io("read", path, &cause))?;
+        let (passing, source) = Passing::over(source);
+        let file = TensorFile::new(source, path, checks)?;
+        let verified = file.verified();
+        let checkpoint = Checkpoint::of(file, path, checks)?;
+        Ok(Self { checkpoint, verified, digest: passing.digest(path) })
+    }
+}
+
+impl<M: Metadata> Checkpoint<M> {
+    /// Reads a checkpoint and checks it as a whole.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the file is truncated, does not match its checksums, or contradicts itself; an input error if it
+    /// cannot be read, is not a checkpoint of this program, or has a newer format.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::read_from(&Files, path)
+    }
+
+    /// As [`Checkpoint::read`], from any storage.
+    pub(super) fn read_from(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        Self::of(TensorFile::open(storage, path)?, path, Checks::Required)
+    }
+
+    /// As [`Checkpoint::read`], of bytes from anywhere, which messages call `path`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read_source(source: Source, path: &Path) -> Result<Self> {
+        Self::of(TensorFile::new(source, path, Checks::Required)?, path, Checks::Required)
+    }
+
+    fn of(file: TensorFile, path: &Path, checks: Checks) -> Result<Self> {
+        let meta = file.meta()?;
+        let narrow = |entry: &TensorEntry| entry.dtype != "F32" && checks == Checks::Required;
+        if let Some(TensorEntry { name, dtype, .. }) = file.entries().into_iter().find(narrow) {
+            let path = path.display();
+            return Err(Error::input(format!(
+                "tensor {name:?} of {path} has type {dtype}, but a tokenformer checkpoint holds F32 only"
+            )));
+        }
+        let (mut params, mut moment1, mut moment2) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in file.read()? {
+            if let Some(of) = name.strip_prefix(MOMENT1) {
+                moment1.insert(of.to_owned(), tensor);
+            } else if let Some(of) = name.strip_prefix(MOMENT2) {
+                moment2.insert(of.to_owned(), tensor);
+            } else {
+                params.insert(name, tensor);
+            }
+        }
+        let checkpoint = Self { meta, params, moment1, moment2 };
+        checkpoint.check().map_err(|detail| {
+            Error::damaged(format!("the checkpoint {} contradicts itself: {detail}", path.display()))
+        })?;
+        Ok(checkpoint)
+    }
+}

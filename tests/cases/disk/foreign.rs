@@ -1,0 +1,118 @@
+//! What is not ours is not touched.
+
+use super::{checkpoints, copy, step, with_run};
+use crate::program::{Folder, say};
+use crate::snapshot::refused;
+use std::fs;
+
+const TRAIN: &str = "train --config run.toml --tune off --steps 2 --out";
+
+#[test]
+fn a_file_named_lock_that_no_run_wrote_stays_as_it_is() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("project")).unwrap();
+    folder.write("project/lock", "my notes\n");
+    let said = refused(&folder, &format!("{TRAIN} project"));
+    say("own-lock-file-emptied", &said);
+    assert_eq!(
+        said,
+        "project/lock is not a run's lock, and a run would write over it: choose another --out, or move it away"
+    );
+    refused(&folder, &format!("{TRAIN} project --overwrite"));
+    // Beside settings of someone's own, whichever is found first.
+    folder.write("project/config.toml", "x = 1\n");
+    refused(&folder, &format!("{TRAIN} project"));
+    let whole = with_run();
+    copy(&whole.path("r"), &folder.path("r"));
+    folder.write("r/lock", "Cargo.lock of something\n");
+    let said = refused(&folder, "train --resume r --steps 30 --tune off");
+    assert!(said.starts_with("r/lock is not a run's lock"), "{said}");
+    // What a killed run left is ours.
+    folder.write("r/lock", "4711\n");
+    refused(&folder, "train --resume r --steps 30 --tune off --adapter nosuch");
+    folder.run("train --resume r --steps 21 --tune off").ok();
+    #[cfg(unix)]
+    for plant in [0, 1, 2] {
+        fs::remove_file(folder.path("r/lock")).unwrap_or_else(|_| fs::remove_dir(folder.path("r/lock")).unwrap());
+        match plant {
+            0 => std::os::unix::fs::symlink("../in.txt", folder.path("r/lock")).unwrap(),
+            1 => fs::create_dir(folder.path("r/lock")).unwrap(),
+            _ => assert!(std::process::Command::new("mkfifo").arg(folder.path("r/lock")).status().unwrap().success()),
+        }
+        let said = refused(&folder, "train --resume r --steps 30 --tune off");
+        assert!(said.starts_with("r/lock is not a run's lock"), "{said}");
+    }
+}
+
+#[test]
+fn a_run_whose_checkpoints_have_other_names_or_are_elsewhere_is_not_replaced() {
+    let folder = with_run();
+    fs::rename(step(&folder, "r", 20), folder.path("r/checkpoints/best.safetensors")).unwrap();
+    fs::remove_file(step(&folder, "r", 10)).unwrap();
+    let said = refused(&folder, &format!("{TRAIN} r"));
+    say("run-without-step-files-is-replaced", &said);
+    assert!(said.starts_with("r already holds a run at step 20: continue it with --resume r"), "{said}");
+    // It is whole, whatever it is called: going on from it is going on with the run.
+    folder.run("train --resume r --steps 21 --tune off").ok();
+
+    let folder = with_run();
+    for (at, name) in [(10, "STEP-00000010.SAFETENSORS"), (20, "final.safetensors")] {
+        fs::rename(step(&folder, "r", at), folder.path(&format!("r/checkpoints/{name}"))).unwrap();
+    }
+    fs::remove_file(folder.path("r/checkpoints/best.safetensors")).unwrap();
+    let said = refused(&folder, &format!("{TRAIN} r"));
+    assert!(said.contains("SAFETENSORS, which has no name that a run gives its checkpoints"), "{said}");
+    let said = refused(&folder, "train --resume r --steps 30 --tune off");
+    assert!(said.contains("holds no checkpoint under a name that a run gives, but r/checkpoints/"), "{said}");
+    folder.run("inspect r/checkpoints/final.safetensors").ok();
+
+    let folder = with_run();
+    fs::rename(folder.path("r/checkpoints"), folder.path("archive")).unwrap();
+    let said = refused(&folder, &format!("{TRAIN} r"));
+    assert!(said.contains("the metrics of a run of 20 steps and none of its checkpoints"), "{said}");
+    assert!(said.ends_with("with --overwrite"), "{said}");
+    // With settings or metrics only, it is somebody's own.
+    fs::remove_file(folder.path("r/config.toml")).unwrap();
+    assert!(refused(&folder, &format!("{TRAIN} r")).contains("metrics.jsonl that is not a run's"));
+}
+
+#[test]
+fn files_of_other_programs_are_never_replaced_and_overwriting_says_what_is() {
+    for (name, text) in [("metrics.jsonl", "{\"loss\": 1.5, \"step\": 3}\n"), ("config.toml", "[tool]\nx = 1\n")] {
+        let folder = Folder::new();
+        fs::create_dir(folder.path("mine")).unwrap();
+        folder.write(&format!("mine/{name}"), text);
+        for how in ["", " --overwrite"] {
+            let said = refused(&folder, &format!("{TRAIN} mine{how}"));
+            assert!(said.contains(&format!("mine holds a {name} that is not a run's")), "{said}");
+        }
+    }
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path("mine/checkpoints")).unwrap();
+    folder.write("mine/checkpoints/model.pt", "weights of another program");
+    let said = refused(&folder, &format!("{TRAIN} mine"));
+    assert!(said.contains("mine/checkpoints/model.pt, which has no name that a run gives"), "{said}");
+
+    let folder = with_run();
+    folder.write("r/checkpoints/model.pt", "weights of another program");
+    folder.write("r/checkpoints/.download.unfinished", "theirs");
+    folder.write("r/notes.txt", "theirs");
+    let ran = folder.run(&format!("{TRAIN} r --overwrite")).ok();
+    let said = "--overwrite replaces the run in r at step 20: 3 checkpoints and ";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    let left = [".download.unfinished", "best.safetensors", "model.pt", "step-00000002.safetensors"];
+    assert_eq!(checkpoints(&folder, "r"), left);
+    assert_eq!(folder.text("r/notes.txt"), "theirs");
+    // Another program's file under a name of ours.
+    let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  "#;
+    let file = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
+    folder.write("r/checkpoints/step-00000001.safetensors", file);
+    let said = refused(&folder, &format!("{TRAIN} r --overwrite"));
+    assert!(
+        said.contains("step-00000001.safetensors is a safetensors file but not a tokenformer checkpoint"),
+        "{said}"
+    );
+    assert!(said.contains("move it away"), "{said}");
+    folder.run("train --resume r --steps 30 --set train.keep_last=1 --tune off").ok();
+    assert!(step(&folder, "r", 1).exists(), "rotation removes its own");
+}
