@@ -112,7 +112,7 @@ fn numbers_of_other_places_are_answered() {
             ("generate x --top-p inf", &["top-p inf"]),
             ("grow x y --lr-scale 0,5", &["write 0.5"]),
             ("bench roofline --seconds 0,5", &["write 0.5"]),
-            ("bench step --regress 5% --baseline x", &["write 0.05 for 5%"]),
+            ("bench step --regress 0,5% --baseline x", &["write 0.5 for 0,5"]),
         ],
     );
 }
