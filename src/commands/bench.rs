@@ -147,7 +147,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let found = Some(super::number(text)?).filter(|percent| (0.0..=1e6).contains(percent));
+    let found = Some(super::number(text.trim_end_matches('%'))?).filter(|percent| (0.0..=1e6).contains(percent));
     found.ok_or_else(|| "give a number from 0 to 1000000".to_owned())
 }
 

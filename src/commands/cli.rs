@@ -169,7 +169,7 @@ fn of_matches(matches: &ArgMatches) -> std::result::Result<Cli, clap::Error> {
 
 /// What is said where a setting, or what another program calls one, was given as a flag of a run.
 fn known_elsewhere(error: &clap::Error) -> Option<String> {
-    let of_run = std::env::args().any(|arg| ["train", "plan"].contains(&arg.as_str()));
+    let of_run = std::env::args_os().any(|arg| arg == "train" || arg == "plan");
     let unknown = (error.kind() == ErrorKind::UnknownArgument).then(|| error.get(ContextKind::InvalidArg))?;
     match unknown {
         Some(ContextValue::String(flag)) if ["--adapter", "--backend"].contains(&flag.as_str()) => {

@@ -54,6 +54,6 @@ fn facts(found: &FoundAdapter) -> Value {
         "max_buffer": limits.max_buffer_size,
         "max_binding": limits.max_storage_buffer_binding_size,
         "max_storage_buffers": limits.max_storage_buffers_per_shader_stage,
-        "f16": found.adapter.features().contains(wgpu::Features::SHADER_F16),
+        "f16": found.has_f16(),
     })
 }

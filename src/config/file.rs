@@ -90,9 +90,11 @@ impl RunConfig {
         let keys: Vec<&str> = path.trim().split('.').take(DEEPEST).collect();
         let wants_text = matches!(lookup(template().map_err(led)?, &keys), Some(Value::String(_)));
         let value = value.trim();
+        let is_numeric = value.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
         let value = match value.parse::<Value>() {
             Ok(parsed) if parsed.is_str() || !wants_text => parsed,
-            Err(_) if !wants_text && value.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
+            // What is spelled in another way is told with its type.
+            Err(_) if !wants_text && is_numeric && spelled::meant(value).is_none() => {
                 let value = shortened(value);
                 return Err(led(format!(
                     "{value} is not a number, or too large: whole numbers go up to {}, others to {:e}",

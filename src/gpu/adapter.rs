@@ -37,6 +37,11 @@ impl FoundAdapter {
         self.info.device_type == DeviceType::Cpu
     }
 
+    /// Whether shaders may use 16-bit floats.
+    pub(crate) fn has_f16(&self) -> bool {
+        self.adapter.features().contains(wgpu::Features::SHADER_F16)
+    }
+
     /// Whether the adapter can run compute shaders at all (old OpenGL ES cannot).
     pub(crate) fn can_compute(&self) -> bool {
         self.adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS)
