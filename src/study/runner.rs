@@ -310,7 +310,7 @@ impl Progress {
 /// The newest valid checkpoint of a run, or its beginning.
 fn latest(dir: &Path, fresh: &dyn Fn() -> Result<Start>) -> Result<Start> {
     let latest = Store::new(PathBuf::from(dir)).latest()?;
-    latest.warnings.iter().for_each(|warning| warn(warning));
+    latest.warnings.iter().for_each(warn);
     match latest.found {
         Some((_, checkpoint)) => Ok(Start::resumed(checkpoint)?.0),
         None => fresh(),

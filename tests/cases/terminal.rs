@@ -190,8 +190,8 @@ fn a_narrower_terminal_by_columns_is_believed_and_a_wider_one_is_not() {
 #[test]
 fn a_window_may_change_its_size_during_a_run() {
     let folder = Folder::new();
-    let args = "train --config run.toml --tune off --steps 600 --set train.checkpoint_interval=0 \
-                --set train.eval_interval=60 --out n";
+    let args = "train --config run.toml --tune off --steps 200 --set train.checkpoint_interval=0 \
+                --set train.eval_interval=20 --out n";
     let (mut sizes, mut seen) = ([30_u16, 120, 9, 80].into_iter(), 0);
     let shown = Terminal::new(&folder, 80, &[XTERM], args)
         .watch(|pty, screen, raw| {
@@ -207,7 +207,7 @@ fn a_window_may_change_its_size_during_a_run() {
     assert_eq!(seen, 4, "{}", shown.raw);
     // The evaluations stay, each in a line of its own.
     assert!(shown.raw.lines().filter(|line| line.contains("eval ")).count() >= 10, "{}", shown.raw);
-    assert!(shown.rows.iter().any(|row| row.starts_with("eval 600/600")), "{:#?}", shown.rows);
+    assert!(shown.rows.iter().any(|row| row.starts_with("eval 200/200")), "{:#?}", shown.rows);
 }
 
 #[test]
@@ -427,8 +427,8 @@ fn a_second_interrupt_ends_at_once_and_says_what_is_saved() {
 fn a_warning_stays_above_the_bar() {
     let folder = Folder::new();
     // Every loss is a spike: what is told between two steps is told whole.
-    let args = "train --config run.toml --tune off --steps 150 --out n --set train.on_bad_steps=skip \
-                --set train.spike_zscore=0.3 --set train.lr=0.5 --set train.lr_schedule=constant --set train.eval_interval=0";
+    let args = "train --config run.toml --tune off --steps 250 --out n --set train.on_bad_steps=skip \
+                --set train.spike_zscore=0.001 --set train.eval_interval=0";
     let shown = Terminal::new(&folder, 120, &[XTERM], args).shown().ok();
     let warned = shown.raw.matches("warning: ").count();
     let whole = shown.rows.iter().filter(|row| row.starts_with("warning: the loss of step ")).count();

@@ -6,7 +6,8 @@
 
 use crate::checkpoint::{Files, Storage};
 use crate::config::{GrowthConfig, ModelConfig, RunConfig};
-use crate::error::{Error, Result, tell};
+use crate::console::warn;
+use crate::error::{Error, Result};
 use crate::train::growth::GrowthRecord;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -63,7 +64,7 @@ impl Edits {
             Err(cause) if cause.kind() == ErrorKind::NotFound => return none(path),
             Err(cause) => {
                 let failed = Error::io("read", &path, &cause);
-                tell(format_args!("warning: {failed}; the run goes on by its checkpoint and replaces it"));
+                warn(format_args!("{failed}; the run goes on by its checkpoint and replaces it"));
                 return none(path);
             }
             Ok(_) => {}
@@ -81,7 +82,7 @@ impl Edits {
         match parsed {
             Ok((file, given)) => Ok(Self { path, edits: differences(&file, &given, run, lineage)? }),
             Err(error) if seal(&text).is_none() => {
-                tell(format_args!("warning: {error}; the run goes on by its checkpoint and replaces the file"));
+                warn(format_args!("{error}; the run goes on by its checkpoint and replaces the file"));
                 none(path)
             }
             Err(error) => Err(Error::usage(format!(

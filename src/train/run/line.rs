@@ -57,7 +57,7 @@ pub(super) fn drawn(n: &Numbers, columns: usize, alarm: impl Fn(&str) -> String)
     let mut left = columns - position.len();
     let mut shown = fitting(&important, &mut left);
     // The bar, its brackets and a space.
-    let bar = left.checked_sub(1).filter(|left| *left >= LEAST_BAR).map(|_| LEAST_BAR);
+    let bar = (!position.is_empty() && left > LEAST_BAR).then_some(LEAST_BAR);
     left -= bar.map_or(0, |bar| bar + 1);
     shown.extend(fitting(&others, &mut left));
     let mut line = bar.map_or_else(String::new, |bar| format!("{} ", self::bar(n, (bar + left).min(MOST_BAR))));
