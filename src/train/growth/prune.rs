@@ -163,14 +163,14 @@ mod tests {
         let copy = GrowthConfig { policy: GrowthPolicy::Copy, ..to(30, 28) };
         let waiting = |ffn| GrowthConfig { when: GrowthWhen::Plateau, ..to(0, ffn) };
         let all = [to(10, 14), to(20, 14), copy, to(40, 3), waiting(20), waiting(32)];
-        let (ahead, dropped) = growths_ahead(&all, &host().model, 10);
+        let (ahead, dropped) = growths_ahead(&all, &host().model, 10, "pruning");
         // One that waits for a plateau has no step to have been passed.
         assert_eq!(ahead.iter().map(|growth| growth.at_step).collect::<Vec<_>>(), [20, 30, 0]);
         assert_eq!(dropped[0], ("at step 10".to_owned(), "the pruning is at step 10".to_owned()));
         assert!(dropped[1].0 == "at step 40" && dropped[1].1.contains("3 ffn slots from 28"), "{dropped:?}");
         assert!(dropped[2].0 == "on a plateau" && dropped[2].1.contains("20 ffn slots from 28"), "{dropped:?}");
         // Nor has one that is done after it.
-        let (ahead, dropped) = growths_ahead(&[waiting(14), to(9, 20)], &host().model, 10);
+        let (ahead, dropped) = growths_ahead(&[waiting(14), to(9, 20)], &host().model, 10, "pruning");
         assert!(ahead.len() == 2 && dropped.is_empty(), "{dropped:?}");
     }
 }
