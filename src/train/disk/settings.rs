@@ -163,7 +163,8 @@ fn differences(file: &RunConfig, given: &Table, run: &RunConfig, lineage: &[Grow
     let mut file = file.clone();
     // A run writes what it starts with, and its checkpoints say what became of that.
     let done = growths_done(&file.growth, run, lineage);
-    let first = file.growth.get(..done.unwrap_or(0)).unwrap_or_default();
+    let before = file.growth.len().saturating_sub(run.growth.len());
+    let first = file.growth.get(..before).unwrap_or_default();
     let grown = (0..=file.growth.len()).map(|done| as_grown(&file.model, file.growth.get(..done).unwrap_or_default()));
     let same = grown.into_iter().find(|model| *model == run.model);
     file.model = same.unwrap_or_else(|| as_grown(&file.model, first));
