@@ -26,6 +26,9 @@ pub enum Error {
     /// A file that was read fails its checks: it is not what was written (exit code 2).
     #[error("{0}")]
     Damaged(String),
+    /// A file that was read is of another program, or of a newer version of this one (exit code 2).
+    #[error("{0}")]
+    Foreign(String),
     /// The GPU, its driver or its limits stand in the way (exit code 3).
     #[error("{0}")]
     Device(String),
@@ -70,6 +73,11 @@ impl Error {
         Self::Damaged(one_line(sentence))
     }
 
+    /// A file that this version did not write (exit code 2).
+    pub fn foreign(sentence: impl Into<String>) -> Self {
+        Self::Foreign(one_line(sentence))
+    }
+
     /// A device error (exit code 3).
     pub fn device(sentence: impl Into<String>) -> Self {
         Self::Device(sentence.into())
@@ -106,7 +114,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 1,
-            Self::Input(_) | Self::Damaged(_) => 2,
+            Self::Input(_) | Self::Damaged(_) | Self::Foreign(_) => 2,
             Self::Device(_) | Self::Lost(_) | Self::OutOfMemory { .. } => 3,
             Self::Diverged(_) => 4,
             Self::Defect(_) => 70,

@@ -201,7 +201,7 @@ impl TensorFile {
         }
         let path = self.layout.path.display();
         let Some(json) = self.layout.header.metadata().as_ref().and_then(|metadata| metadata.get(META_KEY)) else {
-            return Err(Error::input(format!(
+            return Err(Error::foreign(format!(
                 "{path} is a safetensors file but not a tokenformer checkpoint: its metadata has no {META_KEY:?} entry; a \
                  program that copies a checkpoint keeps it with the metadata, in Python \
                  save_file(tensors, file, metadata=safe_open(original, \"np\").metadata())"
@@ -216,7 +216,7 @@ impl TensorFile {
         let damaged = |cause| Error::damaged(format!("{path} is damaged: its {META_KEY:?} metadata is wrong: {cause}"));
         let Version { format } = serde_json::from_str(json).map_err(damaged)?;
         if !(1..=FORMAT).contains(&format) {
-            return Err(Error::input(format!(
+            return Err(Error::foreign(format!(
                 "{path} has checkpoint format {format} and this version reads formats 1 to {FORMAT}; use the tokenformer \
                  that wrote it"
             )));
@@ -320,7 +320,7 @@ fn data_sums(header: &Header, seal: Seal) -> Result<Option<Vec<u32>>, &'static s
 fn not_safetensors(path: &Path, len: u64, head: &[u8]) -> Error {
     let path = path.display();
     if head.starts_with(b"PK") {
-        Error::input(format!(
+        Error::foreign(format!(
             "{path} is a zip archive such as torch.save writes, not a safetensors file; convert it with \
              safetensors.torch.save_file in Python"
         ))

@@ -267,8 +267,8 @@ impl<M: Metadata> Store<M> {
         Error::input(format!("{shown} holds step {step} and not the {named} of its name: {remedy}"))
     }
 
-    /// Removes the checkpoints up to `step` that are not to be kept. What holds another step than its name says, or cannot be
-    /// read, was not put there by a run that rotates them.
+    /// Removes the checkpoints up to `step` that are not to be kept. What holds another step than its name says, or is of
+    /// another program, was not put there by a run that rotates them.
     fn prune(&self, step: u64, keep: Keep) -> Result<()> {
         if keep.last == 0 {
             return Ok(());
@@ -276,12 +276,17 @@ impl<M: Metadata> Store<M> {
         let mut known = under(&self.files()?, PREFIX);
         known.retain(|(at, _)| *at <= step);
         let older = known.iter().rev().skip(keep.last);
-        let prunable = older.filter(|(at, _)| keep.every == 0 || !at.is_multiple_of(keep.every));
-        let own = |(named, path): &&(u64, PathBuf)| match read_meta_from::<M>(&*self.storage, path) {
-            Ok(meta) => meta.step() == *named,
-            Err(error) => matches!(error, Error::Damaged(_)),
-        };
-        prunable.filter(own).try_for_each(|(_, path)| self.remove(path))
+        for (named, path) in older.filter(|(at, _)| keep.every == 0 || !at.is_multiple_of(keep.every)) {
+            match read_meta_from::<M>(&*self.storage, path) {
+                Ok(meta) if meta.step() != *named => {}
+                Err(Error::Foreign(_)) => {}
+                Ok(_) | Err(Error::Damaged(_)) => self.remove(path)?,
+                // Somebody removed it meanwhile.
+                Err(_) if !self.files()?.contains(path) => {}
+                Err(unreadable) => return Err(unreadable),
+            }
+        }
+        Ok(())
     }
 
     /// Every entry of the checkpoint directory; none if it does not exist.

@@ -53,7 +53,7 @@ fn replaced(dir: &Path, store: &Store, last: Option<u64>) -> Result<Option<Strin
     let files = store.all()?;
     for path in &files {
         // Damage is no sign of another owner.
-        if let Err(error @ Error::Input(_)) = read_meta::<Meta>(path) {
+        if let Err(error @ (Error::Input(_) | Error::Foreign(_))) = read_meta::<Meta>(path) {
             return Err(Error::input(format!(
                 "{error}; a run would replace it: move it away, or choose another --out"
             )));

@@ -164,7 +164,8 @@ fn differences(file: &RunConfig, given: &Table, run: &RunConfig, lineage: &[Grow
     let mut file = file.clone();
     // A run writes what it starts with, and its checkpoints say what became of that.
     let done = growths_done(&file.growth, run, lineage);
-    let first = file.growth.get(..done.unwrap_or(0)).unwrap_or_default();
+    let before = file.growth.len().saturating_sub(run.growth.len());
+    let first = file.growth.get(..before).unwrap_or_default();
     let grown = (0..=file.growth.len()).map(|done| as_grown(&file.model, file.growth.get(..done).unwrap_or_default()));
     let same = grown.into_iter().find(|model| *model == run.model);
     file.model = same.unwrap_or_else(|| as_grown(&file.model, first));
@@ -312,9 +313,13 @@ mod tests {
         assert!(error.contains("unknown key") && error.ends_with("mend it or move it away"), "{error}");
         // One that is behind, and one more at the end of what is done.
         let edited = text.replace("at_step = 5", "at_step = 6");
-        assert_eq!(edits(&edited, &later(), false).unwrap(), said[1..]);
+        assert_eq!(
+            edits(&edited, &later(), false).unwrap(),
+            ["growth is a list of 2 there and a list of 1 in the run"]
+        );
         let all_done = RunConfig { growth: Vec::new(), ..later() };
-        assert_eq!(edits(&format!("{text}# edited"), &all_done, false).unwrap().len(), 2, "not done as often as that");
+        let said = edits(&format!("{text}# edited"), &all_done, false).unwrap();
+        assert_eq!(said, ["growth is a list of 2 there and a list of 0 in the run"], "not done as often as that");
         // Where there is no checksum, settings of another start are not told from edits.
         let unsealed: String =
             text.lines().skip(2).map(|line| format!("{}\n", line.replace("lr = 0.001", "lr = 2.0"))).collect();
