@@ -157,7 +157,9 @@ pub(crate) fn check_lock(dir: &Path) -> Result<()> {
 /// # Errors
 /// An input error that names the process.
 pub(crate) fn check_unlocked(dir: &Path) -> Result<()> {
-    let Ok(file) = File::open(dir.join(FILE)) else { return Ok(()) };
+    // A pipe would be waited for.
+    let opened = check_kind(dir).is_ok().then(|| File::open(dir.join(FILE)));
+    let Some(Ok(file)) = opened else { return Ok(()) };
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Err(held(dir, file)),
         _ => Ok(()),
