@@ -28,6 +28,7 @@ pub(super) fn kind(error: &Error) -> &'static str {
         Error::Usage(_) => "usage",
         Error::Input(_) => "input",
         Error::Damaged(_) => "damaged",
+        Error::Foreign(_) => "foreign",
         Error::Device(_) => "device",
         Error::Lost(_) => "device_lost",
         Error::OutOfMemory { .. } => "out_of_memory",
