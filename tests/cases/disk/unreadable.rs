@@ -46,7 +46,8 @@ fn a_newest_checkpoint_that_may_not_be_read_is_not_passed_over() {
 
 #[test]
 fn a_folder_a_pipe_or_a_link_to_nowhere_in_its_place_is_not_passed_over() {
-    let plant: [(&str, fn(&std::path::Path)); 3] = [
+    type Plant = fn(&std::path::Path);
+    let plant: [(&str, Plant); 3] = [
         ("it is not a regular file", |path| fs::create_dir(path).unwrap()),
         ("it is not a regular file", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
         ("no such file", |path| symlink("nowhere.safetensors", path).unwrap()),
