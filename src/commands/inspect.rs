@@ -51,7 +51,7 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
     line("data", format!("{}, next batch {}", meta.data.description, meta.data.next_batch));
     if let Some(best) = meta.best_val_loss {
         let at = meta.best_step.map_or_else(String::new, |step| format!(" at step {step}"));
-        let kept = Some(Store::new(&args.checkpoint).best()).filter(|file| dir && file.exists());
+        let kept = Some(Store::new(&given).best()).filter(|file| dir && file.exists());
         let kept = kept.map_or_else(String::new, |file| format!(", kept in {}", file.display()));
         line("best val loss", format!("{best:.4} nats/token{at}{kept}"));
     }
@@ -91,6 +91,7 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
         "tokens_seen": meta.tokens_seen,
         "data": meta.data.description,
         "best_val_loss": meta.best_val_loss,
+        "best_step": meta.best_step,
         "parameters": config.model.param_count(),
         "tensors": tensors.len() - moments,
         "moments": moments,

@@ -147,6 +147,9 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
 /// What a run came to, for programs.
 fn found(summary: &Summary, out_dir: &Path) -> Answer {
     let lineage = value(&summary.growths)?;
+    let best = summary.best.as_ref().map(|Best { step, val_loss, checkpoint }| {
+        json!({ "step": step, "val_loss": val_loss, "checkpoint": checkpoint })
+    });
     Ok(json!({
         "run": out_dir,
         "checkpoint": summary.checkpoint,
@@ -154,6 +157,7 @@ fn found(summary: &Summary, out_dir: &Path) -> Answer {
         "parameters": summary.parameters,
         "train_loss": summary.loss,
         "val_loss": summary.val_loss,
+        "best": best,
         "old_val_loss": summary.both_losses.as_ref().map(|[_, last]| last.old_val_loss),
         "entropy_floor": summary.entropy_floor,
         "lineage": lineage,
