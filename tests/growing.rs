@@ -59,6 +59,8 @@ impl Place {
             sample_tokens: 8,
             checkpoint_interval: 1,
             keep_last: 100,
+            // What is compared is step for step.
+            keep_best: false,
             ..TrainConfig::default()
         };
         let data = dataset(&config, None).unwrap();

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// Every key but those of `model`, `train`, `data` and growths, which are a run's.
+/// Every key; those of `model`, `train`, `data` and growths are a run's, and left out.
 const TEMPLATE: &str = r#"
 out_dir = "studies/out"
 preset = "quickstart"
@@ -28,9 +28,15 @@ share = 0.5
 tokens = [1.0]
 flops = [1.0]
 marginal_flops = [1.0]
+[model]
+[train]
+[data]
 [[arm]]
 name = "x"
 lengths = [{ tokens = 1.0, flops = 1.0, flops_of = "x", marginal_flops = 1.0, marginal_flops_of = "x" }]
+growth = []
+[arm.model]
+[arm.train]
 "#;
 
 /// A study, read and checked but for what depends on the data.
