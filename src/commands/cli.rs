@@ -169,15 +169,25 @@ fn of_matches(matches: &ArgMatches) -> std::result::Result<Cli, clap::Error> {
 
 /// What is said where a setting, or what another program calls one, was given as a flag of a run.
 fn known_elsewhere(error: &clap::Error) -> Option<String> {
-    let of_run = std::env::args_os().any(|arg| arg == "train" || arg == "plan");
+    let verb = |verbs: &[&str]| std::env::args_os().any(|arg| verbs.iter().any(|verb| arg == *verb));
+    let of_run = verb(&["train", "plan"]);
     let unknown = (error.kind() == ErrorKind::UnknownArgument).then(|| error.get(ContextKind::InvalidArg))?;
     match unknown {
         Some(ContextValue::String(flag)) if ["--adapter", "--backend"].contains(&flag.as_str()) => {
             Some(format!("this command uses no adapter: leave {flag} out"))
         }
-        Some(ContextValue::String(flag)) if of_run && flag.starts_with("--") => {
+        Some(ContextValue::String(flag)) if flag.starts_with("--") => {
             let flag = flag.split('=').next().unwrap_or(flag);
-            flag_of(flag).map(|remedy| format!("there is no flag {flag}: {remedy}"))
+            let remedy = match flag.replace('_', "-").as_str() {
+                "--out-dir" | "--ckpt" | "--ckpt-path" | "--checkpoint" | "--model" | "--init-from" if !of_run => {
+                    Some("the run or checkpoint is given without a flag, as in `generate RUN`".to_owned())
+                }
+                "--init-from" => Some("a run goes on with --resume RUN".to_owned()),
+                "--eval-only" => Some("`tokenformer eval RUN` measures a run".to_owned()),
+                _ if of_run => flag_of(flag),
+                _ => None,
+            };
+            remedy.map(|remedy| format!("there is no flag {flag}: {remedy}"))
         }
         _ => None,
     }

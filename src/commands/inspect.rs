@@ -51,9 +51,10 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
     line("data", format!("{}, next batch {}", meta.data.description, meta.data.next_batch));
     if let Some(best) = meta.best_val_loss {
         let at = meta.best_step.map_or_else(String::new, |step| format!(" at step {step}"));
-        let kept = Some(Store::new(&given).best()).filter(|file| dir && file.exists());
-        let kept = kept.map_or_else(String::new, |file| format!(", kept in {}", file.display()));
-        line("best val loss", format!("{best:.4} nats/token{at}{kept}"));
+        line("best val loss", format!("{best:.4} nats/token{at}"));
+        if let Some(file) = Some(Store::new(&given).best()).filter(|file| dir && file.exists()) {
+            line("best checkpoint", file.display().to_string());
+        }
     }
     line("parameters", config.model.param_count().to_string());
     line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));

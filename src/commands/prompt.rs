@@ -32,7 +32,14 @@ impl PromptArgs {
             (Some(text), _) if text == "-" => {
                 (read(std::io::stdin().lock(), Path::new("standard input"))?, "--prompt -")
             }
-            (Some(text), _) => (text.clone(), "--prompt"),
+            (Some(text), _) => match text.strip_prefix("FILE:") {
+                Some(file) => {
+                    return Err(Error::usage(format!(
+                        "--prompt names a file as nanoGPT does: give --prompt-file {file}"
+                    )));
+                }
+                None => (text.clone(), "--prompt"),
+            },
             (None, Some(file)) => {
                 let open = File::open(file).map_err(|e| Error::io("read", file, &e))?;
                 (read(open, file)?, "--prompt-file")

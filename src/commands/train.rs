@@ -147,9 +147,9 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
 /// What a run came to, for programs.
 fn found(summary: &Summary, out_dir: &Path) -> Answer {
     let lineage = value(&summary.growths)?;
-    let best = summary.best.as_ref().map(|Best { step, val_loss, checkpoint }| {
-        json!({ "step": step, "val_loss": val_loss, "checkpoint": checkpoint })
-    });
+    let best = summary.best.as_ref().map(
+        |Best { step, val_loss, checkpoint }| json!({ "step": step, "val_loss": val_loss, "checkpoint": checkpoint }),
+    );
     Ok(json!({
         "run": out_dir,
         "checkpoint": summary.checkpoint,
@@ -239,6 +239,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
         config.out_dir = run;
     }
     config.validate()?;
+    let about_validation = same_validation(&stored, &mut config)?;
     still_ahead(&config, &stored, &path, &start)?;
     start.standing.growths_left = config.growth.len();
     let data = disk::dataset_of_trained(&config, tokenizer)?;
@@ -252,7 +253,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
         held = Some(lock(&config.out_dir)?);
         check()?;
         note(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
-        about_data.iter().for_each(|sentence| note(format_args!("{sentence}")));
+        about_data.iter().chain(&about_validation).for_each(|sentence| note(format_args!("{sentence}")));
         if start.host.moment1.is_empty() && start.standing.step > 0 {
             warn(format_args!(
                 "{} has no optimizer moments (optimizer.m.*, optimizer.v.*): AdamW starts them again",
@@ -345,10 +346,35 @@ fn same_data(
     )))
 }
 
+/// Keeps the validation of a run that goes on with another batch, so that its losses go on as one curve and the best one stays
+/// the best. A sentence where settings of the validation itself were changed.
+fn same_validation(stored: &RunConfig, config: &mut RunConfig) -> Result<Option<String>> {
+    let rows = |config: &RunConfig| config.train.validation_rows(&config.model);
+    let (was, is) = (rows(stored)?, rows(config)?);
+    let of = |config: &RunConfig| (config.train.eval_batches, config.train.eval_rows);
+    if was == is {
+        return Ok(None);
+    }
+    if of(stored) == of(config) {
+        config.train.eval_rows = was;
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "a validation is of {is} sequences now and was of {was}, so the best loss and the plateau so far are forgotten; \
+         --set train.eval_rows={was} keeps them"
+    )))
+}
+
 /// There are steps left, and no growth that they have passed.
 fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Start) -> Result<()> {
     let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
-    if step >= steps {
+    if step > steps {
+        return Err(Error::usage(format!(
+            "{path} has done {step} steps, and max_steps is {steps}, which counts all steps of the run: give it more than \
+             {step} with --steps"
+        )));
+    }
+    if step == steps {
         return Err(Error::usage(format!(
             "the run of {path} has done {step} of its {steps} steps and is complete: give it more with --steps, or use it \
              as it is"
@@ -366,7 +392,7 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
     match at_steps.find(behind) {
         Some(growth) => Err(Error::usage(format!(
             "a growth has at_step {}, which {path} has behind it (step {step}, {} growths done): raise at_step or drop the \
-             growth (growth = [])",
+             growth (--set growth=[])",
             growth.at_step,
             start.standing.lineage.len()
         ))),
@@ -407,8 +433,10 @@ fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
         None => line("val loss", format!("{:.4} nats/token", summary.val_loss)),
     }
     if let Some(Best { step, val_loss, checkpoint }) = &summary.best {
-        let kept = checkpoint.as_ref().map_or_else(String::new, |file| format!(", kept in {}", file.display()));
-        line("best val loss", format!("{val_loss:.4} nats/token at step {step}{kept}"));
+        line("best val loss", format!("{val_loss:.4} nats/token at step {step}"));
+        if let Some(file) = checkpoint {
+            line("best checkpoint", file.display().to_string());
+        }
     }
     if let Some(floor) = summary.entropy_floor {
         let above = 100.0 * (summary.val_loss / floor - 1.0);

@@ -129,10 +129,17 @@ impl RunConfig {
 pub(crate) fn flag_of(flag: &str) -> Option<String> {
     let name = flag.trim_start_matches('-').to_lowercase().replace('-', "_");
     let template = template().ok()?;
+    if let Some((owner, key)) = name.split_once('.') {
+        let known = template.get(owner).and_then(|table| table.as_table()?.get(key)).is_some();
+        return known.then(|| format!("it is a setting: --set {name}=VALUE"));
+    }
     let owner = template.iter().find(|(_, table)| table.as_table().is_some_and(|table| table.contains_key(&name)));
     match owner {
         Some((owner, _)) => Some(format!("it is a setting: --set {owner}.{name}=VALUE")),
-        None => super::synonyms::exact(&name).map(|synonym| synonym.answer.to_owned()),
+        None => super::synonyms::exact(&name).map(|synonym| {
+            let key = synonym.answer.strip_prefix("it is ").and_then(|rest| rest.strip_suffix(" here"));
+            key.map_or_else(|| synonym.answer.to_owned(), |key| format!("it is {key} here: --set {key}=VALUE"))
+        }),
     }
 }
 

@@ -57,7 +57,7 @@ impl GrowthConfig {
         require(at < end, || {
             format!(
                 "growth {number} has at_step {at}, but the run ends at max_steps {end}: lower at_step, raise max_steps, or \
-                 drop the growth (growth = [])"
+                 drop the growth (--set growth=[])"
             )
         })
     }

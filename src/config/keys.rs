@@ -86,6 +86,9 @@ fn unknown(key: &str, expected: &Table, whole: &Table, place: &str) -> String {
     let here = if place.is_empty() { "at the top level".to_owned() } else { format!("in [{place}]") };
     let said = format!("unknown key \"{}\" {here}", shortened(key));
     let name = shortened(key).to_lowercase().replace('-', "_");
+    if place == "growth" && ["at", "step", "steps"].contains(&name.as_str()) {
+        return format!("{said}: it is at_step here");
+    }
     if !expected.contains_key(&name) {
         if let Some(home) = home(&name, whole) {
             return format!("{said}: it belongs {home}");

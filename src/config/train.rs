@@ -46,8 +46,12 @@ pub enum BadSteps {
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// Single precision throughout.
+    #[value(alias = "float32", alias = "fp32")]
+    #[serde(alias = "float32", alias = "fp32")]
     F32,
     /// Mixed precision with dynamic loss scaling; for adapters with 16-bit floats in shaders.
+    #[value(alias = "float16", alias = "fp16")]
+    #[serde(alias = "float16", alias = "fp16")]
     F16,
 }
 

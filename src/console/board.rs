@@ -72,6 +72,11 @@ pub(super) fn draw(line: impl FnOnce(usize) -> String) {
     *board = Board { line: Some(line), columns, drawn: Some(now) };
 }
 
+/// The next line is drawn however soon it comes.
+pub(super) fn forget_when() {
+    lock().drawn = None;
+}
+
 /// Removes the line.
 pub(super) fn clear() {
     if lock().line.take().is_some() {

@@ -100,6 +100,14 @@ pub(crate) fn draw(line: impl FnOnce(usize) -> String) {
     }
 }
 
+/// As [`draw`], also where one was drawn just now: what it shows has changed for longer.
+pub(crate) fn redraw(line: impl FnOnce(usize) -> String) {
+    if draws() {
+        board::forget_when();
+        board::draw(line);
+    }
+}
+
 /// Removes the line that was drawn.
 pub(crate) fn clear() {
     board::clear();

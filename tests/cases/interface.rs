@@ -63,7 +63,17 @@ fn keys_of_other_programs_are_answered() {
             ("train --set train.out_dir=x", &["it belongs at the top level", "as out_dir"]),
             ("train --set train.policy=copy", &["it belongs in an entry of growth, under [[growth]]"]),
             ("train --set train.qqqqqq=3", &["nor one like it", "docs/configuration.md"]),
-            ("train --n_layer=3", &["there is no flag --n_layer", "it is model.num_layers here"]),
+            (
+                "train --n_layer=3",
+                &["there is no flag --n_layer", "it is model.num_layers here: --set model.num_layers=VALUE"],
+            ),
+            ("train --model.num_layers=3", &["it is a setting: --set model.num_layers=VALUE"]),
+            ("train --init_from=resume", &["a run goes on with --resume RUN"]),
+            (
+                "sample --out_dir=runs/x --start=a",
+                &["there is no flag --out_dir", "the run or checkpoint is given without a flag"],
+            ),
+            ("train --dry-run --set growth=[{step=3,ffn_slot_num=99}]", &["it is at_step here"]),
             ("train --eval_interval=20", &["there is no flag --eval_interval", "--set train.eval_interval=VALUE"]),
             ("train --dropout 0.1", &["there is no flag --dropout", "there is no dropout here"]),
             ("plan --block-size 64", &["there is no flag --block-size", "it is model.seq_length here"]),

@@ -102,7 +102,7 @@ fn check_arch(policy: &Policy, arch: Arch) -> Result<()> {
     require(!(kind == Grows::Tokens && arch == Arch::Transformer), || {
         format!(
             "a transformer has no parameter tokens, which policy {name} adds: use policy = {} for layers or {} for MLP \
-             units, arch = \"tokenformer\", or drop the growth (growth = [])",
+             units, arch = \"tokenformer\", or drop the growth (--set growth=[])",
             policies_for(Grows::Layers),
             policies_for(Grows::Units)
         )

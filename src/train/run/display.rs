@@ -38,6 +38,8 @@ struct Window {
     step: u64,
     /// What was no step since then.
     aside: Duration,
+    /// Whether another step was in flight then.
+    in_flight: bool,
 }
 
 impl Display {
@@ -62,9 +64,9 @@ impl Display {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// `steps` are done, the last of which measured `stats`.
-    pub(super) fn step(&mut self, stats: StepStats, steps: u64, lr: f64, tokens_per_step: u64, is_diverging: bool) {
-        self.measure_speed(steps, tokens_per_step);
+    /// `steps` are done, the last of which measured `stats`; `in_flight` says whether the next one is on its way.
+    pub(super) fn step(&mut self, stats: StepStats, steps: u64, tokens_per_step: u64, in_flight: bool) {
+        self.measure_speed(steps, tokens_per_step, in_flight);
         let (since, first) = *self.paced.get_or_insert_with(|| (Instant::now(), steps));
         let numbers = &mut self.numbers;
         numbers.seconds_left = steps.checked_sub(first).filter(|done| *done > 0).map(|done| {
@@ -74,15 +76,14 @@ impl Display {
         numbers.step = steps;
         numbers.loss = f64::from(stats.loss);
         numbers.grad_norm = f64::from(stats.grad_norm);
-        numbers.lr = lr;
-        numbers.is_diverging = is_diverging;
         self.progress.step(&self.numbers);
     }
 
-    /// The first step only starts the clock: drivers may still compile in it.
-    fn measure_speed(&mut self, steps: u64, tokens_per_step: u64) {
+    /// The first step only starts the clock: drivers may still compile in it. With another step in flight a driver may tell of
+    /// one when both are done: so both ends of a window are with one, or both without.
+    fn measure_speed(&mut self, steps: u64, tokens_per_step: u64, in_flight: bool) {
         let now = Instant::now();
-        if let Some(window) = &self.window {
+        if let Some(window) = self.window.as_ref().filter(|window| window.in_flight == in_flight) {
             let seconds = now.duration_since(window.since).saturating_sub(window.aside).as_secs_f64();
             if seconds < WINDOW && self.numbers.speed.is_some() {
                 return;
@@ -91,7 +92,12 @@ impl Display {
             let peak_percent = self.peak.map(|peak| 100.0 * self.flops as f64 / each / peak);
             self.numbers.speed = Some(Speed { seconds: each, tokens: tokens_per_step as f64 / each, peak_percent });
         }
-        self.window = Some(Window { since: now, step: steps, aside: Duration::ZERO });
+        self.window = Some(Window { since: now, step: steps, aside: Duration::ZERO, in_flight });
+    }
+
+    /// Shows the numbers as they are now.
+    pub(super) fn refresh(&self) {
+        self.progress.refresh(&self.numbers);
     }
 
     /// What took so long was no step.

@@ -41,6 +41,7 @@ impl Run<'_> {
             line["old_val_loss"] = json!(old_val_loss);
         }
         self.metrics.write(&line)?;
+        self.display.refresh();
         note(shown);
         let took = began.elapsed();
         detail(format_args!("evaluated on {batches} batches in {:.2} s", took.as_secs_f64()));

@@ -15,6 +15,11 @@ impl Progress {
         Self { log_interval: log_interval.max(1) as u64 }
     }
 
+    /// The numbers changed without a step: where a line is drawn again, it shows them.
+    pub(super) fn refresh(&self, n: &Numbers) {
+        console::redraw(|columns| line::drawn(n, columns, console::alarming));
+    }
+
     /// One step is done.
     pub(super) fn step(&self, n: &Numbers) {
         if console::draws() {

@@ -76,7 +76,8 @@ impl Run<'_> {
             Verdict::Stop(fault) => return Err(self.stopped(step, &fault)?),
         };
         let tokens_per_step = Position::default().after(1, self.trainer.shape()).tokens;
-        self.display.step(stats, step + 1, lr, tokens_per_step, is_diverging);
+        (self.display.numbers.lr, self.display.numbers.is_diverging) = (lr, is_diverging);
+        self.display.step(stats, step + 1, tokens_per_step, self.pending.is_some());
         Ok(())
     }
 
