@@ -130,6 +130,21 @@ pub(super) fn was_saved_again(header: &tensor::Metadata) -> bool {
     laid_out(&Header { metadata, infos }).is_ok_and(|head| checksum::check_seal(&head) == Seal::Intact)
 }
 
+/// The keys of the metadata, in the order in which this program writes them.
+const KEYS: [&str; 6] = [HEADER_KEY, DATA_KEY, "format", "step", META_KEY, FORMAT_KEY];
+
+/// Whether the header of a checkpoint, `json`, was written by another program: all its metadata are there in another order,
+/// or all but the checksums. Damage moves no keys, and takes none away that leaves JSON.
+pub(super) fn is_laid_out_anew(header: &tensor::Metadata, json: &[u8]) -> bool {
+    let Some(metadata) = header.metadata() else { return false };
+    let has = |key: &str| metadata.contains_key(key);
+    let Ok(text) = std::str::from_utf8(json) else { return false };
+    // In a value a quotation mark has a backslash before it.
+    let places = KEYS.map(|key| text.find(&format!("\"{key}\":\"")));
+    let left_out = has(META_KEY) && metadata.get(FORMAT_KEY).is_some_and(|format| format == "2");
+    KEYS.into_iter().all(has) && !places.is_sorted() || left_out && !has(HEADER_KEY) && !has(DATA_KEY)
+}
+
 /// A checkpoint ready to be written.
 pub(super) struct Encoded<'a> {
     /// What precedes the data: length and header.

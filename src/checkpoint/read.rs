@@ -14,7 +14,7 @@ use safetensors::tensor::{Metadata as Header, TensorInfo};
 use serde::Deserialize;
 
 use super::checksum::{self, Checked, DATA_KEY, Flaw, MIB, PREFIX, Seal};
-use super::format::{FORMAT_KEY, META_KEY, was_saved_again};
+use super::format::{self, FORMAT_KEY, META_KEY, was_saved_again};
 use super::size::{ParseBudget, longest_header};
 use super::storage::{Source, Storage};
 use super::{FORMAT, Metadata};
@@ -134,8 +134,15 @@ impl TensorFile {
         })?;
         let saved_again = seal != Seal::Intact && was_saved_again(&header);
         let seal = if saved_again { Seal::Intact } else { seal };
+        let is_whole = head.len() as u64 + header.data_len() as u64 == len;
         let sums = match (checks, seal) {
             (Checks::Waived, _) => None,
+            (Checks::Required, Seal::Broken | Seal::Absent) if is_whole && format::is_laid_out_anew(&header, json) => {
+                return Err(Error::foreign(format!(
+                    "the header of {} has not the checksum that it was written with: another program changed the file",
+                    path.display()
+                )));
+            }
             (Checks::Required, Seal::Broken) => return Err(broken()),
             (Checks::Required, seal) => {
                 data_sums(&header, seal).map_err(|what| refuse(format!("is damaged: {what}; {OTHER_COPY}")))?

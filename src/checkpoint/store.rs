@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 
 /// The checkpoints of one run, `<dir>/checkpoints/step-00000100.safetensors` and so on; those from before its growths,
 /// `before-growth-00000100.safetensors`, which stay until the run is replaced; and `best.safetensors`, which has the lowest
-/// validation loss. The latter two count as checkpoints of the run only as long as it has no others. `M` is what they say of
-/// the run.
+/// validation loss. The latter two count as checkpoints of the run only as long as it has no others, and the best one also
+/// where others are damaged. `M` is what they say of the run.
 #[derive(Debug, Clone)]
 pub struct Store<M> {
     storage: Arc<dyn Storage>,
@@ -112,6 +112,11 @@ impl<M: Metadata> Store<M> {
         checkpoint.write_to(&*self.storage, &self.place(BEST)?)
     }
 
+    /// Where the checkpoints are, if there are any.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.dir.join(FOLDER)
+    }
+
     /// Where the checkpoint with the lowest validation loss is, if there is one.
     pub fn best(&self) -> PathBuf {
         self.dir.join(FOLDER).join(BEST)
@@ -191,7 +196,8 @@ impl<M: Metadata> Store<M> {
         Ok(others)
     }
 
-    /// The newest checkpoint that can be read, and a warning for each newer one that is damaged.
+    /// The newest checkpoint that can be read, and a warning for each newer one that is damaged. Where one is damaged, the best
+    /// one counts like any other.
     ///
     /// # Errors
     /// As [`Store::newest`].
@@ -222,12 +228,18 @@ impl<M: Metadata> Store<M> {
     }
 
     fn newest_of<T>(&self, known: Vec<(u64, PathBuf)>, read: &dyn Fn(&Path) -> Result<(u64, T)>) -> Result<Found<T>> {
-        let mut warnings = Vec::new();
-        for (named, path) in known.into_iter().rev() {
+        let (mut known, mut warnings, best) = (known, Vec::new(), self.best());
+        let mut spare = read_meta_from::<M>(&*self.storage, &best).ok().map(|meta| (meta.step(), best));
+        spare = spare.filter(|best| !known.contains(best));
+        while let Some((named, path)) = known.pop() {
             match read(&path) {
                 Ok((step, _)) if step != named => return Err(self.misnamed(&path, named, step)),
                 Ok((_, found)) => return Ok(Found::Latest(Latest { found: Some((path, found)), warnings })),
-                Err(damage @ Error::Damaged(_)) => warnings.push(damage.to_string()),
+                Err(damage @ Error::Damaged(_)) => {
+                    warnings.push(damage.to_string());
+                    known.extend(spare.take());
+                    known.sort();
+                }
                 Err(other) => return Ok(Found::Gone(other, path)),
             }
         }
@@ -255,16 +267,40 @@ impl<M: Metadata> Store<M> {
         }
     }
 
+    /// Refuses to go on from `step` where a whole checkpoint of a later one is there under a name that no run gives.
+    ///
+    /// # Errors
+    /// An input error with the remedy; nothing is said of a file that is no checkpoint, or damaged.
+    pub(crate) fn check_renamed(&self, step: u64) -> Result<()> {
+        for path in self.foreign()? {
+            let later = read_meta_from::<M>(&*self.storage, &path).map(|meta| meta.step()).ok().filter(|at| *at > step);
+            let Some(later) = later.filter(|_| Checkpoint::<M>::read_from(&*self.storage, &path).is_ok()) else {
+                continue;
+            };
+            return Err(Error::input(format!(
+                "{} holds step {later} under a name that no run gives, and the run would go on from step {step}: {}",
+                path.display(),
+                self.way_out(&path, later, later)
+            )));
+        }
+        Ok(())
+    }
+
     fn misnamed(&self, path: &Path, named: u64, step: u64) -> Error {
+        let (shown, remedy) = (path.display(), self.way_out(path, named, step));
+        Error::input(format!("{shown} holds step {step} and not the {named} of its name: {remedy}"))
+    }
+
+    /// What to do about the checkpoint of `step` at `path`, whose name should be another.
+    fn way_out(&self, path: &Path, named: u64, step: u64) -> String {
         let place = path.with_file_name(names::name(PREFIX, step));
         let (shown, run) = (path.display(), self.dir.display());
-        let remedy = match self.files().is_ok_and(|files| files.contains(&place)) {
+        match self.files().is_ok_and(|files| files.contains(&place)) {
             false => format!("give it its name with `mv {shown} {}`", place.display()),
             true => format!(
                 "move it out of that folder, as with `mv {shown} {run}-{named}.safetensors`, and give it an --out"
             ),
-        };
-        Error::input(format!("{shown} holds step {step} and not the {named} of its name: {remedy}"))
+        }
     }
 
     /// Removes the checkpoints up to `step` that are not to be kept. What holds another step than its name says, or is of
@@ -327,8 +363,12 @@ impl Encoded<'_> {
     fn commit(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
         let done = commit(storage, path, &|out| self.write_to(out), &|source| self.check_written(source));
         done.map_err(|cause| {
+            let remedy = match cause.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "make its directory writable",
+                _ => "free some space",
+            };
             Error::input(format!(
-                "{}; the checkpoint needs {} bytes, earlier ones are intact: free some space or choose another directory",
+                "{}; the checkpoint needs {} bytes, earlier ones are intact: {remedy} or choose another directory",
                 Error::io("write", path, &cause),
                 self.len()
             ))

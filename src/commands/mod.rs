@@ -140,18 +140,29 @@ fn read(path: &Path, choice: Choice) -> Result<(PathBuf, Opened<Meta>)> {
     let best = choice.best_of(path)?;
     let file = best.as_deref().or_else(|| Some(path).filter(|path| !path.is_dir()));
     if let Some(file) = file {
-        let opened = Opened::read(file, checks).map_err(|error| match error {
-            Error::Damaged(what) if !choice.accept_unverified => Error::damaged(format!(
-                "{what}; what another program changed on purpose is taken with --accept-unverified"
-            )),
-            other => other,
-        })?;
+        let opened = Opened::read(file, checks).map_err(|error| with_waiver(file, choice, error))?;
         return Ok((file.to_path_buf(), opened));
     }
     newest(&run_dir::of(path), &|file| {
-        let opened = Opened::<Meta>::read(file, checks)?;
+        let opened = Opened::<Meta>::read(file, checks).map_err(|error| match error {
+            // Damage is passed over.
+            Error::Damaged(_) => error,
+            other => with_waiver(file, choice, other),
+        })?;
         Ok((opened.checkpoint.meta.step, opened))
     })
+}
+
+/// `error` with the option that takes the file as it is, where that helps.
+fn with_waiver(file: &Path, choice: Choice, error: Error) -> Error {
+    let waived = || Opened::read(file, Checks::Waived).and_then(|opened| Start::resumed(opened.checkpoint));
+    let tip = "what another program changed on purpose is taken with --accept-unverified";
+    match error {
+        other if choice.accept_unverified => other,
+        Error::Damaged(what) if waived().is_ok() => Error::damaged(format!("{what}; {tip}")),
+        Error::Foreign(what) if waived().is_ok() => Error::foreign(format!("{what}; {tip}")),
+        other => other,
+    }
 }
 
 /// The newest whole checkpoint of the run `dir`, as `read` takes it; those that are damaged are named.

@@ -2,6 +2,7 @@
 
 mod best;
 mod edited;
+mod fallback;
 mod foreign;
 mod names;
 mod older;

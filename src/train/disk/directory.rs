@@ -19,9 +19,9 @@ use std::sync::Arc;
 /// # Errors
 /// A usage error with the ways out; an input error where the directory cannot be used.
 pub(crate) fn check_new(dir: &Path, overwrite: bool) -> Result<Option<String>> {
-    check_writable(dir)?;
-    check_own(dir)?;
     let (shown, store) = (dir.display(), Store::new(dir));
+    [dir, &store.folder()].into_iter().try_for_each(check_writable)?;
+    check_own(dir)?;
     let known = store.list()?;
     if overwrite {
         return replaced(dir, &store, known.last().map(|(step, _)| *step));
@@ -119,11 +119,12 @@ pub(crate) fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
 /// # Errors
 /// As [`check_new`].
 pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result<()> {
-    check_writable(dir)?;
-    check_lock(dir)?;
     let store = Store::new(dir);
+    [dir, &store.folder()].into_iter().try_for_each(check_writable)?;
+    check_lock(dir)?;
     let known = store.list()?;
     known.iter().try_for_each(|(_, path)| store.check_name(path))?;
+    store.check_renamed(step)?;
     let shown = dir.display();
     if same(dir, given) {
         // Then `file` was the newest that is whole: later ones are damaged, and may be replaced.

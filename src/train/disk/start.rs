@@ -1,6 +1,7 @@
 //! Where a run starts: a new model, or what a checkpoint holds of one.
 
-use super::meta::{Checkpoint, Meta};
+use super::meta::{Checkpoint, Meta, Store};
+use crate::checkpoint::{read_meta, verify};
 use crate::config::{ModelConfig, RunConfig};
 use crate::data::{Dataset, Fingerprint, Tokenizer};
 use crate::error::{Error, Result};
@@ -119,7 +120,26 @@ impl Start {
             self.standing.plateau = Plateau::default();
             (self.standing.best_val_loss, self.standing.best_step) = (None, None);
         }
+        if self.standing.step > 0 {
+            self.keep_better(config, &now);
+        }
         Ok(self)
+    }
+
+    /// Counts the best checkpoint of the run where it is better than all that this one knows of: a run that goes on
+    /// from before it, because later checkpoints were lost or training went bad, does not replace it by a worse one.
+    fn keep_better(&mut self, run: &RunConfig, now: &Measured) {
+        let file = Store::new(&run.out_dir).best();
+        let Ok(meta) = read_meta::<Meta>(&file) else { return };
+        let (Some(loss), Ok(config)) = (meta.best_val_loss, meta.config::<RunConfig>()) else { return };
+        let same_run = meta.seed == run.train.seed && meta.best_step == Some(meta.step);
+        let better = self.standing.best_val_loss.is_none_or(|best| !best.is_finite() || loss < best);
+        let measured = Measured::by(&config, &meta.data.description, meta.data.fingerprint);
+        let comparable = measured.is_ok_and(|measured| measured.same(now)[1]);
+        // Its values last, because that reads all of it.
+        if same_run && better && loss.is_finite() && comparable && verify(&file).is_ok() {
+            (self.standing.best_val_loss, self.standing.best_step) = (Some(loss), Some(meta.step));
+        }
     }
 }
 

@@ -31,7 +31,11 @@ impl Run<'_> {
         self.display.numbers.val_loss = Some(val_loss);
         let before = self.standing.clone();
         if self.standing.validated(val_loss) {
-            self.save_best(before)?;
+            self.unsaved_best = Some(before);
+        }
+        // The last step's own checkpoint comes first: it counts for more where the disk is full.
+        if step < steps as u64 {
+            self.save_best()?;
         }
         let mut line = json!({"kind": "eval", "step": step, "val_loss": val_loss});
         let mut shown = format!("eval {step}/{steps} val loss {val_loss:.4}");

@@ -59,6 +59,10 @@ pub(crate) struct Run<'a> {
     pub(crate) metrics: Metrics,
     /// The last checkpoint.
     saved: PathBuf,
+    /// As it was before the evaluation that found the lowest loss, until that is saved.
+    unsaved_best: Option<Standing>,
+    /// Whether that failed, which is said once.
+    is_best_missed: bool,
 }
 
 fn is_due(step: u64, interval: usize) -> bool {
@@ -113,6 +117,8 @@ impl<'a> Run<'a> {
             store: Store::on(files, &config.out_dir),
             metrics,
             saved: PathBuf::new(),
+            unsaved_best: None,
+            is_best_missed: false,
         })
     }
 

@@ -4,7 +4,7 @@ use super::health::Bad;
 use super::standing::Standing;
 use super::{Run, is_due};
 use crate::checkpoint::{Keep, read_meta};
-use crate::console::detail;
+use crate::console::{detail, warn};
 use crate::error::{Error, Result};
 use crate::train::disk::capture::checkpoint;
 use crate::train::disk::meta::{Checkpoint, Meta};
@@ -42,16 +42,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Saves the run as it was `before` the evaluation that found the lowest loss so far, with that loss: whoever goes on from
-    /// there evaluates once more. A model that has not trained is not worth a file.
-    pub(super) fn save_best(&mut self, mut before: Standing) -> Result<()> {
+    /// Saves the run as it was before the evaluation that found the lowest loss so far, with that loss: whoever goes on from
+    /// there evaluates once more. A model that has not trained is not worth a file. No run ends for want of this one.
+    pub(super) fn save_best(&mut self) -> Result<()> {
+        let Some(mut before) = self.unsaved_best.take() else { return Ok(()) };
         if !self.config.train.keep_best || before.step == 0 || self.health.is_bad() {
             return Ok(());
         }
         (before.best_val_loss, before.best_step) = (self.standing.best_val_loss, self.standing.best_step);
         let checkpoint = self.checkpoint(before);
         let Some(checkpoint) = self.unless_not_finite(checkpoint)? else { return Ok(()) };
-        self.store.save_best(&checkpoint)
+        if let Err(error) = self.store.save_best(&checkpoint) {
+            if !std::mem::replace(&mut self.is_best_missed, true) {
+                warn(format_args!("the best model so far, of step {}, is not kept: {error}", checkpoint.meta.step));
+            }
+        }
+        Ok(())
     }
 
     /// The lowest validation loss, and where the model is that has it.
@@ -87,6 +93,7 @@ impl Run<'_> {
         let first = metrics::first_of_both(&self.config.out_dir)?;
         self.sample()?;
         self.save()?;
+        self.save_best()?;
         self.tell_of_growths_left();
         self.display.finish();
         let best = self.best();

@@ -41,6 +41,59 @@ fn a_file_without_moments_is_resumed_with_a_word() {
     assert!(!ran.stderr.contains("no optimizer moments"), "{}", ran.stderr);
 }
 
+#[test]
+fn a_copy_in_a_run_that_another_program_changed_is_not_passed_over() {
+    let folder = with_run();
+    // Without its moments; then without the metadata of the checksums.
+    for (keep, metadata) in
+        [((|name: &str| !name.starts_with("optimizer.")) as fn(&str) -> bool, ""), (|_| true, "tokenformer")]
+    {
+        let folder = with_run();
+        // Whose metadata are in another order: which order it is, is left to chance.
+        while {
+            save_again(&folder, keep, Some(metadata));
+            folder.read("again.safetensors")[8..].starts_with(br#"{"__metadata__":{"crc32":"#)
+        } {}
+        fs::rename(folder.path("again.safetensors"), step(&folder, "r", 20)).unwrap();
+        let said = refused(&folder, "train --resume r --steps 21 --tune off");
+        say("changed in a run", &said);
+        let start = "the header of r/checkpoints/step-00000020.safetensors has not the checksum that it was written with: \
+                     another program changed the file; what another program changed on purpose is taken with \
+                     --accept-unverified; an older checkpoint is not taken";
+        assert!(said.starts_with(start), "{said}");
+        let ran = folder.run("train --resume r --steps 21 --tune off --accept-unverified").ok();
+        assert!(ran.stderr.contains("after step 20"), "{}", ran.stderr);
+    }
+    // Damage is passed over.
+    let mut bytes = folder.read("r/checkpoints/step-00000020.safetensors");
+    bytes[60] ^= 1;
+    fs::write(step(&folder, "r", 20), bytes).unwrap();
+    assert!(
+        folder.run("inspect r").ok().stderr.contains("warning: r/checkpoints/step-00000020.safetensors is damaged")
+    );
+}
+
+#[test]
+fn the_option_is_named_only_where_it_helps() {
+    let folder = with_run();
+    let whole = fs::read(step(&folder, "r", 20)).unwrap();
+    let tip = "--accept-unverified";
+    for damaged in [&whole[..whole.len() - 4], b"", b"no checkpoint", &[&whole[..], b"more"].concat()] {
+        folder.write("again.safetensors", damaged);
+        let said = refused(&folder, "eval again.safetensors");
+        assert!(!said.contains(tip), "{said}");
+        refused(&folder, "eval again.safetensors --accept-unverified");
+    }
+    save_again(&folder, |name| name != "norm.weight" && !name.starts_with("optimizer."), Some(""));
+    let said = refused(&folder, "eval again.safetensors");
+    assert!(!said.contains(tip), "{said}");
+    let mut values = whole;
+    *values.last_mut().unwrap() ^= 1;
+    folder.write("again.safetensors", values);
+    assert!(refused(&folder, "eval again.safetensors").ends_with(tip));
+    folder.run("eval again.safetensors --accept-unverified").ok();
+}
+
 /// Saves a checkpoint again as Python's `save_file(tensors, file, metadata)` does, with the tensors that `keep` names.
 fn save_again(folder: &Folder, keep: fn(&str) -> bool, metadata: Option<&str>) {
     let bytes = fs::read(step(folder, "r", 20)).unwrap();

@@ -12,30 +12,51 @@ fn mode(folder: &Folder, name: &str, bits: u32) {
     fs::set_permissions(folder.path(name), fs::Permissions::from_mode(bits)).unwrap();
 }
 
+fn is_root(folder: &Folder) -> bool {
+    fs::metadata("/proc/self").or_else(|_| fs::metadata(folder.path("r"))).unwrap().uid() == 0
+}
+
+/// The program as somebody who may write to the run, but may not do all that root may; `None` where nobody cannot be had.
+fn as_nobody(folder: &Folder, args: &[&str]) -> Option<Command> {
+    if !is_root(folder) {
+        return Some(folder.command(&args.join(" ")));
+    }
+    for (name, bits) in [("", 0o777), ("r", 0o777), ("r/checkpoints", 0o777), ("r/lock", 0o666)] {
+        mode(folder, name, bits);
+    }
+    let there = Command::new("setpriv").args(["--reuid=65534", "--clear-groups", "true"]).status();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_tokenformer")]);
+    command.current_dir(folder.path("")).args(args);
+    there.is_ok_and(|status| status.success()).then_some(command)
+}
+
+#[test]
+fn checkpoints_that_cannot_be_written_are_noticed_before_anything_is() {
+    let folder = with_run();
+    let Some(mut command) = as_nobody(&folder, &["train", "--resume", "r", "--steps", "30", "--tune", "off"]) else {
+        return;
+    };
+    for name in ["r/config.toml", "r/metrics.jsonl"] {
+        mode(&folder, name, 0o666);
+    }
+    mode(&folder, "r/checkpoints", 0o555);
+    let said = left_alone(&folder, || done(&mut command).refused());
+    mode(&folder, "r/checkpoints", 0o755);
+    say("unwritable checkpoints", &said);
+    assert!(said.starts_with("cannot write to r/checkpoints: permission denied"), "{said}");
+    assert!(!said.contains("free some space"), "{said}");
+}
+
 #[test]
 fn a_newest_checkpoint_that_may_not_be_read_is_not_passed_over() {
     let folder = with_run();
     let newest = "r/checkpoints/step-00000020.safetensors";
     let args = ["train", "--resume", "r", "--steps", "30", "--tune", "off"];
-    // Root may read anything, so it becomes somebody else.
-    let root = fs::metadata("/proc/self").or_else(|_| fs::metadata(folder.path("r"))).unwrap().uid() == 0;
-    let mut command = if root {
-        for (name, bits) in [("", 0o777), ("r", 0o777), ("r/checkpoints", 0o777), ("r/lock", 0o666)] {
-            mode(&folder, name, bits);
-        }
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_tokenformer")]);
-        command.current_dir(folder.path("")).args(args);
-        command
-    } else {
-        folder.command(&args.join(" "))
-    };
+    let root = is_root(&folder);
     mode(&folder, newest, if root { 0o600 } else { 0o000 });
     // Where nobody cannot be had, tests/store plants the same error.
-    let there = Command::new("setpriv").args(["--reuid=65534", "--clear-groups", "true"]).status();
-    if root && !there.is_ok_and(|status| status.success()) {
-        return;
-    }
+    let Some(mut command) = as_nobody(&folder, &args) else { return };
     let said = left_alone(&folder, || done(&mut command).refused());
     say("unreadable-newest-passed-over", &said);
     assert!(said.starts_with(&format!("cannot read {newest}: permission denied")), "{said}");
@@ -75,8 +96,12 @@ fn a_damaged_one_is_passed_over_with_a_warning() {
         fs::write(&newest, damaged).unwrap();
         let said = folder.run("inspect r").ok();
         assert!(said.stderr.contains("warning: r/checkpoints/step-00000020.safetensors"), "{}", said.stderr);
-        assert!(said.stdout.contains("r/checkpoints/step-00000010.safetensors"), "{}", said.stdout);
+        // The best one is of step 20 as well.
+        assert!(said.stdout.contains("r/checkpoints/best.safetensors"), "{}", said.stdout);
     }
+    fs::remove_file(folder.path("r/checkpoints/best.safetensors")).unwrap();
+    let said = folder.run("inspect r").ok();
+    assert!(said.stdout.contains("r/checkpoints/step-00000010.safetensors"), "{}", said.stdout);
     // A checkpoint of a newer version, or another program's file, is not damaged.
     let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  "#;
     fs::write(&newest, [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat()).unwrap();
@@ -85,5 +110,5 @@ fn a_damaged_one_is_passed_over_with_a_warning() {
         said.contains("not a tokenformer checkpoint") && said.contains("an older checkpoint is not taken"),
         "{said}"
     );
-    assert_eq!(checkpoints(&folder, "r").len(), 3);
+    assert_eq!(checkpoints(&folder, "r").len(), 2);
 }

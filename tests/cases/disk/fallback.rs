@@ -1,0 +1,95 @@
+//! A run that goes on from an older checkpoint, and one that cannot keep its best: nothing better is lost.
+
+use super::{checkpoints, same_tensors, step, with_run};
+use crate::program::{Folder, say};
+use crate::snapshot::refused;
+use std::fs;
+
+const BEST: &str = "r/checkpoints/best.safetensors";
+
+fn damage(folder: &Folder, at: u64) {
+    let mut bytes = fs::read(step(folder, "r", at)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(step(folder, "r", at), bytes).unwrap();
+}
+
+#[test]
+fn where_the_newest_is_damaged_the_best_one_counts_too() {
+    let whole = with_run();
+    whole.run("train --resume r --steps 21 --tune off").ok();
+    let folder = with_run();
+    damage(&folder, 20);
+    let best = folder.read(BEST);
+    // It is of step 20, and nothing is left to do.
+    let said = refused(&folder, "train --resume r --steps 11 --tune off");
+    assert!(said.starts_with("the run of r/checkpoints/best.safetensors has done 20 of its 11 steps"), "{said}");
+    let ran = folder.run("train --resume r --steps 21 --tune off").ok();
+    assert!(ran.stderr.contains("warning: r/checkpoints/step-00000020.safetensors is damaged"), "{}", ran.stderr);
+    let said = "resuming from r/checkpoints/best.safetensors after step 20";
+    say("damaged newest", said);
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    assert!(same_tensors(&step(&folder, "r", 21), &step(&whole, "r", 21)));
+    // One older than the newest whole one is left alone.
+    let folder = with_run();
+    folder.run("train --resume r --steps 40 --tune off").ok();
+    fs::write(folder.path(BEST), &best).unwrap();
+    damage(&folder, 40);
+    assert!(folder.run("inspect r").ok().stdout.contains("step-00000030.safetensors"));
+    damage(&folder, 30);
+    assert!(folder.run("inspect r").ok().stdout.contains("best.safetensors"));
+}
+
+#[test]
+fn going_on_from_an_older_checkpoint_replaces_no_better_one() {
+    let folder = with_run();
+    fs::remove_file(step(&folder, "r", 20)).unwrap();
+    let best = folder.read(BEST);
+    let ran = folder.run("train --resume r --steps 11 --tune off").ok();
+    assert!(ran.stderr.contains("after step 10"), "{}", ran.stderr);
+    let said = ran.stdout.lines().find(|line| line.starts_with("best val loss")).unwrap_or_default();
+    say("older than the best", said);
+    assert!(said.ends_with("at step 20, kept in r/checkpoints/best.safetensors"), "{said}");
+    assert!(folder.read(BEST) == best, "the better one stays");
+    // A better one that is damaged is none.
+    let folder = with_run();
+    fs::remove_file(step(&folder, "r", 20)).unwrap();
+    folder.write(BEST, [&best[..best.len() - 1], b"\xff"].concat());
+    let ran = folder.run("train --resume r --steps 11 --tune off").ok();
+    assert!(ran.stdout.contains("at step 11, kept in"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_later_checkpoint_under_another_name_is_named() {
+    for name in ["final.safetensors", "step-20.bak"] {
+        let folder = with_run();
+        let renamed = format!("r/checkpoints/{name}");
+        fs::rename(step(&folder, "r", 20), folder.path(&renamed)).unwrap();
+        let said = refused(&folder, "train --resume r --steps 30 --tune off");
+        say("renamed newest", &said);
+        let remedy = format!("give it its name with `mv {renamed} r/checkpoints/step-00000020.safetensors`");
+        assert!(said.starts_with(&format!("{renamed} holds step 20 under a name that no run gives")), "{said}");
+        assert!(said.contains("go on from step 10") && said.ends_with(&remedy), "{said}");
+        fs::rename(folder.path(&renamed), step(&folder, "r", 20)).unwrap();
+        // One that is no later, and what is no checkpoint, is nobody's business.
+        fs::copy(step(&folder, "r", 10), folder.path(&renamed)).unwrap();
+        folder.write("r/checkpoints/notes.txt", "mine");
+        folder.run("train --resume r --steps 21 --tune off").ok();
+    }
+}
+
+#[test]
+fn a_best_checkpoint_that_cannot_be_written_ends_no_run() {
+    let folder = with_run();
+    fs::remove_file(folder.path(BEST)).unwrap();
+    folder.write("keep", "x");
+    fs::create_dir(folder.path(BEST)).unwrap();
+    fs::rename(folder.path("keep"), folder.path(&format!("{BEST}/keep"))).unwrap();
+    let ran = folder.run("train --resume r --steps 40 --tune off").ok();
+    let warnings: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("is not kept")).collect();
+    assert_eq!(warnings.len(), 1, "{}", ran.stderr);
+    say("best not written", warnings[0]);
+    assert!(warnings[0].starts_with("warning: the best model so far, of step 30, is not kept: cannot write"));
+    assert!(ran.stdout.contains("best val loss") && !ran.stdout.contains("kept in"), "{}", ran.stdout);
+    let names = ["best.safetensors", "step-00000030.safetensors", "step-00000040.safetensors"];
+    assert_eq!(checkpoints(&folder, "r"), names);
+}
