@@ -5,6 +5,7 @@ mod edited;
 mod foreign;
 mod names;
 mod older;
+mod record;
 mod saved_again;
 mod unreadable;
 
