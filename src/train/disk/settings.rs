@@ -93,7 +93,10 @@ impl Edits {
             return Ok(edits);
         }
         match understood(&bytes, &edits.path) {
-            Err(error) => edits.broken = Some(error.to_string()),
+            Err(error) => {
+                let edited = if sealed.is_some() { "the file was edited, and " } else { "" };
+                edits.broken = Some(format!("{error}; {edited}{WOULD_REPLACE}"));
+            }
             Ok(_) if sealed.is_none() && !unsealed => {}
             // A version that wrote no checksum knew fewer settings.
             Ok((file, given)) => edits.edits = differences(&file, &given, run, lineage, sealed.is_some())?,
@@ -113,7 +116,7 @@ impl Edits {
 
     fn check_whole(&self) -> Result<()> {
         let Some(broken) = &self.broken else { return Ok(()) };
-        Err(Error::usage(format!("{broken}; {WOULD_REPLACE}, or have it replaced with --config-edits drop")))
+        Err(Error::usage(format!("{broken}, or have it replaced with --config-edits drop")))
     }
 
     /// Without those of settings that are `given` otherwise: that was asked for by name.

@@ -136,7 +136,7 @@ fn a_file_of_others_under_the_name_of_a_checkpoint_stays() {
         }
         // What is left of a checkpoint is its own, and nobody's loss.
         let whole = fs::read(step(&folder, "r", 20)).unwrap();
-        let lefts = [100, 0, 5, 8, 20, whole.len() - 1];
+        let lefts = [100, 0, 5, whole.len() - 1];
         for &left in lefts.iter().take(if name.starts_with("step") { lefts.len() } else { 1 }) {
             folder.write(&format!("r/checkpoints/{name}"), &whole[..left]);
             folder.run(&format!("{args} --set train.checkpoint_interval=0")).ok();
