@@ -17,7 +17,7 @@ pub(super) const HEADER_KEY: &str = "crc32";
 /// Metadata key of the checksums of the data: eight digits for each MiB.
 pub(super) const DATA_KEY: &str = "crc32_per_mib";
 /// How the header starts, up to the digits of its checksum.
-const START: &[u8] = br#"{"__metadata__":{"crc32":""#;
+pub(super) const START: &[u8] = br#"{"__metadata__":{"crc32":""#;
 /// Hexadecimal digits of a checksum.
 const DIGITS: usize = 8;
 /// The digits before they are known.

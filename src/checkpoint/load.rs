@@ -2,10 +2,12 @@
 //! once and works on that, whatever gets its name meanwhile.
 
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use super::checksum::{PREFIX, START};
 use super::digest::Passing;
-use super::format::{MOMENT1, MOMENT2};
+use super::format::{META_KEY, MOMENT1, MOMENT2};
 use super::read::{Checks, TensorEntry, TensorFile, Verified};
 use super::storage::{Files, Source, Storage};
 use super::{Checkpoint, FileDigest, Metadata};
@@ -30,6 +32,40 @@ pub fn read_meta<M: Metadata>(path: &Path) -> Result<M> {
 /// As [`read_meta`], from any storage.
 pub(super) fn read_meta_from<M: Metadata>(storage: &dyn Storage, path: &Path) -> Result<M> {
     TensorFile::open(storage, path)?.meta()
+}
+
+/// Most bytes of a file that are looked at to tell whose it is.
+const HEAD: u64 = 1 << 16;
+
+/// Whether the file at `path` is another program's or a newer version's: damage to what this one wrote does not make it so.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn is_foreign<M: Metadata>(storage: &dyn Storage, path: &Path) -> Result<bool> {
+    let mut head = Vec::new();
+    match storage.open(path).and_then(|source| source.bytes.take(HEAD).read_to_end(&mut head)) {
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(cause) => return Err(Error::io("read", path, &cause)),
+        Ok(_) => {}
+    }
+    match read_meta_from::<M>(storage, path) {
+        Ok(_) => Ok(false),
+        Err(Error::Foreign(_)) => Ok(true),
+        Err(Error::Damaged(_)) => Ok(!may_be_own(&head)),
+        Err(unreadable) => Err(unreadable),
+    }
+}
+
+/// Whether a damaged file that starts with `head` may be what is left of a checkpoint. Where a disk lost its start, that is
+/// zeros, or nothing.
+fn may_be_own(head: &[u8]) -> bool {
+    let (len, json) = head.split_at(head.len().min(PREFIX));
+    let lost = len.iter().all(|&byte| byte == 0);
+    // A header is far from 4 GiB long.
+    let cut = len.get(4..).is_some_and(|high| !high.is_empty() && high.iter().all(|&byte| byte == 0));
+    let starts = cut && json.iter().zip(START).all(|(is, own)| is == own);
+    let key = format!("\"{META_KEY}");
+    lost || starts || head.windows(key.len()).any(|part| part == key.as_bytes())
 }
 
 /// Compares all of a file with its checksums.

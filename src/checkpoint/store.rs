@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::Encoded;
-use super::load::read_meta_from;
+use super::load::{is_foreign, read_meta_from};
 use super::names::{self, BEFORE_GROWTH, BEST, FOLDER, PREFIX, is_left_over, under};
 use super::storage::{Files, Storage, commit, create_dirs};
 use super::{Checkpoint, FileDigest, Metadata};
@@ -175,6 +175,23 @@ impl<M: Metadata> Store<M> {
         Ok(files)
     }
 
+    /// The files of others under names that a run gives; with `after`, those only that it may write over after so many steps.
+    ///
+    /// # Errors
+    /// As [`Store::list`], and a file that cannot be read.
+    pub(crate) fn of_others(&self, after: Option<u64>) -> Result<Vec<PathBuf>> {
+        let files = self.files()?;
+        let steps = under(&files, PREFIX).into_iter().filter(|(at, _)| after.is_none_or(|after| *at > after));
+        let growths = under(&files, BEFORE_GROWTH).into_iter().filter(|(at, _)| after.is_none_or(|after| *at >= after));
+        let mut others = Vec::new();
+        for path in names::best(&files).cloned().into_iter().chain(growths.chain(steps).map(|(_, path)| path)) {
+            if is_foreign::<M>(&*self.storage, &path)? {
+                others.push(path);
+            }
+        }
+        Ok(others)
+    }
+
     /// Every checkpoint by its step, oldest first; of a run that has none yet, those from before its growths and the best one.
     /// Files under other names are not looked at.
     ///
@@ -316,6 +333,7 @@ impl<M: Metadata> Store<M> {
             match read_meta_from::<M>(&*self.storage, path) {
                 Ok(meta) if meta.step() != *named => {}
                 Err(Error::Foreign(_)) => {}
+                Err(Error::Damaged(_)) if is_foreign::<M>(&*self.storage, path)? => {}
                 Ok(_) | Err(Error::Damaged(_)) => self.remove(path)?,
                 // Somebody removed it meanwhile.
                 Err(_) if !self.files()?.contains(path) => {}

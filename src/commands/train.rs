@@ -210,9 +210,10 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let dir = &config.out_dir;
     check().or_else(|refused| check_unlocked(dir).and(Err(refused)))?;
     let own = args.settings.config().is_some_and(|file| directory::is_settings_of(dir, file));
-    if !own && args.config_edits.is_none() && !args.overwrite {
+    if !own && args.config_edits != Some(ConfigEdits::Drop) && !args.overwrite {
         let edits = Edits::since(dir, &config, &[], false)?;
-        edits.refuse("this command, which would replace the file")?;
+        let take = format!("--config {}", shell::word(&directory::settings_of(dir)));
+        edits.refuse("this command, which would replace the file", &take)?;
     }
     let lock = Some(lock(dir)?);
     if let Some(replaced) = check()? {
@@ -230,9 +231,12 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     // Of what was stored: what this version makes of it is no edit.
     let edits = Edits::since(&run, &meta.config()?, &meta.lineage, given.is_dir())?;
     let base = if take { edits.over(&stored)? } else { stored.clone() };
+    if let Some(said) = edits.nothing().filter(|_| args.config_edits == Some(ConfigEdits::Take)) {
+        note(said);
+    }
     let mut config = args.settings.over(base, own)?;
     if !take && args.config_edits.is_none() {
-        edits.not_given(&stored, &config)?.refuse("its checkpoint")?;
+        edits.not_given(&stored, &config)?.refuse("its checkpoint", "--config-edits take")?;
     }
     same_model(&stored, &config)?;
     if args.settings.out().is_none() && config.out_dir == stored.out_dir {

@@ -6,6 +6,7 @@ mod fallback;
 mod foreign;
 mod names;
 mod older;
+mod record;
 mod saved_again;
 mod unreadable;
 

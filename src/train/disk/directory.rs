@@ -22,16 +22,20 @@ pub(crate) fn check_new(dir: &Path, overwrite: bool) -> Result<Option<String>> {
     let (shown, store) = (dir.display(), Store::new(dir));
     [dir, &store.folder()].into_iter().try_for_each(check_writable)?;
     check_own(dir)?;
+    settings::check(dir)?;
     let known = store.list()?;
     if overwrite {
         return replaced(dir, &store, known.last().map(|(step, _)| *step));
     }
-    if let Some((step, _)) = known.last() {
+    let others = store.of_others(None);
+    let own = |(_, path): &&(u64, PathBuf)| !others.as_ref().is_ok_and(|others| others.contains(path));
+    if let Some((step, _)) = known.iter().rev().find(own) {
         return Err(Error::usage(format!(
             "{shown} already holds a run at step {step}: continue it with --resume {shown}, choose another --out, or \
              replace it with --overwrite"
         )));
     }
+    check_others(&others?, "move it away, or choose another --out")?;
     if let Some(other) = store.foreign()?.first() {
         return Err(Error::usage(format!(
             "{shown} holds {}, which has no name that a run gives its checkpoints: give it back the name it had, move it away, \
@@ -48,6 +52,16 @@ pub(crate) fn check_new(dir: &Path, overwrite: bool) -> Result<Option<String>> {
     }
 }
 
+/// Refuses where others have written files under the names of checkpoints.
+fn check_others(others: &[PathBuf], remedy: &str) -> Result<()> {
+    others.first().map_or(Ok(()), |other| {
+        Err(Error::input(format!(
+            "{} is not a checkpoint of this program, and a run would replace it: {remedy}",
+            other.display()
+        )))
+    })
+}
+
 /// What `--overwrite` replaces in `dir`.
 fn replaced(dir: &Path, store: &Store, last: Option<u64>) -> Result<Option<String>> {
     let files = store.all()?;
@@ -59,6 +73,7 @@ fn replaced(dir: &Path, store: &Store, last: Option<u64>) -> Result<Option<Strin
             )));
         }
     }
+    check_others(&store.of_others(None)?, "move it away, or choose another --out")?;
     let lines = match metrics::told(dir)? {
         Told::Run { lines, .. } => lines,
         _ => 0,
@@ -86,15 +101,24 @@ fn check_own(dir: &Path) -> Result<()> {
         (_, Told::Foreign) | (false, Told::Run { .. }) => metrics::FILE,
         _ => return Ok(()),
     };
-    Err(Error::usage(format!(
+    Err(not_own(dir, foreign))
+}
+
+fn not_own(dir: &Path, foreign: &str) -> Error {
+    Error::usage(format!(
         "{} holds a {foreign} that is not a run's, and a run would replace it: choose another --out, or move it away",
         dir.display()
-    )))
+    ))
 }
 
 /// Whether `file` is the settings of the run in `dir`.
 pub(crate) fn is_settings_of(dir: &Path, file: &Path) -> bool {
     same(&dir.join(settings::FILE), file)
+}
+
+/// Where the settings of the run in `dir` are.
+pub(crate) fn settings_of(dir: &Path) -> PathBuf {
+    dir.join(settings::FILE)
 }
 
 /// Whether `dir` is a run's, going by what it holds.
@@ -122,6 +146,11 @@ pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) ->
     let store = Store::new(dir);
     [dir, &store.folder()].into_iter().try_for_each(check_writable)?;
     check_lock(dir)?;
+    settings::check(dir)?;
+    if metrics::told(dir)? == Told::Foreign {
+        return Err(not_own(dir, metrics::FILE));
+    }
+    check_others(&store.of_others(Some(step))?, "move it away")?;
     let known = store.list()?;
     known.iter().try_for_each(|(_, path)| store.check_name(path))?;
     store.check_renamed(step)?;
@@ -174,7 +203,8 @@ pub fn claim(storage: &Arc<dyn Storage>, config: &RunConfig, step: u64) -> Resul
         Store::on(storage.clone(), dir).clear()?;
     }
     // Before the settings, because [`check_new`] takes settings without metrics for somebody's own.
-    let metrics = Metrics::open(&**storage, dir, step)?;
+    let interval = config.train.eval_interval as u64;
+    let metrics = Metrics::open(&**storage, dir, step, interval > 0 && step.is_multiple_of(interval))?;
     let path = dir.join(settings::FILE);
     replace(&**storage, &path, &settings).map_err(|e| Error::io("write", &path, &e))?;
     Ok(metrics)
@@ -236,7 +266,12 @@ mod tests {
         metrics.write(&serde_json::json!({"kind": "run"})).unwrap();
         check_new(&run, false).unwrap();
         std::fs::create_dir_all(run.join("checkpoints")).unwrap();
-        std::fs::write(&old, "x").unwrap();
+        for how in [false, true] {
+            std::fs::write(&old, "my thesis").unwrap();
+            let said = check_new(&run, how).unwrap_err().to_string();
+            assert!(said.contains("step-00000007.safetensors is not a checkpoint of this program"), "{said}");
+        }
+        std::fs::write(&old, "").unwrap();
         assert!(check_new(&run, false).unwrap_err().to_string().contains("holds a run at step 7"));
         let said = check_new(&run, true).unwrap().unwrap();
         assert!(said.ends_with("at step 7: 1 checkpoints and 1 lines of metrics"), "{said}");

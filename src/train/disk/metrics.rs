@@ -94,13 +94,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens `metrics.jsonl` in `dir`, keeping the lines before `step`.
+    /// Opens `metrics.jsonl` in `dir`, keeping the lines before `step`, after which the run evaluates `again` or not.
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn open(storage: &dyn Storage, dir: &Path, step: u64) -> Result<Self> {
+    pub fn open(storage: &dyn Storage, dir: &Path, step: u64, again: bool) -> Result<Self> {
         let path = dir.join(FILE);
-        let kept = if step == 0 { String::new() } else { lines_before(storage, &path, step)? };
+        let kept = if step == 0 { String::new() } else { lines_before(storage, &path, step, again)? };
         let io = |e| Error::io("write", &path, &e);
         replace(storage, &path, &kept).map_err(io)?;
         let file = storage.append(&path).map_err(io)?;
@@ -126,7 +126,7 @@ impl Metrics {
 
 /// The lines of what the run has done before `step`, in this version. What is no JSON object is dropped: without a word at the
 /// end, where a crash cut short or lost what is done again now, and with a warning among the lines that are kept.
-fn lines_before(storage: &dyn Storage, path: &Path, step: u64) -> Result<String> {
+fn lines_before(storage: &dyn Storage, path: &Path, step: u64, evaluates: bool) -> Result<String> {
     let io = |e| Error::io("read", path, &e);
     let mut bytes = Vec::new();
     match storage.open(path) {
@@ -158,7 +158,7 @@ fn lines_before(storage: &dyn Storage, path: &Path, step: u64) -> Result<String>
         if version < VERSION {
             renew(&mut fields);
         }
-        if is_before(&fields, step) {
+        if is_before(&fields, step, evaluates) {
             kept.push_str(&format!("{}\n", Value::Object(fields)));
             damaged += std::mem::take(&mut damaged_last);
         }
@@ -197,9 +197,10 @@ fn renew(fields: &mut Map<String, Value>) {
     }
 }
 
-/// Whether a line tells of what a run has done that goes on after `step`. It evaluates and grows after that step once more.
-fn is_before(fields: &Map<String, Value>, step: u64) -> bool {
-    let again = is(fields, "eval") || is(fields, "growth");
+/// Whether a line tells of what a run has done that goes on after `step`. It grows after that step once more, and evaluates where
+/// that is due: the evaluation after its last step was not.
+fn is_before(fields: &Map<String, Value>, step: u64, evaluates: bool) -> bool {
+    let again = is(fields, "eval") && evaluates || is(fields, "growth");
     let at = fields.get("step").and_then(Value::as_u64);
     at.is_none_or(|at| if again { at < step } else { at <= step })
 }
@@ -212,7 +213,7 @@ mod tests {
     fn resumed(dir: &Path, step: u64, lines: &[Value]) -> Vec<Value> {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         std::fs::write(dir.join(FILE), text).unwrap();
-        drop(Metrics::open(&Files, dir, step).unwrap());
+        drop(Metrics::open(&Files, dir, step, true).unwrap());
         let text = std::fs::read_to_string(dir.join(FILE)).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn a_resumed_run_drops_what_it_will_do_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(&Files, dir.path(), 0).unwrap();
+        let mut metrics = Metrics::open(&Files, dir.path(), 0, false).unwrap();
         metrics.write(&json!({"kind": "run", "metrics": 2})).unwrap();
         for step in 1..=4 {
             metrics.write(&json!({"kind": "train", "step": step})).unwrap();
@@ -232,7 +233,7 @@ mod tests {
             [b"", b"{\"kind\": \"tra", b"{\"kind\": \"tra\xc3", b"\0\0\0\0\0", b"\xff\n7\n\"x\"\nnull"];
         for tail in torn {
             std::fs::write(&path, [&whole[..], tail].concat()).unwrap();
-            drop(Metrics::open(&Files, dir.path(), 2).unwrap());
+            drop(Metrics::open(&Files, dir.path(), 2, true).unwrap());
             let text = std::fs::read_to_string(&path).unwrap();
             let lines = "{\"kind\":\"train\",\"step\":1}\n{\"kind\":\"train\",\"step\":2}\n";
             assert_eq!(text, format!("{{\"kind\":\"run\",\"metrics\":2}}\n{lines}"));
@@ -247,6 +248,13 @@ mod tests {
         let before = [run, line("eval", 1), line("train", 2), line("sample", 2)];
         let later = [line("eval", 2), line("growth", 2), line("train", 3), line("sample", 3)];
         assert_eq!(resumed(dir.path(), 2, &[&before[..], &later[..]].concat()), before);
+        // The evaluation after its last step was not due, and is not taken again.
+        let last = [&before[..], &later[..1]].concat();
+        let text: String = last.iter().chain(&later[1..]).map(|line| format!("{line}\n")).collect();
+        std::fs::write(dir.path().join(FILE), text).unwrap();
+        drop(Metrics::open(&Files, dir.path(), 2, false).unwrap());
+        let kept: String = last.iter().map(|line| format!("{line}\n")).collect();
+        assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), kept);
     }
 
     #[test]
@@ -289,7 +297,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let newer = "{\"kind\":\"run\",\"metrics\":3}\n";
         std::fs::write(dir.path().join(FILE), newer).unwrap();
-        let refused = Metrics::open(&Files, dir.path(), 2).err().unwrap().to_string();
+        let refused = Metrics::open(&Files, dir.path(), 2, true).err().unwrap().to_string();
         assert!(refused.contains("is of version 3") && refused.ends_with("with a newer tokenformer"), "{refused}");
         assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), newer);
     }

@@ -6,10 +6,10 @@
 
 use crate::checkpoint::{Files, Storage};
 use crate::config::{GrowthConfig, ModelConfig, RunConfig};
-use crate::console::warn;
 use crate::error::{Error, Result};
 use crate::train::growth::GrowthRecord;
-use std::io::{ErrorKind, Read};
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -36,8 +36,10 @@ pub fn written(config: &RunConfig) -> Result<String> {
 pub(crate) struct Edit {
     /// Its table and key.
     keys: Vec<String>,
-    /// What the file says.
-    file: Value,
+    /// What the file says, if anything.
+    file: Option<Value>,
+    /// Whether it says so by leaving it out.
+    by_default: bool,
     /// What the run goes by, if anything.
     run: Option<Value>,
 }
@@ -46,7 +48,30 @@ pub(crate) struct Edit {
 #[derive(Debug)]
 pub(crate) struct Edits {
     path: PathBuf,
+    /// Whether there is such a file.
+    there: bool,
     edits: Vec<Edit>,
+    /// Why the file cannot be understood.
+    broken: Option<String>,
+}
+
+/// What is said of settings that cannot be taken and would be lost.
+const WOULD_REPLACE: &str = "the run would replace it: mend it or move it away";
+
+/// Refuses settings in `dir` that cannot be replaced without losing what nobody could read.
+///
+/// # Errors
+/// An input error with the remedy.
+pub(crate) fn check(dir: &Path) -> Result<()> {
+    let path = dir.join(FILE);
+    match Files.open(&path) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => Err(unreadable(&path, &cause)),
+        _ => Ok(()),
+    }
+}
+
+fn unreadable(path: &Path, cause: &io::Error) -> Error {
+    Error::input(format!("{}; {WOULD_REPLACE}", Error::io("read", path, cause)))
 }
 
 impl Edits {
@@ -54,41 +79,44 @@ impl Edits {
     /// Settings of a version that wrote no checksum count as edited where `unsealed` says so.
     ///
     /// # Errors
-    /// A usage error where they were edited and cannot be understood.
+    /// Settings that cannot be read.
     pub(crate) fn since(dir: &Path, run: &RunConfig, lineage: &[GrowthRecord], unsealed: bool) -> Result<Self> {
-        let path = dir.join(FILE);
-        let none = |path| Ok(Self { path, edits: Vec::new() });
-        let mut text = String::new();
-        let read = Files.open(&path).and_then(|source| source.bytes.take(MOST_BYTES).read_to_string(&mut text));
-        match read {
-            Err(cause) if cause.kind() == ErrorKind::NotFound => return none(path),
-            Err(cause) => {
-                let failed = Error::io("read", &path, &cause);
-                warn(format_args!("{failed}; the run goes on by its checkpoint and replaces it"));
-                return none(path);
-            }
+        let mut edits = Self { path: dir.join(FILE), there: true, edits: Vec::new(), broken: None };
+        let mut bytes = Vec::new();
+        match Files.open(&edits.path).and_then(|source| source.bytes.take(MOST_BYTES).read_to_end(&mut bytes)) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Self { there: false, ..edits }),
+            Err(cause) => return Err(unreadable(&edits.path, &cause)),
             Ok(_) => {}
         }
-        match seal(&text) {
-            Some(true) => return none(path),
-            None if !unsealed => return none(path),
-            _ => {}
+        let sealed = str::from_utf8(&bytes).ok().and_then(seal);
+        if sealed == Some(true) {
+            return Ok(edits);
         }
-        let shown = path.display().to_string();
-        let parsed = RunConfig::from_toml(&text, &shown).and_then(|file| {
-            let given: Table = text.parse().map_err(|_| Error::defect("settings that were read cannot be read"))?;
-            Ok((file, given))
-        });
-        match parsed {
-            Ok((file, given)) => Ok(Self { path, edits: differences(&file, &given, run, lineage)? }),
-            Err(error) if seal(&text).is_none() => {
-                warn(format_args!("{error}; the run goes on by its checkpoint and replaces the file"));
-                none(path)
+        match understood(&bytes, &edits.path) {
+            Err(error) => {
+                let edited = if sealed.is_some() { "the file was edited, and " } else { "" };
+                edits.broken = Some(format!("{error}; {edited}{WOULD_REPLACE}"));
             }
-            Err(error) => Err(Error::usage(format!(
-                "{error}; the file was edited, and the run would replace it: mend it or move it away"
-            ))),
+            Ok(_) if sealed.is_none() && !unsealed => {}
+            // A version that wrote no checksum knew fewer settings.
+            Ok((file, given)) => edits.edits = differences(&file, &given, run, lineage, sealed.is_some())?,
         }
+        Ok(edits)
+    }
+
+    /// That there is nothing to take, where that is so.
+    pub(crate) fn nothing(&self) -> Option<String> {
+        let path = self.path.display();
+        let said = match self.there {
+            true => format!("--config-edits take: {path} has no edits"),
+            false => format!("--config-edits take: there is no {path}"),
+        };
+        Some(said).filter(|_| self.edits.is_empty() && self.broken.is_none())
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        let Some(broken) = &self.broken else { return Ok(()) };
+        Err(Error::usage(format!("{broken}, or have it replaced with --config-edits drop")))
     }
 
     /// Without those of settings that are `given` otherwise: that was asked for by name.
@@ -98,18 +126,19 @@ impl Edits {
         Ok(self)
     }
 
-    /// Refuses a run that would go on by other settings than the file says, with the ways out.
+    /// Refuses a run that would go on by other settings than the file says, with the ways out: one is the option that takes
+    /// them.
     ///
     /// # Errors
-    /// A usage error that names every setting.
-    pub(crate) fn refuse(&self, goes_by: &str) -> Result<()> {
+    /// A usage error that names every setting, or says what is wrong with the file.
+    pub(crate) fn refuse(&self, goes_by: &str, take: &str) -> Result<()> {
+        self.check_whole()?;
         if self.edits.is_empty() {
             return Ok(());
         }
         let said: Vec<String> = self.edits.iter().map(Edit::said).collect();
         Err(Error::usage(format!(
-            "{} was edited, but the run goes by {goes_by}: {}; take the edits with --config-edits take, or leave them with \
-             --config-edits drop",
+            "{} was edited, but the run goes by {goes_by}: {}; take the edits with {take}, or leave them with --config-edits drop",
             self.path.display(),
             said.join(", ")
         )))
@@ -118,14 +147,15 @@ impl Edits {
     /// The edited settings over those of `run`.
     ///
     /// # Errors
-    /// As an override of these settings.
+    /// As an override of these settings, and a file that cannot be understood.
     pub(crate) fn over(&self, run: &RunConfig) -> Result<RunConfig> {
+        self.check_whole()?;
         let mut edited = run.clone();
         for Edit { keys, file, .. } in &self.edits {
-            let value = keys
-                .iter()
-                .rev()
-                .fold(file.clone(), |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
+            let absent = || Value::String("none".to_owned());
+            let value = keys.iter().rev().fold(file.clone().unwrap_or_else(absent), |inner, key| {
+                Value::Table(Table::from_iter([(key.clone(), inner)]))
+            });
             let Value::Table(given) = value else { continue };
             edited = edited.overridden(given).map_err(|e| Error::usage(format!("{}: {e}", self.path.display())))?;
         }
@@ -135,9 +165,10 @@ impl Edits {
 
 impl Edit {
     fn said(&self) -> String {
-        let Self { keys, file, run } = self;
-        let run = run.as_ref().map_or("not set".to_owned(), short);
-        format!("{} is {} there and {run} in the run", keys.join("."), short(file))
+        let Self { keys, file, by_default, run } = self;
+        let [file, run] = [file, run].map(|value| value.as_ref().map_or("not set".to_owned(), short));
+        let why = if *by_default { ", by default," } else { "" };
+        format!("{} is {file} there{why} and {run} in the run", keys.join("."))
     }
 }
 
@@ -159,11 +190,32 @@ fn seal(text: &str) -> Option<bool> {
     Some(u32::from_str_radix(sum.trim_end(), 16).is_ok_and(|sum| sum == crc32fast::hash(settings.as_bytes())))
 }
 
-/// What `file` says otherwise than `run`, of what it was `given`: an older version knew fewer settings.
-fn differences(file: &RunConfig, given: &Table, run: &RunConfig, lineage: &[GrowthRecord]) -> Result<Vec<Edit>> {
-    let mut file = file.clone();
+/// The settings that a file comes to, and those it gives.
+fn understood(bytes: &[u8], path: &Path) -> Result<(RunConfig, Table)> {
+    let shown = path.display().to_string();
+    let file = RunConfig::from_bytes(bytes, &shown)?;
+    let given: Option<Table> = str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+    let given = given.ok_or_else(|| Error::defect("settings that were read cannot be read"))?;
+    if given.is_empty() { Err(Error::input(format!("{shown} has no settings in it"))) } else { Ok((file, given)) }
+}
+
+/// What `file` says otherwise than `run`: of what it was `given`, or with `complete` of everything, where what is left out is
+/// its default.
+fn differences(
+    file: &RunConfig,
+    given: &Table,
+    run: &RunConfig,
+    lineage: &[GrowthRecord],
+    complete: bool,
+) -> Result<Vec<Edit>> {
+    let (mut file, mut run) = (file.clone(), run.clone());
+    // Otherwise it is what the run found out, and its slots as they are.
+    if file.model.vocab_size == 0 {
+        file.model.vocab_size = run.model.vocab_size;
+    }
+    run.model.freeze_tau();
     // A run writes what it starts with, and its checkpoints say what became of that.
-    let done = growths_done(&file.growth, run, lineage);
+    let done = growths_done(&file.growth, &run, lineage);
     let before = file.growth.len().saturating_sub(run.growth.len());
     let first = file.growth.get(..before).unwrap_or_default();
     let grown = (0..=file.growth.len()).map(|done| as_grown(&file.model, file.growth.get(..done).unwrap_or_default()));
@@ -175,21 +227,24 @@ fn differences(file: &RunConfig, given: &Table, run: &RunConfig, lineage: &[Grow
     if file.train.loss_chunk_rows == 0 {
         file.train.loss_chunk_rows = run.train.loss_chunk_rows;
     }
-    let (file, run) = (table(&file)?, table(run)?);
-    let mut edits = Vec::new();
-    for (key, value) in given {
-        let inner = value
-            .as_table()
-            .map_or_else(|| vec![vec![key]], |table| table.keys().map(|inner| vec![key, inner]).collect());
-        for keys in inner {
-            let keys: Vec<String> = keys.into_iter().cloned().collect();
-            let (said, known) = (lookup(&file, &keys), lookup(&run, &keys));
-            if let Some(said) = said.filter(|said| Some(*said) != known) {
-                edits.push(Edit { file: said.clone(), run: known.cloned(), keys });
-            }
-        }
-    }
-    Ok(edits)
+    let (file, run) = (table(&file)?, table(&run)?);
+    let tables = if complete { vec![given, &file, &run] } else { vec![given] };
+    let keys: BTreeSet<Vec<String>> = tables.into_iter().flat_map(keys_of).collect();
+    let edit = |keys: Vec<String>| {
+        let (said, known) = (lookup(&file, &keys).cloned(), lookup(&run, &keys).cloned());
+        let by_default = said.is_some() && lookup(given, &keys).is_none();
+        (said != known).then_some(Edit { keys, file: said, by_default, run: known })
+    };
+    Ok(keys.into_iter().filter_map(edit).collect())
+}
+
+/// The keys of settings, with those of their tables.
+fn keys_of(table: &Table) -> Vec<Vec<String>> {
+    let inner = |(key, value): (&String, &Value)| match value.as_table() {
+        Some(table) => table.keys().map(|inner| vec![key.clone(), inner.clone()]).collect(),
+        None => vec![vec![key.clone()]],
+    };
+    table.iter().flat_map(inner).collect()
 }
 
 /// How many of `growths` the run has behind it: all before those that are still to come, if its last growths were these.
@@ -274,6 +329,7 @@ mod tests {
         std::fs::write(dir.path().join(FILE), text).unwrap();
         let done = if run.growth.len() < 2 { lineage() } else { Vec::new() };
         let edits = Edits::since(dir.path(), run, &done, unsealed)?;
+        edits.check_whole()?;
         Ok(edits.edits.iter().map(Edit::said).collect())
     }
 
@@ -295,7 +351,13 @@ mod tests {
         let older: String =
             text.lines().skip(2).filter(|line| !line.starts_with("spike")).map(|l| format!("{l}\n")).collect();
         assert_eq!(edits(&older, &later(), true).unwrap(), [""; 0]);
-        assert_eq!(edits("no TOML = = at all", &later(), true).unwrap(), [""; 0], "another program's, or torn");
+        for broken in ["no TOML = = at all", "", "# nothing\n", "\0\0\0"] {
+            let error = edits(broken, &later(), false).unwrap_err().to_string();
+            assert!(
+                error.ends_with("mend it or move it away, or have it replaced with --config-edits drop"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -310,7 +372,7 @@ mod tests {
         let said = edits(&edited, &later(), false).unwrap();
         assert!(said.len() == 1 && said[0].starts_with("model.hidden_size is 1"), "{said:?}");
         let error = edits(&text.replace("lr = ", "learning_rat = "), &later(), false).unwrap_err().to_string();
-        assert!(error.contains("unknown key") && error.ends_with("mend it or move it away"), "{error}");
+        assert!(error.contains("unknown key") && error.contains("mend it or move it away"), "{error}");
         // One that is behind, and one more at the end of what is done.
         let edited = text.replace("at_step = 5", "at_step = 6");
         assert_eq!(
@@ -328,6 +390,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_deleted_is_an_edit_to_its_default_or_to_nothing() {
+        let mut trained = later();
+        (trained.train.lr, trained.data.val_path) = (0.004, Some("val.txt".into()));
+        let text = written(&RunConfig { train: trained.train.clone(), data: trained.data.clone(), ..run() }).unwrap();
+        let without = |start: &str| -> String {
+            text.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect()
+        };
+        let said = edits(&without("lr = "), &trained, true).unwrap();
+        assert_eq!(said, ["train.lr is 0.001 there, by default, and 0.004 in the run"]);
+        let said = edits(&without("val_path"), &trained, true).unwrap();
+        assert_eq!(said, ["data.val_path is not set there and \"val.txt\" in the run"]);
+        let no = [""; 0];
+        assert_eq!(edits(&without("eval_batches"), &trained, true).unwrap(), no, "the default is what the run has");
+        assert_eq!(edits(&without("vocab_size"), &trained, true).unwrap(), no, "found out from the data");
+        assert_eq!(
+            edits(&without("# crc32").replace("lr = 0.004\n", ""), &trained, true).unwrap(),
+            no,
+            "an older file"
+        );
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), without("val_path").replace("\nlr = 0.004", "")).unwrap();
+        let taken = Edits::since(dir.path(), &trained, &lineage(), false).unwrap().over(&trained).unwrap();
+        assert_eq!((taken.train.lr, taken.data.val_path), (0.001, None));
+    }
+
+    #[test]
     fn edits_are_taken_over_the_run() {
         let dir = tempfile::tempdir().unwrap();
         let text = written(&run()).unwrap().replace("\nlr = 0.001", "\nlr = 0.5").replace("seed = 1337", "seed = 7");
@@ -335,10 +424,10 @@ mod tests {
         let edits = || Edits::since(dir.path(), &later(), &lineage(), false).unwrap();
         let taken = edits().over(&later()).unwrap();
         assert_eq!((taken.train.lr, taken.train.seed, &taken.growth), (0.5, 7, &later().growth));
-        let said = edits().refuse("its checkpoint").unwrap_err().to_string();
+        let said = edits().refuse("its checkpoint", "--config-edits take").unwrap_err().to_string();
         assert!(said.contains("train.lr is 0.5 there and 0.001 in the run, train.seed is 7"), "{said}");
         // What is given by name is asked for.
         let given = RunConfig { train: crate::config::TrainConfig { lr: 0.1, seed: 7, ..later().train }, ..later() };
-        edits().not_given(&later(), &given).unwrap().refuse("").unwrap();
+        edits().not_given(&later(), &given).unwrap().refuse("", "").unwrap();
     }
 }

@@ -60,11 +60,63 @@ fn comments_order_line_ends_and_what_a_killed_resume_wrote_are_no_edits() {
     fs::remove_file(folder.path("r/checkpoints/best.safetensors")).unwrap();
     assert!(folder.text("r/config.toml").contains("max_steps = 14"));
     folder.run("train --resume r --tune off --steps 12").ok();
-    // A loss of power may have left anything; so may another program.
-    folder.write("r/config.toml", "\0\0\0\0");
-    let ran = folder.run("train --resume r --tune off --steps 13").ok();
-    assert!(ran.stderr.contains("warning: r/config.toml: line 1 is not TOML"), "{}", ran.stderr);
-    assert!(folder.text("r/config.toml").contains("max_steps = 13"));
+}
+
+#[test]
+fn settings_that_cannot_be_understood_are_refused_before_anything_is_written() {
+    let folder = stopped();
+    for (text, why) in [
+        ("", "r/config.toml has no settings in it"),
+        ("# gone\n", "r/config.toml has no settings in it"),
+        ("my thesis\n", "r/config.toml: line 1 is not TOML"),
+        ("\0\0\0\0", "r/config.toml: line 1 is not TOML"),
+    ] {
+        folder.write("r/config.toml", text);
+        for how in ["", " --config-edits take"] {
+            let said = refused(&folder, &format!("train --resume r --tune off --steps 12{how}"));
+            assert!(said.starts_with(why) && said.contains("mend it or move it away"), "{said}");
+            say("settings emptied or broken", &said);
+        }
+    }
+    folder.write("r/config.toml", b"\xff\xfe");
+    assert!(refused(&folder, "train --resume r --tune off").contains("is not UTF-8 text"));
+    folder.run("train --resume r --tune off --steps 12 --config-edits drop").ok();
+    assert!(folder.text("r/config.toml").contains("max_steps = 12"));
+    // What cannot be read or replaced is not dropped either.
+    fs::remove_file(folder.path("r/config.toml")).unwrap();
+    fs::create_dir(folder.path("r/config.toml")).unwrap();
+    for args in ["train --resume r --tune off --steps 13", "train --config run.toml --out r --overwrite --tune off"] {
+        for how in ["", " --config-edits drop"] {
+            let said = refused(&folder, &format!("{args}{how}"));
+            assert!(said.starts_with("cannot read r/config.toml") && said.ends_with("move it away"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn deleted_lines_are_edits_and_nothing_to_take_is_said() {
+    let folder = Folder::new();
+    folder.train("--out r --lr 0.004").ok();
+    edit(&folder, "r/config.toml", "\nlr = 0.004\n", "\n");
+    edit(&folder, "r/config.toml", "\neval_batches = 4\n", "\n");
+    let said = refused(&folder, "train --resume r --steps 21 --tune off");
+    say("deleted settings", &said);
+    assert!(said.contains("train.lr is 0.001 there, by default, and 0.004 in the run"), "{said}");
+    assert!(said.contains("train.eval_batches is ") && said.contains(" there, by default, and 4 in the run"), "{said}");
+    folder.run("train --resume r --steps 21 --tune off --config-edits take").ok();
+    assert!(folder.text("r/config.toml").contains("\nlr = 0.001\n"));
+    // Its text is of no other place, so that it is needed.
+    edit(&folder, "r/config.toml", "\npath = \"in.txt\"\n", "\n");
+    let said = refused(&folder, "train --resume r --steps 22 --tune off");
+    assert!(said.contains("data.path is not set there and \"in.txt\" in the run"), "{said}");
+    refused(&folder, "train --resume r --steps 22 --tune off --config-edits take");
+    folder.run("train --resume r --steps 22 --tune off --config-edits drop").ok();
+
+    let ran = folder.run("train --resume r --steps 23 --tune off --config-edits take").ok();
+    assert!(ran.stderr.contains("--config-edits take: r/config.toml has no edits"), "{}", ran.stderr);
+    fs::remove_file(folder.path("r/config.toml")).unwrap();
+    let ran = folder.run("train --resume r --steps 24 --tune off --config-edits take").ok();
+    assert!(ran.stderr.contains("--config-edits take: there is no r/config.toml"), "{}", ran.stderr);
 }
 
 #[test]
@@ -103,6 +155,8 @@ fn a_misspelled_edit_and_one_before_the_first_checkpoint_are_refused() {
     edit(&folder, "r/config.toml", "\nlr = 0.001\n", "\nlr = 0.5\n");
     let said = refused(&folder, "train --config run.toml --tune off --out r");
     assert!(said.contains("train.lr is 0.5 there and 0.001 in the run"), "{said}");
+    assert!(said.contains("take the edits with --config r/config.toml, or"), "{said}");
+    refused(&folder, "train --config run.toml --tune off --out r --config-edits take");
     folder.run("train --config r/config.toml --tune off --steps 2 --set train.lr=0.5").ok();
     assert!(folder.text("r/config.toml").contains("\nlr = 0.5\n"));
 }

@@ -116,3 +116,44 @@ fn files_of_other_programs_are_never_replaced_and_overwriting_says_what_is() {
     folder.run("train --resume r --steps 30 --set train.keep_last=1 --tune off").ok();
     assert!(step(&folder, "r", 1).exists(), "rotation removes its own");
 }
+
+#[test]
+fn a_file_of_others_under_the_name_of_a_checkpoint_stays() {
+    let resume = "train --resume r --steps 24 --tune off";
+    let grow = format!("{resume} --set growth=[{{at_step=22,ffn_slot_num=24}}]");
+    for (name, args) in [
+        ("before-growth-00000022.safetensors", grow.as_str()),
+        ("step-00000024.safetensors", resume),
+        ("best.safetensors", resume),
+    ] {
+        let folder = with_run();
+        for text in ["thesis\n", "mine", "a tokenformer thesis of some length that is no checkpoint\n"] {
+            folder.write(&format!("r/checkpoints/{name}"), text);
+            let said = refused(&folder, args);
+            assert!(said.starts_with(&format!("r/checkpoints/{name} is not a checkpoint of this program")), "{said}");
+            assert!(said.ends_with(": move it away"), "{said}");
+            say("foreign file under the name of a checkpoint", &said);
+        }
+        // What is left of a checkpoint is its own, and nobody's loss.
+        let whole = fs::read(step(&folder, "r", 20)).unwrap();
+        let lefts = [100, 0, 5, whole.len() - 1];
+        for &left in lefts.iter().take(if name.starts_with("step") { lefts.len() } else { 1 }) {
+            folder.write(&format!("r/checkpoints/{name}"), &whole[..left]);
+            folder.run(&format!("{args} --set train.checkpoint_interval=0")).ok();
+            fs::remove_file(step(&folder, "r", 24)).unwrap();
+        }
+    }
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path("mine/checkpoints")).unwrap();
+    folder.write("mine/checkpoints/step-00000004.safetensors", "mine");
+    for how in ["", " --overwrite"] {
+        let said = refused(&folder, &format!("{TRAIN} mine{how}"));
+        let start = "mine/checkpoints/step-00000004.safetensors is not a checkpoint of this program";
+        assert!(said.starts_with(start) && said.contains("choose another --out"), "{said}");
+    }
+    // Nor is it rotated away.
+    let folder = with_run();
+    folder.write("r/checkpoints/step-00000004.safetensors", "mine");
+    folder.run(&format!("{resume} --set train.keep_last=1")).ok();
+    assert_eq!(fs::read(step(&folder, "r", 4)).unwrap(), b"mine");
+}
