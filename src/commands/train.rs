@@ -147,9 +147,9 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
 /// What a run came to, for programs.
 fn found(summary: &Summary, out_dir: &Path) -> Answer {
     let lineage = value(&summary.growths)?;
-    let best = summary.best.as_ref().map(|Best { step, val_loss, checkpoint }| {
-        json!({ "step": step, "val_loss": val_loss, "checkpoint": checkpoint })
-    });
+    let best = summary.best.as_ref().map(
+        |Best { step, val_loss, checkpoint }| json!({ "step": step, "val_loss": val_loss, "checkpoint": checkpoint }),
+    );
     Ok(json!({
         "run": out_dir,
         "checkpoint": summary.checkpoint,

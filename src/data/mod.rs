@@ -5,7 +5,7 @@
 //! | `tokenizer` | text to tokens and back |
 //! | `text`, `encoding` | reading a text file, splitting off its validation part; what else than UTF-8 it may be |
 //! | `shard` | memory-mapped `.bin` files of ready tokens |
-//! | `lookalike` | what a file is whose name promises something else |
+//! | `lookalike`, `spread` | what a file is whose name promises something else, by how it begins or its numbers are spread |
 //! | `source`, `open` | a split's tokens, wherever they are; which files make a data set |
 //! | `contents`, `fingerprint` | what a data set is, told by its contents |
 //! | `batch` | which windows make a batch: a pure function of seed and number |
@@ -23,6 +23,7 @@ mod lookalike;
 mod open;
 mod shard;
 mod source;
+mod spread;
 mod text;
 mod tokenizer;
 
