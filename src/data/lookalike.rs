@@ -3,27 +3,13 @@
 //! Tokens of 16 bits may be any bytes, so every rule here is one that no shard meets by chance: a long signature, bytes of
 //! which none is a control character, or numbers spread as those of no shard are (`spread`).
 
+use super::likeness::{LOOKED_AT, Likeness, of};
 use super::spread;
 
 /// Most characters below a byte order mark that may be tokens by chance.
 const SHORTEST: usize = 4;
 /// Fewest different bytes of a text.
 const FEWEST_LETTERS: usize = 8;
-/// Bytes that are looked at.
-pub(super) const LOOKED_AT: usize = 1 << 17;
-
-/// What a file looks like, and what to do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Likeness {
-    /// As in "looks like".
-    pub what: &'static str,
-    /// As after "; ".
-    pub remedy: &'static str,
-}
-
-pub(super) const fn of(what: &'static str, remedy: &'static str) -> Likeness {
-    Likeness { what, remedy }
-}
 
 const UNPACK: &str = "unpack it, and name what was in it";
 const WEIGHTS: &str = "it holds a model's weights: name the text or the tokens to train on";

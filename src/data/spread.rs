@@ -3,7 +3,7 @@
 //! A shard gives its small numbers to common tokens, uses the low byte of a token as evenly as its tokens allow, and has no
 //! period of two or four. Every rule is about a spread that goes against this in nearly all of the file.
 
-use super::lookalike::{LOOKED_AT, Likeness, of};
+use super::likeness::{LOOKED_AT, Likeness, of};
 
 /// Fewest 16-bit values whose spread says something.
 const FEWEST_VALUES: usize = 64;
