@@ -1,17 +1,17 @@
 //! `tokenformer eval`: loss, perplexity and bits per byte of a checkpoint over a whole split.
 
 use super::answer::Answer;
+use super::changed::{Split, tell_of_change};
 use crate::config::RunConfig;
-use crate::console::{Parts, warn};
-use crate::data::{EvalBatch, IGNORED, TokenSource, all_windows, describe};
+use crate::console::Parts;
+use crate::data::{EvalBatch, IGNORED, all_windows, describe, unreadable};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
+use crate::train::disk;
 use crate::train::evaluate::Evaluator;
-use crate::train::{DataPosition, disk};
 use crate::tune;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
-use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 /// Arguments of `eval`.
@@ -30,15 +30,6 @@ pub(crate) struct EvalArgs {
     split: Option<Split>,
 }
 
-/// Part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Split {
-    /// What the model was trained on.
-    Train,
-    /// What it was not.
-    Val,
-}
-
 /// Evaluates over non-overlapping windows that cover the split.
 ///
 /// # Errors
@@ -47,11 +38,15 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
     let super::Loaded { path, start, mut config, tokenizer, meta, .. } = super::load(&args.checkpoint, args.choice)?;
     let evaluated = args.narrow(&mut config)?;
     let model = &start.host.model;
+    args.find(&config)?;
     let data = disk::dataset_to_measure(&config, tokenizer)?;
     let whole = config.data.path.is_some() && config.data.path == config.data.val_path;
     let source = if args.split == Some(Split::Train) && !whole { &data.train } else { &data.val };
     let evaluated = evaluated.unwrap_or_else(|| format!("the {} split of the {}", args.split(), data.description));
-    args.tell_of_change(&meta.data, source, &evaluated)?;
+    // All of another file is meant to be others.
+    if args.data.is_none() || args.split.is_some() {
+        tell_of_change(&meta.data, source, args.split(), &evaluated)?;
+    }
     if source.len() <= model.seq_length {
         return Err(Error::input(format!(
             "{evaluated} is {} tokens, but seq_length {} needs at least {}: evaluate on more with --data",
@@ -108,6 +103,14 @@ impl EvalArgs {
         self.split.unwrap_or(Split::Val)
     }
 
+    /// The data of the run are where it found them: of another file only the same part is what they were.
+    fn find(&self, config: &RunConfig) -> Result<()> {
+        let Some(path) = config.data.path.as_ref().filter(|_| self.data.is_none()) else { return Ok(()) };
+        let split = if self.split() == Split::Train { "train" } else { "val" };
+        let remedy = format!("name the data of the run where they are now with --data FILE --split {split}");
+        path.metadata().map(drop).map_err(|cause| unreadable("read", path, &cause, &remedy))
+    }
+
     /// Leaves in `config` the one file that is evaluated on; what it is in words, where it is not a part of the data.
     fn narrow(&self, config: &mut RunConfig) -> Result<Option<String>> {
         let data = &mut config.data;
@@ -132,29 +135,5 @@ impl EvalArgs {
         // As its own validation data a file is not split.
         (data.path, data.val_path) = (Some(file.clone()), Some(file));
         Ok(Some(words))
-    }
-
-    /// Says where the tokens are not those of that part of the run's data. All of another file is meant to be others.
-    fn tell_of_change(&self, known: &DataPosition, source: &TokenSource, evaluated: &str) -> Result<()> {
-        let Some(fingerprint) = known.fingerprint.as_ref().filter(|_| self.data.is_none() || self.split.is_some())
-        else {
-            return Ok(());
-        };
-        let part = if self.split() == Split::Train { &fingerprint.train } else { &fingerprint.val };
-        if let Some(changed) = part.difference(&source.contents()?) {
-            warn(format_args!(
-                "{evaluated} is not what the run knew as its {} split, the {}: it {changed}, so this loss is of other \
-                 text",
-                self.split(),
-                known.description
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl Display for Split {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Train { "training" } else { "validation" })
     }
 }

@@ -1,6 +1,7 @@
 //! `tokenformer grow`: make the model of a checkpoint larger, in a new file. The input is only read.
 
 use super::answer::{Answer, value};
+use super::changed::{Split, tell_of_change};
 use crate::config::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, ModelConfig, OptimizerRule, TauRule, TrainRule};
 use crate::console::{note, warn};
 use crate::error::Error;
@@ -121,7 +122,11 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     let before = start.host;
     let grown = growth.check(&before.model)?;
     let rows = compared_rows(&before.model);
-    let window = disk::dataset_to_measure(&config, tokenizer).and_then(|data| data.val.window(0, rows));
+    let window = disk::dataset_to_measure(&config, tokenizer).and_then(|data| {
+        let window = data.val.window(0, rows)?;
+        let measured = format!("the {} split of the {}", Split::Val, data.description);
+        tell_of_change(&meta.data, &data.val, Split::Val, &measured).map(|()| window)
+    });
     let (tokens, source) = match window {
         Ok(tokens) => (tokens, "the first validation window of its data"),
         Err(_) => (random_tokens(rows, before.model.vocab_size), "random tokens, for lack of its data"),

@@ -2,6 +2,7 @@
 
 mod answer;
 pub(crate) mod bench;
+mod changed;
 pub mod cli;
 pub(crate) mod compare;
 pub(crate) mod devices;

@@ -5,7 +5,7 @@ use super::settings::Settings;
 use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
-use crate::console::{legible, note};
+use crate::console::{legible, note, warn};
 use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
@@ -150,7 +150,8 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
         note(format_args!("{missing} is not here: what characters the validation data have is left out"));
     }
     let data = disk::dataset(&config, None)?;
-    note(format_args!("data: {}", data.description));
+    note(format_args!("data: {}", data.told()));
+    data.oversized(config.model.vocab_size).into_iter().for_each(|sentence| warn(sentence));
     Ok(data.vocab_size)
 }
 

@@ -2,6 +2,7 @@
 //! input is only read.
 
 use super::answer::{Answer, value};
+use super::changed::{Split, tell_of_change};
 use crate::config::{ModelConfig, PruneScore, PruneTo, RunConfig, TrainConfig};
 use crate::console::{slowly, warn};
 use crate::data::{Batch, Dataset, Tokenizer, train_batch, validation_batches};
@@ -85,6 +86,12 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     let before = start.host;
     let smaller = args.to().check(&before.model)?;
     let material = args.material(&config, tokenizer)?;
+    if args.data.is_none() {
+        let data = &material.data;
+        for (source, split) in [(&data.train, Split::Train), (&data.val, Split::Val)] {
+            tell_of_change(&meta.data, source, split, &format!("the {split} split of the {}", data.description))?;
+        }
+    }
     let mut device = super::open_device(request)?;
     // No timing for one use; what is known is used.
     device.kernels = tune::recall(&device.engine, &device.kernels);

@@ -202,6 +202,7 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
+    data.oversized(config.model.vocab_size).into_iter().for_each(|sentence| warn(sentence));
     if args.dry_run {
         return Ok(Prepared { config, data, start: None, kernels: None, lock: None });
     }
@@ -345,9 +346,12 @@ fn same_data(
     if accept {
         return Ok(Some(format!("{sentence}; the losses so far are forgotten")));
     }
-    Err(Error::input(format!(
-        "{sentence}; give what it was trained on with --data FILE, or go on with this and --accept-data-change"
-    )))
+    let back = if was == is {
+        "give what it was trained on with --data FILE".to_owned()
+    } else {
+        format!("give it its part back with --set data.val_fraction={was}")
+    };
+    Err(Error::input(format!("{sentence}; {back}, or go on with this and --accept-data-change")))
 }
 
 /// Keeps the validation of a run that goes on with another batch, so that its losses go on as one curve and the best one stays
@@ -405,8 +409,7 @@ fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Star
 }
 
 fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
-    let format = data.format.as_ref().map_or_else(String::new, |format| format!(": {format}"));
-    note(format_args!("data: {}{format}", data.description));
+    note(format_args!("data: {}", data.told()));
     let model = &start.host.model;
     note(format_args!(
         "model: {:?}, {} layers x {}, {} parameters\nrun: {} steps of {} tokens, written to {}",

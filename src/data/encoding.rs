@@ -1,7 +1,7 @@
 //! How the characters of a file are written: UTF-8 is what is read, what else it looks like is said.
 
 /// The byte order mark, which is no text, as a character.
-const MARK: char = '\u{feff}';
+pub(super) const MARK: char = '\u{feff}';
 
 /// `text` without a byte order mark before it.
 pub fn without_mark(text: &str) -> &str {

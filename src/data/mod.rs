@@ -5,8 +5,9 @@
 //! | `tokenizer` | text to tokens and back |
 //! | `text`, `encoding` | reading a text file, splitting off its validation part; what else than UTF-8 it may be |
 //! | `shard` | memory-mapped `.bin` files of ready tokens |
-//! | `lookalike` | what a file is whose name promises something else |
+//! | `lookalike`, `likeness`, `spread` | what a file is whose name promises something else |
 //! | `source`, `open` | a split's tokens, wherever they are; which files make a data set |
+//! | `missing` | what is said of a file that cannot be read |
 //! | `contents`, `fingerprint` | what a data set is, told by its contents |
 //! | `batch` | which windows make a batch: a pure function of seed and number |
 //! | `grammar`, `corpus` | the built-in corpus and its exact entropy |
@@ -19,10 +20,13 @@ mod corpus;
 mod encoding;
 mod fingerprint;
 mod grammar;
+mod likeness;
 mod lookalike;
+mod missing;
 mod open;
 mod shard;
 mod source;
+mod spread;
 mod text;
 mod tokenizer;
 
@@ -34,8 +38,9 @@ pub use corpus::builtin;
 pub(crate) use corpus::builtin_with;
 pub use encoding::without_mark;
 pub use fingerprint::Fingerprint;
+pub(crate) use missing::unreadable;
 pub use open::open;
-pub(crate) use open::{describe, is_shard, open_with};
+pub(crate) use open::{describe, is_shard, open_beside, open_with};
 pub use shard::ShardView;
 pub use source::TokenSource;
 pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
@@ -76,6 +81,32 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// Where the tokens are from and what the files were taken for.
+    pub(crate) fn told(&self) -> String {
+        let format = self.format.as_ref().map_or_else(String::new, |format| format!(": {format}"));
+        format!("{}{format}", self.description)
+    }
+
+    /// What is to be said of a model's `vocab_size` of which most is for tokens that these data never have.
+    pub(crate) fn oversized(&self, vocab_size: usize) -> Option<String> {
+        let (what, used) = match &self.tokenizer {
+            Some(tokenizer) => {
+                let used = tokenizer.vocab_size();
+                (format!("the tokenizer of the {} has {used} tokens", self.description), used)
+            }
+            None => {
+                let largest = self.train.largest_of_shard().max(self.val.largest_of_shard())?;
+                (format!("the largest id in the {} is {largest}", self.description), largest as usize + 1)
+            }
+        };
+        (vocab_size > used.saturating_mul(2)).then(|| {
+            format!(
+                "model.vocab_size is {vocab_size}, but {what}: the rows of all other tokens take memory and time and learn \
+                 nothing; --set model.vocab_size={used} leaves them out"
+            )
+        })
+    }
+
     /// Checks that both splits have a window of `seq_length` tokens and the one after them.
     ///
     /// # Errors

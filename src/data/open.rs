@@ -5,6 +5,7 @@ use std::path::Path;
 use super::shard::Shard;
 use super::text::{self, Text};
 use super::{Dataset, TokenSource, Tokenizer, TokenizerKind};
+use crate::console::warn;
 use crate::error::{Error, Result};
 
 /// Opens a data set: a token shard if `path` ends in `.bin`, else UTF-8 text.
@@ -27,15 +28,22 @@ pub fn open(
     if is_shard(path) {
         let Some(vocab) = vocab_size_for_shards.filter(|&vocab| vocab > 0) else {
             // Whatever else is wrong with the file comes first, such as that there is none.
-            Shard::open(path, usize::MAX)?;
-            let sentence = format!("{} is a token shard, which does not say its vocabulary", path.display());
-            return Err(Error::usage(sentence + "; set vocab_size (GPT-2: 50257)"));
+            let largest = Shard::open(path, usize::MAX)?.largest();
+            let other = val_path.map(|path| Shard::open(path, usize::MAX)).transpose()?;
+            let largest = other.map_or(largest, |other| other.largest().max(largest));
+            let least = u64::from(largest) + 1;
+            return Err(Error::usage(format!(
+                "{} is a token shard, which does not say its vocabulary; its largest id is {largest}: set it with --set \
+                 model.vocab_size={least}, or to that of its tokenizer (GPT-2: 50257)",
+                path.display()
+            )));
         };
         return open_shards(path, val_path, val_fraction, vocab, None);
     }
     open_texts(path, val_path, val_fraction, kind, |texts| {
-        let tokenizer = Tokenizer::of(kind, texts)?;
-        check_several(&tokenizer, texts).map(|()| tokenizer)
+        let texts: Vec<&str> = texts.iter().map(|(_, text)| *text).collect();
+        let made = Tokenizer::of(kind, &texts).and_then(|made| check_several(&made, &texts).map(|()| made));
+        made.map_err(|error| within(path, error))
     })
 }
 
@@ -53,7 +61,32 @@ pub(crate) fn open_with(
     if is_shard(path) {
         return open_shards(path, val_path, val_fraction, tokenizer.vocab_size(), Some(tokenizer));
     }
-    open_texts(path, val_path, val_fraction, tokenizer.kind(), |_| Ok(tokenizer))
+    let kind = tokenizer.kind();
+    let known = |texts: &[(&Path, &str)]| check_known(&tokenizer, texts).map(|()| tokenizer.clone());
+    open_texts(path, val_path, val_fraction, kind, known)
+}
+
+/// [`open_with`] for data that are beside those that the model is trained on.
+///
+/// # Errors
+/// As there.
+pub(crate) fn open_beside(tokenizer: Tokenizer, path: &Path, val_fraction: f64) -> Result<Dataset> {
+    if is_shard(path) {
+        return open_with(tokenizer, path, None, val_fraction);
+    }
+    open_texts(path, None, val_fraction, tokenizer.kind(), |_| Ok(tokenizer))
+}
+
+/// A model knows all the characters of what it was trained on.
+fn check_known(tokenizer: &Tokenizer, texts: &[(&Path, &str)]) -> Result<()> {
+    let unknown = texts.iter().find_map(|(path, text)| Some((path, tokenizer.first_unknown(text)?)));
+    let Some((path, (c, position))) = unknown else { return Ok(()) };
+    let (path, shown, code, count) = (path.display(), c.escape_debug(), u32::from(c), tokenizer.vocab_size());
+    Err(Error::input(format!(
+        "{path}: character '{shown}' (U+{code:04X}) at position {position} is not among the {count} characters of the text \
+         that the model was trained on, so this is another text; name that one with --data FILE, remove the character, or \
+         train a new model on this"
+    )))
 }
 
 /// Whether [`open`] takes the file for a token shard.
@@ -79,17 +112,17 @@ fn open_texts(
     val_path: Option<&Path>,
     val_fraction: f64,
     kind: TokenizerKind,
-    tokenizer: impl FnOnce(&[&str]) -> Result<Tokenizer>,
+    tokenizer: impl FnOnce(&[(&Path, &str)]) -> Result<Tokenizer>,
 ) -> Result<Dataset> {
     let main = text::read(path, kind, "name a text file with --data")?;
     let (train, val, tokenizer) = match val_path {
         Some(val_path) => {
             let other = text::read(val_path, kind, "name a text file with --set data.val_path=FILE")?;
-            let tokenizer = tokenizer(&[main.characters(), other.characters()]).map_err(|error| within(path, error))?;
+            let tokenizer = tokenizer(&[(path, main.characters()), (val_path, other.characters())])?;
             (encoded(path, &main, &tokenizer)?, encoded(val_path, &other, &tokenizer)?, tokenizer)
         }
         None => {
-            let tokenizer = tokenizer(&[main.characters()]).map_err(|error| within(path, error))?;
+            let tokenizer = tokenizer(&[(path, main.characters())])?;
             let boundary = main.tokens_before(val_fraction, &tokenizer)?;
             // Encoded as a whole, so that an error gives the position in the file.
             let (train, val) = encoded(path, &main, &tokenizer)?.split_at(boundary);
@@ -111,8 +144,17 @@ fn open_texts(
 
 /// A text of one character leaves nothing to learn, and is seldom meant.
 fn check_several(tokenizer: &Tokenizer, texts: &[&str]) -> Result<()> {
-    let Tokenizer::Char(characters) = tokenizer else { return Ok(()) };
-    let [only] = characters.chars() else { return Ok(()) };
+    let only = texts.iter().find_map(|text| text.chars().next());
+    let Some(only) = only.filter(|only| texts.iter().all(|text| text.chars().all(|c| c == *only))) else {
+        return Ok(());
+    };
+    if *tokenizer == Tokenizer::Byte {
+        let only = only.escape_debug();
+        warn(format_args!(
+            "the text is the character '{only}' over and over, of which there is hardly anything to learn"
+        ));
+        return Ok(());
+    }
     let times: usize = texts.iter().map(|text| text.chars().count()).sum();
     let (only, times) = (only.escape_debug(), if times == 1 { "once".to_owned() } else { format!("{times} times") });
     Err(Error::input(format!(
@@ -134,6 +176,12 @@ fn open_shards(
         Some(other) => format!("{} and {}", main.describe(), other.describe()),
         None => main.describe(),
     };
+    if let Some(only) = main.only()?.filter(|_| main.len() > 1) {
+        return Err(Error::input(format!(
+            "{}: every token is {only}, and to predict it takes at least two different ones; name a shard with more in it",
+            path.display()
+        )));
+    }
     let main = TokenSource::from_shard(main);
     let (train, val) = match other {
         Some(other) => (main, TokenSource::from_shard(other)),

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::lookalike;
+use super::missing::unreadable;
 use crate::error::{Error, Result};
 
 const HEADER_BYTES: usize = 256 * 4;
@@ -66,8 +67,7 @@ impl Shard {
     /// # Errors
     /// Missing or not a file, and as [`ShardView::new`].
     pub(super) fn open(path: &Path, vocab: usize) -> Result<Self> {
-        let missing =
-            |cause| Error::input(format!("{}; name a token shard with --data", Error::io("open", path, &cause)));
+        let missing = |cause| unreadable("open", path, &cause, "name a token shard with --data");
         // Asked of the path first, because opening a pipe would wait for its writer.
         let metadata = std::fs::metadata(path).map_err(missing)?;
         if !metadata.is_file() {
@@ -94,6 +94,19 @@ impl Shard {
         };
         let sample = if len > SAMPLED { " in a sample" } else { "" };
         format!("{format}, {len} tokens, largest id {}{sample}", self.largest)
+    }
+
+    /// The largest token of the sample.
+    pub(super) fn largest(&self) -> u32 {
+        self.largest
+    }
+
+    /// The token that all of them are, if it is only one.
+    pub(super) fn only(&self) -> Result<Option<u32>> {
+        let Self { path, map, layout, vocab, largest } = self;
+        let view = ShardView { path, bytes: map, layout: *layout, vocab: *vocab, largest: *largest };
+        let same = view.tokens(view.bytes_of(0, self.len())?).all(|token| token == self.largest);
+        Ok(same.then_some(self.largest))
     }
 
     /// Number of tokens.

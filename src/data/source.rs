@@ -64,6 +64,14 @@ impl TokenSource {
         (part(self.first, n), part(self.first + n, self.len - n))
     }
 
+    /// The largest token that was found in the shard that these are of.
+    pub(super) fn largest_of_shard(&self) -> Option<u32> {
+        match &self.tokens {
+            Tokens::Shard(shard) => Some(shard.largest()),
+            Tokens::Narrow(_) | Tokens::Wide(_) => None,
+        }
+    }
+
     /// What tells these tokens from others.
     ///
     /// # Errors

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::encoding::{wide, without_mark};
+use super::encoding::{MARK, wide, without_mark};
+use super::missing::unreadable;
 use super::{TokenSource, Tokenizer, TokenizerKind, lookalike};
 use crate::console::warn;
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ pub(super) enum Text {
 /// # Errors
 /// Missing or unreadable, empty, or not UTF-8 (naming the first bad byte and its offset, and what it may be instead).
 pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Text> {
-    let io = |cause| Error::input(format!("{}; {remedy}", Error::io("read", path, &cause)));
+    let io = |cause| unreadable("read", path, &cause, remedy);
     let name = path.display();
     let stat = std::fs::metadata(path).map_err(io)?;
     if !stat.is_file() {
@@ -51,6 +52,7 @@ pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Tex
                 rest if rest.len() < text.len() => rest.to_owned(),
                 _ => text,
             };
+            warn_of_marks(path, &text);
             Ok(Text::Utf8(text))
         }
         Err(error) if kind == TokenizerKind::Byte => Ok(Text::Bytes(error.into_bytes())),
@@ -65,6 +67,17 @@ fn warn_of_nuls(path: &Path, bytes: &[u8]) {
     warn(format_args!(
         "{} has {count} NULs, the first at offset {first}, which become tokens as any other character: remove them \
          with `tr -d '\\000'` if they are not meant",
+        path.display()
+    ));
+}
+
+/// One in the middle is mostly of a second file that was put behind the first.
+fn warn_of_marks(path: &Path, text: &str) {
+    let Some(first) = text.chars().position(|c| c == MARK) else { return };
+    let count = text.matches(MARK).count();
+    warn(format_args!(
+        "{} has {count} more byte order marks (U+FEFF), the first at character {first}, which are kept as characters: remove \
+         them with `sed 's/\\xef\\xbb\\xbf//g'` if they are of files that were joined",
         path.display()
     ));
 }

@@ -157,6 +157,12 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// The first character of `text` that is no token, and its position.
+    pub(super) fn first_unknown(&self, text: &str) -> Option<(char, usize)> {
+        let Self::Char(tokenizer) = self else { return None };
+        text.chars().enumerate().find(|&(_, c)| tokenizer.token(c).is_none()).map(|(position, c)| (c, position))
+    }
+
     /// How many tokens `text` makes.
     pub fn count(&self, text: &str) -> usize {
         match self {

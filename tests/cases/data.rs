@@ -1,5 +1,7 @@
 //! What is trained and measured on is what a file contains, not what it is called.
 
+mod told;
+
 use std::fs;
 
 use serde_json::Value;

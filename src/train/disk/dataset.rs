@@ -30,7 +30,7 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
             )));
         }
         let old = match dataset.tokenizer.clone() {
-            Some(tokenizer) => data::open_with(tokenizer, old, None, d.val_fraction),
+            Some(tokenizer) => data::open_beside(tokenizer, old, d.val_fraction),
             // With a tokenizer of its own, its tokens would be others than those of the model.
             None if !data::is_shard(old) => Err(Error::input(format!(
                 "{} is text, but the model is trained on token shards and has no tokenizer: name a token shard (.bin)",
