@@ -77,8 +77,13 @@ pub(super) fn binary(file: &[u8]) -> Option<Likeness> {
 
 /// What a file is that is read as 16-bit tokens without a header, if it is something else.
 pub(super) fn not_a_shard(file: &[u8]) -> Option<Likeness> {
-    // Numbers before text: those below zero have no control characters.
-    binary(file).or_else(|| marked_text(file)).or_else(|| spread::other_numbers(file)).or_else(|| text(file))
+    // Numbers before text: those below zero have no control characters. Text before bytes: it is some.
+    let numbers = || spread::other_numbers(file);
+    binary(file)
+        .or_else(|| marked_text(file))
+        .or_else(numbers)
+        .or_else(|| text(file))
+        .or_else(|| spread::of_bytes(file))
 }
 
 /// A header of JSON, below its length.

@@ -16,16 +16,20 @@ const NARROW: &str = "write 16-bit tokens with numpy's astype('uint16').tofile, 
 const SWAP: &str = "write them little-endian, with numpy's astype('<u2').tofile";
 const WIDEN: &str = "write 16-bit tokens, with numpy.fromfile(FILE, 'uint8').astype('uint16').tofile('tokens.bin')";
 
+/// The beginning of a file as 16-bit values.
+fn halves(file: &[u8]) -> Vec<u16> {
+    file.get(..LOOKED_AT).unwrap_or(file).as_chunks().0.iter().map(|&two| u16::from_le_bytes(two)).collect()
+}
+
 /// Tokens of another width or byte order, or numbers that are no tokens.
 pub(super) fn other_numbers(file: &[u8]) -> Option<Likeness> {
-    let bytes = file.get(..LOOKED_AT).unwrap_or(file);
-    let values: Vec<u16> = bytes.as_chunks().0.iter().map(|&two| u16::from_le_bytes(two)).collect();
+    let values = halves(file);
     if values.len() < FEWEST_VALUES {
         return None;
     }
     let by_width = file.len().is_multiple_of(4).then(|| wider(&values).or_else(|| floats(&values))).flatten();
     // The halves of two numbers of 16 bits would make one of 32.
-    half_floats(&values).or(by_width).or_else(|| big_endian(&values)).or_else(|| bytes_alone(&values))
+    half_floats(&values).or(by_width).or_else(|| big_endian(&values))
 }
 
 /// Whether `holds` is true of at least `share` of `values`, of which there are some.
@@ -131,7 +135,8 @@ fn half_floats(values: &[u16]) -> Option<Likeness> {
 }
 
 /// Tokens of one byte: both bytes of a value are spread alike, and over a part of all bytes only.
-fn bytes_alone(values: &[u16]) -> Option<Likeness> {
+pub(super) fn of_bytes(file: &[u8]) -> Option<Likeness> {
+    let values = halves(file);
     if values.len() < FEWEST_COMPARED {
         return None;
     }
