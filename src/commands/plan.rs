@@ -151,7 +151,7 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
     }
     let data = disk::dataset(&config, None)?;
     note(format_args!("data: {}", data.told()));
-    data.oversized(config.model.vocab_size).into_iter().for_each(|sentence| warn(sentence));
+    data.oversized(config.model.vocab_size).into_iter().for_each(warn);
     Ok(data.vocab_size)
 }
 

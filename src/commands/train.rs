@@ -202,7 +202,7 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let data = disk::dataset(&config, None)?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
-    data.oversized(config.model.vocab_size).into_iter().for_each(|sentence| warn(sentence));
+    data.oversized(config.model.vocab_size).into_iter().for_each(warn);
     if args.dry_run {
         return Ok(Prepared { config, data, start: None, kernels: None, lock: None });
     }

@@ -7,14 +7,11 @@ use super::likeness::{LOOKED_AT, Likeness, of};
 
 /// Fewest 16-bit values whose spread says something.
 const FEWEST_VALUES: usize = 64;
-/// Fewest values of which two spreads are compared.
-const FEWEST_COMPARED: usize = 1000;
 /// Fewest different values that are no matter of a few tokens.
 const SEVERAL: usize = 8;
 
 const NARROW: &str = "write 16-bit tokens with numpy's astype('uint16').tofile, or 32-bit ones below an llm.c header";
 const SWAP: &str = "write them little-endian, with numpy's astype('<u2').tofile";
-const WIDEN: &str = "write 16-bit tokens, with numpy.fromfile(FILE, 'uint8').astype('uint16').tofile('tokens.bin')";
 
 /// The beginning of a file as 16-bit values.
 fn halves(file: &[u8]) -> Vec<u16> {
@@ -132,24 +129,4 @@ fn half_floats(values: &[u16]) -> Option<Likeness> {
     let sizes = kinds >= SEVERAL * SEVERAL && symmetric && most(values, 0.99, usual);
     let counted = kinds >= SEVERAL && most(values, 0.5, |&value| value != 0) && values.iter().all(whole);
     (sizes || counted).then_some(of("16-bit floating-point numbers", NARROW))
-}
-
-/// Tokens of one byte: both bytes of a value are spread alike, and over a part of all bytes only.
-pub(super) fn of_bytes(file: &[u8]) -> Option<Likeness> {
-    let values = halves(file);
-    if values.len() < FEWEST_COMPARED {
-        return None;
-    }
-    let mut counts = [[0_usize; 256]; 2];
-    for byte in values.iter().map(|value| value.to_le_bytes()) {
-        for (count, at) in counts.iter_mut().zip(byte) {
-            count.get_mut(usize::from(at)).into_iter().for_each(|count| *count += 1);
-        }
-    }
-    let [low, high] = &counts;
-    let distance: usize = low.iter().zip(high).map(|(a, b)| a.abs_diff(*b)).sum();
-    let used = high.iter().filter(|&&count| count > 0).count();
-    let alike = distance as f64 / 2.0 < 0.15 * values.len() as f64;
-    (alike && (SEVERAL..200).contains(&used))
-        .then_some(of("tokens of 8 bits (both bytes of the 16-bit values are spread alike)", WIDEN))
 }

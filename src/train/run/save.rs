@@ -52,10 +52,10 @@ impl Run<'_> {
         (before.best_val_loss, before.best_step) = (self.standing.best_val_loss, self.standing.best_step);
         let checkpoint = self.checkpoint(before);
         let Some(checkpoint) = self.unless_not_finite(checkpoint)? else { return Ok(()) };
-        if let Err(error) = self.store.save_best(&checkpoint) {
-            if !std::mem::replace(&mut self.is_best_missed, true) {
-                warn(format_args!("the best model so far, of step {}, is not kept: {error}", checkpoint.meta.step));
-            }
+        if let Err(error) = self.store.save_best(&checkpoint)
+            && !std::mem::replace(&mut self.is_best_missed, true)
+        {
+            warn(format_args!("the best model so far, of step {}, is not kept: {error}", checkpoint.meta.step));
         }
         Ok(())
     }

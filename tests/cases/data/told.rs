@@ -19,7 +19,6 @@ fn numbers_that_are_no_tokens_are_named() {
         ("below64.bin", bytes(&below, 8), "64-bit tokens"),
         ("swapped.bin", swapped, "big-endian"),
         ("floats.bin", floats, "32-bit floating"),
-        ("bytes.bin", bytes(&numbers(6000, 58), 1), "8 bits"),
         ("tar.bin", [&[b'a'; 257][..], b"ustar\0", &bytes(&tokens, 2)].concat(), "tar archive"),
         ("elf.bin", [&b"\x7fELF\x02\x01\x01\0"[..], &bytes(&tokens, 2)].concat(), "ELF"),
     ] {
