@@ -629,7 +629,8 @@ fn odd_but_legal_runs_work() {
     succeed(dir.path(), "TRAIN --out run --overwrite --steps 1");
     let names: Vec<_> = fs::read_dir(dir.path().join("run/checkpoints")).unwrap().collect();
     assert_eq!(names.len(), 1, "{names:?}");
-    // A damaged newest checkpoint is passed over, and replaced in the end.
+    // A damaged newest checkpoint is passed over, and replaced in the end. The best one, of the same step, would take its place.
+    fs::remove_file(dir.path().join("shards/checkpoints/best.safetensors")).unwrap();
     let newest = dir.path().join("shards/checkpoints/step-00000002.safetensors");
     fs::write(&newest, b"").unwrap();
     let output = run(dir.path(), "train --resume shards");

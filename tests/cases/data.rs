@@ -184,12 +184,12 @@ fn a_micro_batch_changes_no_validation() {
 fn a_resumed_run_with_another_micro_batch_keeps_its_best_loss() {
     let folder = Folder::new();
     folder.train("--steps 12 --set train.eval_interval=5 --set train.checkpoint_interval=11 --out r").ok();
-    fs::remove_file(folder.path("r/checkpoints/step-00000012.safetensors")).unwrap();
     let best = || {
         let text = folder.run("inspect r").ok().stdout;
         text.lines().find(|line| line.starts_with("best val loss")).unwrap().to_owned()
     };
     let before = best();
+    fs::remove_file(folder.path("r/checkpoints/step-00000012.safetensors")).unwrap();
     // One step that makes it worse.
     folder
         .run(&format!("{RESUME} --batch-size 1 --set train.total_batch_tokens=64 --lr 0.3 --set train.min_lr=0.3"))

@@ -141,6 +141,8 @@ fn a_file_of_others_under_the_name_of_a_checkpoint_stays() {
             folder.write(&format!("r/checkpoints/{name}"), &whole[..left]);
             folder.run(&format!("{args} --set train.checkpoint_interval=0")).ok();
             fs::remove_file(step(&folder, "r", 24)).unwrap();
+            // Or it would be gone on from, in the place of a damaged one.
+            fs::remove_file(folder.path("r/checkpoints/best.safetensors")).unwrap();
         }
     }
     let folder = Folder::new();
