@@ -49,6 +49,11 @@ fn wider(values: &[u16]) -> Option<Likeness> {
     let extends = |low: u16, high: u16| high == 0 || high == u16::MAX && low >= 1 << 15;
     // A number below 2^22, or one next to zero.
     let is_id = |low: u16, high: u16| high < 64 || extends(low, high);
+    // Runs of one number are no sign of a sign.
+    let lows = different(&pairs.iter().map(|pair| pair[0]).collect::<Vec<_>>()).len();
+    if pairs.iter().any(|pair| pair[1] == u16::MAX) && lows < 2 * SEVERAL {
+        return None;
+    }
     let is_long = |&[low, high, rest @ ..]: &[u16; 4]| {
         let sign = if extends(low, high) && high > 0 { high } else { 0 };
         is_id(low, high) && rest == [sign; 2]
