@@ -3,8 +3,7 @@
 //! Every message names the thing, its value, the limit and the remedy, in one sentence. It does not
 //! carry a chain of causes: the cause, where there is one, is part of the sentence.
 
-pub(crate) use crate::console::legible;
-pub use crate::console::tell;
+use crate::console;
 use std::path::Path;
 
 /// What went wrong, by who has to act.
@@ -136,13 +135,13 @@ fn one_line(sentence: impl Into<String>) -> String {
     while head.len() < HALF
         && let Some(c) = rest.next()
     {
-        head.push_str(&legible(c.encode_utf8(&mut [0; 4])));
+        head.push_str(&console::legible(c.encode_utf8(&mut [0; 4])));
     }
     let mut len = 0;
     while len < HALF
         && let Some(c) = rest.next_back()
     {
-        tail.push(legible(c.encode_utf8(&mut [0; 4])));
+        tail.push(console::legible(c.encode_utf8(&mut [0; 4])));
         len += tail.last().map_or(0, String::len);
     }
     if rest.next().is_some() {

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::storage::{Files, Source, Storage};
 use crate::error::{Error, Result};
+use crate::report::number::hexadecimal;
 
 /// A file by its name and its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,18 +42,18 @@ impl FileDigest {
 
     fn new(path: &Path, hasher: Sha256) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, sha256: hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect() }
+        Self { name, sha256: hexadecimal(&hasher.finalize()) }
     }
 }
 
 /// The digest of a file that is read only once, for something else: of what passes.
-pub(super) struct Passing(Arc<Mutex<Sha256>>);
+pub(super) struct ReadDigest(Arc<Mutex<Sha256>>);
 
-impl Passing {
+impl ReadDigest {
     /// `source`, and what takes in all that is read of it.
     pub(super) fn over(source: Source) -> (Self, Source) {
         let hasher = Arc::new(Mutex::new(Sha256::new()));
-        let bytes = Box::new(Overheard { bytes: source.bytes, hasher: hasher.clone() });
+        let bytes = Box::new(HashingReader { bytes: source.bytes, hasher: hasher.clone() });
         (Self(hasher), Source { len: source.len, bytes })
     }
 
@@ -63,12 +64,12 @@ impl Passing {
 }
 
 /// A file whose digest is taken while it is read.
-struct Overheard {
+struct HashingReader {
     bytes: Box<dyn Read>,
     hasher: Arc<Mutex<Sha256>>,
 }
 
-impl Read for Overheard {
+impl Read for HashingReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.bytes.read(into)?;
         let passed = into.get(..read).unwrap_or_default();

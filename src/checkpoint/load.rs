@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::checksum::{PREFIX, START};
-use super::digest::Passing;
+use super::digest::ReadDigest;
 use super::format::{META_KEY, MOMENT1, MOMENT2};
 use super::read::{Checks, TensorEntry, TensorFile, Verified};
 use super::storage::{Files, Source, Storage};
@@ -115,11 +115,11 @@ impl<M: Metadata> Opened<M> {
     /// As [`Checkpoint::read`]; without `checks`, damage that contradicts nothing goes unseen.
     pub fn read(path: &Path, checks: Checks) -> Result<Self> {
         let source = Files.open(path).map_err(|cause| Error::io("read", path, &cause))?;
-        let (passing, source) = Passing::over(source);
+        let (digest, source) = ReadDigest::over(source);
         let file = TensorFile::new(source, path, checks)?;
         let verified = file.verified();
         let checkpoint = Checkpoint::of(file, path, checks)?;
-        Ok(Self { checkpoint, verified, digest: passing.digest(path) })
+        Ok(Self { checkpoint, verified, digest: digest.digest(path) })
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod presets;
 pub(crate) mod probe;
 mod prompt;
 pub(crate) mod prune;
+mod resume;
 mod run_dir;
 pub(crate) mod selftest;
 pub(crate) mod settings;

@@ -10,9 +10,9 @@
 //! | [`note`] | what the program does | | told |
 //! | [`detail`] | why it does so | | told |
 
-mod board;
 mod screen;
 mod slow;
+mod status_line;
 mod text;
 
 pub use screen::Color;
@@ -38,24 +38,24 @@ pub enum Level {
 
 /// What the command line asks for.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wishes {
+struct Options {
     level: Level,
     color: Color,
 }
 
-static WISHES: OnceLock<Wishes> = OnceLock::new();
+static OPTIONS: OnceLock<Options> = OnceLock::new();
 
 /// How much is told, and in what colours. The first call counts.
 pub fn set(level: Level, color: Color) {
-    let _ = WISHES.set(Wishes { level, color });
+    let _ = OPTIONS.set(Options { level, color });
 }
 
-fn wishes() -> Wishes {
-    WISHES.get().copied().unwrap_or_default()
+fn options() -> Options {
+    OPTIONS.get().copied().unwrap_or_default()
 }
 
 fn is_told(from: Level) -> bool {
-    wishes().level as u8 >= from as u8
+    options().level as u8 >= from as u8
 }
 
 /// Whether `-v` was given.
@@ -66,17 +66,17 @@ pub(crate) fn is_verbose() -> bool {
 /// Tells a line, whatever was asked for. Where nobody reads it (a closed pipe), nobody is told: unlike with `eprintln!`, the
 /// program goes on.
 pub fn tell(line: impl Display) {
-    board::print("", &line.to_string());
+    status_line::print("", &line.to_string());
 }
 
 /// Says why the program ends.
 pub fn fail(error: impl Display) {
-    board::print(&styled("error: ", ERROR), &error.to_string());
+    status_line::print(&styled("error: ", ERROR), &error.to_string());
 }
 
 /// Warns.
 pub(crate) fn warn(what: impl Display) {
-    board::print(&styled("warning: ", WARNING), &what.to_string());
+    status_line::print(&styled("warning: ", WARNING), &what.to_string());
 }
 
 /// Says what the program does.
@@ -96,21 +96,21 @@ pub(crate) fn detail(line: impl Display) {
 /// Draws `line`, which is given the columns it has, below all lines that stay. Only where [`draws`] says so.
 pub(crate) fn draw(line: impl FnOnce(usize) -> String) {
     if draws() {
-        board::draw(line);
+        status_line::draw(line);
     }
 }
 
 /// As [`draw`], also where one was drawn just now: what it shows has changed for longer.
 pub(crate) fn redraw(line: impl FnOnce(usize) -> String) {
     if draws() {
-        board::forget_when();
-        board::draw(line);
+        status_line::draw_next_at_once();
+        status_line::draw(line);
     }
 }
 
 /// Removes the line that was drawn.
 pub(crate) fn clear() {
-    board::clear();
+    status_line::clear();
 }
 
 /// Whether a line can be drawn again, and is wanted; elsewhere lines stay.
@@ -136,6 +136,6 @@ pub(crate) fn alarming(text: &str) -> String {
 fn styled(text: &str, style: &str) -> String {
     static COLORED: OnceLock<bool> = OnceLock::new();
     let is_colored =
-        || screen::is_colored(wishes().color, std::io::stderr().is_terminal(), |name| std::env::var_os(name));
+        || screen::is_colored(options().color, std::io::stderr().is_terminal(), |name| std::env::var_os(name));
     if *COLORED.get_or_init(is_colored) { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
 }

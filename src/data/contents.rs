@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
+use crate::report::number::hexadecimal;
 
 /// Most tokens that are hashed one and all: 256 MiB as u32, some tenths of a second.
 const WHOLE: usize = 1 << 26;
@@ -56,11 +57,6 @@ impl Contents {
         }
         Ok(Self { tokens: tokens as u64, sha256: hexadecimal(&hasher.finalize()) })
     }
-}
-
-/// Bytes as two digits each.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::contents::{Contents, hexadecimal};
+use super::contents::Contents;
 use super::{Dataset, TokenSource};
 use crate::error::{Error, Result};
+use crate::report::number::hexadecimal;
 
 /// All that the losses of a run depend on in its data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

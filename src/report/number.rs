@@ -62,6 +62,11 @@ pub(crate) fn signed(value: f64) -> String {
     format!("{value:+.4}").replace('-', "\u{2212}")
 }
 
+/// Bytes as two digits each.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,11 +5,12 @@
 //! once the data are read, the GPU is open and all its memory is allocated.
 
 use super::meta::{Checkpoint, Meta, Store};
-use super::metrics::{self, Metrics, Told};
+use super::metrics::{self, Metrics, Origin};
 use super::settings;
 use crate::checkpoint::{Storage, check_lock, create_dirs, read_meta, replace};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::train::run::schedule::is_due;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ pub(crate) fn check_new(dir: &Path, overwrite: bool) -> Result<Option<String>> {
             other.display()
         )));
     }
-    match metrics::told(dir)? {
-        Told::Run { steps, resumed, .. } if resumed || had_checkpoint(dir, steps) => Err(Error::usage(format!(
+    match metrics::origin(dir)? {
+        Origin::Run { steps, resumed, .. } if resumed || had_checkpoint(dir, steps) => Err(Error::usage(format!(
             "{shown} holds the metrics of a run of {steps} steps and none of its checkpoints: put them back into \
              {shown}/checkpoints, choose another --out, or replace what is left with --overwrite"
         ))),
@@ -74,8 +75,8 @@ fn replaced(dir: &Path, store: &Store, last: Option<u64>) -> Result<Option<Strin
         }
     }
     check_others(&store.of_others(None)?, "move it away, or choose another --out")?;
-    let lines = match metrics::told(dir)? {
-        Told::Run { lines, .. } => lines,
+    let lines = match metrics::origin(dir)? {
+        Origin::Run { lines, .. } => lines,
         _ => 0,
     };
     let at = last.map_or_else(String::new, |step| format!(" at step {step}"));
@@ -96,9 +97,9 @@ fn had_checkpoint(dir: &Path, steps: u64) -> bool {
 fn check_own(dir: &Path) -> Result<()> {
     check_lock(dir)?;
     let settings = std::fs::symlink_metadata(dir.join(settings::FILE)).is_ok();
-    let foreign = match (settings, metrics::told(dir)?) {
-        (true, Told::Nothing) if !dir.join(metrics::FILE).exists() => settings::FILE,
-        (_, Told::Foreign) | (false, Told::Run { .. }) => metrics::FILE,
+    let foreign = match (settings, metrics::origin(dir)?) {
+        (true, Origin::Nothing) if !dir.join(metrics::FILE).exists() => settings::FILE,
+        (_, Origin::Foreign) | (false, Origin::Run { .. }) => metrics::FILE,
         _ => return Ok(()),
     };
     Err(not_own(dir, foreign))
@@ -147,7 +148,7 @@ pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) ->
     [dir, &store.folder()].into_iter().try_for_each(check_writable)?;
     check_lock(dir)?;
     settings::check(dir)?;
-    if metrics::told(dir)? == Told::Foreign {
+    if metrics::origin(dir)? == Origin::Foreign {
         return Err(not_own(dir, metrics::FILE));
     }
     check_others(&store.of_others(Some(step))?, "move it away")?;
@@ -203,8 +204,7 @@ pub fn claim(storage: &Arc<dyn Storage>, config: &RunConfig, step: u64) -> Resul
         Store::on(storage.clone(), dir).clear()?;
     }
     // Before the settings, because [`check_new`] takes settings without metrics for somebody's own.
-    let interval = config.train.eval_interval as u64;
-    let metrics = Metrics::open(&**storage, dir, step, interval > 0 && step.is_multiple_of(interval))?;
+    let metrics = Metrics::open(&**storage, dir, step, is_due(step, config.train.eval_interval))?;
     let path = dir.join(settings::FILE);
     replace(&**storage, &path, &settings).map_err(|e| Error::io("write", &path, &e))?;
     Ok(metrics)

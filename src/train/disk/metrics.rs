@@ -46,7 +46,7 @@ pub(crate) fn first_of_both(dir: &Path) -> Result<Option<BothLosses>> {
 
 /// What the metrics in a directory tell of what wrote them.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Origin {
     /// There are none, or not a line yet.
     Nothing,
     /// No run did.
@@ -59,18 +59,18 @@ pub(crate) enum Told {
 ///
 /// # Errors
 /// Metrics that cannot be read.
-pub(crate) fn told(dir: &Path) -> Result<Told> {
+pub(crate) fn origin(dir: &Path) -> Result<Origin> {
     let path = dir.join(FILE);
     let mut bytes = Vec::new();
     match Files.open(&path).and_then(|mut source| source.bytes.read_to_end(&mut bytes)) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Told::Nothing),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Origin::Nothing),
         Err(e) => {
             return Err(Error::input(format!(
                 "{}; choose another --out, or move it away",
                 Error::io("read", &path, &e)
             )));
         }
-        Ok(0) => return Ok(Told::Nothing),
+        Ok(0) => return Ok(Origin::Nothing),
         Ok(_) => {}
     }
     let text = String::from_utf8_lossy(&bytes);
@@ -78,13 +78,13 @@ pub(crate) fn told(dir: &Path) -> Result<Told> {
     let of = |kind: &'static str| lines.iter().filter(move |line| line.get("kind").is_some_and(|is| is == kind));
     let number = |line: &Map<String, Value>, key: &str| line.get(key).and_then(Value::as_u64);
     if of("run").next().is_none() {
-        return Ok(Told::Foreign);
+        return Ok(Origin::Foreign);
     }
     // Before there was a version, the steps of updates were counted from 0.
     let first = u64::from(of("run").all(|line| !line.contains_key("metrics")));
     let steps = of("train").filter_map(|line| number(line, "step")).max().map_or(0, |step| step.saturating_add(first));
     let resumed = of("run").any(|line| number(line, "from_step").is_some_and(|step| step > 0));
-    Ok(Told::Run { lines: lines.len(), steps, resumed })
+    Ok(Origin::Run { lines: lines.len(), steps, resumed })
 }
 
 /// Appends to the metrics of one run.

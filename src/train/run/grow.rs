@@ -7,8 +7,9 @@
 //! A growth takes the run and gives it back, because the old model is freed before the new one is allocated: where that
 //! fails there is no run any more, only its checkpoints.
 
+use super::Run;
+use super::schedule::is_due;
 use super::standing::Standing;
-use super::{Run, is_due};
 use crate::config::GrowthConfig;
 use crate::console::{note, slowly, warn};
 use crate::error::Result;

@@ -1,7 +1,8 @@
 //! What a run measures and shows of its model on the way: validation losses and samples.
 
+use super::Run;
 use super::health::Bad;
-use super::{Run, is_due};
+use super::schedule::is_due;
 use crate::console::{detail, note, slowly};
 use crate::error::{Error, Result};
 use crate::model::sample::Sampling;

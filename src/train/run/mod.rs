@@ -65,10 +65,6 @@ pub(crate) struct Run<'a> {
     is_best_missed: bool,
 }
 
-fn is_due(step: u64, interval: usize) -> bool {
-    interval > 0 && step.is_multiple_of(interval as u64)
-}
-
 impl<'a> Run<'a> {
     /// Puts `start` on the device and claims the run's directory, which is the first write.
     ///

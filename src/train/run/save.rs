@@ -1,8 +1,9 @@
 //! What a run saves on the way and at its end.
 
+use super::Run;
 use super::health::Bad;
+use super::schedule::is_due;
 use super::standing::Standing;
-use super::{Run, is_due};
 use crate::checkpoint::{Keep, read_meta};
 use crate::console::{detail, warn};
 use crate::error::{Error, Result};

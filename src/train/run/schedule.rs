@@ -34,6 +34,11 @@ pub fn learning_rate(train: &TrainConfig, step: usize) -> f64 {
     }
 }
 
+/// Whether what is done every `interval` steps (0: never) is done after `step` of them.
+pub(crate) fn is_due(step: u64, interval: usize) -> bool {
+    interval > 0 && step.is_multiple_of(interval as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,8 @@
 
 use super::health::{Fault, Seen, Verdict};
 use super::position::Position;
-use super::{Run, is_due, loss_scale, schedule};
+use super::schedule::{self, is_due};
+use super::{Run, loss_scale};
 use crate::console;
 use crate::data::{Batch, train_batch};
 use crate::error::{Error, Result};

@@ -22,17 +22,17 @@ const MARGIN: usize = 3;
 const PAUSE: Duration = Duration::from_millis(60);
 
 /// The line that is drawn.
-struct Board {
+struct StatusLine {
     line: Option<String>,
     /// For how many columns.
     columns: usize,
     drawn: Option<Instant>,
 }
 
-static BOARD: Mutex<Board> = Mutex::new(Board { line: None, columns: 0, drawn: None });
+static STATUS_LINE: Mutex<StatusLine> = Mutex::new(StatusLine { line: None, columns: 0, drawn: None });
 
-fn lock() -> MutexGuard<'static, Board> {
-    BOARD.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, StatusLine> {
+    STATUS_LINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write(text: &str) {
@@ -41,9 +41,9 @@ fn write(text: &str) {
 
 /// Writes lines that stay, the first of which starts with `head`.
 pub(super) fn print(head: &str, lines: &str) {
-    let mut board = lock();
+    let mut status = lock();
     let mut out = String::new();
-    if board.line.is_some() {
+    if status.line.is_some() {
         out.push_str(ERASE);
     }
     out.push_str(head);
@@ -52,9 +52,9 @@ pub(super) fn print(head: &str, lines: &str) {
         out.push('\n');
     }
     // One that was made for a wider window would not fit any more; the next one will.
-    let made_for = board.columns;
-    board.line.take_if(|_| Screen::of_stderr().columns.is_none_or(|columns| columns < made_for));
-    if let Some(line) = &board.line {
+    let made_for = status.columns;
+    status.line.take_if(|_| Screen::of_stderr().columns.is_none_or(|columns| columns < made_for));
+    if let Some(line) = &status.line {
         out.push_str(&on_one_line(line));
     }
     write(&out);
@@ -62,18 +62,18 @@ pub(super) fn print(head: &str, lines: &str) {
 
 /// Draws the line that `line` makes for so many columns, unless one was drawn just now.
 pub(super) fn draw(line: impl FnOnce(usize) -> String) {
-    let mut board = lock();
+    let mut status = lock();
     let now = Instant::now();
-    let soon = board.drawn.is_some_and(|drawn| now.duration_since(drawn) < PAUSE);
-    let Some(columns) = Screen::of_stderr().columns.filter(|_| !soon || board.line.is_none()) else { return };
+    let soon = status.drawn.is_some_and(|drawn| now.duration_since(drawn) < PAUSE);
+    let Some(columns) = Screen::of_stderr().columns.filter(|_| !soon || status.line.is_none()) else { return };
     screen::prepare();
     let line = line(columns.saturating_sub(MARGIN));
     write(&format!("{ERASE}{}", on_one_line(&line)));
-    *board = Board { line: Some(line), columns, drawn: Some(now) };
+    *status = StatusLine { line: Some(line), columns, drawn: Some(now) };
 }
 
 /// The next line is drawn however soon it comes.
-pub(super) fn forget_when() {
+pub(super) fn draw_next_at_once() {
     lock().drawn = None;
 }
 

@@ -1,0 +1,115 @@
+//! What a run that goes on must have in common with what its checkpoint says, and what is said where it has not.
+
+use crate::config::{GrowthConfig, RunConfig};
+use crate::data::{Dataset, Fingerprint};
+use crate::error::{Error, Result};
+use crate::train::DataPosition;
+use crate::train::disk::Start;
+use std::cmp::Ordering;
+use std::path::Path;
+
+/// Flags may change how a model is trained and on what, not what it is.
+pub(super) fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
+    let identity = |config: &RunConfig| -> Result<Vec<(String, serde_json::Value)>> {
+        let json = |e| Error::defect(format!("the settings cannot be compared: {e}"));
+        let model = serde_json::to_value(&config.model).map_err(json)?;
+        let model = model.as_object().into_iter().flatten();
+        let tokenizer = serde_json::to_value(config.data.tokenizer).map_err(json)?;
+        let named = model.map(|(name, value)| (format!("model.{name}"), value.clone()));
+        Ok(named.chain([("data.tokenizer".to_owned(), tokenizer)]).collect())
+    };
+    let (stored, given) = (identity(stored)?, identity(config)?);
+    match stored.iter().zip(&given).find(|(was, is)| was != is) {
+        Some(((name, was), (_, is))) => Err(Error::usage(format!(
+            "{name} is {is}, but a resumed run keeps the model of its checkpoint, where it is {was}: drop that setting, or \
+             make the model larger with `tokenformer grow` or a growth"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The data of a resumed run are what they were, whatever they are called, or that they changed is accepted. What is to be
+/// said of them.
+pub(super) fn same_data(
+    [stored, config]: [&RunConfig; 2],
+    known: &DataPosition,
+    data: &Dataset,
+    path: &Path,
+    accept: bool,
+) -> Result<Option<String>> {
+    let (now, path) = (&data.description, path.display());
+    let Some(fingerprint) = &known.fingerprint else {
+        return Ok(Some(format!(
+            "{path} is of a version that did not record what its data contain, so whether the {now} is what it was trained \
+             on is not known: the next checkpoint says it"
+        )));
+    };
+    let Some(changed) = fingerprint.difference(&Fingerprint::of(data)?) else { return Ok(None) };
+    let [was, is] = [stored, config].map(|config| config.data.val_fraction);
+    let split = if was == is { String::new() } else { format!(" (data.val_fraction was {was} and is {is})") };
+    let of = if known.description == *now { String::new() } else { format!(", the {}", known.description) };
+    let sentence = format!("the {now} is not what {path} was trained on{of}: {changed}{split}");
+    if accept {
+        return Ok(Some(format!("{sentence}; the losses so far are forgotten")));
+    }
+    let back = if was == is {
+        "give what it was trained on with --data FILE".to_owned()
+    } else {
+        format!("give it its part back with --set data.val_fraction={was}")
+    };
+    Err(Error::input(format!("{sentence}; {back}, or go on with this and --accept-data-change")))
+}
+
+/// Keeps the validation of a run that goes on with another batch, so that its losses go on as one curve and the best one stays
+/// the best. A sentence where settings of the validation itself were changed.
+pub(super) fn same_validation(stored: &RunConfig, config: &mut RunConfig) -> Result<Option<String>> {
+    let rows = |config: &RunConfig| config.train.validation_rows(&config.model);
+    let (was, is) = (rows(stored)?, rows(config)?);
+    let of = |config: &RunConfig| (config.train.eval_batches, config.train.eval_rows);
+    if was == is {
+        return Ok(None);
+    }
+    if of(stored) == of(config) {
+        config.train.eval_rows = was;
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "a validation is of {is} sequences now and was of {was}, so the best loss and the plateau so far are forgotten; \
+         --set train.eval_rows={was} keeps them"
+    )))
+}
+
+/// There are steps left, and no growth that they have passed.
+pub(super) fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Start) -> Result<()> {
+    let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
+    if step > steps {
+        return Err(Error::usage(format!(
+            "{path} has done {step} steps, and max_steps is {steps}, which counts all steps of the run: give it more than \
+             {step} with --steps"
+        )));
+    }
+    if step == steps {
+        return Err(Error::usage(format!(
+            "the run of {path} has done {step} of its {steps} steps and is complete: give it more with --steps, or use it \
+             as it is"
+        )));
+    }
+    // One that is due now may be behind as well: the checkpoint may have been grown as a file. One of an earlier step is
+    // not where the checkpoint has it still to come: one on a plateau was late.
+    let behind = |growth: &&GrowthConfig| match (growth.at_step as u64).cmp(&step) {
+        Ordering::Less => !stored.growth.contains(growth),
+        Ordering::Equal => start.standing.lineage.iter().any(|grown| grown.at_step == step),
+        Ordering::Greater => false,
+    };
+    // After one on a plateau they wait for that, whatever their step.
+    let mut at_steps = config.growth.iter().take_while(|growth| growth.plateau().is_none());
+    match at_steps.find(behind) {
+        Some(growth) => Err(Error::usage(format!(
+            "a growth has at_step {}, which {path} has behind it (step {step}, {} growths done): raise at_step or drop the \
+             growth (--set growth=[])",
+            growth.at_step,
+            start.standing.lineage.len()
+        ))),
+        None => Ok(()),
+    }
+}
