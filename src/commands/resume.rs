@@ -14,7 +14,7 @@ pub(super) fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
         let json = |e| Error::defect(format!("the settings cannot be compared: {e}"));
         let model = serde_json::to_value(&config.model).map_err(json)?;
         let model = model.as_object().into_iter().flatten();
-        let tokenizer = serde_json::to_value(config.data.tokenizer).map_err(json)?;
+        let tokenizer = serde_json::to_value(&config.data.tokenizer).map_err(json)?;
         let named = model.map(|(name, value)| (format!("model.{name}"), value.clone()));
         Ok(named.chain([("data.tokenizer".to_owned(), tokenizer)]).collect())
     };

@@ -23,6 +23,7 @@ mod prune;
 mod size;
 mod spelled;
 mod synonyms;
+mod tokenizer;
 mod train;
 
 pub(crate) use file::{flag_of, read_table};
@@ -36,7 +37,8 @@ pub(crate) use preset::preset_names;
 pub use preset::{PRESETS, Preset};
 pub use prune::{PruneScore, PruneTo};
 pub(crate) use spelled::{meant, remedy as number_remedy};
-pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TokenizerKind, TrainConfig};
+pub use tokenizer::TokenizerKind;
+pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].
 ///

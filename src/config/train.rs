@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_SIZE, ModelConfig, fraction, in_range, not_negative, positive, require};
+use super::{MAX_SIZE, ModelConfig, TokenizerKind, fraction, in_range, not_negative, positive, require};
 use crate::error::{Error, Result};
 
 /// The most tokens of one micro-batch: keeps (tokens, vocabulary) products far inside 64 bits.
@@ -53,16 +53,6 @@ pub enum Precision {
     #[value(alias = "float16", alias = "fp16")]
     #[serde(alias = "float16", alias = "fp16")]
     F16,
-}
-
-/// What a token is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenizerKind {
-    /// One of 256 bytes.
-    Byte,
-    /// One of the characters that occur in the training text.
-    Char,
 }
 
 /// Optimisation and the rhythm of a run. Intervals are in steps (parameter updates).

@@ -106,7 +106,7 @@ fn words(list: &Words, end: &str, next: Option<usize>) -> Vec<Choice> {
 ///
 /// # Errors
 /// A `val_fraction` out of range, or no sentences.
-pub fn builtin(seed: u64, sentences: usize, kind: TokenizerKind, val_fraction: f64) -> Result<Dataset> {
+pub fn builtin(seed: u64, sentences: usize, kind: &TokenizerKind, val_fraction: f64) -> Result<Dataset> {
     let alphabet = Grammar::builtin().alphabet();
     builtin_with(Tokenizer::of(kind, &[&alphabet])?, seed, sentences, val_fraction)
 }
@@ -196,13 +196,13 @@ mod tests {
 
     #[test]
     fn as_a_data_set() {
-        let data = builtin(1, 500, TokenizerKind::Char, 0.1).unwrap();
+        let data = builtin(1, 500, &TokenizerKind::Char, 0.1).unwrap();
         let text = Grammar::builtin().generate(1, 500);
         assert_eq!(data.train.len() + data.val.len(), text.len());
         let val = data.val.window(0, data.val.len()).unwrap();
         assert!(text.ends_with(&data.tokenizer.as_ref().unwrap().decode(&val)));
-        assert_eq!(builtin(9, 1, TokenizerKind::Char, 0.1).unwrap().tokenizer, data.tokenizer);
+        assert_eq!(builtin(9, 1, &TokenizerKind::Char, 0.1).unwrap().tokenizer, data.tokenizer);
         assert!(data.check_length(128).is_ok() && data.check_length(2000).is_err());
-        assert!(builtin(1, 0, TokenizerKind::Byte, 0.1).is_err() && builtin(1, 9, TokenizerKind::Byte, 1.0).is_err());
+        assert!(builtin(1, 0, &TokenizerKind::Byte, 0.1).is_err() && builtin(1, 9, &TokenizerKind::Byte, 1.0).is_err());
     }
 }

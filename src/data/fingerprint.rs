@@ -76,7 +76,9 @@ mod tests {
 
     #[test]
     fn text_split_and_tokenizer_tell_data_apart() {
-        let of = |seed, kind, val_fraction| Fingerprint::of(&builtin(seed, 200, kind, val_fraction).unwrap()).unwrap();
+        let of = |seed, kind: TokenizerKind, val_fraction| {
+            Fingerprint::of(&builtin(seed, 200, &kind, val_fraction).unwrap()).unwrap()
+        };
         let first = of(1, TokenizerKind::Char, 0.1);
         assert!(first.same_data(&of(1, TokenizerKind::Char, 0.1)));
         for other in [of(2, TokenizerKind::Char, 0.1), of(1, TokenizerKind::Byte, 0.1), of(1, TokenizerKind::Char, 0.2)]

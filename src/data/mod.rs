@@ -22,6 +22,7 @@ mod fingerprint;
 mod grammar;
 mod likeness;
 mod lookalike;
+mod manifest;
 mod missing;
 mod open;
 mod shard;
@@ -43,7 +44,7 @@ pub use open::open;
 pub(crate) use open::{describe, is_shard, open_beside, open_with};
 pub use shard::ShardView;
 pub use source::TokenSource;
-pub use tokenizer::{CharTokenizer, MAX_CHARS, StreamDecoder, Tokenizer, TokenizerKind};
+pub use tokenizer::{CharTokenizer, FileTokenizer, MAX_CHARS, StreamDecoder, Tiktoken, Tokenizer, TokenizerKind};
 
 use crate::error::{Error, Result};
 
@@ -53,7 +54,7 @@ use crate::error::{Error, Result};
 /// use tokenformer::data::{TokenizerKind, builtin, train_batch};
 ///
 /// // The built-in corpus; `open` takes a text or token shards.
-/// let data = builtin(1, 1000, TokenizerKind::Char, 0.1)?;
+/// let data = builtin(1, 1000, &TokenizerKind::Char, 0.1)?;
 /// data.check_length(64)?;
 /// // Batch 7 of seed 1, 4 sequences of 64 tokens: the same in every run.
 /// let batch = train_batch(&data.train, 1, 7, 4, 64)?;

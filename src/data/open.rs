@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 pub fn open(
     path: &Path,
     val_path: Option<&Path>,
-    kind: TokenizerKind,
+    kind: &TokenizerKind,
     val_fraction: f64,
     vocab_size_for_shards: Option<usize>,
 ) -> Result<Dataset> {
@@ -40,7 +40,7 @@ pub fn open(
         };
         return open_shards(path, val_path, val_fraction, vocab, None);
     }
-    open_texts(path, val_path, val_fraction, kind, |texts| {
+    open_texts(path, val_path, val_fraction, kind.takes_bytes(), |texts| {
         let texts: Vec<&str> = texts.iter().map(|(_, text)| *text).collect();
         let made = Tokenizer::of(kind, &texts).and_then(|made| check_several(&made, &texts).map(|()| made));
         made.map_err(|error| within(path, error))
@@ -61,9 +61,9 @@ pub(crate) fn open_with(
     if is_shard(path) {
         return open_shards(path, val_path, val_fraction, tokenizer.vocab_size(), Some(tokenizer));
     }
-    let kind = tokenizer.kind();
+    let takes_bytes = tokenizer.takes_bytes();
     let known = |texts: &[(&Path, &str)]| check_known(&tokenizer, texts).map(|()| tokenizer.clone());
-    open_texts(path, val_path, val_fraction, kind, known)
+    open_texts(path, val_path, val_fraction, takes_bytes, known)
 }
 
 /// [`open_with`] for data that are beside those that the model is trained on.
@@ -74,7 +74,7 @@ pub(crate) fn open_beside(tokenizer: Tokenizer, path: &Path, val_fraction: f64) 
     if is_shard(path) {
         return open_with(tokenizer, path, None, val_fraction);
     }
-    open_texts(path, None, val_fraction, tokenizer.kind(), |_| Ok(tokenizer))
+    open_texts(path, None, val_fraction, tokenizer.takes_bytes(), |_| Ok(tokenizer))
 }
 
 /// A model knows all the characters of what it was trained on.
@@ -111,21 +111,19 @@ fn open_texts(
     path: &Path,
     val_path: Option<&Path>,
     val_fraction: f64,
-    kind: TokenizerKind,
+    takes_bytes: bool,
     tokenizer: impl FnOnce(&[(&Path, &str)]) -> Result<Tokenizer>,
 ) -> Result<Dataset> {
-    let main = text::read(path, kind, "name a text file with --data")?;
+    let main = text::read(path, takes_bytes, "name a text file with --data")?;
     let (train, val, tokenizer) = match val_path {
         Some(val_path) => {
-            let other = text::read(val_path, kind, "name a text file with --set data.val_path=FILE")?;
+            let other = text::read(val_path, takes_bytes, "name a text file with --set data.val_path=FILE")?;
             let tokenizer = tokenizer(&[(path, main.characters()), (val_path, other.characters())])?;
             (encoded(path, &main, &tokenizer)?, encoded(val_path, &other, &tokenizer)?, tokenizer)
         }
         None => {
             let tokenizer = tokenizer(&[(path, main.characters())])?;
-            let boundary = main.tokens_before(val_fraction, &tokenizer)?;
-            // Encoded as a whole, so that an error gives the position in the file.
-            let (train, val) = encoded(path, &main, &tokenizer)?.split_at(boundary);
+            let (train, val) = main.split(val_fraction, &tokenizer).map_err(|error| within(path, error))?;
             (train, val, tokenizer)
         }
     };
@@ -226,12 +224,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = write(&dir, "text.txt", "ééééabcd");
         for (kind, tokens) in [(TokenizerKind::Char, (4, 4)), (TokenizerKind::Byte, (8, 4))] {
-            let data = open(&path, None, kind, 0.5, None).unwrap();
+            let data = open(&path, None, &kind, 0.5, None).unwrap();
             assert_eq!((data.train.len(), data.val.len()), tokens);
             let all = data.val.window(0, 4).unwrap();
             assert_eq!(data.tokenizer.unwrap().decode(&all), "abcd");
         }
-        let data = open(&path, None, TokenizerKind::Byte, 0.5, None).unwrap();
+        let data = open(&path, None, &TokenizerKind::Byte, 0.5, None).unwrap();
         let said = data.check_length(4).unwrap_err().to_string();
         assert!(said.contains("validation split") && said.contains("has 4 tokens") && said.contains("5"), "{said}");
     }
@@ -240,9 +238,9 @@ mod tests {
     fn a_validation_file_and_a_tokenizer_of_ones_own() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (write(&dir, "a.txt", "abab"), write(&dir, "b.txt", "abc"));
-        let data = open(&a, Some(&b), TokenizerKind::Char, 0.0, None).unwrap();
+        let data = open(&a, Some(&b), &TokenizerKind::Char, 0.0, None).unwrap();
         assert_eq!((data.train.len(), data.val.len(), data.vocab_size), (4, 3, 3));
-        let narrow = open(&a, None, TokenizerKind::Char, 0.5, None).unwrap().tokenizer.unwrap();
+        let narrow = open(&a, None, &TokenizerKind::Char, 0.5, None).unwrap().tokenizer.unwrap();
         let said = open_with(narrow, &a, Some(&b), 0.5).unwrap_err().to_string();
         assert!(said.contains("b.txt: character 'c' (U+0063) at position 2"), "{said}");
     }
@@ -251,9 +249,9 @@ mod tests {
     fn shards_need_a_vocabulary() {
         let dir = tempfile::tempdir().unwrap();
         let path = write(&dir, "train.bin", (0..20_u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
-        let open = |vocab| open(&path, None, TokenizerKind::Char, 0.25, vocab);
+        let open = |vocab| open(&path, None, &TokenizerKind::Char, 0.25, vocab);
         assert_eq!(open(None).unwrap_err().exit_code(), 1);
-        let missing = super::open(&dir.path().join("no.bin"), None, TokenizerKind::Char, 0.25, None).unwrap_err();
+        let missing = super::open(&dir.path().join("no.bin"), None, &TokenizerKind::Char, 0.25, None).unwrap_err();
         assert!(missing.to_string().starts_with("cannot open "), "{missing}");
         let data = open(Some(20)).unwrap();
         assert_eq!((data.train.len(), data.val.len(), data.tokenizer.is_none()), (15, 5, true));
@@ -267,7 +265,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (shard, text) = (write(&dir, "a.bin", "ab".repeat(9)), write(&dir, "a.txt", "ab".repeat(9)));
         for (path, val) in [(&shard, &text), (&text, &shard)] {
-            let fresh = open(path, Some(val), TokenizerKind::Byte, 0.5, Some(1 << 16)).unwrap_err().to_string();
+            let fresh = open(path, Some(val), &TokenizerKind::Byte, 0.5, Some(1 << 16)).unwrap_err().to_string();
             let known = open_with(Tokenizer::Byte, path, Some(val), 0.5).unwrap_err().to_string();
             assert!(fresh == known && fresh.contains("two files of one kind"), "{fresh}\n{known}");
         }

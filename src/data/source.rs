@@ -33,13 +33,9 @@ impl TokenSource {
         Self::all(narrow.map_or_else(|| Tokens::Wide(tokens.into()), |narrow| Tokens::Narrow(narrow.into())), len)
     }
 
-    /// The tokens of `text`, two bytes each; errors as [`Tokenizer::encode`].
+    /// The tokens of `text`; errors as [`Tokenizer::encode`].
     pub(super) fn from_text(text: &str, tokenizer: &Tokenizer) -> Result<Self> {
-        let mut tokens = Vec::with_capacity(tokenizer.count(text));
-        // No tokenizer here has more than 2^16 tokens.
-        tokenizer.encode_each(text, |token| tokens.push(token as u16))?;
-        let len = tokens.len();
-        Ok(Self::all(Tokens::Narrow(tokens.into()), len))
+        tokenizer.encode(text).map(Self::from_tokens)
     }
 
     /// The tokens of the byte tokenizer for what need not be text.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::encoding::{MARK, wide, without_mark};
 use super::missing::unreadable;
-use super::{TokenSource, Tokenizer, TokenizerKind, lookalike};
+use super::{TokenSource, Tokenizer, lookalike};
 use crate::console::warn;
 use crate::error::{Error, Result};
 
@@ -19,11 +19,11 @@ pub(super) enum Text {
     Bytes(Vec<u8>),
 }
 
-/// The text of a file for a tokenizer of `kind`. `remedy` says how to name another file.
+/// The text of a file, for a tokenizer that takes bytes which are not UTF-8 or for one that does not. `remedy` says how to name another file.
 ///
 /// # Errors
 /// Missing or unreadable, empty, or not UTF-8 (naming the first bad byte and its offset, and what it may be instead).
-pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Text> {
+pub(super) fn read(path: &Path, takes_bytes: bool, remedy: &str) -> Result<Text> {
     let io = |cause| unreadable("read", path, &cause, remedy);
     let name = path.display();
     let stat = std::fs::metadata(path).map_err(io)?;
@@ -40,9 +40,9 @@ pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Tex
         let convert = format!("convert it with `iconv -f {encoding} -t UTF-8 {name} > utf8.txt`");
         format!("{name} looks like {encoding} text, not UTF-8; {convert}")
     });
-    match (wide, kind) {
-        (Some(sentence), TokenizerKind::Char) => return Err(Error::input(sentence)),
-        (Some(sentence), TokenizerKind::Byte) => warn(format_args!("{sentence}: its bytes are taken as they are")),
+    match (wide, takes_bytes) {
+        (Some(sentence), false) => return Err(Error::input(sentence)),
+        (Some(sentence), true) => warn(format_args!("{sentence}: its bytes are taken as they are")),
         (None, _) => warn_of_nuls(path, &bytes),
     }
     match String::from_utf8(bytes) {
@@ -55,7 +55,7 @@ pub(super) fn read(path: &Path, kind: TokenizerKind, remedy: &str) -> Result<Tex
             warn_of_marks(path, &text);
             Ok(Text::Utf8(text))
         }
-        Err(error) if kind == TokenizerKind::Byte => Ok(Text::Bytes(error.into_bytes())),
+        Err(error) if takes_bytes => Ok(Text::Bytes(error.into_bytes())),
         Err(error) => Err(not_utf8(path, error.as_bytes(), error.utf8_error().valid_up_to())),
     }
 }
@@ -115,14 +115,18 @@ impl Text {
         }
     }
 
-    /// How many tokens come before the last `val_fraction` of its characters, or of its bytes; errors as [`split_at`].
-    pub(super) fn tokens_before(&self, val_fraction: f64, tokenizer: &Tokenizer) -> Result<usize> {
+    /// The tokens before the last `val_fraction` of its characters, or of its bytes, and those of the rest, each made on
+    /// its own as nanoGPT does; errors as [`split_at`] and [`Tokenizer::encode`].
+    pub(super) fn split(&self, val_fraction: f64, tokenizer: &Tokenizer) -> Result<(TokenSource, TokenSource)> {
         match self {
             Self::Utf8(text) => {
-                let boundary = split_at(text, val_fraction)?;
-                Ok(tokenizer.count(text.get(..boundary).unwrap_or_default()))
+                let (train, val) = text.split_at(split_at(text, val_fraction)?);
+                Ok((TokenSource::from_text(train, tokenizer)?, TokenSource::from_text(val, tokenizer)?))
             }
-            Self::Bytes(bytes) => split_count(bytes.len(), val_fraction),
+            Self::Bytes(bytes) => {
+                let boundary = split_count(bytes.len(), val_fraction)?;
+                Ok(TokenSource::from_bytes(bytes).split_at(boundary))
+            }
         }
     }
 }
@@ -165,8 +169,8 @@ mod tests {
     fn bad_files_are_named_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("text.txt");
-        let read = |kind| read(&path, kind, "name a text file with --data");
-        let said = || read(TokenizerKind::Char).unwrap_err().to_string();
+        let read = |takes_bytes| read(&path, takes_bytes, "name a text file with --data");
+        let said = || read(false).unwrap_err().to_string();
         assert!(said().starts_with("cannot read"), "{}", said());
         std::fs::write(&path, b"").unwrap();
         assert!(said().contains("is empty"), "{}", said());
@@ -174,14 +178,14 @@ mod tests {
         assert!(said().contains("is a byte order mark and no text"), "{}", said());
         std::fs::write(&path, b"caf\xe9 au lait").unwrap();
         assert!(said().contains("byte 0xe9 at offset 3") && said().contains("iconv -f WINDOWS-1252"), "{}", said());
-        assert!(matches!(read(TokenizerKind::Byte).unwrap(), Text::Bytes(bytes) if bytes.len() == 12));
+        assert!(matches!(read(true).unwrap(), Text::Bytes(bytes) if bytes.len() == 12));
         std::fs::write(&path, b"\x1f\x8b\x08\0\xff\xff").unwrap();
         assert!(said().contains("packed with gzip"), "{}", said());
         std::fs::write(&path, b"\xff\xfec\0a\0").unwrap();
         assert!(said().contains("`iconv -f UTF-16 -t UTF-8 "), "{}", said());
         for text in ["café", "\u{feff}café"] {
             std::fs::write(&path, text).unwrap();
-            assert!(matches!(read(TokenizerKind::Char).unwrap(), Text::Utf8(text) if text == "café"));
+            assert!(matches!(read(false).unwrap(), Text::Utf8(text) if text == "café"));
         }
     }
 }

@@ -350,8 +350,21 @@ fn colours_are_for_terminals_and_can_be_chosen() {
     assert!(parsed.code == 1 && !parsed.raw.contains('\u{1b}'), "{:?}", parsed.raw);
 }
 
+/// A program that is started with a signal ignored goes on ignoring it, as after `nohup`, and would never end.
+fn signals_are_heard() {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return };
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    // HUP, INT and TERM.
+    let ours = u64::from_str_radix(ignored, 16).unwrap() & (1 << 0 | 1 << 1 | 1 << 14);
+    assert_eq!(
+        ours, 0,
+        "started with signals ignored, as nohup and `&` in a script do: start the tests in the foreground"
+    );
+}
+
 /// The program, interrupted by `signal` once it has done a step.
 fn interrupted(folder: &Folder, args: &str, signal: &str) -> Ran {
+    signals_are_heard();
     let mut child = folder.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
@@ -400,6 +413,7 @@ fn ctrl_c_in_a_terminal_removes_the_bar_and_the_next_prompt_has_a_line() {
 
 #[test]
 fn a_second_interrupt_ends_at_once_and_says_what_is_saved() {
+    signals_are_heard();
     let folder = Folder::new();
     // Steps of seconds: the second interrupt comes within one.
     let slow = "--set train.batch_size=1 --set train.total_batch_tokens=16000 --set train.checkpoint_interval=1";

@@ -117,7 +117,7 @@ fn presets() -> String {
         let mut config = RunConfig::preset(name).unwrap();
         let characters = match config.data.path {
             Some(_) => SHAKESPEARE_CHARACTERS,
-            None => data::builtin(1, 100, data::TokenizerKind::Char, 0.1).unwrap().vocab_size,
+            None => data::builtin(1, 100, &data::TokenizerKind::Char, 0.1).unwrap().vocab_size,
         };
         if config.model.vocab_size == 0 {
             config.model.resolve_vocab(characters).unwrap();

@@ -15,10 +15,10 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
     let corpus_seed = d.corpus_seed.unwrap_or(config.train.seed);
     let mut dataset = match (&d.path, known) {
         (None, Some(tokenizer)) => data::builtin_with(tokenizer, corpus_seed, d.corpus_sentences, d.val_fraction),
-        (None, None) => data::builtin(corpus_seed, d.corpus_sentences, d.tokenizer, d.val_fraction),
+        (None, None) => data::builtin(corpus_seed, d.corpus_sentences, &d.tokenizer, d.val_fraction),
         (Some(path), Some(tokenizer)) => data::open_with(tokenizer, path, d.val_path.as_deref(), d.val_fraction),
         (Some(path), None) => {
-            data::open(path, d.val_path.as_deref(), d.tokenizer, d.val_fraction, Some(config.model.vocab_size))
+            data::open(path, d.val_path.as_deref(), &d.tokenizer, d.val_fraction, Some(config.model.vocab_size))
         }
     }?;
     if let Some(old) = &d.old_path {
@@ -36,7 +36,7 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
                 "{} is text, but the model is trained on token shards and has no tokenizer: name a token shard (.bin)",
                 old.display()
             ))),
-            None => data::open(old, None, d.tokenizer, d.val_fraction, Some(dataset.vocab_size)),
+            None => data::open(old, None, &d.tokenizer, d.val_fraction, Some(dataset.vocab_size)),
         };
         dataset.old_val = Some(old.map_err(|e| Error::input(format!("data.old_path: {e}")))?.val);
     }
