@@ -16,5 +16,6 @@ mod config;
 mod dice;
 mod header;
 mod meter;
+mod sets;
 mod shard;
 mod tokenizer;
