@@ -494,7 +494,7 @@ fn a_run_is_never_overwritten_unasked() {
             &["run already holds step 2 of this run", "--resume run", "--out"],
         ),
         ("train --resume run --steps 4 --set model.num_layers=2", 1, &["model.num_layers is 2", "where it is 1"]),
-        ("train --resume run --steps 4 --set data.tokenizer=byte", 1, &["data.tokenizer is \"byte\"", "\"char\""]),
+        ("train --resume run --steps 4 --set data.tokenizer=byte", 1, &["data.tokenizer is byte", "where it is char"]),
         ("train --resume run --steps 4 --preset quickstart", 1, &["drop --preset"]),
         ("train --resume run --steps 4 --data foreign.txt", 2, &["foreign.txt: character 'ë'"]),
         ("train --resume shards --steps 4 --data text.txt", 2, &["text.txt is text", "token shards"]),

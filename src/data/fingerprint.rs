@@ -1,12 +1,10 @@
 //! What a data set is, told by its contents: its parts and its tokenizer.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::contents::Contents;
-use super::{Dataset, TokenSource};
-use crate::error::{Error, Result};
-use crate::report::number::hexadecimal;
+use super::{Dataset, TokenSource, Tokenizer};
+use crate::error::Result;
 
 /// All that the losses of a run depend on in its data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +16,7 @@ pub struct Fingerprint {
     /// What is validated on of the data that the model knew before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_val: Option<Contents>,
-    /// SHA-256 of the tokenizer as JSON; `None` for shards, whose tokenizer is not known.
+    /// SHA-256 of the tokenizer; `None` for shards, whose tokenizer is not known.
     pub tokenizer: Option<String>,
 }
 
@@ -28,14 +26,7 @@ impl Fingerprint {
     /// # Errors
     /// A token of a shard outside its vocabulary.
     pub fn of(data: &Dataset) -> Result<Self> {
-        let tokenizer = match &data.tokenizer {
-            Some(tokenizer) => {
-                let json = serde_json::to_vec(tokenizer)
-                    .map_err(|e| Error::defect(format!("the tokenizer has no fingerprint: {e}")))?;
-                Some(hexadecimal(&Sha256::digest(json)))
-            }
-            None => None,
-        };
+        let tokenizer = data.tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
         let old_val = data.old_val.as_ref().map(TokenSource::contents).transpose()?;
         Ok(Self { train: data.train.contents()?, val: data.val.contents()?, old_val, tokenizer })
     }

@@ -10,3 +10,4 @@ mod interface;
 mod program;
 mod snapshot;
 mod terminal;
+mod tokens;

@@ -18,3 +18,4 @@ mod header;
 mod meter;
 mod shard;
 mod tokenizer;
+mod tokenizer_json;
