@@ -51,7 +51,7 @@ fn a_tokenizer_stays_with_its_model() {
     let said = folder.train("--tokenizer bpe:300 --steps 2 --out r").ok().stderr;
     assert!(!said.contains("warning"), "{said}");
     let inspected = folder.run("inspect r --json").ok();
-    let inspected: Value = serde_json::from_str(inspected.stderr.lines().last().unwrap()).unwrap();
+    let inspected: Value = serde_json::from_str(inspected.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(
         (&inspected["tokenizer"]["tokens"], &inspected["config"]["model"]["vocab_size"]),
         (&300.into(), &300.into())
@@ -86,13 +86,13 @@ fn special_tokens_are_text_unless_allowed_and_end_a_text_when_asked() {
     let folder = Folder::new();
     folder.train("--tokenizer bpe:257 --steps 1 --out r").ok();
     let prompted = |more: &str| {
-        let said = folder.run(&format!("generate r --tokens 1 --json --prompt <|endoftext|> {more}")).ok().stderr;
+        let said = folder.run(&format!("generate r --tokens 1 --json --prompt <|endoftext|> {more}")).ok().stdout;
         let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
         said["prompt_tokens"].as_u64().unwrap()
     };
     assert_eq!((prompted(""), prompted("--allow-special")), (13, 1));
     let stopped = folder.run("generate r --tokens 3000 --temperature 9 --stop-at-eos --json").ok();
-    let stopped: Value = serde_json::from_str(stopped.stderr.lines().last().unwrap()).unwrap();
+    let stopped: Value = serde_json::from_str(stopped.stdout.lines().last().unwrap()).unwrap();
     assert_eq!((&stopped["samples"][0]["stopped"], stopped["tokens"].as_u64() < Some(3000)), (&true.into(), true));
     folder.train("--tokenizer char --steps 1 --out c").ok();
     let said = folder.run("generate c --stop-at-eos").refused();
