@@ -8,5 +8,6 @@ mod data;
 mod disk;
 mod interface;
 mod program;
+mod scripts;
 mod snapshot;
 mod terminal;
