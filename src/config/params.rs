@@ -5,6 +5,9 @@
 
 use super::{Arch, ModelConfig, Module};
 
+/// The embedding, the one parameter that is read row by row and may be larger than a binding.
+pub(crate) const EMBEDDING: &str = "word_embeddings.weight";
+
 /// What a parameter is for: what code that treats parameters differently decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -99,7 +102,7 @@ impl Role {
     /// The name, without that of the layer.
     fn name(self) -> String {
         match self {
-            Self::Embedding => "word_embeddings.weight".to_owned(),
+            Self::Embedding => EMBEDDING.to_owned(),
             Self::Keys(module) => format!("{}.key_param_tokens", module.name()),
             Self::Values(module) => format!("{}.value_param_tokens", module.name()),
             Self::Weight(linear) => format!("{}.weight", linear.name()),
