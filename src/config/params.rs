@@ -117,6 +117,12 @@ impl Role {
         format!("layers.{layer}.{}", self.name())
     }
 
+    /// What the names of the parameters of a layer have in common; nothing where `name` is of none.
+    pub(crate) fn layer_of(name: &str) -> Option<&str> {
+        let layer = name.strip_prefix("layers.")?.split('.').next()?;
+        name.get(.."layers.".len() + layer.len())
+    }
+
     /// Whether weight decay applies: to all but norms and biases.
     pub fn decays(self) -> bool {
         !matches!(self, Self::Bias(_) | Self::NormWeight(_) | Self::NormBias(_))

@@ -1,11 +1,13 @@
 //! Packing: parameters, their gradients and their moments lie in a few storages, so that what is done to all of them (norm,
 //! update, conversion, clearing) takes a few dispatches.
 //!
-//! How they lie depends on what a device can bind. What is summed over all of them, the norm, does not where a parameter is
-//! in parts, or would be on another device: see [`Packed::sums`].
+//! How they lie depends on what a device can bind. Where a parameter is in parts, or would be on another device, what is
+//! summed over all of them does not depend on it: see [`Packed::sums`]. And where one is, a layer lies in one storage, for on
+//! GPUs the products of a layer are otherwise no batch, and are added up in another order.
 
 use super::view::ALIGN;
 use super::{Class, Graph, Tensor, table};
+use crate::config::Role;
 use crate::error::Result;
 
 /// Tensors are packed up to this size in bytes, or the device's largest binding where that is smaller.
@@ -62,20 +64,26 @@ struct Layout {
 
 impl Layout {
     /// Tensors of so many elements in storages of at most `most`; one that is too large for any gets its own, for the plan
-    /// to refuse.
-    fn of(sizes: impl Iterator<Item = usize>, most: usize) -> Self {
+    /// to refuse. Those of one slice lie in one storage, if they fit into any.
+    fn of(together: &[&[usize]], most: usize) -> Self {
         let mut layout = Self { places: Vec::new(), lengths: Vec::new() };
-        for n in sizes {
-            let last = layout.lengths.len().wrapping_sub(1);
-            match layout.lengths.last_mut() {
-                Some(length) if length.saturating_add(n) <= most => {
-                    layout.places.push((last, *length));
-                    *length += n;
+        for &sizes in together {
+            let all = sizes.iter().fold(0_usize, |sum, n| sum.saturating_add(*n));
+            let has_room = |n| layout.lengths.last().is_some_and(|length| length.saturating_add(n) <= most);
+            let mut begins = !has_room(all) && all <= most;
+            for &n in sizes {
+                let last = layout.lengths.len().wrapping_sub(1);
+                match layout.lengths.last_mut() {
+                    Some(length) if !begins && length.saturating_add(n) <= most => {
+                        layout.places.push((last, *length));
+                        *length += n;
+                    }
+                    _ => {
+                        layout.places.push((layout.lengths.len(), 0));
+                        layout.lengths.push(n);
+                    }
                 }
-                _ => {
-                    layout.places.push((layout.lengths.len(), 0));
-                    layout.lengths.push(n);
-                }
+                begins = false;
             }
         }
         layout
@@ -113,7 +121,18 @@ impl Graph {
                 (of, if whole { name.clone() } else { table::part_name(name, first, rows) }, first, shape)
             }));
         }
-        let layout = Layout::of(cut.iter().map(|(.., shape)| aligned(shape)), elements(most.min(bound)));
+        let in_parts = cut.len() > shapes.len();
+        let sizes: Vec<usize> = cut.iter().map(|(.., shape)| aligned(shape)).collect();
+        // Where nothing is in parts, parameters lie as they always did.
+        let together: Vec<&[usize]> = if in_parts {
+            let of_layer = |i: usize| Role::layer_of(&cut[i].1);
+            let ends = (1..cut.len()).filter(|&i| of_layer(i).is_none() || of_layer(i) != of_layer(i - 1));
+            let ends: Vec<usize> = [0].into_iter().chain(ends).chain([cut.len()]).collect();
+            ends.windows(2).map(|ends| &sizes[ends[0]..ends[1]]).collect()
+        } else {
+            sizes.chunks(1).collect()
+        };
+        let layout = Layout::of(&together, elements(most.min(bound)));
         let mut storages = Vec::with_capacity(layout.lengths.len());
         for (i, &length) in layout.lengths.iter().enumerate() {
             storages.push(self.tensor(name(&format!("parameters {i}")), &[length], class));
@@ -132,16 +151,15 @@ impl Graph {
             tensors.push((of, tensor));
         }
 
-        let in_parts = pieces.len() > shapes.len();
-        let anywhere = in_parts || shapes.iter().any(|(name, shape)| table::is_table(name) && table::is_large(shape));
-        let summed = if anywhere {
-            Layout::of(shapes.iter().map(|(_, shape)| aligned(shape)), elements(most))
+        let summed = if in_parts || shapes.iter().any(|(name, shape)| table::is_table(name) && table::is_large(shape)) {
+            let sizes: Vec<usize> = shapes.iter().map(|(_, shape)| aligned(shape)).collect();
+            &Layout::of(&sizes.chunks(1).collect::<Vec<_>>(), elements(most))
         } else {
-            Layout::of(cut.iter().map(|(.., shape)| aligned(shape)), elements(most.min(bound)))
+            &layout
         };
         let mut sums: Vec<Vec<Stretch>> = vec![Vec::new(); summed.lengths.len()];
-        for ((of, .., shape), &(storage, first)) in cut.iter().zip(&layout.places) {
-            let (sum, storage, n) = (&mut sums[summed.places[*of].0], storages[storage], aligned(shape));
+        for (((of, ..), &n), &(storage, first)) in cut.iter().zip(&sizes).zip(&layout.places) {
+            let (sum, storage) = (&mut sums[summed.places[*of].0], storages[storage]);
             match sum.last_mut() {
                 Some(last) if last.storage == storage && last.first + last.n == first => last.n += n,
                 _ => sum.push(Stretch { storage, first, n }),
@@ -203,5 +221,24 @@ mod tests {
         assert_eq!(packed.sums, [stretches.collect::<Vec<_>>()]);
         let whole = graph(128 << 20).pack(&shapes, Class::Gradient, str::to_owned).unwrap();
         assert_eq!((whole.storages.len(), whole.sums[0][0].n), (1, lengths.iter().sum()));
+    }
+
+    /// 4465 rows of 8 leave room for 226,424 elements of 262,144.
+    #[test]
+    fn beside_a_table_in_parts_a_layer_lies_in_one_storage() {
+        let layer = |i: usize| ["a", "b"].map(|name| (format!("layers.{i}.{name}"), vec![90_000]));
+        let of_layers = [0, 1].map(layer).concat();
+        let shapes: Vec<_> = [(EMBEDDING.to_owned(), vec![70_001, 8])].into_iter().chain(of_layers.clone()).collect();
+        let lengths = |shapes: &[_]| {
+            let mut g = graph(1 << 20);
+            let packed = g.pack(shapes, Class::Parameter, str::to_owned).unwrap();
+            packed.storages.iter().map(|&storage| g.shape(storage)[0]).collect::<Vec<_>>()
+        };
+        let of_layer = 2 * 90_112;
+        let last_rows = 4465_usize * 8;
+        assert_eq!(lengths(&shapes), [262_144, 262_144, last_rows.next_multiple_of(128) + of_layer, of_layer]);
+        assert_eq!(lengths(&of_layers), [of_layer, of_layer]);
+        let odd: Vec<_> = [("c".to_owned(), vec![90_000])].into_iter().chain(of_layers).collect();
+        assert_eq!(lengths(&odd), [2 * 90_112, 2 * 90_112, 90_112], "as ever where nothing is in parts");
     }
 }

@@ -14,8 +14,7 @@ use crate::config::EMBEDDING;
 use crate::error::{Error, Result};
 use crate::kernel::{MAX_SUM, Target};
 
-/// Fewer rows would start at places that are no multiples of what bindings of rows, and of what is known of each row,
-/// have to start at.
+/// Parts of fewer rows would start where no binding may start: their rows, or one number for each of them.
 const FEWEST_ROWS: usize = 128;
 
 /// Neighbouring rows of a table.
