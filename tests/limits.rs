@@ -172,7 +172,7 @@ fn run_of_a_large_vocabulary(device: &Device, model: &ModelConfig, precision: Pr
     let train = TrainConfig {
         batch_size: 2,
         total_batch_tokens: 4 * model.seq_length,
-        loss_chunk_rows: 3,
+        loss_chunk_rows: 4,
         grad_clip: 1e-3,
         precision,
         ..TrainConfig::default()
@@ -225,7 +225,7 @@ fn run_of_a_large_vocabulary(device: &Device, model: &ModelConfig, precision: Pr
     let window: Vec<u32> = (0..model.seq_length as u32).map(|i| i * 6007 % model.vocab_size as u32).collect();
     let before = trainer.logits(&window).unwrap();
 
-    let growth = GrowthConfig { ffn_slot_num: Some(model.ffn_slot_num + 9), ..GrowthConfig::default() };
+    let growth = GrowthConfig { ffn_slot_num: Some(model.ffn_slot_num + 12), ..GrowthConfig::default() };
     let after = growth.check(model).unwrap();
     let params = grow::parameters(&trainer.parameters().unwrap(), model, &after, &growth.resolve(), 1);
     let (m, v) = trainer.moments().unwrap();
@@ -246,10 +246,10 @@ fn run_of_a_large_vocabulary(device: &Device, model: &ModelConfig, precision: Pr
 fn an_embedding_in_parts_gives_the_same_bits() {
     let mut model = ModelConfig {
         vocab_size: 70_001,
-        num_layers: 2,
-        hidden_size: 8,
-        num_attention_heads: 1,
-        seq_length: 3,
+        num_layers: 1,
+        hidden_size: 16,
+        num_attention_heads: 2,
+        seq_length: 4,
         qkv_slot_num: 12,
         proj_slot_num: 16,
         ffn_slot_num: 20,
@@ -257,8 +257,8 @@ fn an_embedding_in_parts_gives_the_same_bits() {
     };
     model.freeze_tau();
     for software in [true, false] {
-        // Parts of 32,768 rows of 8 numbers, and room for three rows of logits.
-        let [whole, parts] = [128 << 20, 1 << 20].map(|max_binding| {
+        // Parts of 32,768 rows of 16 numbers, and room for seven rows of logits.
+        let [whole, parts] = [128 << 20, 2 << 20].map(|max_binding| {
             let mut gpu = Gpu::open(&AdapterRequest::default()).unwrap();
             (gpu.target.software, gpu.target.max_binding) = (software, max_binding);
             Device::new(gpu).unwrap()
@@ -272,6 +272,10 @@ fn an_embedding_in_parts_gives_the_same_bits() {
         for precision in [Precision::F32, Precision::F16] {
             if precision == Precision::F16 && !whole.engine.gpu.target.f16 {
                 println!("{} has no f16: nothing to check", whole.engine.gpu.describe());
+                continue;
+            }
+            // A software adapter compiles the kernels of GPUs for half a minute.
+            if precision == Precision::F16 && !software && std::env::var("TOKENFORMER_TEST_FULL").is_err() {
                 continue;
             }
             let start = Instant::now();

@@ -14,7 +14,7 @@ use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::{Candidate, Dtype, KernelTable};
 use crate::ops::matmul::candidates::{candidates, kernel};
-use crate::ops::matmul::source::{Form, PAIRED, Types, Vectors};
+use crate::ops::matmul::source::{PAIRED, ProductForm, Types, Vectors};
 use crate::ops::matmul::{Layout, Product, ProductKind};
 use crate::report::number;
 use crate::rng::{Rng, Stream};
@@ -147,7 +147,7 @@ pub(crate) fn text(name: &str, layout: Layout, dtype: Dtype) -> Result<&'static 
         return Err(Error::usage(format!("{candidate} multiplies {other}: use --dtype {other}")));
     }
     let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
-    let form = if pair { Form::Pair } else { Form::Whole };
+    let form = if pair { ProductForm::Pair } else { ProductForm::Whole };
     let kernel = kernel(candidate, layout, types, Vectors::ALL, form);
     kernel.text.ok_or_else(|| Error::defect(format!("{candidate} is not generated")))
 }

@@ -67,7 +67,7 @@ pub struct TensorInfo {
     pub class: Class,
     /// The range it is of another tensor, where it has no memory of its own.
     pub view: Option<View>,
-    /// The tensors of its rows, where it is a [`table`] in parts and has no memory itself.
+    /// The tensors of its rows, where it is larger than a binding: it has no memory itself then, and is never bound.
     pub parts: Vec<Tensor>,
 }
 

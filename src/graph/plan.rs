@@ -28,7 +28,7 @@ pub enum Place {
     Slot(usize),
     /// In its storage, see [`super::view`].
     View,
-    /// Where its parts are, see [`super::table`].
+    /// Where its parts are, see [`TensorInfo::parts`].
     Parts,
     /// Nowhere: no call uses it.
     Unused,

@@ -238,7 +238,35 @@ pub(super) fn large_cases() -> Vec<Case> {
 
 #[cfg(test)]
 mod tests {
-    use super::half_bound;
+    use super::*;
+    use crate::config::EMBEDDING;
+    use crate::graph::Class;
+    use crate::kernel::{KernelTable, Target};
+
+    /// Terms of each product of dh, in parts of 128 MiB and in one piece: the same sums.
+    #[test]
+    fn sums_over_the_vocabulary_are_the_same_in_parts() {
+        let terms = |shape: [usize; 2], max_binding: u64| {
+            let target = Target { max_binding, max_buffer: 4 << 30, ..Target::WEBGPU };
+            let mut g = Graph::training(&KernelTable::defaults(target));
+            let packed = g.pack(&[(EMBEDDING.to_owned(), shape.to_vec())], Class::Parameter, str::to_owned).unwrap();
+            let h = g.activation("h", &[5, shape[1]]);
+            let [targets, stats] = [("targets", 5), ("stats", STATS)].map(|(name, n)| g.state(name, &[n]));
+            let table = packed.tensors[0].1;
+            head_loss(&mut g, h, table, targets, stats, Head { chunk_rows: 5, weight: 0.2 }).unwrap();
+            let of_dh = g.calls().iter().filter(|call| call.kernel.name().starts_with("matmul-nn"));
+            (g.parts(table).len(), of_dh.map(|call| call.parameters.words()[2]).collect::<Vec<_>>())
+        };
+        for (shape, parts, expected) in [
+            ([50_257, 768], 2, vec![32_768, 17_489]),
+            ([50_257, 1600], 4, vec![16_384, 16_384, 16_384, 1105]),
+            ([151_936, 1024], 5, vec![32_768, 32_768, 32_768, 32_768, 20_864]),
+        ] {
+            assert_eq!(terms(shape, 128 << 20), (parts, expected.clone()), "{shape:?}");
+            assert_eq!(terms(shape, 1 << 30), (1, expected), "{shape:?}");
+        }
+        assert_eq!(terms([50_257, 64], 128 << 20).1, [32_768, 17_489], "as ever");
+    }
 
     #[test]
     fn what_cancels_counts_against_what_is_left() {

@@ -24,7 +24,7 @@ pub(crate) use crate::kernel::MAX_SUM;
 use crate::kernel::{Candidate, Dtype, ParameterBlock, word};
 pub use crate::kernel::{Layout, ProductKind};
 use pair::Second;
-use source::{Dims, Form, Types, Vectors};
+use source::{Dims, ProductForm, Types, Vectors};
 
 /// Most products that one dispatch adds up: so many times [`MAX_SUM`] terms, a few in each turn of a loop, stay clear of
 /// the same limit.
@@ -187,9 +187,9 @@ impl Product {
         // With one row there is no next one.
         let c_stride = self.c_width.filter(|_| m > 1).unwrap_or(n);
         let form = match second {
-            Some(_) => Form::Pair,
-            None if c_stride != n => Form::Columns,
-            None => Form::Whole,
+            Some(_) => ProductForm::Pair,
+            None if c_stride != n => ProductForm::Columns,
+            None => ProductForm::Whole,
         };
         let types = Types::of(operands.map(|operand| g.dtype(operand.storage)));
 

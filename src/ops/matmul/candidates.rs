@@ -2,19 +2,19 @@
 
 use super::cooperative::Cooperative;
 use super::lanes::Lanes;
-use super::source::{Form, Types, Vectors};
+use super::source::{ProductForm, Types, Vectors};
 use super::tiles::Tiles;
 use crate::kernel::Access::{Read, Write};
 use crate::kernel::{Candidate, Dtype, Kernel, Layout, ProductKind, Target};
 
 /// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that. Of a pair only a
 /// candidate that is [`Candidate::paired`].
-pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors, form: Form) -> &'static Kernel {
+pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors, form: ProductForm) -> &'static Kernel {
     let name = |suffix: &str| {
         let layout = format!("{layout:?}").to_lowercase();
         format!("matmul-{layout}-{}{}{}{suffix}", candidate.uncut(), types.suffix(), form.suffix())
     };
-    let bindings: &[_] = if form == Form::Pair { &[Read, Read, Write, Read] } else { &[Read, Read, Write] };
+    let bindings: &[_] = if form == ProductForm::Pair { &[Read, Read, Write, Read] } else { &[Read, Read, Write] };
     let kernel = match candidate {
         Candidate::Lanes { lanes, rows, columns, unroll, broadcast } => {
             let a_vectors = vectors.a && broadcast && layout != Layout::TN && unroll.is_multiple_of(4);

@@ -12,7 +12,7 @@
 mod result;
 mod staging;
 
-use super::source::{Code, Form, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
+use super::source::{Code, ProductForm, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
 use crate::kernel::{Dtype, Fragment, Layout, Staging};
 
 /// The numbers of [`crate::kernel::Candidate::Cooperative`].
@@ -42,7 +42,7 @@ struct Text {
     direct: bool,
     /// Whether fragments of C are stored to storage where they lie inside.
     plain: bool,
-    form: Form,
+    form: ProductForm,
     /// Whether there are two operands B, each for one half of the batch.
     pair: bool,
 }
@@ -101,8 +101,8 @@ impl Cooperative {
     }
 
     /// The WGSL. `vectors`: what may be read or written four elements at a time.
-    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, form: Form) -> String {
-        let pair = form == Form::Pair;
+    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, form: ProductForm) -> String {
+        let pair = form == ProductForm::Pair;
         let Self { fragment, block, depth, subgroups, .. } = *self;
         // Metal loads and stores 8 x 8 matrices through pointers to scalars only; other drivers are faster with vectors.
         let scalars = fragment.side == 8;

@@ -208,7 +208,7 @@ pub(crate) fn quad_loads(layout: Layout, types: Types, vectors: Vectors, pair: b
 /// For kernels on [`block_loop`] and [`sum_loop`]: header, uniform block, bindings and `store_quad(row, column, shift,
 /// value)`, which writes four columns, `column` a multiple of four. Where C is written by elements, also `store`, which
 /// writes one. C is read only where it is added to.
-pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, form: Form) -> Code {
+pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, form: ProductForm) -> Code {
     let mut code = header(title, layout, types, vectors, directives, form, false);
     let (c, c_stride) = (types.c.name(), form.c_stride());
     code.push(if vectors.c {
@@ -252,7 +252,7 @@ pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: V
 
 /// For kernels that add up no products of a batch: header, uniform block, bindings and `store`. `a_vectors` binds A as
 /// `vec4`.
-pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, form: Form) -> Code {
+pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, form: ProductForm) -> Code {
     let vectors = Vectors { a: a_vectors, ..Vectors::NONE };
     let mut code = header(title, layout, types, vectors, "", form, true);
     let c_stride = form.c_stride();
@@ -307,7 +307,7 @@ parameter_block! {
 
 /// Where a kernel has its operands. Each form needs the parameters of the one before, and more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ProductForm {
     /// A, B and C.
     Whole,
     /// The second half of the batch has an operand B of its own.
@@ -316,7 +316,7 @@ pub enum Form {
     Columns,
 }
 
-impl Form {
+impl ProductForm {
     /// How many fields of [`Dims`] there are; a `single` kernel adds up no products of a batch.
     pub(crate) fn fields(self, single: bool) -> usize {
         let before = |name: &str| Dims::FIELDS.iter().take_while(|field| field.name != name).count();
@@ -349,14 +349,14 @@ impl Form {
 /// End of the names of kernels with two operands B, of which a half of a batch takes each.
 pub const PAIRED: &str = "-pair";
 
-/// Header, uniform block and bindings; `directives` come first. `single` is as for [`Form::fields`].
+/// Header, uniform block and bindings; `directives` come first. `single` is as for [`ProductForm::fields`].
 fn header(
     title: &str,
     layout: Layout,
     types: Types,
     vectors: Vectors,
     directives: &str,
-    form: Form,
+    form: ProductForm,
     single: bool,
 ) -> Code {
     let mut code = Code::default();
@@ -374,8 +374,8 @@ fn header(
     let [a, b, c] = [stored(types.a, vectors.a), stored(types.b, vectors.b), stored(types.c, vectors.c)];
     let fields = declare(&Dims::FIELDS[..form.fields(single)]);
     let b2 = match form {
-        Form::Whole | Form::Columns => String::new(),
-        Form::Pair => {
+        ProductForm::Whole | ProductForm::Columns => String::new(),
+        ProductForm::Pair => {
             format!("\n@group(0) @binding(4) var<storage, read> b2: array<{b}>; // {b_shape} of the second half")
         }
     };
