@@ -8,6 +8,7 @@ mod data;
 mod disk;
 mod interface;
 mod program;
+mod scripts;
 mod snapshot;
 mod terminal;
 mod tokens;
