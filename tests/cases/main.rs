@@ -9,6 +9,7 @@ mod disk;
 mod interface;
 mod program;
 mod scripts;
+mod sets;
 mod snapshot;
 mod terminal;
 mod tokens;
