@@ -1,6 +1,6 @@
 //! The configuration of a run from preset, file and flags, in that order.
 
-use crate::config::{Arch, Precision, RunConfig, preset_names};
+use crate::config::{Arch, Precision, RunConfig, TokenizerKind, preset_names};
 use crate::error::{Error, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,10 @@ pub(crate) struct Settings {
     /// or on what `prepare` wrote.
     #[arg(short, long, value_name = "PATH")]
     data: Option<PathBuf>,
+    /// How text becomes tokens: byte, char, gpt2, cl100k, o200k, bpe:N (N tokens, trained on the text), or the path of a
+    /// tokenizer.json.
+    #[arg(long, value_name = "NAME|FILE")]
+    tokenizer: Option<TokenizerKind>,
     /// Directory the run is written to.
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -153,6 +157,7 @@ impl Settings {
             let is_word = path.to_str().is_some_and(|text| ["none", "null"].contains(&text.to_lowercase().as_str()));
             config.data.name(Some(if is_word { Path::new(".").join(path) } else { path.to_path_buf() }), None);
         }
+        config.data.tokenizer = self.tokenizer.clone().unwrap_or_else(|| config.data.tokenizer.clone());
         config.model.arch = self.arch.unwrap_or(config.model.arch);
         config.out_dir = self.out.clone().unwrap_or_else(|| config.out_dir.clone());
         config.train.max_steps = self.steps.unwrap_or(config.train.max_steps);

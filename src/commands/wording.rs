@@ -11,7 +11,7 @@ const WITH_JSON: [&str; 9] = ["train", "grow", "prune", "generate", "eval", "ins
 
 /// Groups of the help, and the arguments in each; others belong to the run.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Data", &["data", "split", "batches"]),
+    ("Data", &["data", "tokenizer", "split", "batches"]),
     (
         "Optimisation",
         &["steps", "batch_size", "lr", "seed", "precision", "recompute", "optimizer", "lr_scale", "train"],
@@ -26,6 +26,7 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("batch_size", &["per-device-train-batch-size", "train-batch-size", "micro-batch-size"]),
     ("lr", &["learning-rate"]),
     ("data", &["dataset", "train-file", "data-path", "input-bin"]),
+    ("tokenizer", &["tokenizer-name", "tokenizer-path", "tokenizer-file"]),
     ("out", &["out-dir", "output-dir", "save-dir"]),
     ("precision", &["dtype"]),
     ("recompute", &["grad-checkpoint", "gradient-checkpointing"]),
@@ -35,6 +36,7 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("temperature", &["temp"]),
     ("num_samples", &["samples"]),
     ("stop", &["stop-sequence", "reverse-prompt"]),
+    ("stop_at_eos", &["stop-at-end"]),
     ("adapter", &["device"]),
 ];
 

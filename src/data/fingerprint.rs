@@ -1,13 +1,11 @@
 //! What a data set is, told by its contents: its parts and its tokenizer.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::contents::Contents;
 use super::source::Part;
 use super::{Dataset, TokenSource, Tokenizer};
-use crate::error::{Error, Result};
-use crate::report::number::hexadecimal;
+use crate::error::Result;
 
 /// All that the losses of a run depend on in its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,7 +17,7 @@ pub struct Fingerprint {
     /// What is validated on of the data that the model knew before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_val: Option<Contents>,
-    /// SHA-256 of the tokenizer as JSON; `None` for shards, whose tokenizer is not known.
+    /// SHA-256 of the tokenizer; `None` for shards, whose tokenizer is not known.
     pub tokenizer: Option<String>,
     /// Where rows are drawn from several sources, what is of each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -43,7 +41,7 @@ impl Fingerprint {
     /// # Errors
     /// A token of a shard outside its vocabulary.
     pub fn of(data: &Dataset) -> Result<Self> {
-        let tokenizer = data.tokenizer.as_ref().map(Self::of_tokenizer).transpose()?;
+        let tokenizer = data.tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
         let parts = data.train.parts().iter().zip(data.val.parts());
         let share = |(train, val): (&Part, &Part)| Share {
             tokens: train.len as u64,
@@ -53,13 +51,6 @@ impl Fingerprint {
         let sources = parts.map(share).collect();
         let old_val = data.old_val.as_ref().map(TokenSource::contents).transpose()?;
         Ok(Self { train: data.train.contents()?, val: data.val.contents()?, old_val, tokenizer, sources })
-    }
-
-    /// SHA-256 of a tokenizer as JSON.
-    pub(super) fn of_tokenizer(tokenizer: &Tokenizer) -> Result<String> {
-        let json = serde_json::to_vec(tokenizer);
-        let json = json.map_err(|e| Error::defect(format!("the tokenizer has no fingerprint: {e}")))?;
-        Ok(hexadecimal(&Sha256::digest(json)))
     }
 
     /// Whether training on `other` is training on the same tokens, validated on the same ones.

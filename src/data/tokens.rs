@@ -62,8 +62,7 @@ impl Tokens {
         if wanted == found {
             return Ok(known);
         }
-        let hash =
-            |tokenizer| Fingerprint::of_tokenizer(tokenizer).map(|hash| hash.chars().take(12).collect::<String>());
+        let hash = |tokenizer: &Tokenizer| tokenizer.sha256().map(|hash| hash.chars().take(12).collect::<String>());
         Err(Error::input(format!(
             "{} holds tokens of another tokenizer ({name}, sha256 {}) than the model or the other data have (sha256 {}); make \
              tokens of its text with that one by `tokenformer prepare`, or leave it out",

@@ -8,6 +8,8 @@ mod data;
 mod disk;
 mod interface;
 mod program;
+mod scripts;
 mod sets;
 mod snapshot;
 mod terminal;
+mod tokens;

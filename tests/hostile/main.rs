@@ -19,3 +19,4 @@ mod meter;
 mod sets;
 mod shard;
 mod tokenizer;
+mod tokenizer_json;
