@@ -1,7 +1,7 @@
 //! What a run that goes on must have in common with what its checkpoint says, and what is said where it has not.
 
 use crate::config::{GrowthConfig, RunConfig};
-use crate::data::{Dataset, Fingerprint, Tokenizer, TokenizerKind};
+use crate::data::{Dataset, Fingerprint, Tokenizer, TokenizerKind, is_text};
 use crate::error::{Error, Result};
 use crate::train::DataPosition;
 use crate::train::disk::Start;
@@ -45,6 +45,15 @@ pub(super) fn same_tokenizer(
         TokenizerKind::Bpe(_) | TokenizerKind::Char => None,
     };
     if given.as_ref() == Some(known) || given.is_none() && was == is {
+        return Ok(None);
+    }
+    let makes_tokens = || {
+        let data = &config.data;
+        data.is_builtin()
+            || data.path.iter().chain(data.sources.iter().map(|source| &source.path)).any(|path| is_text(path))
+    };
+    // A prepared directory has its own.
+    if was == is && !makes_tokens() {
         return Ok(None);
     }
     let described = given.as_ref().map_or_else(|| "trained on the text".to_owned(), Tokenizer::describe);

@@ -167,16 +167,8 @@ fn tokenizer(dir: &Path, sha256: &str) -> Result<Tokenizer> {
         )));
     }
     let text = str::from_utf8(&bytes).map_err(|_| Error::input("it is not UTF-8"));
-    let read = text.and_then(of_file_text);
+    let read = text.and_then(Tokenizer::from_file_text);
     read.map_err(|e| Error::input(format!("{}: {e}", path.display())))
-}
-
-/// The tokenizer in the text of a [`TOKENIZER`].
-fn of_file_text(text: &str) -> Result<Tokenizer> {
-    match serde_json::from_str(text) {
-        Ok(tokenizer) => Ok(tokenizer),
-        Err(_) => super::FileTokenizer::try_from(text.to_owned()).map(Tokenizer::TokenizerJson),
-    }
 }
 
 /// All of a file that is no longer than what is read.
@@ -224,20 +216,12 @@ mod tests {
             let shards: Vec<ManifestShard> = shards.iter().enumerate().map(shard).collect();
             ManifestSplit { tokens: shards.iter().map(|shard| shard.tokens).sum(), shards, ..ManifestSplit::default() }
         };
-        let mut manifest = Manifest {
-            version: VERSION,
-            tokenizer: "byte".to_owned(),
-            tokenizer_sha256: hexadecimal(&Sha256::digest("\"byte\"")),
-            vocab_size: 256,
-            end_of_text: None,
-            split: "documents".to_owned(),
-            val_fraction: 0.1,
-            train: split("train", train),
-            val: split("val", val),
-            sources: Vec::new(),
-            skipped: 0,
-            created_by: "tokenformer".to_owned(),
-        };
+        let mut manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "version": VERSION, "tokenizer": "byte", "tokenizer_sha256": hexadecimal(&Sha256::digest("\"byte\"")),
+            "vocab_size": 256, "end_of_text": null, "split": "documents", "val_fraction": 0.1, "train": split("train", train),
+            "val": split("val", val), "sources": [], "skipped": 0, "created_by": "tokenformer",
+        }))
+        .unwrap();
         change(&mut manifest);
         std::fs::write(dir.path().join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
         dir
