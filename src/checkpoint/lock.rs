@@ -64,6 +64,12 @@ impl RunLock {
         Ok(())
     }
 
+    /// Gives the lock back, and leaves no file of it.
+    pub(crate) fn remove(mut self) {
+        self.found = None;
+        self.created = vec![self.path.clone()];
+    }
+
     /// `false` where another process removed the directory or the file at the same moment.
     fn attempt(&mut self, dir: &Path) -> Result<bool> {
         let io = |cause: io::Error| Error::io("lock", dir, &cause);

@@ -6,6 +6,7 @@
 //! | `text`, `encoding` | reading a text file, splitting off its validation part; what else than UTF-8 it may be |
 //! | `shard` | memory-mapped `.bin` files of ready tokens |
 //! | `lookalike`, `likeness`, `spread` | what a file is whose name promises something else |
+//! | `prepare`, `manifest` | from text in many files to a directory of shards |
 //! | `source`, `open` | a split's tokens, wherever they are; which files make a data set |
 //! | `missing` | what is said of a file that cannot be read |
 //! | `contents`, `fingerprint` | what a data set is, told by its contents |
@@ -25,6 +26,7 @@ mod lookalike;
 mod manifest;
 mod missing;
 mod open;
+mod prepare;
 mod shard;
 mod source;
 mod spread;
@@ -42,6 +44,9 @@ pub use fingerprint::Fingerprint;
 pub(crate) use missing::unreadable;
 pub use open::open;
 pub(crate) use open::{describe, is_shard, open_beside, open_with};
+pub(crate) use prepare::{
+    CachedText, Kind, MOST_TOKENS as MOST_SHARD_TOKENS, Outcome, Request, ValBy, Wanted, cached_text, prepare,
+};
 pub use shard::ShardView;
 pub use source::TokenSource;
 pub use tokenizer::{CharTokenizer, FileTokenizer, MAX_CHARS, StreamDecoder, Tiktoken, Tokenizer, TokenizerKind};

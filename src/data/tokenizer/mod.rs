@@ -21,7 +21,7 @@ pub use self::file::FileTokenizer;
 pub use self::stream::StreamDecoder;
 pub use self::tiktoken::Tiktoken;
 pub use crate::config::TokenizerKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A tokenizer: a map from text to tokens `0..vocab_size()` and back.
 ///
@@ -133,6 +133,31 @@ impl Tokenizer {
             Self::Tiktoken(tokenizer) => tokenizer.bytes(token),
             Self::TokenizerJson(tokenizer) => tokenizer.bytes(token),
         }
+    }
+
+    /// The tokenizer as a file beside shards: a `tokenizer.json` as it was read, or a JSON of this program.
+    ///
+    /// # Errors
+    /// None of what a user can give.
+    pub fn to_file_text(&self) -> Result<String> {
+        match self {
+            Self::TokenizerJson(tokenizer) => Ok(String::from(tokenizer.clone())),
+            _ => serde_json::to_string(self)
+                .map(|json| json + "\n")
+                .map_err(|e| Error::defect(format!("the tokenizer cannot be written: {e}"))),
+        }
+    }
+
+    /// The tokenizer of such a file, also of one that another program wrote.
+    ///
+    /// # Errors
+    /// A text that is no tokenizer.
+    pub fn from_file_text(text: &str) -> Result<Self> {
+        let is_own = ["\"", "{\"char\"", "{\"tiktoken\""].iter().any(|start| text.trim_start().starts_with(start));
+        if !is_own {
+            return FileTokenizer::try_from(text.to_owned()).map(Self::TokenizerJson);
+        }
+        serde_json::from_str(text).map_err(|e| Error::input(format!("this is no tokenizer: {e}")))
     }
 
     /// How many bytes of text one token stands for (0 outside the vocabulary), for bits per byte.
