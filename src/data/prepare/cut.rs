@@ -189,7 +189,7 @@ mod tests {
                 }
             }
         }
-        assert!(cuts > 1000, "{cuts}");
+        assert!(cuts > 500, "{cuts}");
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
             assert_eq!(pieces(&text, size).collect::<String>(), text);
         }
         assert_eq!(pieces("日本語日本語", 4).count(), 1, "nowhere to cut");
-        assert_eq!(pieces("one two three", 8).collect::<Vec<_>>(), ["one", " two", " three"]);
+        assert_eq!(pieces("one two three", 8).collect::<Vec<_>>(), ["one two", " three"]);
         assert_eq!(last(b"caf\xc3\xa9 au lait"), Some(8));
         for never in [&b"a\t b"[..], b"  b", b"a\n\nb", b"a\n /", b"\xff b", b"", b" ", b"a"] {
             assert_eq!(last(never), None, "{never:?}");

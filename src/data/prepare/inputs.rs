@@ -121,7 +121,9 @@ impl Found {
     fn pattern(&mut self, pattern: &str) -> Result<()> {
         let bad =
             |why: String| Error::input(format!("no file matches {pattern:?}{why}: name files of text to prepare"));
-        let matched = glob::glob(pattern).map_err(|e| bad(format!(" ({e})")))?;
+        // As a shell does.
+        let rules = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+        let matched = glob::glob_with(pattern, rules).map_err(|e| bad(format!(" ({e})")))?;
         let before = self.sources.len() + self.others + self.again.as_ref().map_or(0, |(_, count)| *count);
         for path in matched {
             let path = path.map_err(|e| Error::io("read", e.path(), e.error()))?;
