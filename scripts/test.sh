@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 
-gpu_tests=(--test ops --test golden --test identities --test training)
+gpu_tests=(--test ops --test golden --test identities)
+# Of the training loop what depends on the adapter: growth, resuming, accumulation, generation.
+gpu_training=(a_resumed_run_is a_tokenformer_grows accumulated sampling)
 
 cargo test --release "$@"
 if (($# == 0)); then
@@ -24,5 +26,6 @@ else
     # Forcing every kernel in turn, and the forms for GPUs, takes GL's compiler too long; the first run did it.
     # One thread: GL has one context, and wgpu panics where a thread waits a second for another that compiles.
     WGPU_BACKEND=gl cargo test --release "${gpu_tests[@]}" -- --skip every_candidate --skip @gpu --test-threads 1
+    WGPU_BACKEND=gl cargo test --release --test training -- "${gpu_training[@]}" --test-threads 1
     echo "All tests passed, on the default adapter and on the GL adapter."
 fi

@@ -70,6 +70,21 @@ impl RunLock {
         self.created = vec![self.path.clone()];
     }
 
+    /// The file that is locked is still the one that another process would lock.
+    ///
+    /// # Errors
+    /// An input error where it was removed or replaced, so that another run may write to the directory as well.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.file {
+            Some(file) if !is_still_there(file, &self.path) => Err(Error::input(format!(
+                "{} was removed or replaced during the run, so another run may write to its directory: this one stops before \
+                 they mix, and goes on with --resume once it is alone",
+                self.path.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// `false` where another process removed the directory or the file at the same moment.
     fn attempt(&mut self, dir: &Path) -> Result<bool> {
         let io = |cause: io::Error| Error::io("lock", dir, &cause);
@@ -287,6 +302,18 @@ mod tests {
         drop(first);
         assert_eq!(std::fs::read(run.join(FILE)).unwrap(), b"", "no owner is named where there is none");
         RunLock::take(&run).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_that_was_removed_or_replaced_holds_nobody_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        lock.check().unwrap();
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        assert!(lock.check().unwrap_err().to_string().contains("lock was removed or replaced during the run"));
+        std::fs::write(dir.path().join(FILE), "").unwrap();
+        assert!(lock.check().is_err());
     }
 
     #[test]

@@ -5,14 +5,16 @@
 //! full disk or a failing one at any moment leaves the previous checkpoints as they were. One run directory has one
 //! writer: that is `lock`'s business.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::format::Encoded;
 use super::load::{is_foreign, read_meta_from};
 use super::names::{self, BEFORE_GROWTH, BEST, FOLDER, PREFIX, is_left_over, under};
+use super::read::TensorFile;
 use super::storage::{Files, Storage, commit, create_dirs};
 use super::{Checkpoint, FileDigest, Metadata};
 use crate::error::{Error, Result};
@@ -25,6 +27,8 @@ use crate::error::{Error, Result};
 pub struct Store<M> {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
+    /// Checkpoints that were written or verified here.
+    whole: Arc<Mutex<BTreeSet<PathBuf>>>,
     meta: PhantomData<fn() -> M>,
 }
 
@@ -66,7 +70,7 @@ impl<M: Metadata> Store<M> {
 
     /// As [`Store::new`], on another storage than the file system.
     pub fn on(storage: Arc<dyn Storage>, dir: impl Into<PathBuf>) -> Self {
-        Self { storage, dir: dir.into(), meta: PhantomData }
+        Self { storage, dir: dir.into(), whole: Arc::default(), meta: PhantomData }
     }
 
     /// The directory of the run that `file` is a checkpoint of, going by its place; `None` for a file elsewhere.
@@ -87,6 +91,7 @@ impl<M: Metadata> Store<M> {
         let step = checkpoint.meta.step();
         let path = self.place(&names::name(PREFIX, step))?;
         checkpoint.write_to(&*self.storage, &path)?;
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
         let pruned = self.prune(step, keep);
         pruned.map_err(|error| Error::input(format!("the checkpoint of step {step} is saved, but {error}")))?;
         Ok(path)
@@ -320,15 +325,28 @@ impl<M: Metadata> Store<M> {
         }
     }
 
-    /// Removes the checkpoints up to `step` that are not to be kept. What holds another step than its name says, or is of
-    /// another program, was not put there by a run that rotates them.
+    /// Whether a checkpoint is not damaged. Each is read once: one that was written here was read back then.
+    fn is_whole(&self, path: &Path) -> bool {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = |path| TensorFile::open(&*self.storage, path).and_then(TensorFile::verify).is_ok();
+        whole.contains(path) || verified(path) && whole.insert(path.to_path_buf())
+    }
+
+    /// Removes the checkpoints up to `step` that are not to be kept; those that are damaged do not count for `keep.last`. What
+    /// holds another step than its name says, or is of another program, was not put there by a run that rotates them.
     fn prune(&self, step: u64, keep: Keep) -> Result<()> {
         if keep.last == 0 {
             return Ok(());
         }
         let mut known = under(&self.files()?, PREFIX);
         known.retain(|(at, _)| *at <= step);
-        let older = known.iter().rev().skip(keep.last);
+        let mut kept = 0;
+        // Once there are enough, no older one is read.
+        let older = known.iter().rev().filter(|(_, path)| {
+            let is_older = kept == keep.last;
+            kept += usize::from(!is_older && self.is_whole(path));
+            is_older
+        });
         for (named, path) in older.filter(|(at, _)| keep.every == 0 || !at.is_multiple_of(keep.every)) {
             match read_meta_from::<M>(&*self.storage, path) {
                 Ok(meta) if meta.step() != *named => {}

@@ -16,17 +16,24 @@ pub(super) enum Split {
     Val,
 }
 
-/// Says where the tokens of `source`, which is called `measured`, are not those of that part of the run's data.
-pub(super) fn tell_of_change(known: &DataPosition, source: &TokenSource, split: Split, measured: &str) -> Result<()> {
-    let Some(fingerprint) = known.fingerprint.as_ref() else { return Ok(()) };
+/// Whether the tokens of `source`, which is called `measured`, are others than those of that part of the run's data, which
+/// is said; `None` where these are not known.
+pub(super) fn tell_of_change(
+    known: &DataPosition,
+    source: &TokenSource,
+    split: Split,
+    measured: &str,
+) -> Result<Option<bool>> {
+    let Some(fingerprint) = known.fingerprint.as_ref() else { return Ok(None) };
     let part = if split == Split::Train { &fingerprint.train } else { &fingerprint.val };
-    if let Some(changed) = part.difference(&source.contents()?) {
+    let difference = part.difference(&source.contents()?);
+    if let Some(changed) = &difference {
         warn(format_args!(
             "{measured} is not what the run knew as its {split} split, the {}: it {changed}, so this loss is of other text",
             known.description
         ));
     }
-    Ok(())
+    Ok(Some(difference.is_some()))
 }
 
 impl Display for Split {

@@ -130,11 +130,15 @@ fn command() -> clap::Command {
     worded(whole.args(before)).after_help("`tokenformer VERB --help` has examples of each.")
 }
 
+/// How alike two flags are at least of which one is a slip of the other.
+const NEAR: f64 = 0.75;
+
 /// Parses the process arguments. On failure (or `--help`) the message is printed and the exit code returned.
 pub fn parse() -> std::result::Result<Cli, u8> {
     let command = command().color(asked_color(std::env::args_os()));
     let parsed = command.try_get_matches().and_then(|matches| of_matches(&matches));
-    parsed.map_err(|error| {
+    parsed.map_err(|mut error| {
+        keep_near_tips(&mut error);
         let failed = error.use_stderr();
         if let Some(sentence) = known_elsewhere(&error) {
             tell(format_args!("error: {sentence}"));
@@ -144,11 +148,27 @@ pub fn parse() -> std::result::Result<Cli, u8> {
         }
         if failed && std::env::args_os().any(|arg| arg == "--json") {
             let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            answer::print_failure(&known_elsewhere(&error).unwrap_or_else(|| first.to_owned()), "usage", 1);
+            // What is missing is a list under the first line.
+            let told: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let told = told.join(" ").trim_start_matches("error: ").to_owned();
+            answer::print_failure(&known_elsewhere(&error).unwrap_or(told), "usage", 1);
         }
         u8::from(failed)
     })
+}
+
+/// Flags of other programs are like some flag of this one, which is a tip only where it may have been meant: and to pass a flag
+/// as a value is never meant.
+fn keep_near_tips(error: &mut clap::Error) {
+    let ContextValue::String(given) = error.get(ContextKind::InvalidArg).cloned().unwrap_or(ContextValue::None) else {
+        return;
+    };
+    if let Some(ContextValue::String(tip)) = error.get(ContextKind::SuggestedArg)
+        && strsim::normalized_damerau_levenshtein(&given, tip) < NEAR
+    {
+        error.remove(ContextKind::SuggestedArg);
+    }
+    error.remove(ContextKind::Suggested);
 }
 
 fn of_matches(matches: &ArgMatches) -> std::result::Result<Cli, clap::Error> {
@@ -210,6 +230,8 @@ impl Cli {
     /// Whatever the verb reports.
     pub fn run(self) -> Result<()> {
         console::set(self.console.level(), self.console.color());
+        super::interrupt::write_past_limits_fails();
+        super::environment::warn_of_unknown(std::env::vars_os().map(|(name, _)| name));
         let (json, verb) = (self.json, self.verb.clone());
         let found = self.found();
         match found {

@@ -33,6 +33,9 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
             )));
         }
     }
+    if let Some(empty) = args.runs.iter().find(|run| run.rsplit('=').next() == Some("")) {
+        return Err(Error::usage(format!("{empty:?} names no run: give the directory of one")));
+    }
     super::study::check_report(&args.out)?;
     let run = |Asked { name, dir }| Asked { name, dir: super::run_dir::of(&dir) };
     let asked: Vec<Asked> = args.runs.iter().map(|text| run(Asked::parse(text))).collect();

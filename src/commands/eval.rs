@@ -44,9 +44,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
     let source = if args.split == Some(Split::Train) && !whole { &data.train } else { &data.val };
     let evaluated = evaluated.unwrap_or_else(|| format!("the {} split of the {}", args.split(), data.description));
     // All of another file is meant to be others.
-    if args.data.is_none() || args.split.is_some() {
-        tell_of_change(&meta.data, source, args.split(), &evaluated)?;
-    }
+    let compared = args.data.is_none() || args.split.is_some();
+    let changed = if compared { tell_of_change(&meta.data, source, args.split(), &evaluated)? } else { None };
     if source.len() <= model.seq_length {
         return Err(Error::input(format!(
             "{evaluated} is {} tokens, but seq_length {} needs at least {}: evaluate on more with --data",
@@ -91,6 +90,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
         "checkpoint": path,
         "step": meta.step,
         "data": evaluated,
+        "data_changed": changed,
         "tokens": tokens,
         "loss": loss,
         "perplexity": loss.exp(),

@@ -104,7 +104,9 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     }
     let seconds = started.elapsed().as_secs_f64();
     let per_second = tokens as f64 / seconds;
-    note(format_args!("seed {seed}: {tokens} tokens in {seconds:.2} s, {per_second:.0} tokens/s"));
+    let last = seed.wrapping_add(args.num_samples.saturating_sub(1));
+    let seeds = if last == seed { format!("seed {seed}") } else { format!("seeds {seed} to {last}") };
+    note(format_args!("{seeds}: {tokens} tokens in {seconds:.2} s, {per_second:.0} tokens/s"));
     Ok(json!({
         "checkpoint": path,
         "prompt": tokenizer.decode(&prompt),

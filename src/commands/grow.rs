@@ -125,7 +125,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     let window = disk::dataset_to_measure(&config, tokenizer).and_then(|data| {
         let window = data.val.window(0, rows)?;
         let measured = format!("the {} split of the {}", Split::Val, data.description);
-        tell_of_change(&meta.data, &data.val, Split::Val, &measured).map(|()| window)
+        tell_of_change(&meta.data, &data.val, Split::Val, &measured).map(|_| window)
     });
     let (tokens, source) = match window {
         Ok(tokens) => (tokens, "the first validation window of its data"),

@@ -1,7 +1,7 @@
 //! Ctrl-C, and the signals by which a system ends a program: the first one is for the training loop to see, the second
 //! ends the process at once.
 
-use crate::console::tell;
+use crate::console::{tell, tell_last};
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ const INTERRUPTED: i32 = 130;
 /// How long a terminal that takes no lines may keep a process that is to end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets. A signal that the process was started to ignore, as by `nohup`,
+/// A flag that the first Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1 (Slurm's warning before the end of a job) sets. A signal that the process was started to ignore, as by `nohup`,
 /// stays ignored. `safe` says what is left where a second one ends the process.
 ///
 /// # Errors
@@ -25,10 +25,10 @@ pub(super) fn flag(safe: impl Fn() -> String + Send + Sync + 'static) -> Result<
     let goes_on = move || {
         let first = !seen.swap(true, Ordering::Relaxed);
         if first {
-            tell_soon(|| "stopping after this step; interrupt again to stop at once".to_owned());
+            tell_soon(|| tell("stopping after this step; interrupt again to stop at once"));
         } else {
             let safe = safe.clone();
-            tell_soon(move || format!("stopped at once; {}", safe()));
+            tell_soon(move || tell_last(format!("stopped at once; {}", safe())));
         }
         first
     };
@@ -36,11 +36,22 @@ pub(super) fn flag(safe: impl Fn() -> String + Send + Sync + 'static) -> Result<
     Ok(flag)
 }
 
+/// Makes a write past a limit on the size of files (`ulimit -f`) an error as any other, which by default ends the process
+/// without a word.
+pub(super) fn write_past_limits_fails() {
+    #[cfg(unix)]
+    {
+        let noticed = Arc::new(AtomicBool::new(false));
+        // Where it cannot be watched for, the process ends as it would have.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, noticed);
+    }
+}
+
 /// Tells a line, in a thread of its own: a terminal may take none, as after Ctrl-S, and a directory may not answer.
-fn tell_soon(line: impl FnOnce() -> String + Send + 'static) {
+fn tell_soon(tell: impl FnOnce() + Send + 'static) {
     let (done, told) = channel();
     let telling = move || {
-        tell(line());
+        tell();
         let _ = done.send(());
     };
     if thread::Builder::new().name("last words".to_owned()).spawn(telling).is_ok() {
@@ -51,9 +62,9 @@ fn tell_soon(line: impl FnOnce() -> String + Send + 'static) {
 /// Calls `goes_on` for each signal, and ends the process when it says no.
 #[cfg(unix)]
 fn watch(goes_on: impl Fn() -> bool + Send + 'static) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     let ignored = ignored_signals();
-    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let heeded = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = signal_hook::iterator::Signals::new(heeded)?;
     let watching = move || {
         for _ in signals.forever() {

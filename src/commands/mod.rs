@@ -6,6 +6,7 @@ mod changed;
 pub mod cli;
 pub(crate) mod compare;
 pub(crate) mod devices;
+mod environment;
 pub(crate) mod eval;
 mod examples;
 pub(crate) mod generate;

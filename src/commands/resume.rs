@@ -79,6 +79,17 @@ pub(super) fn same_validation(stored: &RunConfig, config: &mut RunConfig) -> Res
     )))
 }
 
+/// What is said of a run that has done all of its steps.
+pub(super) fn complete(config: &RunConfig, path: &Path, start: &Start) -> Option<String> {
+    let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
+    (step == steps).then(|| {
+        format!(
+            "the run of {path} has done {step} of its {steps} steps and is complete: give it more with --steps, or use it as \
+             it is"
+        )
+    })
+}
+
 /// There are steps left, and no growth that they have passed.
 pub(super) fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, start: &Start) -> Result<()> {
     let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
@@ -86,12 +97,6 @@ pub(super) fn still_ahead(config: &RunConfig, stored: &RunConfig, path: &Path, s
         return Err(Error::usage(format!(
             "{path} has done {step} steps, and max_steps is {steps}, which counts all steps of the run: give it more than \
              {step} with --steps"
-        )));
-    }
-    if step == steps {
-        return Err(Error::usage(format!(
-            "the run of {path} has done {step} of its {steps} steps and is complete: give it more with --steps, or use it \
-             as it is"
         )));
     }
     // One that is due now may be behind as well: the checkpoint may have been grown as a file. One of an earlier step is

@@ -76,6 +76,13 @@ enum ConfigEdits {
     Drop,
 }
 
+/// What is left to do.
+enum Next {
+    Steps(Prepared),
+    /// A run that is complete: to a script that goes on with it until it is, that is no error.
+    Nothing(serde_json::Value),
+}
+
 /// What a run needs before a GPU is opened.
 struct Prepared {
     config: RunConfig,
@@ -93,9 +100,13 @@ struct Prepared {
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
 pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
-    let Prepared { mut config, data, start, kernels, lock } = match &args.resume {
+    let prepared = match &args.resume {
         Some(given) => resumed(given, args)?,
-        None => fresh(args)?,
+        None => Next::Steps(fresh(args)?),
+    };
+    let Prepared { mut config, data, start, kernels, lock } = match prepared {
+        Next::Steps(prepared) => prepared,
+        Next::Nothing(answer) => return Ok(answer),
     };
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
@@ -153,6 +164,7 @@ fn found(summary: &Summary, out_dir: &Path) -> Answer {
         "run": out_dir,
         "checkpoint": summary.checkpoint,
         "step": summary.steps,
+        "complete": true,
         "parameters": summary.parameters,
         "train_loss": summary.loss,
         "val_loss": summary.val_loss,
@@ -222,7 +234,7 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     Ok(Prepared { config, data, start: None, kernels: None, lock })
 }
 
-fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
+fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
     let given = &run_dir::of(given);
     let super::Loaded { path, meta, mut start, config: stored, tokenizer, .. } = super::load(given, args.choice())?;
     let run = directory::of_resumed(given, &path, &stored.out_dir);
@@ -244,6 +256,11 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     }
     config.validate()?;
     let about_validation = resume::same_validation(&stored, &mut config)?;
+    if let Some(said) = resume::complete(&config, &path, &start) {
+        note(said);
+        let step = start.standing.step;
+        return Ok(Next::Nothing(json!({ "run": config.out_dir, "checkpoint": path, "step": step, "complete": true })));
+    }
     resume::still_ahead(&config, &stored, &path, &start)?;
     start.standing.growths_left = config.growth.len();
     let data = disk::dataset_of_trained(&config, tokenizer)?;
@@ -251,7 +268,8 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
     check_together(&config, &data)?;
     let mut held = None;
     if !args.dry_run {
-        let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step);
+        let logged = stored.train.log_interval as u64;
+        let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step, logged);
         // Before it is locked as well, because that touches it.
         check().or_else(|refused| check_unlocked(&config.out_dir).and(Err(refused)))?;
         held = Some(lock(&config.out_dir)?);
@@ -265,7 +283,8 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Prepared> {
             ));
         }
     }
-    Ok(Prepared { config, data, start: Some(start), kernels: Some((meta.adapter, meta.kernels)), lock: held })
+    let kernels = Some((meta.adapter, meta.kernels));
+    Ok(Next::Steps(Prepared { config, data, start: Some(start), kernels, lock: held }))
 }
 
 /// Locks the directory of a run, before anything in it is looked at.

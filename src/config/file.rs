@@ -188,10 +188,13 @@ fn unset(given: &mut Table) -> Result<Vec<(String, String)>, String> {
     for (table, settings) in given.iter_mut() {
         let Value::Table(settings) = settings else { continue };
         let optional = |key: &str| lookup(all, &[table, key]).is_some() && lookup(present, &[table, key]).is_none();
+        // As an unset variable of a shell leaves it.
+        let empty = settings.iter().find(|(key, value)| optional(key) && value.as_str() == Some(""));
+        if let Some((key, _)) = empty {
+            return Err(format!("{table}.{key} is empty: give it a value, or none to go without"));
+        }
         let absent = |value: &Value| {
-            value
-                .as_str()
-                .is_some_and(|text| text.is_empty() || ["none", "null"].iter().any(|no| text.eq_ignore_ascii_case(no)))
+            value.as_str().is_some_and(|text| ["none", "null"].iter().any(|no| text.eq_ignore_ascii_case(no)))
         };
         let named = settings.iter().filter(|(key, value)| optional(key) && absent(value));
         let named: Vec<String> = named.map(|(key, _)| key.clone()).collect();
@@ -266,7 +269,8 @@ fn syntax(text: &str, cause: &toml::de::Error) -> String {
         }
         _ => "",
     };
-    format!("line {} is not TOML: {}{remedy}", line + 1, shortened(cause.message()))
+    let told = shortened(told.trim());
+    format!("line {} (`{told}`) is not TOML: {}{remedy}", line + 1, shortened(cause.message()))
 }
 
 fn one_line(cause: &impl std::fmt::Display) -> String {
@@ -374,7 +378,11 @@ mod tests {
         run.model.freeze_tau();
         for key in ["data.path", "data.val_path", "data.old_path", "data.corpus_seed", "model.tau_qkv", "model.tau_ffn"]
         {
-            for none in ["none", "None", "", "\"none\"", "null"] {
+            for empty in ["", "\"\"", "''"] {
+                let said = run.clone().apply_override(&format!("{key}={empty}")).unwrap_err().to_string();
+                assert!(said.ends_with("is empty: give it a value, or none to go without"), "{said}");
+            }
+            for none in ["none", "None", "\"none\"", "null"] {
                 let mut unset = run.clone();
                 unset.apply_override(&format!("{key}={none}")).unwrap();
                 let (table, name) = key.split_once('.').unwrap();

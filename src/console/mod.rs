@@ -69,6 +69,12 @@ pub fn tell(line: impl Display) {
     status_line::print("", &line.to_string());
 }
 
+/// Tells the last line of a process that ends at once: none is drawn below it.
+pub(crate) fn tell_last(line: impl Display) {
+    status_line::close();
+    tell(line);
+}
+
 /// Says why the program ends.
 pub fn fail(error: impl Display) {
     status_line::print(&styled("error: ", ERROR), &error.to_string());

@@ -27,9 +27,11 @@ struct StatusLine {
     /// For how many columns.
     columns: usize,
     drawn: Option<Instant>,
+    /// Whether no line is to be drawn any more.
+    closed: bool,
 }
 
-static STATUS_LINE: Mutex<StatusLine> = Mutex::new(StatusLine { line: None, columns: 0, drawn: None });
+static STATUS_LINE: Mutex<StatusLine> = Mutex::new(StatusLine { line: None, columns: 0, drawn: None, closed: false });
 
 fn lock() -> MutexGuard<'static, StatusLine> {
     STATUS_LINE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,18 +65,27 @@ pub(super) fn print(head: &str, lines: &str) {
 /// Draws the line that `line` makes for so many columns, unless one was drawn just now.
 pub(super) fn draw(line: impl FnOnce(usize) -> String) {
     let mut status = lock();
+    if status.closed {
+        return;
+    }
     let now = Instant::now();
     let soon = status.drawn.is_some_and(|drawn| now.duration_since(drawn) < PAUSE);
     let Some(columns) = Screen::of_stderr().columns.filter(|_| !soon || status.line.is_none()) else { return };
     screen::prepare();
     let line = line(columns.saturating_sub(MARGIN));
     write(&format!("{ERASE}{}", on_one_line(&line)));
-    *status = StatusLine { line: Some(line), columns, drawn: Some(now) };
+    *status = StatusLine { line: Some(line), columns, drawn: Some(now), closed: false };
 }
 
 /// The next line is drawn however soon it comes.
 pub(super) fn draw_next_at_once() {
     lock().drawn = None;
+}
+
+/// Removes the line, for good.
+pub(super) fn close() {
+    clear();
+    lock().closed = true;
 }
 
 /// Removes the line.

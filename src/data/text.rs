@@ -40,11 +40,18 @@ pub(super) fn read(path: &Path, takes_bytes: bool, remedy: &str) -> Result<Text>
         let convert = format!("convert it with `iconv -f {encoding} -t UTF-8 {name} > utf8.txt`");
         format!("{name} looks like {encoding} text, not UTF-8; {convert}")
     });
-    match (wide, takes_bytes) {
-        (Some(sentence), false) => return Err(Error::input(sentence)),
+    match (&wide, takes_bytes) {
+        (Some(sentence), false) => return Err(Error::input(sentence.clone())),
         (Some(sentence), true) => warn(format_args!("{sentence}: its bytes are taken as they are")),
-        (None, _) => warn_of_nuls(path, &bytes),
+        (None, _) => {}
     }
+    let is_wide = wide.is_some();
+    // Of a file that is refused, nothing is to be removed.
+    let tell_of_nuls = |bytes: &[u8]| {
+        if !is_wide {
+            warn_of_nuls(path, bytes)
+        }
+    };
     match String::from_utf8(bytes) {
         Ok(text) => {
             let text = match without_mark(&text) {
@@ -52,10 +59,14 @@ pub(super) fn read(path: &Path, takes_bytes: bool, remedy: &str) -> Result<Text>
                 rest if rest.len() < text.len() => rest.to_owned(),
                 _ => text,
             };
+            tell_of_nuls(text.as_bytes());
             warn_of_marks(path, &text);
             Ok(Text::Utf8(text))
         }
-        Err(error) if takes_bytes => Ok(Text::Bytes(error.into_bytes())),
+        Err(error) if takes_bytes => {
+            tell_of_nuls(error.as_bytes());
+            Ok(Text::Bytes(error.into_bytes()))
+        }
         Err(error) => Err(not_utf8(path, error.as_bytes(), error.utf8_error().valid_up_to())),
     }
 }

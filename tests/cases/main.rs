@@ -9,5 +9,6 @@ mod disk;
 mod interface;
 mod prepare;
 mod program;
+mod scripts;
 mod snapshot;
 mod terminal;

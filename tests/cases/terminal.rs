@@ -354,8 +354,8 @@ fn colours_are_for_terminals_and_can_be_chosen() {
 fn signals_are_heard() {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return };
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
-    // HUP, INT and TERM.
-    let ours = u64::from_str_radix(ignored, 16).unwrap() & (1 << 0 | 1 << 1 | 1 << 14);
+    // HUP, INT, USR1 and TERM.
+    let ours = u64::from_str_radix(ignored, 16).unwrap() & (1 << 0 | 1 << 1 | 1 << 9 | 1 << 14);
     assert_eq!(
         ours, 0,
         "started with signals ignored, as nohup and `&` in a script do: start the tests in the foreground"
@@ -379,7 +379,7 @@ fn interrupted(folder: &Folder, args: &str, signal: &str) -> Ran {
 #[test]
 fn an_interrupted_run_ends_with_the_command_that_goes_on() {
     let folder = Folder::new();
-    for signal in ["INT", "TERM", "HUP"] {
+    for signal in ["INT", "TERM", "HUP", "USR1"] {
         let args = format!("train --config run.toml --tune off --steps 100000 --polite --out my_{signal}");
         let ran = interrupted(&folder, &args, signal);
         assert_eq!(ran.code, 130, "{}", ran.stderr);

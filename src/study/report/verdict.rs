@@ -89,7 +89,7 @@ fn paragraph(findings: &Findings, comparison: &Comparison) -> Paragraph {
     for (kind, said) in [
         (Finding::NoDifference, "No difference shown"),
         (Finding::OnePair, "One pair of runs, so no interval and no finding"),
-        (Finding::NotReached, "Not reached, so not compared"),
+        (Finding::NotReached, "No evaluation up to this point, so not compared"),
         (Finding::NoPair, "No seed in common with the reference"),
     ] {
         let all = others().filter(|row| row.finding() == kind);
@@ -170,7 +170,7 @@ mod tests {
             said[0].starts_with("Equal tokens: 1,000 tokens: \"grown & <new>\" is better than \"base\" by 0.49"),
             "{said:?}"
         );
-        assert!(said[0].ends_with("Not reached, so not compared: \"short\"."), "{said:?}");
+        assert!(said[0].ends_with("No evaluation up to this point, so not compared: \"short\"."), "{said:?}");
         assert!(said[2].contains("The reference \"base\" is in the middle of its schedule"), "{said:?}");
         // One seed in two that is far off.
         for case in &mut found.cases {

@@ -139,17 +139,28 @@ pub(crate) fn of_resumed(given: &Path, file: &Path, stored: &Path) -> PathBuf {
 }
 
 /// Refuses `dir` for a run resumed from the checkpoint `file` after `step` where that would overwrite another run, or
-/// what this one did later.
+/// what this one did later; its metrics have a line every `log_interval` steps.
 ///
 /// # Errors
 /// As [`check_new`].
-pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64) -> Result<()> {
+pub(crate) fn check_resumed(dir: &Path, given: &Path, file: &Path, step: u64, log_interval: u64) -> Result<()> {
     let store = Store::new(dir);
     [dir, &store.folder()].into_iter().try_for_each(check_writable)?;
     check_lock(dir)?;
     settings::check(dir)?;
-    if metrics::origin(dir)? == Origin::Foreign {
-        return Err(not_own(dir, metrics::FILE));
+    match metrics::origin(dir)? {
+        Origin::Foreign => return Err(not_own(dir, metrics::FILE)),
+        // They are made durable before each checkpoint.
+        Origin::Run { reached, .. } if is_in(dir, file) && step >= reached.saturating_add(log_interval.max(1)) => {
+            let (file, metrics) = (file.display(), dir.join(metrics::FILE));
+            return Err(Error::input(format!(
+                "{file} is of step {step}, and {} ends at step {reached}, so they are of two runs: move out of {} the one that \
+                 does not belong there, or go on in a directory of its own with --out",
+                metrics.display(),
+                dir.display()
+            )));
+        }
+        _ => {}
     }
     check_others(&store.of_others(Some(step))?, "move it away")?;
     let known = store.list()?;
@@ -230,6 +241,11 @@ pub(crate) fn check_writable(dir: &Path) -> Result<()> {
     tempfile::tempfile_in(nearest).map(drop).map_err(refuse)
 }
 
+/// Whether `file` is among the checkpoints of the run in `dir`.
+fn is_in(dir: &Path, file: &Path) -> bool {
+    Store::run_of(file).is_some_and(|run| same(&run, dir))
+}
+
 fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
@@ -281,7 +297,7 @@ mod tests {
         assert!(!old.exists());
         check_new(&run, false).unwrap();
         let refused = |said: &str| {
-            let resumed = check_resumed(&run, Path::new("x.safetensors"), Path::new("x.safetensors"), 3);
+            let resumed = check_resumed(&run, Path::new("x.safetensors"), Path::new("x.safetensors"), 3, 1);
             let new = [false, true].map(|overwrite| check_new(&run, overwrite).map(drop));
             for checked in new.into_iter().chain([resumed]) {
                 let error = checked.unwrap_err().to_string();

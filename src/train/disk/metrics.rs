@@ -51,8 +51,9 @@ pub(crate) enum Origin {
     Nothing,
     /// No run did.
     Foreign,
-    /// A run that took `steps` steps, or went on from a checkpoint of its own.
-    Run { lines: usize, steps: u64, resumed: bool },
+    /// A run that took `steps` steps, or went on from a checkpoint of its own. All that it says of itself is of steps up to
+    /// `reached`.
+    Run { lines: usize, steps: u64, reached: u64, resumed: bool },
 }
 
 /// What the metrics in `dir` tell.
@@ -83,8 +84,8 @@ pub(crate) fn origin(dir: &Path) -> Result<Origin> {
     // Before there was a version, the steps of updates were counted from 0.
     let first = u64::from(of("run").all(|line| !line.contains_key("metrics")));
     let steps = of("train").filter_map(|line| number(line, "step")).max().map_or(0, |step| step.saturating_add(first));
-    let resumed = of("run").any(|line| number(line, "from_step").is_some_and(|step| step > 0));
-    Ok(Origin::Run { lines: lines.len(), steps, resumed })
+    let begun = of("run").filter_map(|line| number(line, "from_step")).max().unwrap_or(0);
+    Ok(Origin::Run { lines: lines.len(), steps, reached: steps.max(begun), resumed: begun > 0 })
 }
 
 /// Appends to the metrics of one run.

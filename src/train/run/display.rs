@@ -74,6 +74,7 @@ impl Display {
             pace * numbers.steps.saturating_sub(steps) as f64
         });
         numbers.step = steps;
+        numbers.is_measured = true;
         numbers.loss = f64::from(stats.loss);
         numbers.grad_norm = f64::from(stats.grad_norm);
         self.progress.step(&self.numbers);

@@ -12,6 +12,8 @@ pub(super) struct Numbers {
     pub step: u64,
     /// Steps in all.
     pub steps: u64,
+    /// Whether a step was taken, so that its numbers are known.
+    pub is_measured: bool,
     /// Training loss, nats per token.
     pub loss: f64,
     /// The loss is not finite, or far above those before it.
@@ -92,11 +94,11 @@ struct Field {
 fn fields(n: &Numbers) -> Vec<Field> {
     let speed = n.speed.as_ref();
     let all = [
-        (0, Some(format!("loss {}", loss(n.loss)))),
+        (0, n.is_measured.then(|| format!("loss {}", loss(n.loss)))),
         (2, n.val_loss.map(|val| format!("val {}", loss(val)))),
         (6, n.old_val_loss.map(|old| format!("old {}", loss(old)))),
-        (8, Some(format!("lr {:.2e}", n.lr))),
-        (9, Some(format!("norm {:.2}", n.grad_norm))),
+        (8, n.is_measured.then(|| format!("lr {:.2e}", n.lr))),
+        (9, n.is_measured.then(|| format!("norm {:.2}", n.grad_norm))),
         (3, speed.map(|speed| format!("{} tok/s", count(speed.tokens)))),
         (4, speed.map(|speed| duration(speed.seconds))),
         (5, speed.and_then(|speed| speed.peak_percent).map(|percent| format!("{}% peak", share(percent)))),
@@ -194,6 +196,7 @@ mod tests {
         Numbers {
             step: 1200,
             steps: 20_000,
+            is_measured: true,
             loss: 3.123_45,
             val_loss: Some(3.25),
             lr: 1e-3,

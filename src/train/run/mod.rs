@@ -56,6 +56,7 @@ pub(crate) struct Run<'a> {
     display: Display,
     eval_sets: EvalSets,
     store: Store,
+    lock: &'a RunLock,
     pub(crate) metrics: Metrics,
     /// The last checkpoint.
     saved: PathBuf,
@@ -75,7 +76,7 @@ impl<'a> Run<'a> {
         config: &'a RunConfig,
         data: &'a Dataset,
         start: Start,
-        lock: &mut RunLock,
+        lock: &'a mut RunLock,
         hooks: &'a dyn Hooks,
     ) -> Result<Self> {
         let Start { host, mut standing, loss_scale, .. } = start.on(config, data)?;
@@ -111,6 +112,7 @@ impl<'a> Run<'a> {
             standing,
             eval_sets,
             store: Store::on(files, &config.out_dir),
+            lock,
             metrics,
             saved: PathBuf::new(),
             unsaved_best: None,

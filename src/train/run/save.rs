@@ -72,6 +72,7 @@ impl Run<'_> {
     /// The run as it is, but for what it counts, which is `at`.
     pub(super) fn checkpoint(&mut self, at: Standing) -> Result<Checkpoint> {
         self.engine.check_heartbeat()?;
+        self.lock.check()?;
         // First: a run that resumes from the checkpoint counts on the lines of all steps before it.
         self.metrics.sync()?;
         checkpoint(self.config, self.data, &self.trainer, at)

@@ -68,8 +68,8 @@ fn settings_that_cannot_be_understood_are_refused_before_anything_is_written() {
     for (text, why) in [
         ("", "r/config.toml has no settings in it"),
         ("# gone\n", "r/config.toml has no settings in it"),
-        ("my thesis\n", "r/config.toml: line 1 is not TOML"),
-        ("\0\0\0\0", "r/config.toml: line 1 is not TOML"),
+        ("my thesis\n", "r/config.toml: line 1 (`"),
+        ("\0\0\0\0", "r/config.toml: line 1 (`"),
     ] {
         folder.write("r/config.toml", text);
         for how in ["", " --config-edits take"] {

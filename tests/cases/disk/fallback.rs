@@ -88,3 +88,18 @@ fn a_folder_in_the_place_of_the_best_checkpoint_is_named() {
     let said = refused(&folder, "train --resume r --steps 40 --tune off");
     assert!(said.starts_with(&format!("cannot read {BEST}: it is not a regular file")), "{said}");
 }
+
+/// `keep_last` is of checkpoints that a run can go on from.
+#[test]
+fn a_damaged_checkpoint_takes_no_whole_one_with_it() {
+    let folder = with_run();
+    damage(&folder, 20);
+    fs::remove_file(folder.path(BEST)).unwrap();
+    folder.run("train --resume r --steps 15 --tune off --set train.keep_last=2 --set train.keep_best=false").ok();
+    assert!(step(&folder, "r", 10).exists() && step(&folder, "r", 15).exists());
+    damage(&folder, 15);
+    folder.run("train --resume r --steps 20 --tune off --set train.keep_last=2 --set train.keep_best=false").ok();
+    assert!(step(&folder, "r", 10).exists() && step(&folder, "r", 20).exists(), "two that are whole");
+    folder.run("train --resume r --steps 25 --tune off --set train.keep_last=2 --set train.keep_best=false").ok();
+    assert!([10, 15].iter().all(|at| !step(&folder, "r", *at).exists()));
+}

@@ -159,3 +159,17 @@ fn a_file_of_others_under_the_name_of_a_checkpoint_stays() {
     folder.run(&format!("{resume} --set train.keep_last=1")).ok();
     assert_eq!(fs::read(step(&folder, "r", 4)).unwrap(), b"mine");
 }
+
+#[test]
+fn a_checkpoint_of_another_run_is_not_taken_for_the_newest_of_this_one() {
+    let folder = with_run();
+    folder.run("train --config run.toml --tune off --steps 50 --out other").ok();
+    fs::copy(step(&folder, "other", 50), folder.path("r/checkpoints/step-00000050.safetensors")).unwrap();
+    for run in ["r", "r/checkpoints/step-00000050.safetensors"] {
+        let said = refused(&folder, &format!("train --resume {run} --steps 60 --tune off"));
+        say("step file of another run", &said);
+        assert!(said.contains("is of step 50, and r/metrics.jsonl ends at step 20, so they are of two runs"), "{said}");
+    }
+    // On its own it is a checkpoint as any other.
+    folder.run("train --resume r/checkpoints/step-00000050.safetensors --steps 51 --tune off --out third").ok();
+}
