@@ -1,6 +1,8 @@
 // Embedding lookup and its gradient.
 //
 // y_r = E[token_r].   dE[v] = or += sum over the rows r with token_r = v of dy_r.
+// E is all rows of the embedding, or a part of them: forward leaves alone the rows of y whose token is in another part, and
+// backward is given the starts of its own tokens.
 // Mapping: forward one element per invocation; backward one workgroup per token and 64 columns.
 // Order of summation: rows ascending: the host sorts row numbers by token, so no atomics are needed
 // and every run adds in the same order.
@@ -10,9 +12,11 @@
 
 struct EmbeddingDims {
     rows: u32,
-    vocab: u32,
+    vocab: u32, // rows of E
     columns: u32,
     accumulate: u32,
+    first: u32, // the token of the first row
+    last: u32, // the last token that there is
 }
 
 @group(0) @binding(0) var<uniform> dims: EmbeddingDims;
@@ -28,9 +32,11 @@ struct EmbeddingDims {
 @compute @workgroup_size(64)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var i = id.x; i < dims.rows * dims.columns; i += groups.x * 64u) {
-        // Clamped here, because indices are not checked on GPUs.
-        let token = min(tokens[i / dims.columns], dims.vocab - 1u);
-        y[i] = embed[token * dims.columns + i % dims.columns];
+        // Clamped here, because indices are not checked on GPUs. Tokens before the part wrap around to large ones.
+        let token = min(tokens[i / dims.columns], dims.last) - dims.first;
+        if (token < dims.vocab) {
+            y[i] = embed[token * dims.columns + i % dims.columns];
+        }
     }
 }
 

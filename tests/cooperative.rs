@@ -10,7 +10,7 @@ use tokenformer::graph::plan::Plan;
 use tokenformer::graph::view::Strided;
 use tokenformer::graph::{Class, Graph};
 use tokenformer::kernel::{Candidate, Dtype, Fragment, Fragments, KernelTable, Layout, Target};
-use tokenformer::ops::matmul::source::{Types, Vectors};
+use tokenformer::ops::matmul::source::{ProductForm, Types, Vectors};
 use tokenformer::ops::matmul::{Product, candidates};
 use tokenformer::runtime::check::normalised_error;
 use tokenformer::runtime::memory::Memory;
@@ -261,7 +261,7 @@ fn workgroup_bytes_are_those_of_the_text() {
             Candidate::Cooperative { fragment, block, depth, subgroups, lanes: 32, direct: false, chunk: 0 };
         let declared = Layout::ALL.map(|layout| {
             let types = Types { a: fragment.operand, b: fragment.operand, c: Dtype::F32 };
-            declared(candidates::kernel(candidate, layout, types, Vectors::ALL, false).text.unwrap())
+            declared(candidates::kernel(candidate, layout, types, Vectors::ALL, ProductForm::Whole).text.unwrap())
         });
         assert_eq!(declared.into_iter().max(), Some(candidate.workgroup_bytes()), "{candidate}: {declared:?}");
     }

@@ -8,6 +8,8 @@
 
 use std::sync::Mutex;
 use std::time::Instant;
+use tokenformer::config::{GrowthConfig, ModelConfig, Precision, TrainConfig};
+use tokenformer::data::Batch;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
 use tokenformer::gpu::engine::Engine;
@@ -15,10 +17,16 @@ use tokenformer::graph::ElementwiseDims;
 use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph};
 use tokenformer::kernel::{Access, Kernel, KernelTable};
+use tokenformer::model::init::Tensors;
+use tokenformer::model::sample::Sampling;
+use tokenformer::model::{grow, init};
 use tokenformer::ops::add::add;
 use tokenformer::ops::{Case, Input, large_registry, registry};
 use tokenformer::runtime::check::{Prepared, check};
+use tokenformer::runtime::device::Device;
 use tokenformer::runtime::memory::Memory;
+use tokenformer::train::cohorts;
+use tokenformer::train::trainer::{RunPlans, Trainer};
 
 fn engine() -> Engine {
     Engine::new(Gpu::open(&AdapterRequest::default()).unwrap()).unwrap()
@@ -155,4 +163,128 @@ fn tensors_around_the_binding_of_128_mib() {
     let y = engine.read(memory.named("y").unwrap()).unwrap();
     let wrong = (0..largest).find(|&i| y[i] != a[i] + b[i]);
     assert_eq!((y.len(), wrong), (largest, None));
+}
+
+/// The numbers of a run, each with a name: steps, what they leave behind, generation, a growth, and steps after it.
+fn run_of_a_large_vocabulary(device: &Device, model: &ModelConfig, precision: Precision) -> Vec<(String, Vec<u32>)> {
+    let Device { engine, kernels } = device;
+    // Two micro-batches of two chunks of logits, and a norm that clips.
+    let train = TrainConfig {
+        batch_size: 2,
+        total_batch_tokens: 4 * model.seq_length,
+        loss_chunk_rows: 4,
+        grad_clip: 1e-3,
+        precision,
+        ..TrainConfig::default()
+    };
+    let mut told: Vec<(String, Vec<u32>)> = Vec::new();
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let steps = |trainer: &Trainer, from: u64, told: &mut Vec<(String, Vec<u32>)>| {
+        for step in from..from + 2 {
+            let token = |i: u64| (i * i * 7919 + 31 * i + step * 977) as u32 % model.vocab_size as u32;
+            let batch = |micro: u64| {
+                let tokens: Vec<u32> = (0..2 * model.seq_length as u64).map(|i| token(i + 100 * micro)).collect();
+                Batch { targets: tokens.iter().map(|t| (t + 30_011) % model.vocab_size as u32).collect(), tokens }
+            };
+            let batches = [batch(0), batch(1)];
+            let stats = trainer.step(&batches, step, 1e-2).unwrap();
+            assert!(stats.finite && stats.grad_norm > 2e-3, "{stats:?}");
+            told.push((format!("loss and norm of step {step}"), bits(&[stats.loss, stats.grad_norm])));
+            let loss = trainer.evaluate(&batches).unwrap().to_bits();
+            told.push((format!("evaluation after {step}"), vec![(loss >> 32) as u32, loss as u32]));
+        }
+        let (first, second) = trainer.moments().unwrap();
+        for (of, tensors) in [
+            ("parameter", trainer.parameters().unwrap()),
+            ("m", first),
+            ("v", second),
+            ("d", trainer.gradients().unwrap()),
+        ] {
+            told.extend(tensors.iter().map(|(name, x)| (format!("{of} {name} after {from}"), bits(&x.data))));
+        }
+        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 3 };
+        told.push((format!("tokens after {from}"), trainer.sample(&[5], 20, &sampling).unwrap()));
+    };
+    let new = |model: &ModelConfig, cohorts: Vec<cohorts::Cohort>, params: &Tensors, [m, v]: [&Tensors; 2]| {
+        let trainer = Trainer::new(engine, kernels, model, &train, cohorts, 1).unwrap();
+        trainer.load_parameters(params).unwrap();
+        trainer.load_moments(m, v).unwrap();
+        trainer
+    };
+    let zero: Tensors = init::initial(model, 3)
+        .into_iter()
+        .map(|(name, mut x)| {
+            (name, {
+                x.data.fill(0.0);
+                x
+            })
+        })
+        .collect();
+    let trainer = new(model, vec![cohorts::first(model)], &init::initial(model, 3), [&zero, &zero]);
+    steps(&trainer, 0, &mut told);
+    let window: Vec<u32> = (0..model.seq_length as u32).map(|i| i * 6007 % model.vocab_size as u32).collect();
+    let before = trainer.logits(&window).unwrap();
+
+    let growth = GrowthConfig { ffn_slot_num: Some(model.ffn_slot_num + 12), ..GrowthConfig::default() };
+    let after = growth.check(model).unwrap();
+    let params = grow::parameters(&trainer.parameters().unwrap(), model, &after, &growth.resolve(), 1);
+    let (m, v) = trainer.moments().unwrap();
+    let [m, v] = [m, v].map(|moments| grow::moments(&moments, &after));
+    let grown = cohorts::grown(&trainer.cohorts, [model, &after], &growth.resolve(), 2);
+    drop(trainer);
+    let trainer = new(&after, grown, &params, [&m, &v]);
+    let logits = trainer.logits(&window).unwrap();
+    assert_eq!(bits(&before), bits(&logits), "a growth changed logits");
+    told.push(("logits".to_owned(), bits(&logits)));
+    steps(&trainer, 2, &mut told);
+    told
+}
+
+/// An embedding in three parts gives every bit that one in one piece gives, in the schedules of software drivers and of
+/// GPUs, in both precisions.
+#[test]
+fn an_embedding_in_parts_gives_the_same_bits() {
+    let mut model = ModelConfig {
+        vocab_size: 70_001,
+        num_layers: 1,
+        hidden_size: 16,
+        num_attention_heads: 2,
+        seq_length: 4,
+        qkv_slot_num: 12,
+        proj_slot_num: 16,
+        ffn_slot_num: 20,
+        ..ModelConfig::default()
+    };
+    model.freeze_tau();
+    for software in [true, false] {
+        // Parts of 32,768 rows of 16 numbers, and room for seven rows of logits.
+        let [whole, parts] = [128 << 20, 2 << 20].map(|max_binding| {
+            let mut gpu = Gpu::open(&AdapterRequest::default()).unwrap();
+            (gpu.target.software, gpu.target.max_binding) = (software, max_binding);
+            Device::new(gpu).unwrap()
+        });
+        let tables = |device: &Device| {
+            let train = TrainConfig { batch_size: 1, ..TrainConfig::default() };
+            let plans = RunPlans::new(&model, &train, &[cohorts::first(&model)], 1, &device.kernels).unwrap();
+            plans.micro.tensors.iter().map(|info| info.parts.len()).max()
+        };
+        assert_eq!([tables(&whole), tables(&parts)], [Some(0), Some(3)]);
+        for precision in [Precision::F32, Precision::F16] {
+            if precision == Precision::F16 && !whole.engine.gpu.target.f16 {
+                println!("{} has no f16: nothing to check", whole.engine.gpu.describe());
+                continue;
+            }
+            // A software adapter compiles the kernels of GPUs for half a minute.
+            if precision == Precision::F16 && !software && std::env::var("TOKENFORMER_TEST_FULL").is_err() {
+                continue;
+            }
+            let start = Instant::now();
+            let [expected, found] = [&whole, &parts].map(|device| run_of_a_large_vocabulary(device, &model, precision));
+            assert_eq!(expected.len(), found.len());
+            for ((name, expected), (_, found)) in expected.iter().zip(&found) {
+                assert!(expected == found, "{name} in {precision:?}, as of a software driver: {software}");
+            }
+            println!("{} numbers, {:.1} s", expected.len(), start.elapsed().as_secs_f64());
+        }
+    }
 }

@@ -85,7 +85,10 @@ fn the_rows_of_logits_follow_the_device_and_what_is_set() {
     assert_eq!(rows(0, large()), 4096);
     assert_eq!(rows(0, Target { software: true, ..large() }), 1024);
     assert_eq!(rows(0, Target { max_binding: 1 << 30, ..large() }), 2668);
-    assert_eq!(rows(0, Target { max_binding: 128 << 20, ..large() }), 1024);
+    // 1024 rows of 50,304 logits are 206 MB.
+    assert_eq!(rows(0, Target { max_binding: 256 << 20, ..large() }), 1024);
+    assert_eq!(rows(0, Target { max_binding: 128 << 20, ..large() }), 640);
+    assert_eq!(rows(0, Target { max_binding: 128 << 20, software: true, ..large() }), 640);
     assert_eq!(rows(77, large()), 77);
 }
 

@@ -13,8 +13,8 @@ use crate::gpu::timing::Stopwatch;
 use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::{Candidate, Dtype, KernelTable};
-use crate::ops::matmul::candidates::{PAIR, candidates, kernel};
-use crate::ops::matmul::source::{Types, Vectors};
+use crate::ops::matmul::candidates::{candidates, kernel};
+use crate::ops::matmul::source::{PAIRED, ProductForm, Types, Vectors};
 use crate::ops::matmul::{Layout, Product, ProductKind};
 use crate::report::number;
 use crate::rng::{Rng, Stream};
@@ -136,10 +136,10 @@ pub(crate) fn run(stopwatch: &Stopwatch, chosen: &Chosen, seconds: f64, report: 
 /// # Errors
 /// A usage error where no kernel has that name.
 pub(crate) fn text(name: &str, layout: Layout, dtype: Dtype) -> Result<&'static str> {
-    let (candidate, pair) = name.strip_suffix(PAIR).map_or((name, false), |candidate| (candidate, true));
+    let (candidate, pair) = name.strip_suffix(PAIRED).map_or((name, false), |candidate| (candidate, true));
     let candidate: Candidate = candidate.parse()?;
     if pair && candidate.paired() != Some(candidate) {
-        return Err(Error::usage(format!("{candidate} takes no second operand B: leave out {PAIR}")));
+        return Err(Error::usage(format!("{candidate} takes no second operand B: leave out {PAIRED}")));
     }
     let half = dtype == Dtype::F16;
     if !candidate.multiplies(half) {
@@ -147,7 +147,8 @@ pub(crate) fn text(name: &str, layout: Layout, dtype: Dtype) -> Result<&'static 
         return Err(Error::usage(format!("{candidate} multiplies {other}: use --dtype {other}")));
     }
     let types = Types { a: dtype, b: dtype, c: Dtype::F32 };
-    let kernel = kernel(candidate, layout, types, Vectors::ALL, pair);
+    let form = if pair { ProductForm::Pair } else { ProductForm::Whole };
+    let kernel = kernel(candidate, layout, types, Vectors::ALL, form);
     kernel.text.ok_or_else(|| Error::defect(format!("{candidate} is not generated")))
 }
 

@@ -18,6 +18,7 @@ use crate::train::disk;
 use crate::train::trainer::RunPlans;
 use clap::Args;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Vocabulary assumed where it depends on data that are not here.
@@ -84,6 +85,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PlanArgs) -> Answer {
             "flops_per_step": plans.flops_per_step(),
             "dispatches_per_step": plans.dispatches_per_step(),
             "bytes": value(&bytes)?,
+            "parts": plans.in_parts().map(|(info, parts)| (info.name.clone(), parts)).collect::<BTreeMap<_, _>>(),
             "total_bytes": bytes.total(),
         }));
     }
@@ -114,6 +116,12 @@ fn table(stage: &str, plans: &RunPlans, bytes: &Bytes) -> String {
                 text.push_str(&format!("{}  {mark}\n", line.trim_end()));
             }
             None => text.push_str(&line),
+        }
+        if class == Some(Class::Parameter) {
+            for (info, parts) in plans.in_parts() {
+                let bytes = number::bytes(info.bytes());
+                text.push_str(&format!("  {} of {bytes} in {parts} parts, for no binding holds it\n", info.name));
+            }
         }
     }
     text

@@ -5,6 +5,9 @@
 
 use super::{Arch, ModelConfig, Module};
 
+/// The embedding, the one parameter that is read row by row and may be larger than a binding.
+pub(crate) const EMBEDDING: &str = "word_embeddings.weight";
+
 /// What a parameter is for: what code that treats parameters differently decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -99,7 +102,7 @@ impl Role {
     /// The name, without that of the layer.
     fn name(self) -> String {
         match self {
-            Self::Embedding => "word_embeddings.weight".to_owned(),
+            Self::Embedding => EMBEDDING.to_owned(),
             Self::Keys(module) => format!("{}.key_param_tokens", module.name()),
             Self::Values(module) => format!("{}.value_param_tokens", module.name()),
             Self::Weight(linear) => format!("{}.weight", linear.name()),
@@ -112,6 +115,12 @@ impl Role {
     /// The name of the parameter with this role in a layer.
     pub(crate) fn name_in(self, layer: usize) -> String {
         format!("layers.{layer}.{}", self.name())
+    }
+
+    /// What the names of the parameters of a layer have in common; nothing where `name` is of none.
+    pub(crate) fn layer_of(name: &str) -> Option<&str> {
+        let layer = name.strip_prefix("layers.")?.split('.').next()?;
+        name.get(.."layers.".len() + layer.len())
     }
 
     /// Whether weight decay applies: to all but norms and biases.

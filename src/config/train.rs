@@ -111,7 +111,8 @@ pub struct TrainConfig {
     /// lower loss.
     pub keep_best: bool,
     /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values. 0 chooses: 1024, and on GPUs up
-    /// to 4096 where the logits fit half of the largest binding. Checkpoints hold what was chosen.
+    /// to 4096 where the logits fit half of the largest binding. Where 1024 rows are over the largest binding, as many
+    /// as fit 128 MiB: 640 of 50,257 tokens. Checkpoints hold what was chosen.
     pub loss_chunk_rows: usize,
     /// Type of activations and of the weights that products read; also `--precision`.
     pub precision: Precision,

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | of a matrix product | its kernel clamps or masks rows, columns and terms against (m, n, k); `Product::record` refuses operands whose last element by offset, stride and extents is outside of the tensor |
 //! | of any other kernel | it loops to, or masks against, extents that its op reads off the shapes of the tensors it binds |
-//! | a token, a target | kernels take the smaller of it and the last of the vocabulary |
+//! | a token, a target | kernels take the smaller of it and the last of the vocabulary, and leave out what is in no row of theirs |
 //! | a row of the embedding's gradient | `data::token_index` made it, and refuses tokens outside the vocabulary |
 //! | a position of a run | `runtime::generate` keeps it below the capacity of caches and tables; `cache.wgsl` masks it, `rotary::rotate` holds the rows of a run against the table |
 //! | in workgroup memory | bounds of loops that are constants of the text |

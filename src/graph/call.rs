@@ -99,6 +99,9 @@ impl NewCall<'_> {
         if tensors.len() != kernel.bindings.len() {
             return wrong("is called with the wrong number of tensors");
         }
+        if tensors.iter().any(|&t| !graph.tensors[t.0].parts.is_empty()) {
+            return wrong("binds a table that is in parts");
+        }
         for (i, (&t, access)) in tensors.iter().zip(kernel.bindings).enumerate() {
             let rebound = tensors.iter().zip(kernel.bindings).enumerate().any(|(j, (&other, other_access))| {
                 // Two views of one tensor may both be written; WebGPU refuses to read the one and write the other.

@@ -7,9 +7,11 @@
 
 mod call;
 mod elementwise;
+pub(crate) mod pack;
 pub mod plan;
 mod precision;
 mod recompute;
+pub(crate) mod table;
 mod trained;
 pub mod view;
 
@@ -65,6 +67,8 @@ pub struct TensorInfo {
     pub class: Class,
     /// The range it is of another tensor, where it has no memory of its own.
     pub view: Option<View>,
+    /// The tensors of its rows, where it is larger than a binding: it has no memory itself then, and is never bound.
+    pub parts: Vec<Tensor>,
 }
 
 impl TensorInfo {
@@ -188,7 +192,14 @@ impl Graph {
 
     /// As [`Graph::tensor`], of any element type.
     pub fn typed(&mut self, name: impl Into<String>, shape: &[usize], dtype: Dtype, class: Class) -> Tensor {
-        self.tensors.push(TensorInfo { name: name.into(), shape: shape.to_vec(), dtype, class, view: None });
+        self.tensors.push(TensorInfo {
+            name: name.into(),
+            shape: shape.to_vec(),
+            dtype,
+            class,
+            view: None,
+            parts: Vec::new(),
+        });
         Tensor(self.tensors.len() - 1)
     }
 
@@ -364,7 +375,7 @@ impl Graph {
         self.layer = None;
         let storages: HashSet<Tensor> = self.tensors.iter().filter_map(|t| Some(t.view?.storage)).collect();
         for (i, info) in self.tensors.iter().enumerate() {
-            let learns = info.class == Class::Parameter && !storages.contains(&Tensor(i));
+            let learns = info.class == Class::Parameter && info.parts.is_empty() && !storages.contains(&Tensor(i));
             if learns && self.grad(Tensor(i)).is_none() {
                 return Err(Error::defect(format!(
                     "parameter \"{}\" gets no gradient: it takes no part in the loss",

@@ -28,6 +28,8 @@ pub enum Place {
     Slot(usize),
     /// In its storage, see [`super::view`].
     View,
+    /// Where its parts are, see [`TensorInfo::parts`].
+    Parts,
     /// Nowhere: no call uses it.
     Unused,
 }
@@ -61,8 +63,7 @@ impl Plan {
     /// A tensor over the limit is named with its bytes, the limit and what would make it smaller.
     pub fn new(graph: &Graph) -> Result<Self> {
         let (target, tensors) = (graph.kernels().target(), graph.tensors());
-        // Views first: they have the names that a user knows.
-        for info in tensors.iter().filter(|t| t.view.is_some()).chain(tensors) {
+        for info in known_first(tensors) {
             check_size(info, target)?;
         }
         for call in graph.calls() {
@@ -82,9 +83,13 @@ impl Plan {
 
     /// The first tensor of a class that `target` has no binding for.
     pub(crate) fn over(&self, class: Class, target: &Target) -> Option<&TensorInfo> {
-        // Views first: they have the names that a user knows.
-        let views = self.tensors.iter().filter(|info| info.view.is_some());
-        views.chain(&self.tensors).find(|info| info.class == class && info.bytes() > target.max_tensor())
+        known_first(&self.tensors).find(|info| info.class == class && info.bytes() > target.max_tensor())
+    }
+
+    /// Parameters that this device cannot bind as a whole, and into how many parts they are cut for it.
+    pub(crate) fn in_parts(&self) -> impl Iterator<Item = (&TensorInfo, usize)> {
+        let parameters = self.tensors.iter().filter(|info| info.class == Class::Parameter);
+        parameters.map(|info| (info, info.parts.len())).filter(|(_, parts)| *parts > 0)
     }
 
     /// Floating-point operations of one run.
@@ -97,6 +102,11 @@ impl Plan {
     pub(crate) fn traffic(&self) -> u64 {
         self.calls.iter().map(|c| c.bytes).sum()
     }
+}
+
+/// All tensors with memory, views first: they have the names that a user knows.
+fn known_first(tensors: &[TensorInfo]) -> impl Iterator<Item = &TensorInfo> {
+    tensors.iter().filter(|t| t.view.is_some()).chain(tensors).filter(|t| t.parts.is_empty())
 }
 
 fn check_size(info: &TensorInfo, target: &Target) -> Result<()> {
@@ -154,6 +164,7 @@ fn lifetimes(graph: &Graph) -> Vec<Option<Lifetime>> {
 fn pack(tensors: &[TensorInfo], lifetimes: &[Option<Lifetime>], forward_end: Option<usize>) -> (Vec<Place>, Vec<Slot>) {
     let place = |info: &TensorInfo| match info {
         TensorInfo { view: Some(_), .. } => Place::View,
+        TensorInfo { parts, .. } if !parts.is_empty() => Place::Parts,
         TensorInfo { class: Class::Activation, .. } => Place::Unused,
         _ => Place::Named,
     };

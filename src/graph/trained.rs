@@ -16,7 +16,7 @@ impl Graph {
     /// Those of [`Graph::pack`].
     pub(crate) fn lay_out_gradients(&mut self, trained: &[(String, Vec<usize>)]) -> Result<()> {
         let packed = self.pack(trained, Class::Gradient, grad_name)?;
-        self.laid_out = Some(packed.views.into_iter().collect());
+        self.laid_out = Some(packed.pieces.into_iter().map(|piece| (piece.name, piece.tensor)).collect());
         Ok(())
     }
 

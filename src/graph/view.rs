@@ -1,8 +1,6 @@
 //! Views: tensors that are ranges of another one, their *storage*.
 //!
-//! Parameters, their gradients and their moments are packed into a few storages, so that what is done to all of them
-//! (norm, update, conversion, clearing) takes a few dispatches. Tensors of one shape at even distances in one storage are
-//! [`Strided`]: the operands of one batched product. Lifetimes and memory are the storage's; a view is only a way to
+//! Tensors of one shape at even distances in one storage are [`Strided`]: the operands of one batched product. Lifetimes and memory are the storage's; a view is only a way to
 //! bind a range of it.
 
 use super::{Class, Graph, Tensor, TensorInfo};
@@ -11,11 +9,7 @@ use crate::kernel::Dtype;
 
 /// Views start at multiples of this many elements. Bindings start at multiples of 256 bytes on every device, which
 /// are so many elements of f16.
-const ALIGN: usize = 128;
-/// Tensors are packed up to this size in bytes, or the device's largest binding where that is smaller.
-const PACKED: u64 = 256 << 20;
-/// The same on GPUs: the parameters of a layer that lie in two storages are no batch, and take three times the dispatches.
-const PACKED_ON_GPU: u64 = 1 << 30;
+pub(super) const ALIGN: usize = 128;
 
 /// Which range of which tensor a view is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +61,7 @@ impl Graph {
             )));
         }
         let view = Some(View { storage, offset });
-        self.tensors.push(TensorInfo { name, shape: shape.to_vec(), dtype, class, view });
+        self.tensors.push(TensorInfo { name, shape: shape.to_vec(), dtype, class, view, parts: Vec::new() });
         Ok(Tensor(self.tensors.len() - 1))
     }
 
@@ -85,43 +79,6 @@ impl Graph {
     pub(crate) fn in_storage(&self, operand: Strided) -> Strided {
         let view = self.view_of(operand.storage);
         view.map_or(operand, |View { storage, offset }| Strided { storage, offset: operand.offset + offset, ..operand })
-    }
-
-    /// Tensors of one class, packed in order into as few storages as the device's bindings allow. `name` makes the names
-    /// of tensors and storages from those of the parameters they belong to.
-    pub(crate) fn pack(
-        &mut self,
-        shapes: &[(String, Vec<usize>)],
-        class: Class,
-        name: impl Fn(&str) -> String,
-    ) -> Result<Packed> {
-        let packed = if self.on_gpu() { PACKED_ON_GPU } else { PACKED };
-        let most = packed.min(self.kernels.target().max_tensor()) as usize / size_of::<f32>();
-        let aligned = |shape: &[usize]| {
-            let elements = shape.iter().try_fold(1_usize, |n, &axis| n.checked_mul(axis));
-            elements.and_then(|n| n.checked_next_multiple_of(ALIGN)).unwrap_or(usize::MAX / 2)
-        };
-        let mut packed = Packed { storages: Vec::new(), views: Vec::with_capacity(shapes.len()) };
-        let mut rest = shapes;
-        while !rest.is_empty() {
-            let mut length = 0;
-            let fitting = rest.iter().take_while(|(_, shape)| {
-                length += aligned(shape);
-                length <= most
-            });
-            // One that is too large for any storage gets its own, for the plan to refuse.
-            let (now, later) = rest.split_at(fitting.count().max(1));
-            rest = later;
-            let length = now.iter().fold(0_usize, |n, (_, shape)| n.saturating_add(aligned(shape)));
-            let storage = self.tensor(name(&format!("parameters {}", packed.storages.len())), &[length], class);
-            let mut offset = 0;
-            for (of, shape) in now {
-                packed.views.push((of.clone(), self.view(storage, offset, name(of), shape)?));
-                offset += aligned(shape);
-            }
-            packed.storages.push(storage);
-        }
-        Ok(packed)
     }
 
     /// `M` activations of one shape, evenly spaced in one storage.
@@ -193,44 +150,18 @@ fn uneven() -> Error {
     Error::defect("tensors that do not lie alike in memory cannot be one batch")
 }
 
-/// What [`Graph::pack`] made.
-#[derive(Debug, Clone)]
-pub(crate) struct Packed {
-    /// The tensors that own the memory.
-    pub storages: Vec<Tensor>,
-    /// Each tensor by the name of its parameter, in order.
-    pub views: Vec<(String, Tensor)>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::{KernelTable, Target};
 
-    fn shapes(count: usize, shape: &[usize]) -> Vec<(String, Vec<usize>)> {
-        (0..count).map(|i| (format!("p{i}"), shape.to_vec())).collect()
-    }
-
-    #[test]
-    fn parameters_are_packed_up_to_the_largest_binding() {
-        let target = Target { max_binding: 4096, ..Target::WEBGPU };
-        let mut g = Graph::forward_only(&KernelTable::defaults(target));
-        let packed = g.pack(&shapes(5, &[3, 100]), Class::Parameter, str::to_owned).unwrap();
-        // 300 elements take 384, and two of those fit into 1024.
-        assert_eq!(packed.storages.iter().map(|&w| g.shape(w)[0]).collect::<Vec<_>>(), [768, 768, 384]);
-        assert_eq!(
-            g.tensors()[packed.views[3].1.index()].view,
-            Some(View { storage: packed.storages[1], offset: 384 })
-        );
-        let packed = g.pack(&shapes(2, &[5000]), Class::Parameter, str::to_owned).unwrap();
-        assert_eq!(packed.storages.len(), 2, "each too large for any, and left to the plan");
-    }
-
     #[test]
     fn even_distances_are_found_and_others_copied() {
         let mut g = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
-        let packed = g.pack(&shapes(6, &[130]), Class::Parameter, str::to_owned).unwrap();
-        let at = |i: usize| packed.views[i].1;
+        let packed = g
+            .pack(&(0..6).map(|i| (format!("p{i}"), vec![130])).collect::<Vec<_>>(), Class::Parameter, str::to_owned)
+            .unwrap();
+        let at = |i: usize| packed.tensors[i].1;
         let even = g.strided(&[at(1), at(3), at(5)]).unwrap();
         assert_eq!(even, Strided { storage: packed.storages[0], offset: 256, stride: 512 });
         assert_eq!(g.strided(&[at(0), at(1), at(3)]), None);

@@ -24,6 +24,7 @@ pub use fragments::{Fragment, Fragments};
 pub(crate) use fragments::{Staging, Tile};
 pub use parameters::{Field, FieldType, FieldValue, ParameterBlock, Parameters, word};
 pub(crate) use parameters::{declare, parameter_block};
+pub(crate) use product::MAX_SUM;
 pub use product::{Layout, ProductKind, ShapeClass};
 pub use table::KernelTable;
 pub use target::Target;

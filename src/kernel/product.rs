@@ -1,5 +1,10 @@
 //! Matrix products, as far as the choice of a kernel depends on them.
 
+/// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
+/// GL) silently ends every loop of an invocation after 65 535 iterations in all, inner loops counted,
+/// so no kernel here may come near that.
+pub(crate) const MAX_SUM: usize = 32_768;
+
 /// Which operand of C = op(A) op(B) is transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {

@@ -5,8 +5,9 @@
 //! the constants here.
 
 use super::{Inputs, hidden};
-use crate::config::{ModelConfig, TrainConfig};
+use crate::config::{EMBEDDING, ModelConfig, TrainConfig};
 use crate::error::Result;
+use crate::graph::pack::Piece;
 use crate::graph::view::Strided;
 use crate::graph::{Class, Graph, Tensor, grad_name, moment_names};
 use crate::kernel::{Dtype, KernelTable};
@@ -14,7 +15,6 @@ use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, head_loss};
 use crate::ops::embedding::TokenRows;
 use crate::ops::grad_norm::grad_norm;
-use crate::ops::matmul::{Layout, Product};
 use crate::ops::stats::STATS;
 use std::collections::BTreeMap;
 
@@ -136,7 +136,7 @@ pub fn training(
     let stats = g.state(STATS_NAME, &[STATS]);
     g.lay_out_gradients(trained)?;
     let (h, _) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find("word_embeddings.weight")?;
+    let embed = g.find(EMBEDDING)?;
     head_loss(&mut g, h, embed, targets, stats, shape.head(shape.grad_accum))?;
     g.backward()?;
     g.drop_unread();
@@ -168,7 +168,7 @@ pub fn evaluation(config: &ModelConfig, shape: &BatchShape, kernels: &KernelTabl
     let targets = g.state(TARGETS, &[shape.rows()]);
     let stats = g.state(EVAL_STATS, &[STATS]);
     let (h, _) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find("word_embeddings.weight")?;
+    let embed = g.find(EMBEDDING)?;
     head_loss(&mut g, h, embed, targets, stats, shape.head(1))?;
     Ok(g)
 }
@@ -193,17 +193,28 @@ pub fn update(
     let v = g.pack(trained, Class::Moment, |name| moment_names(name).1)?;
     let copies: Vec<Option<Tensor>> =
         parameters.storages.iter().map(|&p| (precision != Dtype::F32).then(|| g.weight_copy(p))).collect();
-    grad_norm(&mut g, &grads.storages, stats, train.grad_clip)?;
-    let parts: BTreeMap<&str, Tensor> = parameters.views.iter().map(|(name, part)| (name.as_str(), *part)).collect();
+    grad_norm(&mut g, &grads.sums, stats, train.grad_clip)?;
+    let of_name: BTreeMap<&str, &Piece> = parameters.pieces.iter().map(|piece| (piece.name.as_str(), piece)).collect();
     for ((&grad, &m), &v) in grads.storages.iter().zip(&m.storages).zip(&v.storages) {
         for (&parameter, &copy) in parameters.storages.iter().zip(&copies) {
-            let inside = grads.views.iter().filter_map(|(name, part)| {
-                let (of_grad, of_parameter) = (g.view_of(*part)?, g.view_of(*parts.get(name.as_str())?)?);
+            let inside = grads.pieces.iter().filter_map(|piece| {
+                let whole = of_name.get(piece.name.as_str())?;
+                let (of_grad, of_parameter) = (g.view_of(piece.tensor)?, g.view_of(whole.tensor)?);
                 let both = of_grad.storage == grad && of_parameter.storage == parameter;
-                both.then(|| (segments.get(name).map_or(&[][..], Vec::as_slice), of_parameter.offset, of_grad.offset))
+                let elements = g.shape(whole.tensor).iter().product::<usize>();
+                both.then(|| {
+                    let of_piece = whole.first..whole.first + elements;
+                    (
+                        segments.get(&piece.of).map_or(&[][..], Vec::as_slice),
+                        of_piece,
+                        of_parameter.offset,
+                        of_grad.offset,
+                    )
+                })
             });
-            let all = inside.flat_map(|(segments, first, state)| {
-                segments.iter().map(move |s| Segment { first: s.first + first, state: s.state + state, ..*s })
+            let all = inside.flat_map(|(segments, of_piece, first, state)| {
+                let of_piece = segments.iter().filter_map(move |segment| segment.within(&of_piece));
+                of_piece.map(move |s| Segment { first: s.first + first, state: s.state + state, ..s })
             });
             let all = joined(all);
             adamw(&mut g, scalars, stats, Trained { parameter, grad, m, v, copy }, &all)?;
@@ -250,7 +261,7 @@ pub fn logits(
         separate_layers: keep_layers,
     };
     let (h, layers) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find("word_embeddings.weight")?;
+    let embed = g.find(EMBEDDING)?;
     let logits = cross_entropy::logits(&mut g, h, embed)?;
     g.keep(logits, LOGITS);
     if keep_layers {
@@ -276,9 +287,9 @@ pub fn chunk(config: &ModelConfig, rows: usize, kernels: &KernelTable) -> Result
         separate_layers: false,
     };
     let (h, _) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find("word_embeddings.weight")?;
+    let embed = g.find(EMBEDDING)?;
     let logits = g.state(LAST_LOGITS, &[config.vocab_size]);
     let last = Strided { storage: h, offset: (rows - 1) * config.hidden_size, stride: 0 };
-    Product::new(Layout::NT, [1, config.vocab_size, config.hidden_size]).uncut().record(&mut g, last, embed, logits)?;
+    cross_entropy::record_logits(&mut g, last, embed, logits, 1)?;
     Ok(g)
 }

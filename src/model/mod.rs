@@ -12,7 +12,7 @@ pub mod sample;
 pub mod tokenformer;
 pub mod transformer;
 
-use crate::config::{Arch, ModelConfig};
+use crate::config::{Arch, EMBEDDING, ModelConfig};
 use crate::error::Result;
 use crate::graph::{Class, Graph, Tensor};
 use crate::ops::add::add;
@@ -104,11 +104,10 @@ impl Residual {
 /// themselves, see [`Inputs::separate_layers`].
 pub(crate) fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Result<(Tensor, Vec<Tensor>)> {
     let packed = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
-    let parameters = Parameters { all: packed.views };
+    let parameters = Parameters { all: packed.tensors };
     // Where two dispatches cost what one does, an output that the next layer makes would only be kept the longer.
     let separate = inputs.separate_layers || !g.on_gpu();
-    let lookup =
-        Lookup { tokens: inputs.tokens, embed: parameters.get("word_embeddings.weight")?, index: inputs.index };
+    let lookup = Lookup { tokens: inputs.tokens, embed: parameters.get(EMBEDDING)?, index: inputs.index };
     let mut x = Residual { sum: Sum::LookedUp(lookup), waiting: None };
     if separate {
         x.made(g)?;

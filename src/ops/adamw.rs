@@ -14,6 +14,7 @@ use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Uniform, Write};
 use crate::kernel::{Kernel, parameter_block, word};
 use bytemuck::Zeroable;
+use std::ops::Range;
 
 static ADAMW: Kernel = Kernel::new("adamw.wgsl", "adamw", &[Uniform, Read, Read, Write, Write, Write]);
 static ADAMW_AND_COPY: Kernel =
@@ -186,6 +187,16 @@ pub struct Segment {
     pub cohort: usize,
     /// Whether weight decay applies.
     pub decay: bool,
+}
+
+impl Segment {
+    /// What of it lies in a piece of the parameter: in elements of that piece, and of the piece of the gradient that belongs
+    /// to it.
+    pub(crate) fn within(&self, piece: &Range<usize>) -> Option<Self> {
+        let (first, end) = (self.first.max(piece.start), (self.first + self.n).min(piece.end));
+        let state = (self.state + (first - self.first)).checked_sub(piece.start)?;
+        (first < end).then(|| Self { first: first - piece.start, state, n: end - first, ..*self })
+    }
 }
 
 /// Updates the elements of all `segments` in place; `update` is [`Update::words`], `stats` holds clip factor and flag.

@@ -7,31 +7,101 @@
 use super::stats::{ReduceDims, STATS, fresh_stats};
 use super::{Case, Input};
 use crate::error::Result;
+use crate::graph::pack::Stretch;
 use crate::graph::{Graph, Tensor};
 use crate::kernel::Access::{Read, Write};
-use crate::kernel::{Kernel, word};
+use crate::kernel::{Kernel, parameter_block, word};
 
 static SQUARE_SUMS: Kernel = Kernel::new("reduce.wgsl", "square_sums", &[Read, Write]);
+static SQUARE_SUMS_OF_BLOCKS: Kernel = Kernel::new("reduce.wgsl", "square_sums_of_blocks", &[Read, Write, Write]);
 static FINISH: Kernel = Kernel::new("reduce.wgsl", "finish_norm", &[Read, Write]);
 
-/// Most workgroups that share one tensor.
+/// Most workgroups that share one sum.
 const MAX_PARTS: usize = 2048;
+/// Words that a workgroup leaves behind for the next one: two for each of at most 64 lanes.
+const CARRIED: usize = 128;
 
-/// Writes norm, clip factor and finite flag of `grads` to `stats` (see [`super::stats::Stats`]), whose loss scale they carry: the norm is without it, and the clip factor takes it away.
-/// `clip` of 0 means no clipping.
-pub fn grad_norm(g: &mut Graph, grads: &[Tensor], stats: Tensor, clip: f64) -> Result<()> {
-    let sizes: Vec<usize> = grads.iter().map(|&t| g.shape(t).iter().product()).collect();
-    let shares: Vec<usize> = sizes.iter().map(|n| n.div_ceil(4096).clamp(1, MAX_PARTS)).collect();
-    let total: usize = shares.iter().sum();
+parameter_block! {
+    /// The parameter block of `square_sums_of_blocks` in `shaders/reduce.wgsl`.
+    pub(crate) struct BlocksDims {
+        /// the first element of the first block here
+        first: u32,
+        /// elements of a block
+        length: u32,
+        blocks: u32,
+        /// where the last block here ends, at the latest
+        end: u32,
+        first_part: u32,
+        /// elements of the block that lie elsewhere, before these
+        before: u32,
+        /// whether the block goes on elsewhere
+        goes_on: u32,
+    }
+}
+
+/// Writes norm, clip factor and finite flag of gradients to `stats` (see [`super::stats::Stats`]), whose loss scale they
+/// carry: the norm is without it, and the clip factor takes it away. `clip` of 0 means no clipping.
+///
+/// Each of `sums` is cut into blocks of one length, and what a block adds up depends on neither the other sums nor on which
+/// storages hold it.
+pub fn grad_norm(g: &mut Graph, sums: &[Vec<Stretch>], stats: Tensor, clip: f64) -> Result<()> {
+    let length = |sum: &Vec<Stretch>| sum.iter().map(|stretch| stretch.n).sum::<usize>();
+    let counts: Vec<usize> = sums.iter().map(|sum| length(sum).div_ceil(4096).clamp(1, MAX_PARTS)).collect();
+    let total: usize = counts.iter().sum();
     let parts = g.statistic("squares", &[total, 2]);
-    let mut first = 0;
-    for ((&grad, n), share) in grads.iter().zip(sizes).zip(shares) {
-        let dims = ReduceDims { n: word(n), first_part: word(first), value: 0.0 };
-        g.call(&SQUARE_SUMS).bind(&[grad, parts]).parameters(dims).groups(share).record()?;
-        first += share;
+    let mut first_part = 0;
+    for (sum, &count) in sums.iter().zip(&counts) {
+        match sum[..] {
+            [Stretch { storage, first: 0, n }] => {
+                let dims = ReduceDims { n: word(n), first_part: word(first_part), value: 0.0 };
+                g.call(&SQUARE_SUMS).bind(&[storage, parts]).parameters(dims).groups(count).record()?;
+            }
+            _ => {
+                let carried = g.statistic("squares of lanes", &[CARRIED]);
+                for (storage, dims) in blocks(sum, count) {
+                    let dims = BlocksDims { first_part: dims.first_part + word(first_part), ..dims };
+                    let call = g.call(&SQUARE_SUMS_OF_BLOCKS).bind(&[storage, parts, carried]);
+                    call.parameters(dims).groups(dims.blocks as usize).record()?;
+                }
+            }
+        }
+        first_part += count;
     }
     let dims = ReduceDims { n: word(total), first_part: 0, value: clip as f32 };
     g.call(&FINISH).bind(&[parts, stats]).parameters(dims).record()
+}
+
+/// The dispatches that add up `count` blocks of `sum`: the whole blocks of each stretch side by side, and those that lie in
+/// several stretches piece by piece.
+fn blocks(sum: &[Stretch], count: usize) -> Vec<(Tensor, BlocksDims)> {
+    let total: usize = sum.iter().map(|stretch| stretch.n).sum();
+    let length = total.div_ceil(count);
+    let mut dispatches = Vec::new();
+    let mut at = 0;
+    for &Stretch { storage, first, n } in sum {
+        let (start, end) = (at, at + n);
+        at = end;
+        let mut next = start;
+        while next < end {
+            let (block, before) = (next / length, next % length);
+            let whole = if end == total { count - block } else { end / length - block };
+            // One that began elsewhere, or that goes on elsewhere, is alone.
+            let blocks = if before > 0 || whole == 0 { 1 } else { whole };
+            let until = ((block + blocks) * length).min(end);
+            let dims = BlocksDims {
+                first: word(first + next - start),
+                length: word(length - before),
+                blocks: word(blocks),
+                end: word(first + until - start),
+                first_part: word(block),
+                before: word(before),
+                goes_on: u32::from(until < total && until % length != 0),
+            };
+            dispatches.push((storage, dims));
+            next = until;
+        }
+    }
+    dispatches
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -51,7 +121,9 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::floats("stats", &[STATS], fresh_stats(scale).to_vec()),
             ],
             build: Box::new(move |g, t| {
-                grad_norm(g, &[t[0], t[1]], t[2], clip)?;
+                let whole = |tensor| vec![Stretch { storage: tensor, first: 0, n: g.shape(tensor)[0] }];
+                let sums = [whole(t[0]), whole(t[1])];
+                grad_norm(g, &sums, t[2], clip)?;
                 Ok(vec![t[2]])
             }),
             reference: Box::new(move |x| {
@@ -67,10 +139,29 @@ pub(super) fn cases() -> Vec<Case> {
             ..Case::default()
         }
     };
+    // The same sums with all elements of the first, and the last of the second before those before them.
+    let cut = |name: &str, sizes: [usize; 2], first: usize| {
+        let case = case(name, sizes, 0.0, None);
+        Case {
+            build: Box::new(move |g, t| {
+                let stretch = |storage, first, n| Stretch { storage, first, n };
+                let sum = vec![
+                    stretch(t[0], 0, sizes[0]),
+                    stretch(t[1], first, sizes[1] - first),
+                    stretch(t[1], 0, first),
+                ];
+                grad_norm(g, &[sum], t[2], 0.0)?;
+                Ok(vec![t[2]])
+            }),
+            ..case
+        }
+    };
     vec![
         case("1 and 1", [1, 1], 0.0, None),
         case("70 and 5000, clipped", [70, 5000], 1.0, None),
         case("65 and 3, unclipped", [65, 3], 1e9, None),
+        cut("one sum of 5 and 1 and 7", [5, 8], 7),
+        cut("one sum of 9000 and 20 and 13000", [9000, 13_020], 13_000),
         case("a NaN", [65, 100], 1.0, Some(f32::NAN)),
         case("an infinity", [65, 100], 1.0, Some(f32::NEG_INFINITY)),
         case("a square that overflows", [65, 100], 1.0, Some(3e30)),
@@ -80,4 +171,37 @@ pub(super) fn cases() -> Vec<Case> {
 /// None: the workgroups are as many whatever the size.
 pub(super) fn large_cases() -> Vec<Case> {
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{KernelTable, Target};
+
+    /// Which elements of which storage make which block, and with what of it before them.
+    #[test]
+    fn blocks_are_the_same_however_a_sum_is_cut() {
+        let mut g = Graph::forward_only(&KernelTable::defaults(Target::WEBGPU));
+        let storage = [0, 1, 2].map(|i| g.state(&format!("{i}"), &[4096]));
+        let sum = [(0, 20, 1030), (1, 0, 3), (2, 7, 2000)].map(|(i, first, n)| Stretch { storage: storage[i], first, n });
+        // 3033 elements in 7 blocks of 434: the third lies in all three.
+        let found: Vec<_> = blocks(&sum, 7)
+            .into_iter()
+            .map(|(of, d)| (of, [d.first, d.end, d.blocks, d.first_part, d.before, d.goes_on]))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (storage[0], [20, 888, 2, 0, 0, 0]),
+                (storage[0], [888, 1050, 1, 2, 0, 1]),
+                (storage[1], [0, 3, 1, 2, 162, 1]),
+                (storage[2], [7, 276, 1, 2, 165, 0]),
+                (storage[2], [276, 2007, 4, 3, 0, 0]),
+            ]
+        );
+        // The last block may be short, or have nothing at all.
+        let whole = [Stretch { storage: storage[0], first: 5, n: 4 }];
+        let (_, dims) = blocks(&whole, 3)[0];
+        assert_eq!([dims.first, dims.length, dims.blocks, dims.end], [5, 2, 3, 9]);
+    }
 }

@@ -20,15 +20,11 @@ use super::{Case, Input};
 use crate::error::{Error, Result};
 use crate::graph::view::Strided;
 use crate::graph::{Graph, Tensor};
+pub(crate) use crate::kernel::MAX_SUM;
 use crate::kernel::{Candidate, Dtype, ParameterBlock, word};
 pub use crate::kernel::{Layout, ProductKind};
 use pair::Second;
-use source::{Dims, Sums, Types, Vectors};
-
-/// Longest sum of one dispatch; longer ones are cut and added up. Mesa's llvmpipe (22.3.6, Vulkan and
-/// GL) silently ends every loop of an invocation after 65 535 iterations in all, inner loops counted,
-/// so no kernel here may come near that.
-pub(crate) const MAX_SUM: usize = 32_768;
+use source::{Dims, ProductForm, Types, Vectors};
 
 /// Most products that one dispatch adds up: so many times [`MAX_SUM`] terms, a few in each turn of a loop, stay clear of
 /// the same limit.
@@ -49,14 +45,28 @@ pub struct Product {
     pub sum: usize,
     /// Elements from row to row of A as stored, where that is not its width.
     pub a_width: Option<usize>,
+    /// Elements from row to row of C, where that is not its width.
+    pub c_width: Option<usize>,
     /// Whether its sums may be cut in parts.
     pub cut: bool,
+    /// Terms after which a sum is added to C, and begins anew: at most [`MAX_SUM`].
+    pub longest: usize,
 }
 
 impl Product {
     /// One product that overwrites C.
     pub fn new(layout: Layout, size: [usize; 3]) -> Self {
-        Self { layout, size, accumulate: false, count: 1, sum: 1, a_width: None, cut: true }
+        Self {
+            layout,
+            size,
+            accumulate: false,
+            count: 1,
+            sum: 1,
+            a_width: None,
+            c_width: None,
+            cut: true,
+            longest: MAX_SUM,
+        }
     }
 
     /// The same, added to C where `accumulate` says so.
@@ -78,6 +88,16 @@ impl Product {
     /// The same, with an A that is so many neighbouring columns, as stored, of a matrix this wide.
     pub fn of_columns(self, a_width: usize) -> Self {
         Self { a_width: Some(a_width), ..self }
+    }
+
+    /// The same, into so many neighbouring columns of a matrix this wide; with each sum in one part.
+    pub fn into_columns(self, c_width: usize) -> Self {
+        Self { c_width: Some(c_width), cut: false, ..self }
+    }
+
+    /// The same with sums of `terms` terms that are added up in C.
+    pub(crate) fn in_sums_of(self, terms: usize) -> Self {
+        Self { longest: terms.clamp(1, MAX_SUM), ..self }
     }
 
     /// The same with each sum in one part. For all that makes logits: a growth makes sums longer, and where it moved the
@@ -131,7 +151,7 @@ impl Product {
         let (b_rows, b_columns) = if self.layout == Layout::NT { (n, k) } else { (k, n) };
         // Rows and columns as stored, and elements from row to row.
         let a = (a_rows, a_columns, self.a_width.unwrap_or(a_columns));
-        let stored = [a, (b_rows, b_columns, b_columns), (m, n, n)];
+        let stored = [a, (b_rows, b_columns, b_columns), (m, n, self.c_width.unwrap_or(n))];
         for ((operand, (rows, columns, width)), name) in operands.into_iter().zip(stored).zip(["A", "B", "C"]) {
             let rows_before = rows.saturating_sub(1).saturating_mul(width);
             let matrices_before = (self.count.max(self.sum) - 1).saturating_mul(operand.stride);
@@ -164,13 +184,20 @@ impl Product {
         let a_stride = self.a_width.unwrap_or(if self.layout == Layout::TN { m } else { k });
         let a_term = if self.layout == Layout::TN { a_stride } else { 1 };
         let (b_stride, b_term) = if self.layout == Layout::NT { (k, 1) } else { (n, n) };
+        // With one row there is no next one.
+        let c_stride = self.c_width.filter(|_| m > 1).unwrap_or(n);
+        let form = match second {
+            Some(_) => ProductForm::Pair,
+            None if c_stride != n => ProductForm::Columns,
+            None => ProductForm::Whole,
+        };
         let types = Types::of(operands.map(|operand| g.dtype(operand.storage)));
 
         let [block_rows, block_columns] = candidate.block();
         let blocks = m.div_ceil(block_rows) * n.div_ceil(block_columns) * self.count;
         // A sum in parts has no long loop.
         let chunk = candidate.chunk();
-        let longest = if chunk > 0 { k.max(1) } else { MAX_SUM };
+        let longest = if chunk > 0 { k.max(1) } else { self.longest };
         for first in (0..k).step_by(longest) {
             let terms = longest.min(k - first);
             let accumulate = self.accumulate || first > 0;
@@ -193,9 +220,9 @@ impl Product {
             let vectors = Vectors::of([
                 [a_offset, a_stride, a.stride, if self.layout == Layout::TN { m } else { terms }, a_second, 0],
                 [b_offset, b_stride, b.stride, if self.layout == Layout::NT { terms } else { n }, b_second, b2_stride],
-                [to.offset, n, to.stride, to_second, 0, 0],
+                [to.offset, n, to.stride, to_second, c_stride, 0],
             ]);
-            let kernel = candidates::kernel(candidate, self.layout, types, vectors, second.is_some());
+            let kernel = candidates::kernel(candidate, self.layout, types, vectors, form);
             let dims = Dims {
                 m: word(m),
                 n: word(n),
@@ -216,17 +243,14 @@ impl Product {
                 b_second: word(b_second),
                 c_second: word(to_second.saturating_sub(to.offset)),
                 b2_batch: word(b2_stride),
+                c_stride: word(c_stride),
             };
-            let sums = match (candidate, second) {
-                (Candidate::Lanes { .. }, _) => Sums::Single,
-                (_, None) => Sums::Batch,
-                (_, Some(_)) => Sums::Pair,
-            };
+            let fields = form.fields(matches!(candidate, Candidate::Lanes { .. }));
             let b2 = second.map(|second| second.b.storage);
             let bound: Vec<_> = [a.storage, b.storage, to.storage].into_iter().chain(b2).collect();
             g.call(kernel)
                 .bind(&bound)
-                .parameters(ParameterBlock::from(dims).first_fields(sums.fields()))
+                .parameters(ParameterBlock::from(dims).first_fields(fields))
                 .groups(blocks * parts)
                 .flops(flops)
                 .moves(self.bytes(types, [a, b, to], second, [terms, parts], add))

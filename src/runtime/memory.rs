@@ -96,6 +96,8 @@ impl Ledger {
 #[derive(Default)]
 pub struct Memory {
     named: BTreeMap<String, Block>,
+    /// Those of tables in parts.
+    in_parts: BTreeMap<String, Vec<Block>>,
     /// Of all parameters.
     gradients: Vec<Block>,
     slots: Vec<Block>,
@@ -152,7 +154,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Makes views of what has a name known under their own.
+    /// Makes views of what has a name known under their own, and tables in parts under theirs.
     fn name_views(&mut self, plan: &Plan) {
         for info in &plan.tensors {
             let Some(View { storage, .. }) = info.view else { continue };
@@ -160,6 +162,11 @@ impl Memory {
                 let part = block.part(info.byte_offset(), info.bytes());
                 self.named.insert(info.name.clone(), part);
             }
+        }
+        for info in plan.tensors.iter().filter(|info| !info.parts.is_empty()) {
+            let names = info.parts.iter().map(|part| &plan.tensors[part.index()].name);
+            let blocks: Vec<Block> = names.filter_map(|name| self.named.get(name)).cloned().collect();
+            self.in_parts.insert(info.name.clone(), blocks);
         }
     }
 
@@ -169,10 +176,11 @@ impl Memory {
     pub(crate) fn allocate_guarded(engine: &Engine, plan: &Plan) -> Result<(Self, Program, Vec<Block>)> {
         let mut blocks: Vec<Block> = Vec::with_capacity(plan.tensors.len());
         for info in &plan.tensors {
-            // A storage is recorded before its views.
-            let block = match info.view {
-                Some(View { storage, .. }) => blocks[storage.index()].part(info.byte_offset(), info.bytes()),
-                None => engine.allocate_guarded(&info.name, info.bytes())?,
+            // A storage is recorded before its views, and a table after its parts, of which nothing binds it for another.
+            let block = match (info.view, info.parts.first()) {
+                (Some(View { storage, .. }), _) => blocks[storage.index()].part(info.byte_offset(), info.bytes()),
+                (None, Some(part)) => blocks[part.index()].clone(),
+                (None, None) => engine.allocate_guarded(&info.name, info.bytes())?,
             };
             blocks.push(block);
         }
@@ -220,6 +228,44 @@ impl Memory {
     /// An unknown name is a defect and says so.
     pub fn named(&self, name: &str) -> Result<&Block> {
         self.named.get(name).ok_or_else(|| Error::defect(format!("no tensor \"{name}\" on the device")))
+    }
+
+    /// The blocks of a named tensor, one after the other: several where it is a table in parts.
+    fn blocks(&self, name: &str) -> Result<&[Block]> {
+        match self.in_parts.get(name) {
+            Some(blocks) => Ok(blocks),
+            None => self.named(name).map(std::slice::from_ref),
+        }
+    }
+
+    /// Writes all of a named tensor.
+    ///
+    /// # Errors
+    /// Those of [`Memory::named`]; device errors.
+    pub fn write(&self, engine: &Engine, name: &str, data: &[f32]) -> Result<()> {
+        let mut rest = data;
+        for block in self.blocks(name)? {
+            let (part, later) = rest.split_at(rest.len().min((block.bytes() / 4) as usize));
+            engine.write_all(block, part)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Reads all of a named tensor back.
+    ///
+    /// # Errors
+    /// Those of [`Memory::named`]; device errors.
+    pub fn read(&self, engine: &Engine, name: &str) -> Result<Vec<f32>> {
+        let blocks = self.blocks(name)?;
+        if let [block] = blocks {
+            return engine.read(block);
+        }
+        let mut data = Vec::new();
+        for block in blocks {
+            data.extend(engine.read(block)?);
+        }
+        Ok(data)
     }
 
     /// The gradients of all parameters, for clearing them.

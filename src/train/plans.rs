@@ -16,6 +16,8 @@ const PROBE_ROWS: usize = 128;
 /// Rows of logits held at once, at least and at most, where nobody says how many.
 pub(super) const FEWEST_CHUNK_ROWS: usize = 1024;
 const MOST_CHUNK_ROWS: usize = 4096;
+/// Rows of a block of most kernels for products.
+const BLOCK: usize = 64;
 
 /// Every plan of a training run; known, with every byte, before anything is allocated.
 pub struct RunPlans {
@@ -61,14 +63,20 @@ pub fn batch_shape(model: &ModelConfig, train: &TrainConfig, kernels: &KernelTab
 
 /// Rows of logits held at once where nobody says how many. Long products are the fast ones: on an H200 those of the head
 /// run at 157 to 191 TFLOP/s with 1024 rows and at 167 to 215 with 4096. On GPUs as many as fit half of the largest
-/// binding, which is the only thing that a device tells of its memory; 1024 at least, and on software adapters always.
+/// binding, which is the only thing that a device tells of its memory; 1024 at least, and on software adapters always. Where
+/// so many are over the largest binding, as many as every device can bind.
 fn loss_chunk_rows(vocab: usize, precision: Dtype, target: &Target) -> usize {
-    if target.software {
-        return FEWEST_CHUNK_ROWS;
+    // Software adapters evaluate as many rows as they train, in f32.
+    let row_bytes = vocab.max(1) as u64 * if target.software { Dtype::F32 } else { precision }.bytes();
+    let fitting = |bytes: u64| (bytes / row_bytes).min(MOST_CHUNK_ROWS as u64) as usize;
+    let half = if target.software { 0 } else { fitting(target.max_tensor() / 2) };
+    let chosen = half.max(FEWEST_CHUNK_ROWS);
+    if chosen as u64 * row_bytes <= target.max_tensor() {
+        return chosen;
     }
-    let row_bytes = vocab.max(1) as u64 * precision.bytes();
-    let fitting = (target.max_tensor() / 2 / row_bytes).min(MOST_CHUNK_ROWS as u64) as usize;
-    fitting.max(FEWEST_CHUNK_ROWS)
+    let rows = fitting(Target::WEBGPU.max_binding.min(target.max_tensor()));
+    // Whole blocks of the kernels.
+    if rows > BLOCK { rows - rows % BLOCK } else { rows.max(1) }
 }
 
 impl RunPlans {
@@ -152,6 +160,11 @@ impl RunPlans {
     /// The first tensor of a class that the device has no binding for.
     pub(crate) fn over(&self, class: Class) -> Option<&TensorInfo> {
         self.all().into_iter().find_map(|plan| plan.over(class, self.kernels.target()))
+    }
+
+    /// Parameters that this device cannot bind as a whole, and into how many parts they are cut for it.
+    pub(crate) fn in_parts(&self) -> impl Iterator<Item = (&TensorInfo, usize)> {
+        self.micro.in_parts()
     }
 
     /// Dispatches of one optimizer step.

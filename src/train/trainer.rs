@@ -375,7 +375,7 @@ impl<'e> Trainer<'e> {
                 let Some(moment) = moments.get(name) else { continue };
                 let before = moment.data.len().saturating_sub(shape.iter().product());
                 let data = moment.data.get(before..).unwrap_or_default();
-                self.engine.write_all(self.memory.named(&device_name(name))?, data)?;
+                self.memory.write(self.engine, &device_name(name), data)?;
             }
         }
         Ok(())
@@ -410,7 +410,7 @@ impl<'e> Trainer<'e> {
 
     fn download(&self, tensors: &graphs::Shapes, device_name: impl Fn(&str) -> String) -> Result<Tensors> {
         let read = |(name, shape): &(String, Vec<usize>)| {
-            let data = self.engine.read(self.memory.named(&device_name(name))?)?;
+            let data = self.memory.read(self.engine, &device_name(name))?;
             Ok((name.clone(), HostTensor { shape: shape.clone(), data }))
         };
         tensors.iter().map(read).collect()
@@ -432,7 +432,7 @@ pub fn upload_rope(engine: &Engine, memory: &Memory, model: &ModelConfig) -> Res
 /// A missing tensor or one of another shape is named.
 pub fn upload_parameters(engine: &Engine, memory: &Memory, model: &ModelConfig, tensors: &Tensors) -> Result<()> {
     check_shapes(model, tensors)?;
-    tensors.iter().try_for_each(|(name, tensor)| engine.write_all(memory.named(name)?, &tensor.data))
+    tensors.iter().try_for_each(|(name, tensor)| memory.write(engine, name, &tensor.data))
 }
 
 /// Refuses tensors that are not one for each parameter of `model`, in its shape.

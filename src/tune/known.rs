@@ -5,7 +5,7 @@ use crate::cache;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Candidate, Layout, ProductKind, ShapeClass, Target};
 use crate::ops::matmul::candidates::{candidates, kernel};
-use crate::ops::matmul::source::Vectors;
+use crate::ops::matmul::source::{ProductForm, Vectors};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,9 +84,12 @@ pub(crate) fn kernel_texts(target: &Target) -> Vec<&'static str> {
     let of_layout = |layout| {
         let list = candidates(target, ProductKind { layout, size: [256; 3], half, pair: false }, true);
         let kernels = move |candidate: Candidate| {
-            let forms = [Some((candidate, false)), candidate.paired().map(|candidate| (candidate, true))];
-            forms.into_iter().flatten().flat_map(move |(candidate, pair)| {
-                let of = move |types| kernel(candidate, layout, types, Vectors::ALL, pair);
+            let forms = [
+                Some((candidate, ProductForm::Whole)),
+                candidate.paired().map(|candidate| (candidate, ProductForm::Pair)),
+            ];
+            forms.into_iter().flatten().flat_map(move |(candidate, form)| {
+                let of = move |types| kernel(candidate, layout, types, Vectors::ALL, form);
                 trial_types(half).into_iter().map(of)
             })
         };

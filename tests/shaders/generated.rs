@@ -10,7 +10,7 @@ use tokenformer::kernel::{Dtype, Fragments, Kernel, Layout, Target};
 use tokenformer::ops::attention::source::{Form, Pass};
 use tokenformer::ops::attention::{AttentionSchedule, Generated};
 use tokenformer::ops::matmul::candidates;
-use tokenformer::ops::matmul::source::{Types, Vectors};
+use tokenformer::ops::matmul::source::{ProductForm, Types, Vectors};
 
 /// One of each kind, as a training step calls it: candidate, layout, types of the operands and of C.
 const READ: [(&str, Layout, Dtype, Dtype); 5] = [
@@ -49,8 +49,13 @@ fn attentions() -> Vec<Generated> {
 fn expected() -> BTreeMap<String, &'static str> {
     let file = |(name, layout, operand, c): (&str, Layout, Dtype, Dtype)| {
         let candidate = name.parse().unwrap();
-        let kernel: &Kernel =
-            candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, Vectors::ALL, false);
+        let kernel: &Kernel = candidates::kernel(
+            candidate,
+            layout,
+            Types { a: operand, b: operand, c },
+            Vectors::ALL,
+            ProductForm::Whole,
+        );
         (format!("{}.wgsl", kernel.file), kernel.text.unwrap())
     };
     let of_attention = |generated: Generated| {

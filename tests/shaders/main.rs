@@ -21,7 +21,7 @@ use tokenformer::kernel::{Candidate, Dtype, Fragments, Kernel, Layout, ProductKi
 use tokenformer::ops::attention::{self, Generated};
 use tokenformer::ops::matmul::candidates::{self, candidates};
 use tokenformer::ops::matmul::parts;
-use tokenformer::ops::matmul::source::{Types, Vectors};
+use tokenformer::ops::matmul::source::{ProductForm, Types, Vectors};
 
 /// What a file leaves open: the type of activations, and how rows are read.
 const VARIANTS: [(Dtype, Rows); 4] =
@@ -86,12 +86,17 @@ fn generated_kernels() -> BTreeMap<&'static str, (&'static Kernel, Candidate)> {
         for candidate in products.map(|product| candidates(&target, product, true)).concat() {
             let operand = if half { Dtype::F16 } else { Dtype::F32 };
             for (c, vectors) in [(Dtype::F32, Vectors::NONE), (Dtype::F32, Vectors::ALL), (operand, Vectors::ALL)] {
-                let kernel = candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors, false);
+                let types = Types { a: operand, b: operand, c };
+                let kernel = candidates::kernel(candidate, layout, types, vectors, ProductForm::Whole);
                 kernels.insert(kernel.file, (kernel, candidate));
                 if let (Some(candidate), true) = (candidate.paired(), vectors.b) {
-                    let pair =
-                        candidates::kernel(candidate, layout, Types { a: operand, b: operand, c }, vectors, true);
+                    let pair = candidates::kernel(candidate, layout, types, vectors, ProductForm::Pair);
                     kernels.insert(pair.file, (pair, candidate));
+                }
+                // Logits of a part of the vocabulary.
+                if layout == Layout::NT {
+                    let columns = candidates::kernel(candidate, layout, types, vectors, ProductForm::Columns);
+                    kernels.insert(columns.file, (columns, candidate));
                 }
             }
         }

@@ -2,38 +2,35 @@
 
 use super::cooperative::Cooperative;
 use super::lanes::Lanes;
-use super::source::{Types, Vectors};
+use super::source::{ProductForm, Types, Vectors};
 use super::tiles::Tiles;
 use crate::kernel::Access::{Read, Write};
 use crate::kernel::{Candidate, Dtype, Kernel, Layout, ProductKind, Target};
 
-/// End of the names of kernels with two operands B, of which a half of a batch takes each.
-pub const PAIR: &str = "-pair";
-
-/// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that. `pair`: with two
-/// operands B, of a candidate that is [`Candidate::paired`].
-pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> &'static Kernel {
+/// The kernel of a candidate. `vectors`: which operands it may take in vectors; one that cannot leaves that. Of a pair only a
+/// candidate that is [`Candidate::paired`].
+pub fn kernel(candidate: Candidate, layout: Layout, types: Types, vectors: Vectors, form: ProductForm) -> &'static Kernel {
     let name = |suffix: &str| {
-        let (layout, pair) = (format!("{layout:?}").to_lowercase(), if pair { PAIR } else { "" });
-        format!("matmul-{layout}-{}{}{pair}{suffix}", candidate.uncut(), types.suffix())
+        let layout = format!("{layout:?}").to_lowercase();
+        format!("matmul-{layout}-{}{}{}{suffix}", candidate.uncut(), types.suffix(), form.suffix())
     };
-    let bindings: &[_] = if pair { &[Read, Read, Write, Read] } else { &[Read, Read, Write] };
+    let bindings: &[_] = if form == ProductForm::Pair { &[Read, Read, Write, Read] } else { &[Read, Read, Write] };
     let kernel = match candidate {
         Candidate::Lanes { lanes, rows, columns, unroll, broadcast } => {
             let a_vectors = vectors.a && broadcast && layout != Layout::TN && unroll.is_multiple_of(4);
             let name = name(if a_vectors { "-vec4" } else { "" });
             let lanes = Lanes { lanes, rows, columns, unroll, broadcast, a_vectors };
-            Kernel::generated(&name, bindings, || lanes.generate(&name, layout, types))
+            Kernel::generated(&name, bindings, || lanes.generate(&name, layout, types, form))
         }
         Candidate::Tiles { block, depth, thread, .. } => {
             let name = name(&vectors.suffix());
             let tiles = Tiles { block, depth, thread };
-            Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors, pair))
+            Kernel::generated(&name, bindings, || tiles.generate(&name, layout, types, vectors, form))
         }
         Candidate::Cooperative { fragment, block, depth, subgroups, lanes, direct, .. } => {
             let name = name(&vectors.suffix());
             let kind = Cooperative { fragment, block, depth, subgroups, lanes, direct };
-            Kernel::generated(&name, bindings, || kind.generate(&name, layout, types, vectors, pair))
+            Kernel::generated(&name, bindings, || kind.generate(&name, layout, types, vectors, form))
         }
     };
     #[cfg(test)]

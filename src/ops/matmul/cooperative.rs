@@ -12,7 +12,7 @@
 mod result;
 mod staging;
 
-use super::source::{Code, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
+use super::source::{Code, ProductForm, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
 use crate::kernel::{Dtype, Fragment, Layout, Staging};
 
 /// The numbers of [`crate::kernel::Candidate::Cooperative`].
@@ -42,6 +42,7 @@ struct Text {
     direct: bool,
     /// Whether fragments of C are stored to storage where they lie inside.
     plain: bool,
+    form: ProductForm,
     /// Whether there are two operands B, each for one half of the batch.
     pair: bool,
 }
@@ -100,7 +101,8 @@ impl Cooperative {
     }
 
     /// The WGSL. `vectors`: what may be read or written four elements at a time.
-    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
+    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, form: ProductForm) -> String {
+        let pair = form == ProductForm::Pair;
         let Self { fragment, block, depth, subgroups, .. } = *self;
         // Metal loads and stores 8 x 8 matrices through pointers to scalars only; other drivers are faster with vectors.
         let scalars = fragment.side == 8;
@@ -118,6 +120,7 @@ impl Cooperative {
             fragments: [0, 1].map(|i| block[i] / subgroups[i] / fragment.side),
             direct,
             plain,
+            form,
             pair,
         };
         text.write(name)
@@ -128,7 +131,7 @@ impl Text {
     fn write(&self, name: &str) -> String {
         let Cooperative { fragment: Fragment { side, operand }, block: [rows, columns], depth, .. } = self.numbers;
         let directives = "enable wgpu_cooperative_matrix;";
-        let mut code = begin_blocks(name, self.layout, self.types, self.bound, directives, self.pair);
+        let mut code = begin_blocks(name, self.layout, self.types, self.bound, directives, self.form);
         code.push(quad_loads(self.layout, self.types, self.bound, self.pair));
         let Staging { a, b, slots, .. } = self.staging;
         let array = |elements: u32, dtype: Dtype| match self.unit {

@@ -4,7 +4,7 @@
 //! so every accumulator is a variable of its own and the loop over k takes several terms a turn. A load whose
 //! address differs by lane is a gather; with `broadcast` the rows of A cost one gather for all lanes.
 
-use super::source::{BASES, Types, a_index, b_index, begin};
+use super::source::{BASES, ProductForm, Types, a_index, b_index, begin};
 use crate::kernel::Layout;
 
 /// The numbers of [`crate::kernel::Candidate::Lanes`].
@@ -26,9 +26,9 @@ impl Lanes {
     }
 
     /// The WGSL.
-    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types) -> String {
+    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, form: ProductForm) -> String {
         let Self { lanes, rows, columns, unroll, .. } = *self;
-        let mut code = begin(name, layout, types, self.a_vectors);
+        let mut code = begin(name, layout, types, self.a_vectors, form);
         let width = lanes * columns;
         code.push(format!(
             "@compute @workgroup_size({lanes})

@@ -208,14 +208,14 @@ pub(crate) fn quad_loads(layout: Layout, types: Types, vectors: Vectors, pair: b
 /// For kernels on [`block_loop`] and [`sum_loop`]: header, uniform block, bindings and `store_quad(row, column, shift,
 /// value)`, which writes four columns, `column` a multiple of four. Where C is written by elements, also `store`, which
 /// writes one. C is read only where it is added to.
-pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, pair: bool) -> Code {
-    let mut code = header(title, layout, types, vectors, directives, if pair { Sums::Pair } else { Sums::Batch });
-    let c = types.c.name();
+pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, form: ProductForm) -> Code {
+    let mut code = header(title, layout, types, vectors, directives, form, false);
+    let (c, c_stride) = (types.c.name(), form.c_stride());
     code.push(if vectors.c {
         format!(
             "fn store_quad(row: u32, column: u32, shift: u32, value: vec4<f32>) {{
             if ((row < dims.m) & (column < dims.n)) {{
-            let at = (dims.c_offset + shift + row * dims.n + column) / 4u;
+            let at = (dims.c_offset + shift + row * {c_stride} + column) / 4u;
             if (dims.accumulate == 1u) {{
             c[at] = vec4<{c}>(value + vec4<f32>(c[at]));
             }} else {{
@@ -229,7 +229,7 @@ pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: V
         format!(
             "fn store(row: u32, column: u32, shift: u32, value: f32) {{
             if ((row < dims.m) & (column < dims.n)) {{
-            let at = dims.c_offset + shift + row * dims.n + column;
+            let at = dims.c_offset + shift + row * {c_stride} + column;
             if (dims.accumulate == 1u) {{
             c[at] = {c}(value + f32(c[at]));
             }} else {{
@@ -250,15 +250,16 @@ pub(crate) fn begin_blocks(title: &str, layout: Layout, types: Types, vectors: V
     code
 }
 
-/// For kernels that compute no sum over a batch: header, uniform block, bindings and `store`. `a_vectors` binds A as
+/// For kernels that add up no products of a batch: header, uniform block, bindings and `store`. `a_vectors` binds A as
 /// `vec4`.
-pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool) -> Code {
+pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, form: ProductForm) -> Code {
     let vectors = Vectors { a: a_vectors, ..Vectors::NONE };
-    let mut code = header(title, layout, types, vectors, "", Sums::Single);
+    let mut code = header(title, layout, types, vectors, "", form, true);
+    let c_stride = form.c_stride();
     code.push(format!(
         "fn store(row: u32, column: u32, shift: u32, value: f32) {{
         if (row < dims.m && column < dims.n) {{
-        let at = dims.c_offset + shift + row * dims.n + column;
+        let at = dims.c_offset + shift + row * {c_stride} + column;
         c[at] = {}(value + select(0.0, f32(c[at]), dims.accumulate == 1u));
         }}
         }}
@@ -299,33 +300,65 @@ parameter_block! {
         /// from the C of the first half to that of the second
         c_second: u32,
         b2_batch: u32,
+        /// from row to row of C, where it is columns of a wider matrix
+        c_stride: u32,
     }
 }
 
-/// Which products a kernel can add up or take from two places: each needs the parameters of the one before, and more.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Sums {
-    Single,
-    /// The number of products to add up.
-    Batch,
-    /// That, and where the second half of the batch lies.
+/// Where a kernel has its operands. Each form needs the parameters of the one before, and more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProductForm {
+    /// A, B and C.
+    Whole,
+    /// The second half of the batch has an operand B of its own.
     Pair,
+    /// C is columns of a wider matrix.
+    Columns,
 }
 
-impl Sums {
-    /// How many fields of [`Dims`] there are.
-    pub(crate) fn fields(self) -> usize {
+impl ProductForm {
+    /// How many fields of [`Dims`] there are; a `single` kernel adds up no products of a batch.
+    pub(crate) fn fields(self, single: bool) -> usize {
         let before = |name: &str| Dims::FIELDS.iter().take_while(|field| field.name != name).count();
         match self {
-            Self::Single => before("sum"),
-            Self::Batch => before("a_second"),
-            Self::Pair => Dims::FIELDS.len(),
+            Self::Whole if single => before("sum"),
+            Self::Whole => before("a_second"),
+            Self::Pair => before("c_stride"),
+            Self::Columns => Dims::FIELDS.len(),
+        }
+    }
+
+    /// Ends the names of its kernels.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Whole => "",
+            Self::Pair => PAIRED,
+            Self::Columns => "-columns",
+        }
+    }
+
+    /// From row to row of C, in WGSL.
+    pub(crate) fn c_stride(self) -> &'static str {
+        match self {
+            Self::Whole | Self::Pair => "dims.n",
+            Self::Columns => "dims.c_stride",
         }
     }
 }
 
-/// Header, uniform block and bindings; `directives` come first.
-fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directives: &str, sums: Sums) -> Code {
+/// End of the names of kernels with two operands B, of which a half of a batch takes each.
+pub const PAIRED: &str = "-pair";
+
+/// Header, uniform block and bindings; `directives` come first. `single` is as for [`ProductForm::fields`].
+fn header(
+    title: &str,
+    layout: Layout,
+    types: Types,
+    vectors: Vectors,
+    directives: &str,
+    form: ProductForm,
+    single: bool,
+) -> Code {
     let mut code = Code::default();
     if types.any_half() {
         code.push("enable f16;");
@@ -339,10 +372,10 @@ fn header(title: &str, layout: Layout, types: Types, vectors: Vectors, directive
     let stored =
         |dtype: Dtype, vectors: bool| if vectors { format!("vec4<{}>", dtype.name()) } else { dtype.name().to_owned() };
     let [a, b, c] = [stored(types.a, vectors.a), stored(types.b, vectors.b), stored(types.c, vectors.c)];
-    let fields = declare(&Dims::FIELDS[..sums.fields()]);
-    let b2 = match sums {
-        Sums::Single | Sums::Batch => String::new(),
-        Sums::Pair => {
+    let fields = declare(&Dims::FIELDS[..form.fields(single)]);
+    let b2 = match form {
+        ProductForm::Whole | ProductForm::Columns => String::new(),
+        ProductForm::Pair => {
             format!("\n@group(0) @binding(4) var<storage, read> b2: array<{b}>; // {b_shape} of the second half")
         }
     };

@@ -9,7 +9,7 @@
 //! Measured on an H200 at 4096 cubed: reading storage in vectors took such a kernel from 31 to 34 TFLOP/s, writing out the
 //! turns of the inner loop to 41, 8 x 16 outputs an invocation to 43 (A B) and 45 (A^T B). Two buffers were slower (37).
 
-use super::source::{Code, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
+use super::source::{Code, ProductForm, Types, Vectors, begin_blocks, block_loop, quad_loads, sum_loop};
 use crate::kernel::Layout;
 
 const PARTS: [&str; 4] = ["x", "y", "z", "w"];
@@ -44,7 +44,8 @@ impl Tiles {
     }
 
     /// The WGSL.
-    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, pair: bool) -> String {
+    pub(super) fn generate(&self, name: &str, layout: Layout, types: Types, vectors: Vectors, form: ProductForm) -> String {
+        let pair = form == ProductForm::Pair;
         let Self { block: [rows, columns], depth, thread: [thread_rows, thread_columns] } = *self;
         let invocations = self.invocations();
         let staged = |name, stored, side: u32, k_fastest| Staged {
@@ -60,7 +61,7 @@ impl Tiles {
             staged('a', types.a.name(), rows, layout != Layout::TN),
             staged('b', types.b.name(), columns, layout == Layout::NT),
         ];
-        let mut code = begin_blocks(name, layout, types, vectors, "", pair);
+        let mut code = begin_blocks(name, layout, types, vectors, "", form);
         code.push(quad_loads(layout, types, vectors, pair));
         for operand in &operands {
             code.push(format!("var<workgroup> sh_{}: array<vec4<f32>, {}>;", operand.name, depth * operand.pitch()));

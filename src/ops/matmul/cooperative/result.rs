@@ -27,14 +27,15 @@ impl Text {
 
     /// Spare subgroups store the last warp tile again, with equal bits.
     fn store_plain(&self, code: &mut Code) {
-        let [pitch, at] = if self.bound.c { ["dims.n / 4u", "start / 4u"] } else { ["dims.n", "start"] };
-        code.push(format!("let pitch = {pitch};"));
+        let (unit, at) = if self.bound.c { (" / 4u", "start / 4u") } else { ("", "start") };
+        let c_stride = self.form.c_stride();
+        code.push(format!("let pitch = {c_stride}{unit};"));
         for (y, x) in self.pairs() {
             let (row, column) =
                 (plus("row0 + sub_row", y * self.side()), plus("column0 + sub_column", x * self.side()));
             code.push(format!(
                 "{{
-                let start = dims.c_offset + shift + ({row}) * dims.n + {column};
+                let start = dims.c_offset + shift + ({row}) * {c_stride} + {column};
                 let at = {at};
                 coopStoreT(acc{y}_{x}, &c[at], pitch);
                 }}"
