@@ -19,6 +19,7 @@
 //! | `shards` | shards of llm.c, written so that a killed process can be gone on with |
 //! | `state` | what a directory says of the work that is done in it |
 //! | `sample` | what is looked at before: text for a tokenizer, characters, where one text is cut in two |
+//! | `settled` | what a request comes to: the split and the tokenizer |
 //! | `job` | one directory, from its request to its manifest |
 //! | `told` | progress for people |
 //! | `cached` | a large text that is trained on, prepared once |
@@ -38,6 +39,7 @@ mod job;
 mod json;
 mod kind;
 mod sample;
+mod settled;
 mod shards;
 mod split;
 mod state;

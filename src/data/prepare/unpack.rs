@@ -90,6 +90,9 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// A frame of zstd with nothing in it.
+const EMPTY: &[u8] = b"\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00";
+
 /// The frames of a zstd file, one after the other: parallel packers and appending write many.
 struct Frames<R> {
     packed: R,
@@ -112,6 +115,8 @@ impl<R: BufRead> Frames<R> {
 
     /// Goes to the next frame; `false` at the end of the file.
     fn open(&mut self) -> io::Result<bool> {
+        // The decoder limits memory only where it has had a frame before.
+        self.decoder.init(EMPTY).map_err(io::Error::other)?;
         while !self.packed.fill_buf()?.is_empty() {
             match self.decoder.init(&mut self.packed) {
                 Ok(()) => {

@@ -46,11 +46,12 @@ impl FileTokenizer {
         Self::parse(text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
     }
 
-    /// A byte-level BPE of `vocab_size` tokens, of which the last is the end of a text, for these texts.
+    /// A byte-level BPE of at most `vocab_size` tokens, of which the first is the end of a text, for these texts, of which none
+    /// need be in memory at once.
     ///
     /// # Errors
-    /// Texts too short for so many tokens.
-    pub fn trained(vocab_size: usize, texts: &[&str]) -> Result<Self> {
+    /// None of what a text can be.
+    pub fn trained_on(vocab_size: usize, texts: impl Iterator<Item = String> + Send) -> Result<Self> {
         let fail = |e: tokenizers::Error| Error::input(format!("no tokenizer can be trained on the text: {e}"));
         let mut trainer = BpeTrainerBuilder::new()
             .show_progress(false)
@@ -65,11 +66,11 @@ impl FileTokenizer {
             .with_decoder(Some(bytes))
             .build()
             .map_err(fail)?;
-        tokenizer.train(&mut trainer, texts.iter()).map_err(fail)?;
+        tokenizer.train(&mut trainer, texts).map_err(fail)?;
         Self::parse(tokenizer.to_string(false).map_err(fail)?)
     }
 
-    fn parse(text: String) -> Result<Self> {
+    pub(super) fn parse(text: String) -> Result<Self> {
         let mut rules: tokenizers::Tokenizer =
             text.parse().map_err(|e| Error::input(format!("this is no tokenizer.json: {e}")))?;
         rules.set_encode_special_tokens(true);
@@ -78,6 +79,11 @@ impl FileTokenizer {
         let end_of_text = ENDS.into_iter().find_map(|name| rules.token_to_id(name));
         let sha256 = hexadecimal(&Sha256::digest(&text));
         Ok(Self(Arc::new(Parsed { sha256, rules, vocab_size: largest as usize + 1, end_of_text, text })))
+    }
+
+    /// The file.
+    pub(super) fn text(&self) -> &str {
+        &self.0.text
     }
 
     /// One above its largest token.

@@ -62,7 +62,10 @@ impl Tokenizer {
             TokenizerKind::Gpt2 => Ok(Self::Tiktoken(Tiktoken::Gpt2)),
             TokenizerKind::Cl100k => Ok(Self::Tiktoken(Tiktoken::Cl100k)),
             TokenizerKind::O200k => Ok(Self::Tiktoken(Tiktoken::O200k)),
-            TokenizerKind::Bpe(tokens) => FileTokenizer::trained(*tokens, texts).map(Self::TokenizerJson),
+            TokenizerKind::Bpe(tokens) => {
+                let texts = texts.iter().map(|&text| text.to_owned());
+                FileTokenizer::trained_on(*tokens, texts).map(Self::TokenizerJson)
+            }
             TokenizerKind::File(path) => FileTokenizer::open(path).map(Self::TokenizerJson),
         }
     }
@@ -141,7 +144,7 @@ impl Tokenizer {
     /// None of what a user can give.
     pub fn to_file_text(&self) -> Result<String> {
         match self {
-            Self::TokenizerJson(tokenizer) => Ok(String::from(tokenizer.clone())),
+            Self::TokenizerJson(tokenizer) => Ok(tokenizer.text().to_owned()),
             _ => serde_json::to_string(self)
                 .map(|json| json + "\n")
                 .map_err(|e| Error::defect(format!("the tokenizer cannot be written: {e}"))),
@@ -153,9 +156,11 @@ impl Tokenizer {
     /// # Errors
     /// A text that is no tokenizer.
     pub fn from_file_text(text: &str) -> Result<Self> {
-        let is_own = ["\"", "{\"char\"", "{\"tiktoken\""].iter().any(|start| text.trim_start().starts_with(start));
+        // What this program writes is a word, or an object of one key that no tokenizer.json begins with.
+        let is_own =
+            text.trim_start().starts_with('"') || ["char", "tiktoken"].iter().any(|kind| begins_with_key(text, kind));
         if !is_own {
-            return FileTokenizer::try_from(text.to_owned()).map(Self::TokenizerJson);
+            return FileTokenizer::parse(text.to_owned()).map(Self::TokenizerJson);
         }
         serde_json::from_str(text).map_err(|e| Error::input(format!("this is no tokenizer: {e}")))
     }
@@ -164,6 +169,12 @@ impl Tokenizer {
     pub fn bytes_of(&self, token: u32) -> usize {
         self.bytes(token).map_or(0, |bytes| bytes.len())
     }
+}
+
+/// Whether `text` is an object whose first key is `key`.
+fn begins_with_key(text: &str, key: &str) -> bool {
+    let rest = text.trim_start().strip_prefix('{').map(str::trim_start);
+    rest.and_then(|rest| rest.strip_prefix('"')?.strip_prefix(key)?.strip_prefix('"')).is_some()
 }
 
 #[cfg(test)]
@@ -187,6 +198,7 @@ mod tests {
         for tokenizer in [Tokenizer::Byte, Tokenizer::of(&TokenizerKind::Char, &["\"\\\u{0}é"]).unwrap()] {
             let json = serde_json::to_string(&tokenizer).unwrap();
             assert_eq!(serde_json::from_str::<Tokenizer>(&json).unwrap(), tokenizer);
+            assert_eq!(Tokenizer::from_file_text(&tokenizer.to_file_text().unwrap()).unwrap(), tokenizer);
         }
         assert_eq!(serde_json::to_string(&TokenizerKind::Char).unwrap(), "\"char\"");
         for bad in [r#"{"char":""}"#, r#"{"char":"aa"}"#, r#"{"char":"ba"}"#, r#"{"char":["a"]}"#, r#""word""#] {
