@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::feed::{Batch, Work};
+use super::batch::{Batch, Work};
 use super::json;
 use super::split::Split;
 use crate::data::encoding;
@@ -104,7 +104,7 @@ fn not_utf8(bytes: &[u8], at: usize, offset: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::prepare::feed::Position;
+    use crate::data::prepare::batch::Position;
 
     fn found(work: Work, bytes: bool) -> Vec<Result<String, Bad>> {
         let at = Position { offset: 0, record: 10, ..Position::default() };

@@ -1,8 +1,8 @@
 //! From the documents of a batch to the bytes of their tokens.
 
+use super::batch::{BATCH, Batch};
 use super::cut;
 use super::documents::{self, Bad, Document};
-use super::feed::{BATCH, Batch};
 use super::split::Split;
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};

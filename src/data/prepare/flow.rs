@@ -11,8 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::batch::{Batch, Position};
 use super::encode::Encoded;
-use super::feed::{Batch, Feed, Position};
+use super::feed::Feed;
 use crate::error::{Error, Result};
 
 /// How often it is looked whether to stop.

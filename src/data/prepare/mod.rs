@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `inputs`, `kind` | which files are read, in which order; what each is by its name |
 //! | `unpack` | a file as a stream, also packed, from any place on |
+//! | `batch` | what is handed on, and where it is from |
 //! | `feed` | whole lines, or pieces of a text, in batches |
 //! | `table` | rows of a parquet file (feature `parquet`) |
 //! | `documents`, `json` | the documents in a batch; the text in a line of JSON |
@@ -28,6 +29,7 @@
 //! at most 16 MB. So what is held is bounded whatever the input: beside the tokenizer some 60 MB on two cores with usual text, 200 MB
 //! with the longest lines there may be, and what a `.zst` asks for, of which more than 100 MB is refused.
 
+mod batch;
 mod cached;
 mod cut;
 mod documents;

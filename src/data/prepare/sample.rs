@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::batch::{Batch, Position};
 use super::documents;
-use super::feed::{Batch, Feed, Position, Rules};
+use super::feed::{Feed, Rules};
 use super::inputs::Source;
 use super::unpack;
 use crate::console::slowly;

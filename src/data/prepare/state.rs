@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::feed::Position;
+use super::batch::Position;
 use super::inputs::Source;
 use super::shards;
 use super::split::Split;

@@ -11,7 +11,7 @@ use parquet::data_type::ByteArrayType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::feed::{BATCH, Batch, MOST, Position, Work};
+use super::batch::{BATCH, Batch, MOST, Position, Work};
 use super::inputs::Source;
 use crate::error::{Error, Result};
 
