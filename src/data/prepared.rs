@@ -161,16 +161,8 @@ fn tokenizer(dir: &Path, sha256: &str) -> Result<Tokenizer> {
         )));
     }
     let text = str::from_utf8(&bytes).map_err(|_| Error::input("it is not UTF-8"));
-    let read = text.and_then(of_file_text);
+    let read = text.and_then(Tokenizer::from_file_text);
     read.map_err(|e| Error::input(format!("{}: {e}", path.display())))
-}
-
-/// The tokenizer in the text of a [`TOKENIZER`].
-fn of_file_text(text: &str) -> Result<Tokenizer> {
-    match serde_json::from_str(text) {
-        Ok(tokenizer) => Ok(tokenizer),
-        Err(_) => super::FileTokenizer::try_from(text.to_owned()).map(Tokenizer::TokenizerJson),
-    }
 }
 
 /// All of a file that is no longer than what is read.
