@@ -46,7 +46,8 @@ impl Tokens {
                 let prepared = prepared::read(&dir)?;
                 let vocabulary = Vocabulary { size: Some(prepared.vocab_size), tokenizer: Some(prepared.tokenizer) };
                 let made_with = Some((prepared.name, vocabulary));
-                Ok(Self { train: prepared.train, val: Some(prepared.val), made_with, left_out: Vec::new() })
+                let val = Some(prepared.val).filter(|val| !val.is_empty());
+                Ok(Self { train: prepared.train, val, made_with, left_out: Vec::new() })
             }
         }
     }
@@ -76,7 +77,7 @@ impl Tokens {
 /// on the last `val_fraction` of it.
 ///
 /// # Errors
-/// Shards that are refused, no vocabulary, tokens outside of it, or nothing to validate on.
+/// Shards that are refused, no vocabulary, or tokens outside of it.
 pub(super) fn open(
     path: &Path,
     val_path: Option<&Path>,
@@ -89,13 +90,6 @@ pub(super) fn open(
         Some(other) => Some(other.val.unwrap_or(other.train)),
         None => main.val,
     };
-    if val.as_ref().is_some_and(Vec::is_empty) {
-        return Err(Error::input(format!(
-            "{} has nothing to validate on: prepare it with a larger --val-fraction, or name other tokens with \
-             --set data.val_path=PATH",
-            val_path.unwrap_or(path).display()
-        )));
-    }
     let Some(vocab_size) = vocabulary.size else {
         return Err(no_vocabulary(path, [Some(main.train), val])?);
     };

@@ -99,12 +99,13 @@ fn manifest(dice: &mut Dice) -> Vec<u8> {
         let tokens: u64 = shards.iter().filter_map(|shard| shard["tokens"].as_u64()).fold(0, u64::wrapping_add);
         json!({"tokens": tokens, "documents": 1, "bytes": 1, "shards": shards})
     };
-    let mut parts = [vec![shard(SHARDS[0]), shard(SHARDS[1])], vec![shard(SHARDS[2])]];
+    let mut parts: [Vec<Value>; 2] = [vec![shard(SHARDS[0]), shard(SHARDS[1])], vec![shard(SHARDS[2])]];
     for _ in 0..dice.few(3) {
         let other = parts[1].clone();
         let part = &mut parts[dice.below(2)];
-        match dice.below(4) {
+        match dice.below(5) {
             0 => dice.shuffle(part, &other),
+            4 => part.clear(),
             1 => part.iter_mut().for_each(|shard| shard["file"] = json!(dice.pick(NAMES))),
             2 => part.iter_mut().for_each(|shard| shard["tokens"] = json!(dice.extreme() as u64)),
             _ => part.iter_mut().for_each(|shard| shard["sha256"] = value(dice)),
@@ -117,13 +118,19 @@ fn manifest(dice: &mut Dice) -> Vec<u8> {
     });
     for _ in 0..dice.few(2) {
         let fields = whole.as_object_mut().unwrap();
+        if fields.is_empty() {
+            break;
+        }
         let keys: Vec<String> = fields.keys().cloned().collect();
         let key = &keys[dice.below(keys.len())];
-        match dice.below(5) {
+        match dice.below(6) {
             0 => drop(fields.remove(key)),
-            1 => fields["vocab_size"] = json!(i64::try_from(dice.extreme()).unwrap_or(1 << 40)),
-            2 => fields["train"]["tokens"] = value(dice),
-            _ => fields[key] = value(dice),
+            3 => drop(fields.insert("version".into(), json!(dice.below(4)))),
+            1 => drop(fields.insert("vocab_size".into(), json!(i64::try_from(dice.extreme()).unwrap_or(1 << 40)))),
+            2 => fields.get_mut("train").filter(|train| train.is_object()).into_iter().for_each(|train| {
+                train["tokens"] = value(dice);
+            }),
+            _ => drop(fields.insert(key.clone(), value(dice))),
         }
     }
     whole.to_string().into_bytes()
@@ -151,23 +158,30 @@ fn check(input: &Input, parsed: Option<[Vec<u32>; 2]>) -> Result<(), String> {
     let Some(found) = parsed else { return Ok(()) };
     let manifest: Value = serde_json::from_slice(&input.0).map_err(|e| e.to_string())?;
     let mut seen = BTreeSet::new();
-    for (split, found) in ["train", "val"].into_iter().zip(found) {
-        let mut expected: Vec<u32> = Vec::new();
+    let mut expected: Vec<Vec<u32>> = Vec::new();
+    for split in ["train", "val"] {
+        let mut tokens = Vec::new();
         for shard in manifest[split]["shards"].as_array().into_iter().flatten() {
             let known = SHARDS.iter().find(|(name, _)| shard["file"] == *name);
-            let Some((name, tokens)) = known.filter(|(name, _)| seen.insert(*name)) else {
+            let Some((name, known)) = known.filter(|(name, _)| seen.insert(*name)) else {
                 return Err(format!("the shard {shard} was taken"));
             };
-            if shard["tokens"] != tokens.len() {
+            if shard["tokens"] != known.len() {
                 return Err(format!("{name} was taken with another count"));
             }
-            expected.extend(tokens.iter().map(|&token| u32::from(token)));
+            tokens.extend(known.iter().map(|&token| u32::from(token)));
         }
-        if found != expected || manifest[split]["tokens"] != found.len() {
-            return Err(format!("{split} is {found:?}, not {expected:?}"));
+        if manifest[split]["tokens"] != tokens.len() {
+            return Err(format!("{split} was taken with another sum"));
         }
+        expected.push(tokens);
     }
-    Ok(())
+    // Where nothing was set apart, the end is validated on.
+    if expected[1].is_empty() {
+        let end = expected[0].len() / 2;
+        expected[1] = expected[0].split_off(end);
+    }
+    if found[..] == expected[..] { Ok(()) } else { Err(format!("{found:?}, not {expected:?}")) }
 }
 
 const REFUSALS: &[&str] = &[
@@ -183,7 +197,6 @@ const REFUSALS: &[&str] = &[
     "is empty",
     "cannot open ",
     "no tokens to train on",
-    "nothing to validate on",
 ];
 
 #[test]
@@ -193,7 +206,7 @@ fn manifests() {
         fs::write(dir.path().join("manifest.json"), &input.0).unwrap();
         tokens(dir.path())
     };
-    Target { name: "manifests", cases: 6000, make, parse, check, refusals: REFUSALS }.attack();
+    Target { name: "manifests", cases: 1000, make, parse, check, refusals: REFUSALS }.attack();
 }
 
 /// A shard of another kind, and one that links out of the directory, are refused for what they are.
@@ -291,5 +304,5 @@ fn indices() {
         if found == expected { Ok(()) } else { Err(format!("{found:?}, not {expected:?}")) }
     };
     let refusals = &["ends in its header", "of version", "are of type", "does not fit its size", "says that sequence"];
-    Target { name: "indices", cases: 20_000, make, parse, check, refusals }.attack();
+    Target { name: "indices", cases: 1000, make, parse, check, refusals }.attack();
 }
