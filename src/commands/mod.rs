@@ -17,6 +17,7 @@ mod interrupt;
 pub(crate) mod manual;
 mod numbers;
 pub(crate) mod plan;
+pub(crate) mod prepare;
 pub(crate) mod presets;
 pub(crate) mod probe;
 mod prompt;

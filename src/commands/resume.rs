@@ -40,26 +40,28 @@ pub(super) fn same_tokenizer(
         | TokenizerKind::Gpt2
         | TokenizerKind::Cl100k
         | TokenizerKind::O200k
-        | TokenizerKind::Byte => Some(Tokenizer::of(is, &[])?),
+        | TokenizerKind::Byte => Some(Tokenizer::of(is, &[])),
         // Made of the text, and stored in the checkpoint.
         TokenizerKind::Bpe(_) | TokenizerKind::Char => None,
     };
-    if given.as_ref() == Some(known) || given.is_none() && was == is {
-        return Ok(None);
-    }
     let makes_tokens = || {
         let data = &config.data;
         data.is_builtin()
             || data.path.iter().chain(data.sources.iter().map(|source| &source.path)).any(|path| is_text(path))
     };
-    // A prepared directory has its own.
-    if was == is && !makes_tokens() {
-        return Ok(None);
-    }
-    let described = given.as_ref().map_or_else(|| "trained on the text".to_owned(), Tokenizer::describe);
+    let described = match &given {
+        None if was == is => return Ok(None),
+        // A prepared directory has its own.
+        _ if was == is && !makes_tokens() => return Ok(None),
+        None => "made of a text".to_owned(),
+        Some(Ok(given)) if given == known => return Ok(None),
+        Some(Ok(given)) => given.describe(),
+        Some(Err(error)) if was == is => error.to_string(),
+        Some(Err(error)) => return Err(error.clone()),
+    };
     if was == is {
         return Ok(Some(format!(
-            "the tokenizer {is} has changed ({described}) since the run began; the run keeps the one in its checkpoint ({})",
+            "the tokenizer {is} has changed since the run began ({described}); the run keeps the one in its checkpoint ({})",
             known.describe()
         )));
     }

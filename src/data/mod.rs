@@ -9,6 +9,7 @@
 //! | `shards`, `tokens` | many of them as one; data sets of them |
 //! | `prepared`, `manifest` | a directory that `prepare` wrote |
 //! | `lookalike`, `likeness`, `spread` | what a file is whose name promises something else |
+//! | `prepare`, `prepared`, `manifest` | from text in many files to a directory of shards, and what such a directory says |
 //! | `find`, `open` | what a path names; which files make a data set |
 //! | `source` | a split's tokens, wherever they are |
 //! | `missing` | what is said of a file that cannot be read |
@@ -31,6 +32,7 @@ mod manifest;
 mod megatron;
 mod missing;
 mod open;
+mod prepare;
 mod prepared;
 mod shard;
 mod shards;
@@ -54,6 +56,9 @@ pub(crate) use manifest::ManifestSplit;
 pub(crate) use missing::unreadable;
 pub use open::open;
 pub(crate) use open::{open_beside, open_sources, open_with};
+pub(crate) use prepare::{
+    CachedText, Kind, MOST_TOKENS as MOST_SHARD_TOKENS, Outcome, Request, ValBy, Wanted, cached_text, prepare,
+};
 pub(crate) use prepared::{read_manifest, verify};
 pub use shard::ShardView;
 pub use source::TokenSource;

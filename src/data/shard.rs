@@ -22,7 +22,8 @@ use super::missing::unreadable;
 use super::{lookalike, megatron};
 use crate::error::{Error, Result};
 
-const HEADER_BYTES: usize = 256 * 4;
+/// Bytes of an llm.c header.
+pub(super) const HEADER_BYTES: usize = 256 * 4;
 const MAGIC_U16: i32 = 20_240_520;
 const MAGIC_U32: i32 = 20_240_801;
 /// Tokens looked at when data are opened: all of a few, else this many in evenly spaced pieces.
@@ -264,6 +265,15 @@ impl<'a> ShardView<'a> {
 
 fn missing(path: &Path, cause: &std::io::Error) -> Error {
     unreadable("open", path, cause, "name a token shard with --data")
+}
+
+/// The llm.c header of a shard of so many tokens of 2 or 4 bytes.
+pub(super) fn header(width: usize, tokens: u64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let (magic, version) = if width == 2 { (MAGIC_U16, 1) } else { (MAGIC_U32, 7) };
+    let words = [magic, version, i32::try_from(tokens).unwrap_or(i32::MAX)];
+    header.iter_mut().zip(words.into_iter().flat_map(i32::to_le_bytes)).for_each(|(to, byte)| *to = byte);
+    header
 }
 
 fn empty(path: &Path) -> Error {

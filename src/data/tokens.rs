@@ -6,7 +6,7 @@ use super::find::{Found, describe};
 use super::prepared;
 use super::shard::ShardFile;
 use super::shards::Shards;
-use super::{Dataset, Fingerprint, TokenSource, Tokenizer, text};
+use super::{Dataset, TokenSource, Tokenizer, text};
 use crate::error::{Error, Result};
 
 /// What is known of tokens.

@@ -32,11 +32,11 @@ fn tokens_are_those_of_tiktoken() {
 
 /// Runs that others' patterns give up on, or read again for every character.
 #[test]
-fn a_million_of_one_character_takes_no_time() {
+fn long_runs_of_one_character_take_no_time() {
     for kind in [TokenizerKind::Gpt2, TokenizerKind::O200k] {
         let tokenizer = Tokenizer::of(&kind, &[]).unwrap();
         for unit in ["a", " ", "\n", "\u{301}", "aA", "'", " \n"] {
-            let text = unit.repeat((1 << 18) / unit.len()) + "!";
+            let text = unit.repeat((1 << 16) / unit.len()) + "!";
             let began = std::time::Instant::now();
             let tokens = tokenizer.encode(&text).unwrap();
             assert!(began.elapsed().as_secs() < 30, "{unit:?} took {:?}", began.elapsed());

@@ -1,7 +1,7 @@
 //! The data that a run or a checkpoint names, with the tokenizer that the model knows.
 
 use crate::config::RunConfig;
-use crate::data::{self, Dataset, Tokenizer};
+use crate::data::{self, Dataset, Tokenizer, Wanted};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -13,8 +13,10 @@ use std::path::Path;
 pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> {
     let d = &config.data;
     let corpus_seed = d.corpus_seed.unwrap_or(config.train.seed);
+    let large = d.path.as_deref().map(|path| large_text(config, path, known.as_ref())).transpose()?.flatten();
     let vocab_size = Some(config.model.vocab_size);
     let mut dataset = match (&d.path, known) {
+        _ if large.is_some() => large.map_or_else(|| Err(Error::defect("a data set is gone")), Ok),
         (None, known) if !d.sources.is_empty() => {
             data::open_sources(&d.sources, known, &d.tokenizer, d.val_fraction, vocab_size)
         }
@@ -43,6 +45,16 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
         dataset.old_val = Some(old.map_err(|e| Error::input(format!("data.old_path: {e}")))?.val);
     }
     Ok(dataset)
+}
+
+/// The tokens of a large text, made once and kept in the cache folder.
+fn large_text(config: &RunConfig, path: &Path, known: Option<&Tokenizer>) -> Result<Option<Dataset>> {
+    let d = &config.data;
+    let wanted = known.map_or_else(|| Wanted::Kind(d.tokenizer.clone()), |known| Wanted::Known(known.clone()));
+    let cached = data::cached_text(path, d.val_path.as_deref(), d.val_fraction, wanted)?;
+    let open = |text: data::CachedText| data::open_with(text.tokenizer, &text.train, Some(&text.val), d.val_fraction);
+    let opened = cached.map(open).transpose()?;
+    Ok(opened.map(|data| Dataset { description: data::describe(path, d.val_path.as_deref()), ..data }))
 }
 
 /// The data a configuration names, for a model that was trained with `tokenizer` (`None`: on token shards).
