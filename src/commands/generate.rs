@@ -40,6 +40,9 @@ pub(crate) struct GenerateArgs {
     /// End a text where this one comes, which is not printed (repeatable).
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
+    /// End a text at the token that ends a text, <|endoftext|> or its like, which is not printed.
+    #[arg(long)]
+    stop_at_eos: bool,
     /// Divides the logits; 0 takes the most likely token.
     #[arg(long, default_value_t = 0.8, value_parser = super::number)]
     temperature: f64,
@@ -75,6 +78,15 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
             path.display()
         ))
     })?;
+    let eos = tokenizer.end_of_text().filter(|_| args.stop_at_eos);
+    if args.stop_at_eos && eos.is_none() {
+        return Err(Error::usage(format!(
+            "--stop-at-eos needs a token that ends a text, which the tokenizer of {} ({}) has not: leave it out, or end a text \
+             with --stop",
+            path.display(),
+            tokenizer.describe()
+        )));
+    }
     let model = &start.host.model;
     let prompt = args.prompt.tokens(&tokenizer, model.seq_length)?;
     let Device { engine, kernels } = super::open_device(request)?;
@@ -94,9 +106,13 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
         }
         let sampling = Sampling { seed: seed.wrapping_add(sample), ..sampling };
         let mut text = Printed::new(&tokenizer, &args.stop);
-        text.out.print(&tokenizer.decode(&prompt))?;
+        text.out.print(&tokenizer.decode_prompt(&prompt))?;
         generator.generate(&engine, &memory, &prompt, args.tokens, &sampling, |token| {
             tokens += 1;
+            if eos == Some(token) {
+                text.stopped = true;
+                return Ok(false);
+            }
             text.push(token)
         })?;
         let (text, stopped) = text.finish()?;
@@ -109,7 +125,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     note(format_args!("{seeds}: {tokens} tokens in {seconds:.2} s, {per_second:.0} tokens/s"));
     Ok(json!({
         "checkpoint": path,
-        "prompt": tokenizer.decode(&prompt),
+        "prompt": tokenizer.decode_prompt(&prompt),
         "prompt_tokens": prompt.len(),
         "samples": samples,
         "tokens": tokens,

@@ -5,6 +5,7 @@ use super::run_dir;
 use crate::checkpoint::{Examined, FileDigest, Verified, examine};
 use crate::config::RunConfig;
 use crate::console::legible;
+use crate::data::{Tokenizer, prepared_directory};
 use crate::train::{Meta, Store};
 use clap::Args;
 use serde_json::json;
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Run directory or checkpoint file.
-    #[arg(value_name = "RUN|FILE")]
+    /// Run directory, checkpoint file, or directory of `prepare`.
+    #[arg(value_name = "RUN|FILE|DATA")]
     checkpoint: PathBuf,
     /// Of a run, show the checkpoint with the lowest validation loss and not the newest.
     #[arg(long)]
@@ -29,6 +30,9 @@ pub(crate) struct InspectArgs {
 /// # Errors
 /// A file that is not a checkpoint, or is damaged.
 pub(crate) fn run(args: &InspectArgs) -> Answer {
+    if let Some(dir) = prepared_directory(&args.checkpoint) {
+        return super::inspect_data::run(&dir);
+    }
     let given = run_dir::of(&args.checkpoint);
     let whole = |path: &Path| {
         let mut examined = examine::<Meta>(path)?;
@@ -43,10 +47,15 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
         None => (given.clone(), examine(&given)?),
     };
     let config: RunConfig = meta.config()?;
+    let tokenizer = meta.tokenizer()?;
+    let sha256 = tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
     let moments = tensors.iter().filter(|t| t.name.starts_with("optimizer.")).count();
     let mut text = format!("{}\n", path.display());
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<16}{}\n", legible(&value)));
     line("written by", format!("{} on {}", meta.created_by, meta.adapter));
+    if let Some(tokenizer) = &tokenizer {
+        line("tokenizer", tokenizer.describe());
+    }
     line("step", format!("{} ({} tokens)", meta.step, meta.tokens_seen));
     line("data", format!("{}, next batch {}", meta.data.description, meta.data.next_batch));
     if let Some(best) = meta.best_val_loss {
@@ -93,6 +102,9 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
         "data": meta.data.description,
         "best_val_loss": meta.best_val_loss,
         "best_step": meta.best_step,
+        "tokenizer": tokenizer.as_ref().map(|it| json!({
+            "description": it.describe(), "tokens": it.vocab_size(), "sha256": sha256,
+        })),
         "parameters": config.model.param_count(),
         "tensors": tensors.len() - moments,
         "moments": moments,

@@ -14,12 +14,16 @@ const MOST_BYTES: u64 = 16 << 20;
 /// Where a prompt comes from.
 #[derive(Debug, Args)]
 pub(super) struct PromptArgs {
-    /// Text to continue, or - for standard input; by default a line break, or the first token of a tokenizer that knows none.
+    /// Text to continue, or - for standard input; by default the token that ends a text, or a line break where there is none
+    /// such, or the first token of a tokenizer that knows none.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Continue the text of this file, as it is.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
+    /// Take the names of special tokens in the prompt, such as <|endoftext|>, for those tokens and not for text.
+    #[arg(long)]
+    allow_special: bool,
 }
 
 impl PromptArgs {
@@ -50,7 +54,8 @@ impl PromptArgs {
         if text.is_empty() {
             return Err(Error::usage(format!("{from} is empty: give at least one character, such as a line break")));
         }
-        let tokens = tokenizer.encode(text).map_err(|e| Error::input(format!("{from}: {e}")))?;
+        let encode = if self.allow_special { Tokenizer::encode_with_special } else { Tokenizer::encode };
+        let tokens = encode(tokenizer, text).map_err(|e| Error::input(format!("{from}: {e}")))?;
         if tokens.len() > context {
             warn(format_args!(
                 "the prompt has {} tokens, and the model reads the last {context} of them (seq_length)",

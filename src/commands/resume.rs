@@ -1,7 +1,7 @@
 //! What a run that goes on must have in common with what its checkpoint says, and what is said where it has not.
 
 use crate::config::{GrowthConfig, RunConfig};
-use crate::data::{Dataset, Fingerprint};
+use crate::data::{Dataset, Fingerprint, Tokenizer, TokenizerKind};
 use crate::error::{Error, Result};
 use crate::train::DataPosition;
 use crate::train::disk::Start;
@@ -14,9 +14,7 @@ pub(super) fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
         let json = |e| Error::defect(format!("the settings cannot be compared: {e}"));
         let model = serde_json::to_value(&config.model).map_err(json)?;
         let model = model.as_object().into_iter().flatten();
-        let tokenizer = serde_json::to_value(&config.data.tokenizer).map_err(json)?;
-        let named = model.map(|(name, value)| (format!("model.{name}"), value.clone()));
-        Ok(named.chain([("data.tokenizer".to_owned(), tokenizer)]).collect())
+        Ok(model.map(|(name, value)| (format!("model.{name}"), value.clone())).collect())
     };
     let (stored, given) = (identity(stored)?, identity(config)?);
     match stored.iter().zip(&given).find(|(was, is)| was != is) {
@@ -26,6 +24,45 @@ pub(super) fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// The tokenizer is part of a model, whatever its file is called. What is to be said of the file.
+pub(super) fn same_tokenizer(
+    stored: &RunConfig,
+    config: &RunConfig,
+    known: Option<&Tokenizer>,
+) -> Result<Option<String>> {
+    let Some(known) = known else { return Ok(None) };
+    let (was, is) = (&stored.data.tokenizer, &config.data.tokenizer);
+    let given = match is {
+        TokenizerKind::File(path) if was == is && !path.exists() => return Ok(None),
+        TokenizerKind::File(_)
+        | TokenizerKind::Gpt2
+        | TokenizerKind::Cl100k
+        | TokenizerKind::O200k
+        | TokenizerKind::Byte => Some(Tokenizer::of(is, &[])),
+        // Made of the text, and stored in the checkpoint.
+        TokenizerKind::Bpe(_) | TokenizerKind::Char => None,
+    };
+    let described = match &given {
+        None if was == is => return Ok(None),
+        None => "made of a text".to_owned(),
+        Some(Ok(given)) if given == known => return Ok(None),
+        Some(Ok(given)) => given.describe(),
+        Some(Err(error)) if was == is => error.to_string(),
+        Some(Err(error)) => return Err(error.clone()),
+    };
+    if was == is {
+        return Ok(Some(format!(
+            "the tokenizer {is} has changed since the run began ({described}); the run keeps the one in its checkpoint ({})",
+            known.describe()
+        )));
+    }
+    Err(Error::usage(format!(
+        "data.tokenizer is {is} ({described}), but a resumed run keeps the tokenizer of its checkpoint, where it is {was} ({}): \
+         drop that setting, or train a new model",
+        known.describe()
+    )))
 }
 
 /// The data of a resumed run are what they were, whatever they are called, or that they changed is accepted. What is to be

@@ -251,6 +251,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
         edits.not_given(&stored, &config)?.refuse("its checkpoint", "--config-edits take")?;
     }
     resume::same_model(&stored, &config)?;
+    let about_tokenizer = resume::same_tokenizer(&stored, &config, tokenizer.as_ref())?;
     if args.settings.out().is_none() && config.out_dir == stored.out_dir {
         config.out_dir = run;
     }
@@ -275,7 +276,11 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
         held = Some(lock(&config.out_dir)?);
         check()?;
         note(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
-        about_data.iter().chain(&about_validation).for_each(|sentence| note(format_args!("{sentence}")));
+        about_tokenizer
+            .iter()
+            .chain(&about_data)
+            .chain(&about_validation)
+            .for_each(|sentence| note(format_args!("{sentence}")));
         if start.host.moment1.is_empty() && start.standing.step > 0 {
             warn(format_args!(
                 "{} has no optimizer moments (optimizer.m.*, optimizer.v.*): AdamW starts them again",

@@ -42,6 +42,7 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("batch_size", &["per-device-train-batch-size", "train-batch-size", "micro-batch-size"]),
     ("lr", &["learning-rate"]),
     ("data", &["dataset", "train-file", "data-path", "input-bin"]),
+    ("tokenizer", &["tokenizer-name", "tokenizer-path", "tokenizer-file"]),
     ("out", &["out-dir", "output-dir", "save-dir"]),
     ("precision", &["dtype"]),
     ("recompute", &["grad-checkpoint", "gradient-checkpointing"]),
@@ -51,6 +52,7 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("temperature", &["temp"]),
     ("num_samples", &["samples"]),
     ("stop", &["stop-sequence", "reverse-prompt"]),
+    ("stop_at_eos", &["stop-at-end"]),
     ("adapter", &["device"]),
 ];
 

@@ -126,6 +126,10 @@ static SYNONYMS: &[Synonym] = &[
         &["dataset", "dataset_name", "data_dir", "train_file", "input_bin", "train_data", "train_path"],
         "it is data.path here, or --data: a text file or a token shard",
     ),
+    synonym(
+        &["tokenizer_name", "tokenizer_name_or_path", "tokenizer_path", "tokenizer_file", "tokenizer_type", "encoding"],
+        "it is data.tokenizer here, or --tokenizer: gpt2, cl100k, o200k, bpe:4096, byte, char, or a tokenizer.json",
+    ),
     synonym(&["validation_file", "input_val_bin", "val_data", "val_file"], "it is data.val_path here"),
     synonym(
         &["output_dir", "save_dir", "checkpoint_dir", "adapter_path", "run_dir"],

@@ -53,12 +53,21 @@ impl FromStr for TokenizerKind {
                 None => {
                     return Err(Error::usage(format!(
                         "tokenizer is {text:?}, but must be byte, char, gpt2, cl100k, o200k, bpe:N for one of N tokens that \
-                         is trained on the text, or a file named *.json"
+                         is trained on the text, or a file named *.json{}",
+                        nearest(text)
                     )));
                 }
             },
         })
     }
+}
+
+/// What is likely meant, as the end of a sentence.
+fn nearest(text: &str) -> String {
+    let likeness = |name: &str| strsim::jaro_winkler(&text.to_ascii_lowercase(), name);
+    let names = ["byte", "char", "gpt2", "cl100k", "cl100k_base", "o200k", "o200k_base", "r50k_base", "bpe:4096"];
+    let nearest = names.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    nearest.filter(|name| likeness(name) > 0.7).map_or_else(String::new, |name| format!("; the nearest is {name}"))
 }
 
 fn is_file(text: &str) -> bool {
@@ -112,7 +121,14 @@ mod tests {
             assert_eq!(name.parse::<TokenizerKind>().unwrap().to_string(), name);
         }
         assert_eq!("o200k_base".parse(), Ok(TokenizerKind::O200k));
-        for (bad, said) in [("word", "bpe:N"), ("bpe:256", "from 257 to"), ("bpe:", "from 257 to"), ("bpe:-1", "257")] {
+        for (bad, said) in [
+            ("word", "bpe:N"),
+            ("gtp2", "; the nearest is gpt2"),
+            ("bytes", "; the nearest is byte"),
+            ("bpe:256", "from 257 to"),
+            ("bpe:", "from 257 to"),
+            ("bpe:-1", "257"),
+        ] {
             let error = bad.parse::<TokenizerKind>().unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }

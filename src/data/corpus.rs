@@ -107,8 +107,12 @@ fn words(list: &Words, end: &str, next: Option<usize>) -> Vec<Choice> {
 /// # Errors
 /// A `val_fraction` out of range, or no sentences.
 pub fn builtin(seed: u64, sentences: usize, kind: &TokenizerKind, val_fraction: f64) -> Result<Dataset> {
-    let alphabet = Grammar::builtin().alphabet();
-    builtin_with(Tokenizer::of(kind, &[&alphabet])?, seed, sentences, val_fraction)
+    let grammar = Grammar::builtin();
+    let learnt_from = match kind {
+        TokenizerKind::Bpe(_) => grammar.generate(seed, sentences),
+        _ => grammar.alphabet(),
+    };
+    builtin_with(Tokenizer::of(kind, &[&learnt_from])?, seed, sentences, val_fraction)
 }
 
 /// [`builtin`] with a tokenizer of one's own, such as that of a checkpoint.
@@ -128,9 +132,9 @@ pub(crate) fn builtin_with(tokenizer: Tokenizer, seed: u64, sentences: usize, va
         val: TokenSource::from_text(val, &tokenizer)?,
         vocab_size: tokenizer.vocab_size(),
         old_val: None,
+        // The corpus is ASCII, so there a token is a byte.
+        entropy_floor: matches!(tokenizer, Tokenizer::Byte | Tokenizer::Char(_)).then(|| grammar.entropy_per_byte()),
         tokenizer: Some(tokenizer),
-        // One token is one byte in either tokenizer: the corpus is ASCII.
-        entropy_floor: Some(grammar.entropy_per_byte()),
         description: format!("built-in corpus of {sentences} sentences, {bytes} bytes, seed {seed}"),
         format: None,
     })

@@ -10,5 +10,7 @@ mod interface;
 mod prepare;
 mod program;
 mod scripts;
+mod sets;
 mod snapshot;
 mod terminal;
+mod tokens;

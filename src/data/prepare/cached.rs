@@ -53,7 +53,7 @@ pub(crate) fn cached_text(
     let is_large =
         [Some(path), val_path].into_iter().flatten().any(|path| size(path).is_some_and(|bytes| bytes > LARGE));
     let are_texts =
-        [Some(path), val_path].into_iter().flatten().all(|path| size(path).is_some() && !crate::data::is_shard(path));
+        [Some(path), val_path].into_iter().flatten().all(|path| size(path).is_some() && crate::data::is_text(path));
     if !of_words || !is_large || !are_texts {
         return Ok(None);
     }

@@ -25,7 +25,7 @@ pub(super) fn can_cut(tokenizer: &Tokenizer) -> bool {
     match tokenizer {
         Tokenizer::Byte | Tokenizer::Char(_) | Tokenizer::Tiktoken(_) => true,
         Tokenizer::TokenizerJson(file) => {
-            let parsed: Option<Value> = serde_json::from_str(&String::from(file.clone())).ok();
+            let parsed: Option<Value> = serde_json::from_str(file.text()).ok();
             parsed.is_some_and(|file| is_known(&file))
         }
     }

@@ -1,31 +1,48 @@
 //! A `tokenizer.json` of Hugging Face, also one that was trained here.
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
-use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, TokenizerBuilder};
+use std::sync::{Arc, OnceLock};
 
+use super::added::Added;
+use super::bpe::{ByteBpe, Merges};
+use super::foreign::Foreign;
+use super::level::ByteLevel;
+use super::outline::{Merge, Model, Outline};
+use super::pack::{self, MAX_BYTES, Packed};
+use super::split::Pattern;
+use super::table::Table;
+use super::training;
+use crate::console::warn;
 use crate::error::{Error, Result};
-use crate::report::number::hexadecimal;
 
-/// Names that tokenizers give to the end of a text, the commonest first.
-const ENDS: [&str; 6] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]"];
+/// What every tokenizer here must give back: words, blanks, signs, digits, letters of other scripts, an emoji.
+const PROBE: &str = "The quick, brown\tfox -- it's 1234567890!\n\n  Ünïcode: Ελλάδα, 東京; 😀 {x = [1]}\r\n";
 
-/// A tokenizer of a file; cheap to clone. In JSON, the text of the file.
+/// A tokenizer of a file; cheap to clone. In JSON, the packed text of the file with its hash.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Packed", into = "Packed")]
 pub struct FileTokenizer(Arc<Parsed>);
 
 #[derive(Debug)]
 struct Parsed {
     text: String,
     sha256: String,
-    rules: tokenizers::Tokenizer,
-    vocab_size: usize,
-    end_of_text: Option<u32>,
+    rules: Rules,
+    added: Added,
+    table: Table,
+    packed: OnceLock<Packed>,
+}
+
+/// What makes tokens.
+#[derive(Debug)]
+enum Rules {
+    Level(ByteLevel),
+    Foreign(Box<Foreign>),
 }
 
 impl PartialEq for FileTokenizer {
@@ -40,83 +57,217 @@ impl FileTokenizer {
     /// The tokenizer in the file at `path`.
     ///
     /// # Errors
-    /// A file that cannot be read or is no tokenizer.
+    /// A file that cannot be read, is larger than 64 MiB or no tokenizer, or whose tokens do not give text back.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
-        Self::parse(text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+        let io = |e: std::io::Error| Error::io("read", path, &e);
+        let within = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
+        let mut file = File::open(path).map_err(io)?;
+        let (said, mut bytes) = (file.metadata().map_err(io)?.len(), Vec::new());
+        if said <= MAX_BYTES {
+            // What has no end, as /dev/zero, does not say so.
+            file.by_ref().take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        }
+        if said.max(bytes.len() as u64) > MAX_BYTES {
+            return Err(within(&format_args!("a tokenizer.json has at most {MAX_BYTES} bytes: name another file")));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| within(&"this is no tokenizer.json: it is not UTF-8"))?;
+        Self::parse(text).map_err(|e| within(&e))
     }
 
     /// A byte-level BPE of at most `vocab_size` tokens, of which the first is the end of a text, for these texts, of which none
-    /// need be in memory at once.
+    /// need be in memory at once; what comes after 2 GiB is not looked at. The same texts in the same order give the same file.
     ///
     /// # Errors
     /// None of what a text can be.
     pub fn trained_on(vocab_size: usize, texts: impl Iterator<Item = String> + Send) -> Result<Self> {
-        let fail = |e: tokenizers::Error| Error::input(format!("no tokenizer can be trained on the text: {e}"));
-        let mut trainer = BpeTrainerBuilder::new()
-            .show_progress(false)
-            .vocab_size(vocab_size)
-            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .special_tokens(vec![AddedToken::from(ENDS[0], true)])
-            .build();
-        let bytes = ByteLevel::new(false, true, true);
-        let mut tokenizer = TokenizerBuilder::<BPE, tokenizers::NormalizerWrapper, _, ByteLevel, _>::new()
-            .with_model(BPE::default())
-            .with_pre_tokenizer(Some(bytes))
-            .with_decoder(Some(bytes))
-            .build()
-            .map_err(fail)?;
-        tokenizer.train(&mut trainer, texts).map_err(fail)?;
-        Self::parse(tokenizer.to_string(false).map_err(fail)?)
+        let trained = Self::parse(training::train(vocab_size, texts)?)?;
+        let learnt = trained.vocab_size();
+        if learnt < vocab_size {
+            warn(format_args!(
+                "the text is too short for {vocab_size} tokens: bpe:{vocab_size} has learnt {learnt}, and nothing is left to \
+                 merge"
+            ));
+        }
+        Ok(trained)
     }
 
     pub(super) fn parse(text: String) -> Result<Self> {
-        let mut rules: tokenizers::Tokenizer =
-            text.parse().map_err(|e| Error::input(format!("this is no tokenizer.json: {e}")))?;
-        rules.set_encode_special_tokens(true);
-        let largest = rules.get_vocab(true).into_values().max();
-        let Some(largest) = largest else { return Err(Error::input("the tokenizer has no tokens")) };
-        let end_of_text = ENDS.into_iter().find_map(|name| rules.token_to_id(name));
-        let sha256 = hexadecimal(&Sha256::digest(&text));
-        Ok(Self(Arc::new(Parsed { sha256, rules, vocab_size: largest as usize + 1, end_of_text, text })))
+        let outline = Outline::read(&text)?;
+        let table = table(&outline);
+        let level = level(&outline);
+        let rules = match level {
+            Some(level) => Rules::Level(level),
+            None => Rules::Foreign(Box::new(Foreign::read(&text)?)),
+        };
+        let (added, sha256) = (Added::new(outline.added)?, pack::sha256(&text));
+        let made = Self(Arc::new(Parsed { text, sha256, rules, added, table, packed: OnceLock::new() }));
+        made.gives_text_back()?;
+        Ok(made)
+    }
+
+    /// Refuses a tokenizer that loses capitals, blanks or characters: what a model says with it is not what it read.
+    fn gives_text_back(&self) -> Result<()> {
+        let tokens = self.encode(PROBE, false)?;
+        let bytes: Vec<u8> = tokens.iter().filter_map(|&token| self.bytes(token)).flatten().collect();
+        let back = String::from_utf8_lossy(&bytes);
+        // Sentencepiece puts a blank before a text.
+        if back == PROBE || back.strip_prefix(' ') == Some(PROBE) {
+            return Ok(());
+        }
+        let differs = |(a, b): (char, char)| a != b;
+        let at = PROBE.chars().zip(back.chars()).position(differs).unwrap_or(0);
+        let excerpt = |text: &str| text.chars().skip(at).take(12).collect::<String>();
+        let (was, is) = (excerpt(PROBE), excerpt(&back));
+        Err(Error::input(format!(
+            "it does not give text back as it was: {was:?} comes back as {is:?}; use a byte-level or sentencepiece tokenizer, \
+             which lose nothing"
+        )))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_by_hand(&self) -> bool {
+        matches!(self.0.rules, Rules::Level(_))
     }
 
     /// The file.
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::data) fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.0.sha256
     }
 
     /// One above its largest token.
     pub fn vocab_size(&self) -> usize {
-        self.0.vocab_size
+        self.0.table.len()
     }
 
     /// The token that ends a text.
     pub fn end_of_text(&self) -> Option<u32> {
-        self.0.end_of_text
+        self.0.added.end_of_text()
     }
 
-    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.0.rules.encode_fast(text, false);
-        let encoding = encoding.map_err(|e| Error::input(format!("the text cannot be made into tokens: {e}")))?;
-        Ok(encoding.get_ids().to_vec())
+    pub(super) fn is_special(&self, token: u32) -> bool {
+        self.0.added.is_special(token)
+    }
+
+    pub(super) fn encode(&self, text: &str, allow_special: bool) -> Result<Vec<u32>> {
+        match &self.0.rules {
+            Rules::Level(level) => level.encode(text, &self.0.added, allow_special),
+            Rules::Foreign(foreign) => foreign.encode(text, &self.0.text, allow_special),
+        }
     }
 
     pub(super) fn bytes(&self, token: u32) -> Option<Vec<u8>> {
-        self.0.rules.decode(&[token], false).ok().map(String::into_bytes)
+        self.0.table.get(token).map(<[u8]>::to_vec)
     }
 }
 
-impl TryFrom<String> for FileTokenizer {
+impl TryFrom<Packed> for FileTokenizer {
     type Error = Error;
 
-    fn try_from(text: String) -> Result<Self> {
-        Self::parse(text)
+    fn try_from(packed: Packed) -> Result<Self> {
+        let made = Self::parse(packed.text()?)?;
+        // What is written again is what was read.
+        let _ = made.0.packed.set(packed);
+        Ok(made)
     }
 }
 
-impl From<FileTokenizer> for String {
+impl From<FileTokenizer> for Packed {
     fn from(tokenizer: FileTokenizer) -> Self {
-        tokenizer.0.text.clone()
+        tokenizer.0.packed.get_or_init(|| Self::of(&tokenizer.0.text)).clone()
     }
+}
+
+/// What every token stands for.
+fn table(outline: &Outline) -> Table {
+    let by_byte = is_byte_level(outline);
+    let mut table = Table::default();
+    for (name, id) in outline.tokens() {
+        let bytes = if by_byte { bytes_of(name) } else { None };
+        let byte = || outline.byte_fallback.then(|| named_byte(name)).flatten();
+        match bytes.or_else(|| byte().map(|byte| vec![byte])) {
+            Some(bytes) => table.set(id, &bytes),
+            None if by_byte => table.set(id, name.as_bytes()),
+            // The sign of sentencepiece for a blank.
+            None => table.set(id, name.replace('\u{2581}', " ").as_bytes()),
+        }
+    }
+    outline.added.iter().for_each(|token| table.set(token.id, token.name.as_bytes()));
+    table
+}
+
+/// Whether tokens are written in the alphabet of GPT-2, where every byte is a character.
+fn is_byte_level(outline: &Outline) -> bool {
+    let of = |rules: &Value| parts(rules).iter().any(|part| part["type"] == "ByteLevel");
+    of(&outline.decoder) || of(&outline.pre_tokenizer) || of(&outline.normalizer)
+}
+
+/// The parts of rules that may be a sequence.
+fn parts(rules: &Value) -> Vec<&Value> {
+    let list = ["pretokenizers", "normalizers", "decoders"].into_iter().find_map(|key| rules[key].as_array());
+    match list {
+        Some(list) if rules["type"] == "Sequence" => list.iter().collect(),
+        _ if rules.is_null() => Vec::new(),
+        _ => vec![rules],
+    }
+}
+
+/// The bytes of a token in the alphabet of GPT-2.
+fn bytes_of(name: &str) -> Option<Vec<u8>> {
+    name.chars().map(byte_of).collect()
+}
+
+/// Printable characters of Latin-1 stand for themselves, and the characters from 256 on for all other bytes in order.
+fn byte_of(c: char) -> Option<u8> {
+    let shown = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    match u32::from(c) {
+        code @ 0..256 => u8::try_from(code).ok().filter(|&byte| shown(byte)),
+        code @ 256..324 => (0..=u8::MAX).filter(|&byte| !shown(byte)).nth(code as usize - 256),
+        _ => None,
+    }
+}
+
+/// The byte that `<0x0A>` stands for.
+fn named_byte(name: &str) -> Option<u8> {
+    let digits = name.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+/// A byte-level BPE with one of the known patterns, which is faster by hand than by the crate, and never gives up.
+fn level(outline: &Outline) -> Option<ByteLevel> {
+    let Model::Bpe { vocab, merges, whole_pieces, plain: true } = &outline.model else { return None };
+    let composes = match parts(&outline.normalizer).as_slice() {
+        [] => false,
+        [one] if one["type"] == "NFC" => true,
+        _ => return None,
+    };
+    let is_plain = |part: &Value, splits: bool| {
+        part["type"] == "ByteLevel"
+            && part["add_prefix_space"] == false
+            && part["use_regex"].as_bool().unwrap_or(true) == splits
+    };
+    let pattern = match parts(&outline.pre_tokenizer).as_slice() {
+        [level] if is_plain(level, true) => Pattern::Gpt2,
+        [split, level] if is_plain(level, false) && split["type"] == "Split" => {
+            let isolated = split["behavior"] == "Isolated" && split["invert"] == false;
+            Pattern::named(split["pattern"]["Regex"].as_str()?).filter(|_| isolated)?
+        }
+        _ => return None,
+    };
+    if outline.trims {
+        return None;
+    }
+    let tokens = vocab.iter().filter_map(|(name, &id)| Some((bytes_of(name)?.into_boxed_slice(), id))).collect();
+    let pair = |(rank, Merge(first, second)): (u32, &Merge)| {
+        let made = format!("{first}{second}");
+        Some(((*vocab.get(first)?, *vocab.get(second)?), (rank, *vocab.get(&made)?)))
+    };
+    // Of a pair that is there twice, the last counts, as in the crate.
+    let pairs: FxHashMap<_, _> = (0..).zip(merges).filter_map(pair).collect();
+    let bpe = ByteBpe::new(tokens, Merges::Listed(pairs), *whole_pieces, pattern)?;
+    Some(ByteLevel { bpe, composes })
 }

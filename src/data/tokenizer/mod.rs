@@ -5,14 +5,36 @@
 //! | `chars` | the characters of the training text |
 //! | `tiktoken` | byte-level BPE with the ranks of GPT-2, GPT-4 and GPT-4o |
 //! | `file` | a `tokenizer.json` of Hugging Face, also one that was trained here |
+//! | `outline` | what such a file says, read strictly |
+//! | `foreign` | those that only the crate of Hugging Face can apply |
+//! | `training` | learns a byte-level BPE |
+//! | `level` | a byte-level BPE as a whole |
+//! | `added` | special and other added tokens in a text |
+//! | `split`, `classes` | cuts a text into pieces, by kinds of characters |
+//! | `bpe`, `merge` | merges the bytes of a piece |
+//! | `table` | what bytes each token stands for |
+//! | `pack` | a file inside a checkpoint |
 //! | `stream` | text out of tokens as they come |
 //!
 //! A tokenizer is stored as JSON inside every checkpoint, so what is read back is checked as input from a stranger.
 
+mod added;
+mod bpe;
 mod chars;
+mod classes;
 mod file;
+mod foreign;
+mod level;
+mod merge;
+mod outline;
+mod pack;
+mod split;
 mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
 mod tiktoken;
+mod training;
 
 use serde::{Deserialize, Serialize};
 
@@ -99,16 +121,68 @@ impl Tokenizer {
     /// # Errors
     /// A character outside the vocabulary, with its code point and its position in characters from 0.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, false)
+    }
+
+    /// The tokens of `text`, where the name of a special token is that token.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, true)
+    }
+
+    fn encode_with(&self, text: &str, allow_special: bool) -> Result<Vec<u32>> {
         match self {
             Self::Byte => Ok(text.bytes().map(u32::from).collect()),
             Self::Char(tokenizer) => tokenizer.encode(text),
-            Self::Tiktoken(tokenizer) => tokenizer.encode(text),
-            Self::TokenizerJson(tokenizer) => tokenizer.encode(text),
+            Self::Tiktoken(tokenizer) => tokenizer.encode(text, allow_special),
+            Self::TokenizerJson(tokenizer) => tokenizer.encode(text, allow_special),
         }
     }
 
-    /// What text is begun with where nothing is asked for: a line break, or the first token where there is none.
+    /// Whether `token` is special: it stands for no text, and only its name is shown.
+    pub fn is_special(&self, token: u32) -> bool {
+        match self {
+            Self::Byte | Self::Char(_) => false,
+            Self::Tiktoken(tokenizer) => tokenizer.is_special(token),
+            Self::TokenizerJson(tokenizer) => tokenizer.is_special(token),
+        }
+    }
+
+    /// What tells it from others: SHA-256, in hexadecimal, of the file of a `tokenizer.json`, else of the tokenizer as JSON.
+    ///
+    /// # Errors
+    /// None of what a user can give.
+    pub fn sha256(&self) -> Result<String> {
+        if let Self::TokenizerJson(tokenizer) = self {
+            return Ok(tokenizer.sha256().to_owned());
+        }
+        let json = serde_json::to_string(self);
+        json.map(|json| pack::sha256(&json)).map_err(|e| Error::defect(format!("the tokenizer has no hash: {e}")))
+    }
+
+    /// The tokenizer in a few words, for people.
+    pub fn describe(&self) -> String {
+        let size = self.vocab_size();
+        match self {
+            Self::Byte => "bytes".to_owned(),
+            Self::Char(_) => format!("{size} characters"),
+            Self::Tiktoken(tokenizer) => {
+                format!("{}, {size} tokens, ranks {:.12}", tokenizer.name(), tokenizer.sha256())
+            }
+            Self::TokenizerJson(tokenizer) => {
+                format!("tokenizer.json, {size} tokens, SHA-256 {:.12}", tokenizer.sha256())
+            }
+        }
+    }
+
+    /// What text is begun with where nothing is asked for: the end of the text before, a line break where there is none such,
+    /// or else the first token.
     pub(crate) fn usual_prompt(&self) -> Vec<u32> {
+        if let Some(end) = self.end_of_text() {
+            return vec![end];
+        }
         self.encode("\n").ok().filter(|tokens| !tokens.is_empty()).unwrap_or_else(|| vec![0])
     }
 
@@ -165,8 +239,20 @@ impl Tokenizer {
         serde_json::from_str(text).map_err(|e| Error::input(format!("this is no tokenizer: {e}")))
     }
 
-    /// How many bytes of text one token stands for (0 outside the vocabulary), for bits per byte.
+    /// The text that begins with `prompt`: that of [`usual_prompt`](Self::usual_prompt) has only ended another one.
+    pub(crate) fn decode_prompt(&self, prompt: &[u32]) -> String {
+        if prompt.len() == 1 && prompt.first().copied() == self.end_of_text() {
+            String::new()
+        } else {
+            self.decode(prompt)
+        }
+    }
+
+    /// How many bytes of text one token stands for (0 outside the vocabulary and for special tokens), for bits per byte.
     pub fn bytes_of(&self, token: u32) -> usize {
+        if self.is_special(token) {
+            return 0;
+        }
         self.bytes(token).map_or(0, |bytes| bytes.len())
     }
 }
@@ -175,49 +261,4 @@ impl Tokenizer {
 fn begins_with_key(text: &str, key: &str) -> bool {
     let rest = text.trim_start().strip_prefix('{').map(str::trim_start);
     rest.and_then(|rest| rest.strip_prefix('"')?.strip_prefix(key)?.strip_prefix('"')).is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn characters_are_sorted_distinct_and_come_back() {
-        let tokenizer = Tokenizer::of(&TokenizerKind::Char, &["bé\na", "ab"]).unwrap();
-        assert_eq!(tokenizer.vocab_size(), 4);
-        let tokens = tokenizer.encode("a\nbé").unwrap();
-        assert_eq!(tokens, [1, 0, 2, 3]);
-        assert_eq!(tokenizer.decode(&tokens), "a\nbé");
-        assert_eq!(tokens.iter().map(|&t| tokenizer.bytes_of(t)).sum::<usize>(), "a\nbé".len());
-        let error = tokenizer.encode("ab€").unwrap_err().to_string();
-        assert!(error.contains("'€' (U+20AC) at position 2 is not among the 4"), "{error}");
-    }
-
-    #[test]
-    fn json_comes_back_and_hostile_json_is_refused() {
-        for tokenizer in [Tokenizer::Byte, Tokenizer::of(&TokenizerKind::Char, &["\"\\\u{0}é"]).unwrap()] {
-            let json = serde_json::to_string(&tokenizer).unwrap();
-            assert_eq!(serde_json::from_str::<Tokenizer>(&json).unwrap(), tokenizer);
-            assert_eq!(Tokenizer::from_file_text(&tokenizer.to_file_text().unwrap()).unwrap(), tokenizer);
-        }
-        assert_eq!(serde_json::to_string(&TokenizerKind::Char).unwrap(), "\"char\"");
-        for bad in [r#"{"char":""}"#, r#"{"char":"aa"}"#, r#"{"char":"ba"}"#, r#"{"char":["a"]}"#, r#""word""#] {
-            assert!(serde_json::from_str::<Tokenizer>(bad).is_err(), "{bad}");
-        }
-        let huge: String = ('\u{0}'..=char::MAX).take(MAX_CHARS + 1).collect();
-        assert!(CharTokenizer::try_from(huge).is_err());
-    }
-
-    #[test]
-    fn a_stream_never_prints_half_a_character() {
-        let mut stream = StreamDecoder::new(&Tokenizer::Byte);
-        let shown: Vec<String> = "aé€".bytes().map(|byte| stream.push(u32::from(byte))).collect();
-        assert_eq!(shown, ["a", "", "é", "", "", "€"]);
-        // Every prefix of every byte string ends as Rust's own lossy decoder would have it.
-        for bytes in [&b"\xe2\x82a"[..], b"\xff\xf0\x9f\x98", b"\xf0\x9f\xc3\xa9", b"\xed\xa0\x80z"] {
-            let tokens: Vec<u32> = bytes.iter().map(|&byte| u32::from(byte)).collect();
-            assert_eq!(Tokenizer::Byte.decode(&tokens), String::from_utf8_lossy(bytes));
-        }
-        assert_eq!(Tokenizer::Byte.decode(&[0xc3, 256, 97]), "\u{fffd}\u{fffd}a");
-    }
 }

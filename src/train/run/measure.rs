@@ -91,7 +91,7 @@ impl Run<'_> {
         let temperature = train.sample_temperature;
         let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, seed: train.seed.wrapping_add(step) };
         let drawn = self.trainer.sample(prompt, train.sample_tokens, &sampling)?;
-        let text = tokenizer.decode(prompt) + &tokenizer.decode(&drawn);
+        let text = tokenizer.decode_prompt(prompt) + &tokenizer.decode(&drawn);
         note(format_args!("--- sample after step {step} ---\n{}\n---", text.trim()));
         self.metrics.write(&json!({"kind": "sample", "step": step, "text": text}))?;
         self.display.aside(began.elapsed());

@@ -1,0 +1,100 @@
+//! Tokenizers of sub-words: the tokens of other programs, and a tokenizer that stays with its model.
+
+use crate::program::{Folder, say};
+use serde_json::Value;
+use tokenformer::data::{Tokenizer, TokenizerKind};
+
+/// Tokens of `tiktoken` and `tokenizers` by `scripts/compare-tokenizers.py --fixture`, without and with special tokens.
+const FIXTURE: &str = include_str!("tokens.json");
+
+#[test]
+fn tokens_are_those_of_tiktoken() {
+    let fixture: Value = serde_json::from_str(FIXTURE).unwrap();
+    let texts: Vec<&str> = fixture["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    for kind in [TokenizerKind::Gpt2, TokenizerKind::Cl100k, TokenizerKind::O200k] {
+        let tokenizer = Tokenizer::of(&kind, &[]).unwrap();
+        let expected = &fixture["ids"][kind.to_string()];
+        for (at, text) in texts.iter().enumerate() {
+            let [ordinary, special] = [tokenizer.encode(text), tokenizer.encode_with_special(text)].map(Result::unwrap);
+            assert_eq!(
+                serde_json::json!([ordinary, special]),
+                serde_json::json!([expected[0][at], expected[1][at]]),
+                "{text:?}"
+            );
+            assert_eq!(
+                (tokenizer.decode(&ordinary), tokenizer.decode(&special)),
+                ((*text).to_owned(), (*text).to_owned())
+            );
+        }
+    }
+    say("other-tokens", &format!("{} texts have the tokens of tiktoken", texts.len()));
+}
+
+/// Runs that others' patterns give up on, or read again for every character.
+#[test]
+fn long_runs_of_one_character_take_no_time() {
+    for kind in [TokenizerKind::Gpt2, TokenizerKind::O200k] {
+        let tokenizer = Tokenizer::of(&kind, &[]).unwrap();
+        for unit in ["a", " ", "\n", "\u{301}", "aA", "'", " \n"] {
+            let text = unit.repeat((1 << 16) / unit.len()) + "!";
+            let began = std::time::Instant::now();
+            let tokens = tokenizer.encode(&text).unwrap();
+            assert!(began.elapsed().as_secs() < 30, "{unit:?} took {:?}", began.elapsed());
+            assert_eq!(tokenizer.decode(&tokens), text);
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_stays_with_its_model() {
+    let folder = Folder::new();
+    let said = folder.train("--tokenizer bpe:300 --steps 2 --out r").ok().stderr;
+    assert!(!said.contains("warning"), "{said}");
+    let inspected = folder.run("inspect r --json").ok();
+    let inspected: Value = serde_json::from_str(inspected.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&inspected["tokenizer"]["tokens"], &inspected["config"]["model"]["vocab_size"]),
+        (&300.into(), &300.into())
+    );
+    // Its file can be named where the run goes on, under any path, but no other.
+    let Tokenizer::TokenizerJson(file) = Tokenizer::of(&TokenizerKind::Bpe(300), &[crate::program::TEXT]).unwrap()
+    else {
+        panic!("another kind")
+    };
+    assert_eq!(inspected["tokenizer"]["sha256"], file.sha256());
+    folder.write("elsewhere.json", Tokenizer::TokenizerJson(file).to_file_text().unwrap());
+    folder.run("train --resume r --steps 3 --tokenizer elsewhere.json").ok();
+    folder.write("other.json", folder.text("elsewhere.json") + " ");
+    for (other, parts) in [
+        ("other.json", ["data.tokenizer is other.json", "SHA-256", "drop that setting"]),
+        ("gpt2", ["data.tokenizer is gpt2", "ranks 306cd27f03c1", "a resumed run keeps the tokenizer"]),
+    ] {
+        let said = folder.run(&format!("train --resume r --steps 4 --tokenizer {other}")).refused();
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        say("stale-tokenizer", &said);
+    }
+    // Without the text and the file it was trained with.
+    std::fs::remove_file(folder.path("elsewhere.json")).unwrap();
+    let drawn = folder.run("generate r --tokens 5").ok().stdout;
+    assert!(!drawn.starts_with("<|endoftext|>"), "{drawn}");
+    let measured = folder.run("eval r --data in.txt").ok().stdout;
+    assert!(measured.contains("nats/token") && measured.contains("bits per byte"), "{measured}");
+}
+
+#[test]
+fn special_tokens_are_text_unless_allowed_and_end_a_text_when_asked() {
+    let folder = Folder::new();
+    folder.train("--tokenizer bpe:257 --steps 1 --out r").ok();
+    let prompted = |more: &str| {
+        let said = folder.run(&format!("generate r --tokens 1 --json --prompt <|endoftext|> {more}")).ok().stdout;
+        let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        said["prompt_tokens"].as_u64().unwrap()
+    };
+    assert_eq!((prompted(""), prompted("--allow-special")), (13, 1));
+    let stopped = folder.run("generate r --tokens 3000 --temperature 9 --stop-at-eos --json").ok();
+    let stopped: Value = serde_json::from_str(stopped.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&stopped["samples"][0]["stopped"], stopped["tokens"].as_u64() < Some(3000)), (&true.into(), true));
+    folder.train("--tokenizer char --steps 1 --out c").ok();
+    let said = folder.run("generate c --stop-at-eos").refused();
+    assert!(said.contains("--stop-at-eos needs a token that ends a text") && said.contains("--stop"), "{said}");
+}
