@@ -46,6 +46,8 @@ pub(super) enum Work {
     Piece {
         bytes: Vec<u8>,
         split: Split,
+        /// The number that the split of a document was chosen by which begins here.
+        number: Option<u64>,
         /// Whether the document ends with it.
         ends: bool,
     },

@@ -15,6 +15,8 @@ pub(super) struct Document<'a> {
     pub record: Option<u64>,
     /// Where it was decided already.
     pub split: Option<Split>,
+    /// The number that it was decided by, where it begins.
+    pub number: Option<u64>,
     /// Whether the document ends with it.
     pub ends: bool,
 }
@@ -31,19 +33,25 @@ pub(super) struct Bad {
 /// is not UTF-8 will do.
 pub(super) fn each(batch: &Batch, key: &str, bytes: bool, each: &mut dyn FnMut(Result<Document<'_>, Bad>)) {
     let record = |index: usize| Some(batch.at.record + index as u64 + 1);
-    let whole = |text, record| Document { text, record, split: None, ends: true };
+    let whole = |text, record| Document { text, record, split: None, number: None, ends: true };
     match &batch.work {
         Work::Bad(why) => {
             let in_lines = batch.after.record > batch.at.record;
             each(Err(Bad { record: record(0).filter(|_| in_lines), why: why.clone() }));
         }
-        Work::Piece { bytes: text, split, ends } => match str::from_utf8(text) {
+        Work::Piece { bytes: text, split, number, ends } => match str::from_utf8(text) {
             Err(error) if !bytes => {
                 let why = not_utf8(text, error.valid_up_to(), batch.at.offset);
                 // The start of it may be written already.
                 each(Err(Bad { record: None, why }));
             }
-            _ => each(Ok(Document { text: Cow::Borrowed(text), record: None, split: Some(*split), ends: *ends })),
+            _ => each(Ok(Document {
+                text: Cow::Borrowed(text),
+                record: None,
+                split: Some(*split),
+                number: *number,
+                ends: *ends,
+            })),
         },
         Work::Lines(lines) => {
             let mut rest = &lines[..];
@@ -132,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_text_of_another_encoding_is_named() {
-        let piece = |bytes: &[u8]| Work::Piece { bytes: bytes.to_vec(), split: Split::Train, ends: true };
+        let piece = |bytes: &[u8]| Work::Piece { bytes: bytes.to_vec(), split: Split::Train, number: None, ends: true };
         let said = |bytes: &[u8]| found(piece(bytes), false).remove(0).unwrap_err().why;
         assert!(said(b"\xff\xfea\0b\0").contains("iconv -f UTF-16 -t UTF-8"), "{}", said(b"\xff\xfea\0b\0"));
         assert!(said(b"\x1f\x8b\x08\0\xff\xff").contains("gzip"));

@@ -3,7 +3,7 @@
 use super::batch::{BATCH, Batch};
 use super::cut;
 use super::documents::{self, Bad, Document};
-use super::split::Split;
+use super::split::{Split, number_of};
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 
@@ -24,13 +24,15 @@ pub(super) struct Encoder<'a> {
 }
 
 /// What a batch came to, for training and validation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Encoded {
     /// Tokens, little-endian.
     pub tokens: [Vec<u8>; 2],
     pub documents: [u64; 2],
     /// Bytes of their text.
     pub bytes: [u64; 2],
+    /// The least number of its documents, by which they are chosen.
+    pub least: u64,
     /// The first few that are none.
     pub bad: Vec<Bad>,
     /// All that are none.
@@ -43,7 +45,14 @@ impl Encoder<'_> {
     /// # Errors
     /// A defect: a token that does not fit its width.
     pub(super) fn encode(&self, batch: &Batch) -> Result<Encoded> {
-        let mut encoded = Encoded::default();
+        let mut encoded = Encoded {
+            tokens: Default::default(),
+            documents: [0; 2],
+            bytes: [0; 2],
+            least: u64::MAX,
+            bad: Vec::new(),
+            bad_count: 0,
+        };
         let mut failed = Ok(());
         let takes_bytes = *self.tokenizer == Tokenizer::Byte;
         documents::each(batch, self.text_key, takes_bytes, &mut |found| {
@@ -66,7 +75,9 @@ impl Encoder<'_> {
 
     /// Appends the tokens of a document; without any of them where it has none.
     fn add(&self, document: &Document<'_>, to: &mut Encoded) -> Result<Result<()>, String> {
-        let split = document.split.unwrap_or_else(|| Split::of(&document.text, self.val_fraction)) as usize;
+        let number = document.number.or_else(|| document.split.is_none().then(|| number_of(&document.text)));
+        to.least = to.least.min(number.unwrap_or(u64::MAX));
+        let split = document.split.unwrap_or_else(|| Split::of(number.unwrap_or_default(), self.val_fraction)) as usize;
         let (Some(tokens), Some(documents), Some(bytes)) =
             (to.tokens.get_mut(split), to.documents.get_mut(split), to.bytes.get_mut(split))
         else {

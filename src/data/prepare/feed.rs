@@ -11,7 +11,7 @@ use super::batch::{BATCH, Batch, MOST, Position, Work};
 use super::cut;
 use super::inputs::Source;
 use super::kind::Format;
-use super::split::{HASHED, Split};
+use super::split::{Split, number_of};
 use super::unpack::{self, Stream};
 use crate::error::{Error, Result};
 
@@ -188,20 +188,14 @@ fn piece(reading: &mut Reading<'_>, rules: &Rules, at: Position) -> Result<Optio
     }
     let marked = if at.offset == 0 && reading.buffer.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let text = reading.buffer.get(marked..length).unwrap_or_default();
+    // As of the whole document, however it is cut.
+    let of_document = || number_of(reading.buffer.get(marked..).unwrap_or_default());
+    let number = (at.within.is_none() && rules.val_from.is_none()).then(of_document);
     let split = match (at.within, rules.val_from) {
         (Some(split), _) => split,
-        (None, Some(from)) => {
-            if at.offset < from {
-                Split::Train
-            } else {
-                Split::Val
-            }
-        }
-        (None, None) => {
-            // As of the whole document, however it is cut.
-            let text = reading.buffer.get(marked..).unwrap_or_default();
-            Split::of(text.get(..HASHED).unwrap_or(text), rules.val_fraction)
-        }
+        (None, Some(from)) if at.offset < from => Split::Train,
+        (None, Some(_)) => Split::Val,
+        (None, None) => Split::of(number.unwrap_or_default(), rules.val_fraction),
     };
     let is_last = ends
         && to_val.is_none_or(|to_val| length as u64 != to_val || (*reading.ended && reading.buffer.len() == length));
@@ -215,7 +209,7 @@ fn piece(reading: &mut Reading<'_>, rules: &Rules, at: Position) -> Result<Optio
     }
     let mut bytes = reading.cut_off(length);
     bytes.drain(..marked);
-    Ok(Some(Batch { at, after, work: Work::Piece { bytes, split, ends } }))
+    Ok(Some(Batch { at, after, work: Work::Piece { bytes, split, number, ends } }))
 }
 
 fn nowhere_to_cut(source: &Source, rules: &Rules, at: Position) -> Error {

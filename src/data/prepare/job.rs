@@ -14,7 +14,7 @@ use super::shards::Shards;
 use super::split::{Split, ValBy};
 use super::state::{self, Found, Identity, Known, Progress, Written};
 use super::told::Told;
-use super::{Outcome, Request, cut, sample, settled};
+use super::{Outcome, Request, cut, sample, settled, split};
 use crate::console::{note, warn};
 use crate::data::Tokenizer;
 use crate::data::manifest::{Manifest, ManifestSource, ManifestSplit, TOKENIZER, VERSION};
@@ -273,6 +273,7 @@ fn add(progress: &mut Progress, made: &Made, shards: &[Shards; 2], width: usize)
         *count += encoded.documents.iter().sum::<u64>();
     }
     progress.skipped += encoded.bad_count;
+    progress.least = Some(progress.least.unwrap_or(u64::MAX).min(encoded.least));
     progress.position = made.after;
 }
 
@@ -298,10 +299,11 @@ fn manifest(job: &Job<'_>, identity: &Identity, progress: Progress) -> Result<Ma
         return Err(Error::input(why));
     }
     if val.tokens == 0 && identity.val_fraction > 0.0 {
+        let (documents, share) = (grouped(train.documents), identity.val_fraction);
         warn(format_args!(
-            "none of {} documents is validated on, for a share of {}: give a larger one, such as --val-fraction 0.1",
-            grouped(train.documents),
-            identity.val_fraction
+            "none of {documents} document{} falls into the share of {share} that is validated on: --val-fraction {} takes one",
+            if train.documents == 1 { "" } else { "s" },
+            split::share_with(progress.least.unwrap_or_default())
         ));
     }
     // The one text has a part in both.

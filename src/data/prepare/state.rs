@@ -88,6 +88,8 @@ pub(super) struct Progress {
     pub documents: Vec<u64>,
     /// Records that were left out.
     pub skipped: u64,
+    /// The least number of a document, by which they are chosen; `None` before the first.
+    pub least: Option<u64>,
 }
 
 /// What is written of a split.

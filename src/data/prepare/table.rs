@@ -58,7 +58,7 @@ impl Table {
         {
             return Err(Error::input(format!("{shown}: its column {name:?} is no text: name another with --text-key")));
         }
-        let mut starts = vec![0];
+        let mut starts = vec![0_u64];
         for group in file.metadata().row_groups() {
             let rows = u64::try_from(group.num_rows())
                 .map_err(|_| Error::input(format!("{shown} is damaged: fetch it again")))?;
