@@ -5,6 +5,11 @@
 
 use std::path::PathBuf;
 
+/// The folder kept as `name`, which need not be there.
+pub(crate) fn folder(name: &str) -> Option<PathBuf> {
+    path(name)
+}
+
 fn path(name: &str) -> Option<PathBuf> {
     let dir = match std::env::var_os("TOKENFORMER_CACHE_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir),

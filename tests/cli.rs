@@ -205,7 +205,7 @@ fn bad_data_are_refused() {
         ("TRAIN --data short.txt", 2, &["short.txt has 2 tokens", "seq_length 8 needs at least 9", "use more text"]),
         ("TRAIN --data latin1.txt", 2, &["latin1.txt is not UTF-8", "byte 0xe9 at offset 3", "convert"]),
         ("TRAIN --data folder", 2, &["folder is a directory", "name a text file"]),
-        ("TRAIN --data folder.bin --set model.vocab_size=50", 2, &["folder.bin is not a regular file"]),
+        ("TRAIN --data folder.bin --set model.vocab_size=50", 2, &["folder.bin is a directory without data"]),
         ("TRAIN --data a\nb", 2, &["cannot read a\\nb: no such file"]),
         ("TRAIN --data good.bin", 1, &["good.bin is a token shard", "--set model.vocab_size="]),
         ("TRAIN --data over.bin --set model.vocab_size=50", 2, &["over.bin has token 50 at position 399", "is 50"]),

@@ -64,6 +64,12 @@ impl RunLock {
         Ok(())
     }
 
+    /// Gives the lock back, and leaves no file of it.
+    pub(crate) fn remove(mut self) {
+        self.found = None;
+        self.created = vec![self.path.clone()];
+    }
+
     /// The file that is locked is still the one that another process would lock.
     ///
     /// # Errors

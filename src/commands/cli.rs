@@ -81,6 +81,8 @@ impl ConsoleArgs {
 enum Command {
     /// Train a model; without arguments, the built-in default.
     Train(commands::train::TrainArgs),
+    /// Make token shards out of text files, to train on.
+    Prepare(commands::prepare::PrepareArgs),
     /// Make the model of a checkpoint larger, in a new file.
     Grow(commands::grow::GrowArgs),
     /// Make the model of a checkpoint smaller, in a new file, or say what that would cost.
@@ -249,6 +251,7 @@ impl Cli {
         let request = self.request;
         let words = match self.command {
             Command::Train(args) => return commands::train::run(&request, &args),
+            Command::Prepare(args) => return commands::prepare::run(&args),
             Command::Grow(args) => return commands::grow::run(&request, &args),
             Command::Prune(args) => return commands::prune::run(&request, &args),
             Command::Generate(args) => return commands::generate::run(&request, &args),

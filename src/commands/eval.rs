@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::changed::{Split, tell_of_change};
 use crate::config::RunConfig;
 use crate::console::Parts;
-use crate::data::{EvalBatch, IGNORED, all_windows, describe, unreadable};
+use crate::data::{EvalBatch, IGNORED, all_windows, describe, has_split, not_there, unreadable};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::train::disk;
@@ -22,8 +22,9 @@ pub(crate) struct EvalArgs {
     checkpoint: PathBuf,
     #[command(flatten)]
     choice: super::Choice,
-    /// Evaluate on all of this file instead of the data of the run; with --split on that part of it.
-    #[arg(short, long, value_name = "FILE")]
+    /// Evaluate on all of this file, or on the validation part that a directory says it has, instead of the data of the run;
+    /// with --split on that part of it.
+    #[arg(short, long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Which part of the data of the run, by default `val`.
     #[arg(long, value_enum)]
@@ -108,7 +109,7 @@ impl EvalArgs {
         let Some(path) = config.data.path.as_ref().filter(|_| self.data.is_none()) else { return Ok(()) };
         let split = if self.split() == Split::Train { "train" } else { "val" };
         let remedy = format!("name the data of the run where they are now with --data FILE --split {split}");
-        path.metadata().map(drop).map_err(|cause| unreadable("read", path, &cause, &remedy))
+        not_there(path).map_or(Ok(()), |cause| Err(unreadable("read", path, &cause, &remedy)))
     }
 
     /// Leaves in `config` the one file that is evaluated on; what it is in words, where it is not a part of the data.
@@ -125,15 +126,21 @@ impl EvalArgs {
         let Some(file) = file else { return Ok(None) };
         if self.data.is_some() && self.split.is_some() && !own {
             // A part of a file that took the place of another.
-            data.path = Some(file);
+            data.name(Some(file), None);
+            return Ok(None);
+        }
+        if self.data.is_some() && has_split(&file) {
+            // Which part of it is validated on is said there.
+            data.name(Some(file), None);
             return Ok(None);
         }
         let words = match &self.data {
             Some(path) => format!("all of {}", path.display()),
             None => format!("the {} split of the {}", self.split(), described.unwrap_or_default()),
         };
-        // As its own validation data a file is not split.
-        (data.path, data.val_path) = (Some(file.clone()), Some(file));
+        // As its own validation data a file is not split; what has a split of its own has the part that is asked for.
+        let val_path = Some(file.clone()).filter(|file| !has_split(file));
+        data.name(Some(file), val_path);
         Ok(Some(words))
     }
 }

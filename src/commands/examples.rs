@@ -13,6 +13,14 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
         ],
     ),
     (
+        "prepare",
+        [
+            "prepare books/ --out data/books --tokenizer gpt2 --val-fraction 0.01",
+            "prepare corpus.jsonl.zst -o data/corpus --tokenizer bpe:4096 --text-key content",
+            "prepare input.txt -o data/shakespeare --val-by end",
+        ],
+    ),
+    (
         "grow",
         [
             "grow runs/mine grown.safetensors --ffn-slots 768",

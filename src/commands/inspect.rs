@@ -5,7 +5,7 @@ use super::run_dir;
 use crate::checkpoint::{Examined, FileDigest, Verified, examine};
 use crate::config::RunConfig;
 use crate::console::legible;
-use crate::data::Tokenizer;
+use crate::data::{Tokenizer, prepared_directory};
 use crate::train::{Meta, Store};
 use clap::Args;
 use serde_json::json;
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Run directory or checkpoint file.
-    #[arg(value_name = "RUN|FILE")]
+    /// Run directory, checkpoint file, or directory of `prepare`.
+    #[arg(value_name = "RUN|FILE|DATA")]
     checkpoint: PathBuf,
     /// Of a run, show the checkpoint with the lowest validation loss and not the newest.
     #[arg(long)]
@@ -30,6 +30,9 @@ pub(crate) struct InspectArgs {
 /// # Errors
 /// A file that is not a checkpoint, or is damaged.
 pub(crate) fn run(args: &InspectArgs) -> Answer {
+    if let Some(dir) = prepared_directory(&args.checkpoint) {
+        return super::inspect_data::run(&dir);
+    }
     let given = run_dir::of(&args.checkpoint);
     let whole = |path: &Path| {
         let mut examined = examine::<Meta>(path)?;

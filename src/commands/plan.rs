@@ -6,6 +6,7 @@ use super::target::SavedTarget;
 use super::train::memory_line;
 use crate::config::RunConfig;
 use crate::console::{legible, note, warn};
+use crate::data::not_there;
 use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
@@ -140,7 +141,7 @@ fn name(class: Class) -> &'static str {
 
 /// The vocabulary of the data, as `train` finds it. Data that were not `asked` for, such as a preset's, need not be there.
 fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
-    if let Some(path) = config.data.path.as_ref().filter(|path| !asked && !path.exists()) {
+    if let Some(path) = config.data.path.as_ref().filter(|path| !asked && not_there(path).is_some()) {
         if config.model.vocab_size > 0 {
             return Ok(config.model.vocab_size);
         }
@@ -153,7 +154,7 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
     // Neither what the model knew before nor a validation shard has a say in the vocabulary.
     let mut config = config.clone();
     config.data.old_path = None;
-    if let Some(path) = config.data.val_path.take_if(|path| !path.exists()) {
+    if let Some(path) = config.data.val_path.take_if(|path| not_there(path).is_some()) {
         let missing = path.display();
         note(format_args!("{missing} is not here: what characters the validation data have is left out"));
     }

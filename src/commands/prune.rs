@@ -161,7 +161,7 @@ impl PruneArgs {
     fn material(&self, config: &RunConfig, tokenizer: Option<Tokenizer>) -> Result<Material> {
         let mut config = config.clone();
         if let Some(path) = &self.data {
-            (config.data.path, config.data.val_path) = (Some(path.clone()), None);
+            config.data.name(Some(path.clone()), None);
         }
         let data = disk::dataset_to_measure(&config, tokenizer)?;
         let (RunConfig { model, train, .. }, seq) = (&config, config.model.seq_length);

@@ -13,7 +13,7 @@ const TIMED: &str = "bench-tiny";
 /// Where settings come from.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Settings {
-    /// Text file or token shard (.bin) to train on, as --data.
+    /// What to train on, as --data.
     #[arg(value_name = "FILE", conflicts_with = "data")]
     file: Option<PathBuf>,
     #[arg(short, long, help = format!("Start from a preset: {}", preset_names(USUAL)))]
@@ -21,8 +21,9 @@ pub(crate) struct Settings {
     /// Read settings from a TOML file (which may name a preset to start from).
     #[arg(short, long, value_name = "FILE", conflicts_with = "preset")]
     config: Option<PathBuf>,
-    /// Train on this text file or token shard (.bin).
-    #[arg(short, long, value_name = "FILE")]
+    /// Train on this text file, on token shards (.bin: a file, a pattern such as 'fineweb_*.bin', A.bin,B.bin, or a directory),
+    /// or on what `prepare` wrote.
+    #[arg(short, long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// How text becomes tokens: byte, char, gpt2, cl100k, o200k, bpe:N (N tokens, trained on the text), or the path of a
     /// tokenizer.json.
@@ -154,8 +155,7 @@ impl Settings {
             check_data(path)?;
             // A setting of that name would be none.
             let is_word = path.to_str().is_some_and(|text| ["none", "null"].contains(&text.to_lowercase().as_str()));
-            config.data.path = Some(if is_word { Path::new(".").join(path) } else { path.to_path_buf() });
-            config.data.val_path = None;
+            config.data.name(Some(if is_word { Path::new(".").join(path) } else { path.to_path_buf() }), None);
         }
         config.data.tokenizer = self.tokenizer.clone().unwrap_or_else(|| config.data.tokenizer.clone());
         config.model.arch = self.arch.unwrap_or(config.model.arch);

@@ -4,14 +4,30 @@
 use clap::{Arg, ArgAction, Command};
 
 /// Verbs that need no adapter.
-pub(super) const WITHOUT_ADAPTER: [&str; 6] = ["inspect", "compare", "presets", "completions", "man", "help"];
+pub(super) const WITHOUT_ADAPTER: [&str; 7] =
+    ["prepare", "inspect", "compare", "presets", "completions", "man", "help"];
 
 /// Verbs that answer in JSON.
-const WITH_JSON: [&str; 9] = ["train", "grow", "prune", "generate", "eval", "inspect", "plan", "selftest", "devices"];
+const WITH_JSON: [&str; 10] =
+    ["train", "prepare", "grow", "prune", "generate", "eval", "inspect", "plan", "selftest", "devices"];
 
 /// Groups of the help, and the arguments in each; others belong to the run.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Data", &["data", "tokenizer", "split", "batches"]),
+    (
+        "Data",
+        &[
+            "data",
+            "split",
+            "batches",
+            "tokenizer",
+            "format",
+            "text_key",
+            "shard_tokens",
+            "val_fraction",
+            "val_by",
+            "skip_bad",
+        ],
+    ),
     (
         "Optimisation",
         &["steps", "batch_size", "lr", "seed", "precision", "recompute", "optimizer", "lr_scale", "train"],

@@ -13,8 +13,8 @@ use toml::{Table, Value};
 
 use super::keys::{described, shortened};
 use super::{
-    DataConfig, GrowthConfig, GrowthPolicy, GrowthWhen, InitKeys, InitValues, ModelConfig, OptimizerRule, RunConfig,
-    TauRule, TrainRule, keys, size, spelled,
+    DataConfig, DataSource, GrowthConfig, GrowthPolicy, GrowthWhen, InitKeys, InitValues, ModelConfig, OptimizerRule,
+    RunConfig, TauRule, TrainRule, keys, size, spelled,
 };
 use crate::error::{Error, Result};
 
@@ -229,6 +229,7 @@ fn complete() -> Result<Table, String> {
         path: Some("train.txt".into()),
         val_path: Some("val.txt".into()),
         old_path: Some("old.txt".into()),
+        sources: vec![DataSource { path: "a.bin".into(), weight: 0.5 }],
         corpus_seed: Some(1),
         ..DataConfig::default()
     };
@@ -376,8 +377,15 @@ mod tests {
     fn what_may_be_absent_is_unset() {
         let mut run = RunConfig::preset("150m").unwrap();
         run.model.freeze_tau();
-        for key in ["data.path", "data.val_path", "data.old_path", "data.corpus_seed", "model.tau_qkv", "model.tau_ffn"]
-        {
+        for key in [
+            "data.path",
+            "data.sources",
+            "data.val_path",
+            "data.old_path",
+            "data.corpus_seed",
+            "model.tau_qkv",
+            "model.tau_ffn",
+        ] {
             for empty in ["", "\"\"", "''"] {
                 let said = run.clone().apply_override(&format!("{key}={empty}")).unwrap_err().to_string();
                 assert!(said.ends_with("is empty: give it a value, or none to go without"), "{said}");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+mod data;
 mod file;
 mod growth;
 mod growth_when;
@@ -26,6 +27,7 @@ mod synonyms;
 mod tokenizer;
 mod train;
 
+pub use data::{DataConfig, DataSource};
 pub(crate) use file::{flag_of, read_table};
 pub(crate) use growth::growth_policies;
 pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule, ResolvedGrowth, TauRule, TrainRule};
@@ -39,7 +41,7 @@ pub use preset::{PRESETS, Preset};
 pub use prune::{PruneScore, PruneTo};
 pub(crate) use spelled::{meant, remedy as number_remedy};
 pub use tokenizer::TokenizerKind;
-pub use train::{BadSteps, DataConfig, LrSchedule, Precision, TrainConfig};
+pub use train::{BadSteps, LrSchedule, Precision, TrainConfig};
 
 /// A whole run. Keys a file leaves out come from its preset, or from [`RunConfig::default`].
 ///
@@ -83,7 +85,7 @@ impl Default for RunConfig {
 }
 
 /// The largest length, slot number or vocabulary accepted: products of a few such sizes still fit 64 bits.
-const MAX_SIZE: usize = 1 << 24;
+pub(crate) const MAX_SIZE: usize = 1 << 24;
 
 pub(crate) fn require(holds: bool, sentence: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::usage(sentence())) }

@@ -1,12 +1,10 @@
-//! How a model is trained and on what: optimiser, schedule, intervals, data.
+//! How a model is trained: optimiser, schedule, intervals.
 //!
-//! The rate a step runs at is computed by `train::schedule`; files are opened by `data`.
-
-use std::path::PathBuf;
+//! The rate a step runs at is computed by `train::schedule`.
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_SIZE, ModelConfig, TokenizerKind, fraction, in_range, not_negative, positive, require};
+use super::{MAX_SIZE, ModelConfig, fraction, in_range, not_negative, positive, require};
 use crate::error::{Error, Result};
 
 /// The most tokens of one micro-batch: keeps (tokens, vocabulary) products far inside 64 bits.
@@ -264,68 +262,6 @@ impl TrainConfig {
     }
 }
 
-/// What a run reads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DataConfig {
-    /// Training text (UTF-8) or token shard (`.bin`); absent is the built-in corpus.
-    pub path: Option<PathBuf>,
-    /// Validation data; absent splits `val_fraction` off the end of the training data.
-    pub val_path: Option<PathBuf>,
-    /// What the model knew before: the loss on its last `val_fraction` is reported beside the other.
-    pub old_path: Option<PathBuf>,
-    /// How text becomes tokens; a token shard already is tokens.
-    pub tokenizer: TokenizerKind,
-    /// Share of the data held back for validation.
-    pub val_fraction: f64,
-    /// Sentences of the built-in corpus.
-    pub corpus_sentences: usize,
-    /// Seed of the built-in corpus; absent is the seed of the run. Runs of several seeds on one corpus set it.
-    pub corpus_seed: Option<u64>,
-}
-
-impl Default for DataConfig {
-    fn default() -> Self {
-        Self {
-            path: None,
-            val_path: None,
-            old_path: None,
-            tokenizer: TokenizerKind::Char,
-            val_fraction: 0.1,
-            corpus_sentences: 20_000,
-            corpus_seed: None,
-        }
-    }
-}
-
-impl DataConfig {
-    /// Checks the settings, not the files.
-    ///
-    /// # Errors
-    /// A usage error naming the setting, its value, the limit and the remedy.
-    pub fn validate(&self) -> Result<()> {
-        require(self.path.is_some() || self.val_path.is_none(), || {
-            "val_path is set but path is not: give the training data a path too, or drop val_path".to_owned()
-        })?;
-        in_range("corpus_sentences", self.corpus_sentences, 1, 10_000_000)?;
-        let seed = self.corpus_seed.unwrap_or(0);
-        require(i64::try_from(seed).is_ok(), || {
-            format!("corpus_seed is {seed}, but a seed in a file is at most {}: choose a smaller one", i64::MAX)
-        })?;
-        let share = self.val_fraction;
-        // Also where it goes unused: a NaN would not survive the checkpoint's JSON.
-        fraction("val_fraction", share)?;
-        require(self.old_path.is_none() || (share > 0.0 && share < 1.0), || {
-            format!(
-                "val_fraction is {share}, but must be above 0 and below 1 to validate on a part of old_path: use 0.1"
-            )
-        })?;
-        require(self.val_path.is_some() || (share > 0.0 && share < 1.0), || {
-            format!("val_fraction is {share}, but must be above 0 and below 1: use 0.1, or set val_path")
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,19 +324,5 @@ mod tests {
         assert!(refusal(|t| t.seed = u64::MAX).contains("seed is 18446744073709551615"));
         let wsd = |t: &mut TrainConfig| (t.lr_schedule, t.decay_fraction) = (LrSchedule::Wsd, 0.96);
         assert!(refusal(wsd).contains("more than the whole run"));
-    }
-
-    #[test]
-    fn validation_data_come_from_somewhere() {
-        assert!(DataConfig { val_fraction: 0.0, ..DataConfig::default() }.validate().is_err());
-        let split = DataConfig {
-            path: Some("a".into()),
-            val_path: Some("b".into()),
-            val_fraction: 0.0,
-            ..DataConfig::default()
-        };
-        assert!(split.validate().is_ok());
-        assert!(DataConfig { old_path: Some("c".into()), ..split.clone() }.validate().is_err());
-        assert!(DataConfig { path: None, ..split }.validate().is_err());
     }
 }

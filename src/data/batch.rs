@@ -5,6 +5,7 @@
 //! A window is `seq + 1` consecutive tokens: the first `seq` are the inputs, the last `seq` the targets.
 
 use super::TokenSource;
+use super::source::Part;
 use crate::error::{Error, Result};
 use crate::rng::{Rng, Stream};
 
@@ -39,45 +40,87 @@ impl Batch {
     }
 }
 
-/// Number of different windows of `source`.
+/// The windows of a source, or of one of several.
+#[derive(Debug, Clone, Copy)]
+struct Windows {
+    /// Start of the first.
+    first: usize,
+    /// How many there are, at least 1.
+    count: usize,
+    /// Share of rows that are drawn from these and those before them.
+    below: f64,
+}
+
+/// The windows of `source`, of each of its parts.
 ///
 /// # Errors
-/// A batch or sequence of nothing, or a source shorter than one window.
-fn window_count(source: &TokenSource, batch: usize, seq: usize) -> Result<usize> {
+/// A batch or sequence of nothing, or a part shorter than one window.
+fn windows(source: &TokenSource, batch: usize, seq: usize) -> Result<Vec<Windows>> {
     if batch == 0 || seq == 0 {
         return Err(Error::usage(format!("a batch of {batch} rows of {seq} tokens is empty; both must be at least 1")));
     }
-    match source.len().checked_sub(seq) {
+    let count = |len: usize| match len.checked_sub(seq) {
         Some(count) if count > 0 => Ok(count),
         _ => Err(Error::input(format!(
-            "{} tokens are too few for one sequence of {seq} and the token after it; use a smaller seq_length",
-            source.len()
+            "{len} tokens are too few for one sequence of {seq} and the token after it; use a smaller seq_length"
         ))),
+    };
+    if source.parts().is_empty() {
+        return Ok(vec![Windows { first: 0, count: count(source.len())?, below: 1.0 }]);
     }
+    let mut below = 0.0;
+    let mut of = |part: &Part| {
+        below += part.share;
+        Ok(Windows { first: part.first, count: count(part.len)?, below })
+    };
+    source.parts().iter().map(&mut of).collect()
 }
 
 /// Micro-batch number `index` (step * grad_accum + micro-step) of the run with this seed.
 ///
-/// Row `r` starts at draw `index * batch + r`, uniform over all windows, with replacement as nanoGPT.
+/// Row `r` starts at draw `index * batch + r`, uniform over all windows, with replacement as nanoGPT. Of several sources the
+/// draw says first by weight which one, and then which of its windows.
 ///
 /// # Errors
 /// A source shorter than a window, or a token outside the vocabulary of a shard.
 pub fn train_batch(source: &TokenSource, seed: u64, index: u64, batch: usize, seq: usize) -> Result<Batch> {
-    let windows = window_count(source, batch, seq)? as u64;
+    let windows = windows(source, batch, seq)?;
     let first = index.wrapping_mul(batch as u64);
-    let start = |row: usize| Rng::new(seed, Stream::Batch, first.wrapping_add(row as u64)).below(windows) as usize;
+    let start = |row: usize| {
+        let mut rng = Rng::new(seed, Stream::Batch, first.wrapping_add(row as u64));
+        let mut drawn = windows.first();
+        if windows.len() > 1 {
+            let at = rng.uniform();
+            drawn = windows.iter().find(|of| at < of.below).or(windows.last());
+        }
+        drawn.map_or(0, |of| of.first + rng.below(of.count as u64) as usize)
+    };
     Batch::read(source, (0..batch).map(start), seq)
 }
 
 /// The batches of every validation of a run: `rows` windows at even distances over the source, whatever the size of a
-/// batch. The last batch is filled up with windows whose targets are [`IGNORED`].
+/// batch. The last batch is filled up with windows whose targets are [`IGNORED`]. Of several sources each has its share of
+/// the rows, as in training.
 ///
 /// # Errors
 /// As [`train_batch`].
 pub fn validation_batches(source: &TokenSource, rows: usize, batch: usize, seq: usize) -> Result<Vec<Batch>> {
-    let windows = window_count(source, batch, seq)? as u128;
+    let windows = windows(source, batch, seq)?;
     let rows = rows.max(1);
-    let start = |at: usize| (at.min(rows - 1) as u128 * windows / rows as u128) as usize;
+    let end = |of: &Windows| ((of.below * rows as f64).round() as usize).min(rows);
+    let start = |at: usize| {
+        let at = at.min(rows - 1);
+        let mut before = 0;
+        for of in windows.iter().take(windows.len() - 1) {
+            if at < end(of) {
+                return of.first + ((at - before) as u128 * of.count as u128 / (end(of) - before) as u128) as usize;
+            }
+            before = end(of);
+        }
+        windows.last().map_or(0, |of| {
+            of.first + ((at - before) as u128 * of.count as u128 / (rows - before).max(1) as u128) as usize
+        })
+    };
     let read = |b: usize| {
         let mut read = Batch::read(source, (b * batch..(b + 1) * batch).map(start), seq)?;
         let counted = (rows - b * batch).min(batch) * seq;
@@ -107,7 +150,8 @@ pub(crate) fn all_windows(
     batch: usize,
     seq: usize,
 ) -> Result<impl ExactSizeIterator<Item = Result<EvalBatch>>> {
-    let last = window_count(source, batch, seq)? - 1;
+    windows(source, batch, seq)?;
+    let last = source.len() - seq - 1;
     let rows = last.div_ceil(seq) + 1;
     Ok((0..rows.div_ceil(batch)).map(move |b| {
         // Row r is to score the targets of r * seq .. (r + 1) * seq; it starts there, or earlier at the end.
@@ -188,6 +232,37 @@ mod tests {
         assert_eq!(train_batch(&counting(6), 1, 0, 1, 5).unwrap().targets, [1, 2, 3, 4, 5]);
         assert_eq!(train_batch(&counting(5), 1, 0, 1, 5).unwrap_err().exit_code(), 2);
         assert_eq!(train_batch(&counting(5), 1, 0, 0, 5).unwrap_err().exit_code(), 1);
+    }
+
+    #[test]
+    fn of_several_sources_rows_are_drawn_by_weight() {
+        let of = |range: std::ops::Range<u32>| TokenSource::from_tokens(range.collect());
+        let shares = [0.6, 0.3, 0.1];
+        let sources = [of(0..20), of(100..1100), of(2000..2007)];
+        let parts = sources.into_iter().zip(shares).map(|(source, share)| (String::new(), source, share)).collect();
+        let mixed = TokenSource::joined(parts);
+        let which = |token: u32| if token < 100 { 0 } else { usize::from(token >= 2000) + 1 };
+        let mut counts = [0; 3];
+        for index in 0..1000 {
+            let batch = train_batch(&mixed, 3, index, 4, 5).unwrap();
+            assert_eq!(batch, train_batch(&mixed, 3, index, 4, 5).unwrap());
+            assert!(batch.tokens.iter().zip(&batch.targets).all(|(a, b)| a + 1 == *b), "no row crosses sources");
+            batch.tokens.iter().step_by(5).for_each(|&token| counts[which(token)] += 1);
+        }
+        for (count, share) in counts.iter().zip(shares) {
+            assert!((f64::from(*count) / 4000.0 - share).abs() < 0.03, "{counts:?}");
+        }
+        let starts: Vec<u32> =
+            validation_batches(&mixed, 10, 10, 5).unwrap()[0].tokens.iter().step_by(5).copied().collect();
+        assert_eq!(starts, [0, 2, 5, 7, 10, 12, 100, 431, 763, 2000]);
+        let counted: usize =
+            all_windows(&mixed, 2, 5).unwrap().map(|part| part.unwrap().counted.iter().filter(|c| **c).count()).sum();
+        assert_eq!(counted, mixed.len() - 1);
+        // One source alone is drawn from as ever.
+        let alone = TokenSource::joined(vec![(String::new(), of(0..20), 1.0)]);
+        assert_eq!(train_batch(&alone, 7, 3, 4, 5).unwrap(), train_batch(&of(0..20), 7, 3, 4, 5).unwrap());
+        let short = TokenSource::joined(vec![(String::new(), of(0..20), 0.5), (String::new(), of(0..5), 0.5)]);
+        assert!(train_batch(&short, 1, 0, 1, 5).unwrap_err().to_string().starts_with("5 tokens are too few"));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::contents::Contents;
+use super::source::Part;
 use super::{Dataset, TokenSource, Tokenizer};
 use crate::error::Result;
 
 /// All that the losses of a run depend on in its data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// What is trained on.
     pub train: Contents,
@@ -18,6 +19,20 @@ pub struct Fingerprint {
     pub old_val: Option<Contents>,
     /// SHA-256 of the tokenizer; `None` for shards, whose tokenizer is not known.
     pub tokenizer: Option<String>,
+    /// Where rows are drawn from several sources, what is of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Share>,
+}
+
+/// One of several sources, which lie one after the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its tokens that are trained on.
+    pub tokens: u64,
+    /// Its tokens that are validated on.
+    pub val_tokens: u64,
+    /// Share of rows that are drawn from it.
+    pub share: f64,
 }
 
 impl Fingerprint {
@@ -27,13 +42,21 @@ impl Fingerprint {
     /// A token of a shard outside its vocabulary.
     pub fn of(data: &Dataset) -> Result<Self> {
         let tokenizer = data.tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
+        let parts = data.train.parts().iter().zip(data.val.parts());
+        let share = |(train, val): (&Part, &Part)| Share {
+            tokens: train.len as u64,
+            val_tokens: val.len as u64,
+            share: train.share,
+        };
+        let sources = parts.map(share).collect();
         let old_val = data.old_val.as_ref().map(TokenSource::contents).transpose()?;
-        Ok(Self { train: data.train.contents()?, val: data.val.contents()?, old_val, tokenizer })
+        Ok(Self { train: data.train.contents()?, val: data.val.contents()?, old_val, tokenizer, sources })
     }
 
     /// Whether training on `other` is training on the same tokens, validated on the same ones.
     pub fn same_data(&self, other: &Self) -> bool {
-        (&self.train, &self.val, &self.tokenizer) == (&other.train, &other.val, &other.tokenizer)
+        let of = |data: &Self| (data.train.clone(), data.val.clone(), data.tokenizer.clone(), data.sources.clone());
+        of(self) == of(other)
     }
 
     /// Tokens of all that is trained or validated on.
@@ -55,6 +78,17 @@ impl Fingerprint {
             .collect();
         if self.tokenizer != now.tokenizer {
             changed.push("the tokenizer is another".to_owned());
+        }
+        if self.sources != now.sources {
+            let shares = |data: &Self| match &data.sources[..] {
+                [] => "one source".to_owned(),
+                sources => {
+                    let shares: Vec<String> =
+                        sources.iter().map(|of| format!("{} %", (of.share * 1000.0).round() / 10.0)).collect();
+                    format!("sources of {}", shares.join(", "))
+                }
+            };
+            changed.push(format!("rows were drawn from {} and are drawn from {}", shares(self), shares(now)));
         }
         (!changed.is_empty()).then(|| changed.join(", "))
     }

@@ -26,6 +26,12 @@ pub(crate) struct Manifest {
     pub split: String,
     /// Share that is validated on.
     pub val_fraction: f64,
+    /// Tokens of every shard but the last.
+    #[serde(default)]
+    pub shard_tokens: u64,
+    /// The key or column that held the text of lines and rows.
+    #[serde(default)]
+    pub text_key: String,
     /// What is trained on.
     pub train: ManifestSplit,
     /// What is validated on.

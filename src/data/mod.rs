@@ -4,9 +4,14 @@
 //! |---|---|
 //! | `tokenizer` | text to tokens and back |
 //! | `text`, `encoding` | reading a text file, splitting off its validation part; what else than UTF-8 it may be |
-//! | `shard` | memory-mapped `.bin` files of ready tokens |
+//! | `texts` | data sets of texts |
+//! | `shard`, `megatron` | memory-mapped `.bin` files of ready tokens; the index beside some |
+//! | `shards`, `tokens` | many of them as one; data sets of them |
+//! | `prepared`, `manifest` | a directory that `prepare` wrote |
 //! | `lookalike`, `likeness`, `spread` | what a file is whose name promises something else |
-//! | `source`, `open` | a split's tokens, wherever they are; which files make a data set |
+//! | `prepare`, `prepared`, `manifest` | from text in many files to a directory of shards, and what such a directory says |
+//! | `find`, `open` | what a path names; which files make a data set |
+//! | `source` | a split's tokens, wherever they are |
 //! | `missing` | what is said of a file that cannot be read |
 //! | `contents`, `fingerprint` | what a data set is, told by its contents |
 //! | `batch` | which windows make a batch: a pure function of seed and number |
@@ -18,18 +23,25 @@ mod batch;
 mod contents;
 mod corpus;
 mod encoding;
+mod find;
 mod fingerprint;
 mod grammar;
 mod likeness;
 mod lookalike;
 mod manifest;
+mod megatron;
 mod missing;
 mod open;
+mod prepare;
+mod prepared;
 mod shard;
+mod shards;
 mod source;
 mod spread;
 mod text;
+mod texts;
 mod tokenizer;
+mod tokens;
 
 pub use batch::{Batch, IGNORED, TokenIndex, token_index, train_batch, validation_batches};
 pub(crate) use batch::{EvalBatch, all_windows};
@@ -38,15 +50,22 @@ pub use contents::Contents;
 pub use corpus::builtin;
 pub(crate) use corpus::builtin_with;
 pub use encoding::without_mark;
-pub use fingerprint::Fingerprint;
+pub(crate) use find::{describe, describe_sources, has_split, is_text, not_there, prepared_directory};
+pub use fingerprint::{Fingerprint, Share};
+pub(crate) use manifest::ManifestSplit;
 pub(crate) use missing::unreadable;
 pub use open::open;
-pub(crate) use open::{describe, is_shard, open_beside, open_with};
+pub(crate) use open::{open_beside, open_sources, open_with};
+pub(crate) use prepare::{
+    CachedText, Kind, MOST_TOKENS as MOST_SHARD_TOKENS, Outcome, Request, ValBy, Wanted, cached_text, prepare,
+};
+pub(crate) use prepared::{read_manifest, verify};
 pub use shard::ShardView;
 pub use source::TokenSource;
 pub use tokenizer::{CharTokenizer, FileTokenizer, MAX_CHARS, StreamDecoder, Tiktoken, Tokenizer, TokenizerKind};
 
 use crate::error::{Error, Result};
+use source::Part;
 
 /// What a run trains on.
 ///
@@ -96,7 +115,7 @@ impl Dataset {
                 (format!("the tokenizer of the {} has {used} tokens", self.description), used)
             }
             None => {
-                let largest = self.train.largest_of_shard().max(self.val.largest_of_shard())?;
+                let largest = self.train.largest_of_shards().max(self.val.largest_of_shards())?;
                 (format!("the largest id in the {} is {largest}", self.description), largest as usize + 1)
             }
         };
@@ -120,9 +139,13 @@ impl Dataset {
             ("validation split of old_path beside", self.old_val.as_ref(), "val_fraction larger"),
         ];
         for (name, split, remedy) in splits {
-            let have = split.map_or(needed, TokenSource::len);
+            let parts = split.map_or(&[][..], TokenSource::parts);
+            let shortest = parts.iter().min_by_key(|part| part.len);
+            let have = shortest.map_or_else(|| split.map_or(needed, TokenSource::len), |part| part.len);
             if have < needed {
-                let sentence = format!("the {name} of the {} has {have} tokens", self.description);
+                let of =
+                    shortest.map_or_else(|| self.description.clone(), |Part { name, .. }| format!("source {name}"));
+                let sentence = format!("the {name} of the {of} has {have} tokens");
                 let limit = format!(", but seq_length {seq_length} needs at least {needed}");
                 return Err(Error::input(sentence + &limit + "; use more text, make seq_length smaller or " + remedy));
             }

@@ -1,17 +1,19 @@
-//! Which files make a data set: one text, a text and a validation text, or token shards.
+//! Which files make a data set: texts, token shards, directories of them, or several of these by weight.
 
 use std::path::Path;
 
-use super::shard::Shard;
-use super::text::{self, Text};
-use super::{Dataset, TokenSource, Tokenizer, TokenizerKind};
-use crate::console::warn;
+use super::find::{Found, describe, describe_sources, find};
+use super::texts::{check_known, check_several, within};
+use super::tokens::{self, Tokens, Vocabulary};
+use super::{Dataset, TokenSource, Tokenizer, TokenizerKind, texts};
+use crate::config::DataSource;
 use crate::error::{Error, Result};
 
-/// Opens a data set: a token shard if `path` ends in `.bin`, else UTF-8 text.
+/// Opens a data set: what `path` names is UTF-8 text, token shards, or a directory that `tokenformer prepare` wrote.
 ///
-/// A byte order mark is no text; with the byte tokenizer a text may be any bytes. Validation is on the file at `val_path`, or else on the last `val_fraction` of `path` (at a character
-/// boundary). A text gets a tokenizer of `kind`, made for both files; shards get none, and need their
+/// A byte order mark is no text; with the byte tokenizer a text may be any bytes. Validation is on what `val_path` names, or
+/// on what a directory says is for that, or else on the last `val_fraction` of `path` (at a character boundary). A text gets a
+/// tokenizer of `kind`, made for both files; a prepared directory has its own; shards get none, and need their
 /// `vocab_size_for_shards`.
 ///
 /// # Errors
@@ -24,46 +26,20 @@ pub fn open(
     val_fraction: f64,
     vocab_size_for_shards: Option<usize>,
 ) -> Result<Dataset> {
-    check_kinds(path, val_path)?;
-    if is_shard(path) {
-        let Some(vocab) = vocab_size_for_shards.filter(|&vocab| vocab > 0) else {
-            // Whatever else is wrong with the file comes first, such as that there is none.
-            let largest = Shard::open(path, usize::MAX)?.largest();
-            let other = val_path.map(|path| Shard::open(path, usize::MAX)).transpose()?;
-            let largest = other.map_or(largest, |other| other.largest().max(largest));
-            let least = u64::from(largest) + 1;
-            return Err(Error::usage(format!(
-                "{} is a token shard, which does not say its vocabulary; its largest id is {largest}: set it with --set \
-                 model.vocab_size={least}, or to that of its tokenizer (GPT-2: 50257)",
-                path.display()
-            )));
-        };
-        return open_shards(path, val_path, val_fraction, vocab, None);
-    }
-    open_texts(path, val_path, val_fraction, kind.takes_bytes(), |texts| {
-        let texts: Vec<&str> = texts.iter().map(|(_, text)| *text).collect();
-        let made = Tokenizer::of(kind, &texts).and_then(|made| check_several(&made, &texts).map(|()| made));
-        made.map_err(|error| within(path, error))
-    })
+    one(path, val_path, val_fraction, &Known::Kind(kind, vocab_size_for_shards.filter(|&vocab| vocab > 0)))
 }
 
 /// [`open`] with the tokenizer of a checkpoint; a shard is then taken to hold that tokenizer's tokens.
 ///
 /// # Errors
-/// As [`open`], and a character outside the tokenizer's vocabulary.
+/// As [`open`], a character outside the tokenizer's vocabulary, and a directory that was prepared with another one.
 pub(crate) fn open_with(
     tokenizer: Tokenizer,
     path: &Path,
     val_path: Option<&Path>,
     val_fraction: f64,
 ) -> Result<Dataset> {
-    check_kinds(path, val_path)?;
-    if is_shard(path) {
-        return open_shards(path, val_path, val_fraction, tokenizer.vocab_size(), Some(tokenizer));
-    }
-    let takes_bytes = tokenizer.takes_bytes();
-    let known = |texts: &[(&Path, &str)]| check_known(&tokenizer, texts).map(|()| tokenizer.clone());
-    open_texts(path, val_path, val_fraction, takes_bytes, known)
+    one(path, val_path, val_fraction, &Known::Model(tokenizer))
 }
 
 /// [`open_with`] for data that are beside those that the model is trained on.
@@ -71,140 +47,167 @@ pub(crate) fn open_with(
 /// # Errors
 /// As there.
 pub(crate) fn open_beside(tokenizer: Tokenizer, path: &Path, val_fraction: f64) -> Result<Dataset> {
-    if is_shard(path) {
-        return open_with(tokenizer, path, None, val_fraction);
-    }
-    open_texts(path, None, val_fraction, tokenizer.takes_bytes(), |_| Ok(tokenizer))
+    one(path, None, val_fraction, &Known::Beside(tokenizer))
 }
 
-/// A model knows all the characters of what it was trained on.
-fn check_known(tokenizer: &Tokenizer, texts: &[(&Path, &str)]) -> Result<()> {
-    let unknown = texts.iter().find_map(|(path, text)| Some((path, tokenizer.first_unknown(text)?)));
-    let Some((path, (c, position))) = unknown else { return Ok(()) };
-    let (path, shown, code, count) = (path.display(), c.escape_debug(), u32::from(c), tokenizer.vocab_size());
-    Err(Error::input(format!(
-        "{path}: character '{shown}' (U+{code:04X}) at position {position} is not among the {count} characters of the text \
-         that the model was trained on, so this is another text; name that one with --data FILE, remove the character, or \
-         train a new model on this"
-    )))
-}
-
-/// Whether [`open`] takes the file for a token shard.
-pub(crate) fn is_shard(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bin"))
-}
-
-/// Both files are read as what the first one is, and either reads as the other without complaint.
-fn check_kinds(path: &Path, val_path: Option<&Path>) -> Result<()> {
-    let Some(other) = val_path.filter(|other| is_shard(other) != is_shard(path)) else { return Ok(()) };
-    let kind = |path: &Path| if is_shard(path) { "a token shard (.bin)" } else { "text" };
-    let (name, main) = (other.display(), path.display());
-    Err(Error::usage(format!(
-        "val_path {name} is {}, but path {main} is {}: give two files of one kind, or drop val_path to validate on the \
-         end of {main}",
-        kind(other),
-        kind(path)
-    )))
-}
-
-fn open_texts(
-    path: &Path,
-    val_path: Option<&Path>,
+/// Opens several sources, from which rows are drawn by weight: with the tokenizer of a checkpoint, or as [`open`] does.
+///
+/// # Errors
+/// As [`open`] and [`open_with`], texts and tokens together, and tokens of several tokenizers.
+pub(crate) fn open_sources(
+    sources: &[DataSource],
+    tokenizer: Option<Tokenizer>,
+    kind: &TokenizerKind,
     val_fraction: f64,
-    takes_bytes: bool,
-    tokenizer: impl FnOnce(&[(&Path, &str)]) -> Result<Tokenizer>,
+    vocab_size_for_shards: Option<usize>,
 ) -> Result<Dataset> {
-    let main = text::read(path, takes_bytes, "name a text file with --data")?;
-    let (train, val, tokenizer) = match val_path {
-        Some(val_path) => {
-            let other = text::read(val_path, takes_bytes, "name a text file with --set data.val_path=FILE")?;
-            let tokenizer = tokenizer(&[(path, main.characters()), (val_path, other.characters())])?;
-            (encoded(path, &main, &tokenizer)?, encoded(val_path, &other, &tokenizer)?, tokenizer)
-        }
-        None => {
-            let tokenizer = tokenizer(&[(path, main.characters())])?;
-            let (train, val) = main.split(val_fraction, &tokenizer).map_err(|error| within(path, error))?;
-            (train, val, tokenizer)
-        }
+    let known = match tokenizer {
+        Some(tokenizer) => Known::Model(tokenizer),
+        None => Known::Kind(kind, vocab_size_for_shards.filter(|&vocab| vocab > 0)),
     };
-    let (vocab, description) = (tokenizer.vocab_size(), describe(path, val_path));
-    Ok(Dataset {
+    if let [only] = sources {
+        return one(&only.path, None, val_fraction, &known);
+    }
+    let found: Vec<Found> = sources.iter().map(|source| find(&source.path)).collect::<Result<_>>()?;
+    let is_text = |found: &&Found| matches!(found, Found::Text(_));
+    let (first, texts) = (sources.first(), found.iter().filter(is_text).count());
+    let datasets = if texts == found.len() {
+        let places: Vec<(&Path, Option<&Path>)> = sources.iter().map(|source| (source.path.as_path(), None)).collect();
+        of_texts(&places, val_fraction, &known)?
+    } else if let Some((text, _)) = sources.iter().zip(&found).find(|(_, found)| is_text(found)) {
+        return Err(Error::usage(format!(
+            "data.sources has the text {} beside tokens: make tokens of it with `tokenformer prepare` and the tokenizer of the \
+             others",
+            text.path.display()
+        )));
+    } else {
+        let tokens: Vec<Tokens> = found.into_iter().map(Tokens::of).collect::<Result<_>>()?;
+        let vocabulary = known.vocabulary();
+        let paths = sources.iter().map(|source| source.path.as_path());
+        // What one of them says of its tokens is so of all.
+        let vocabulary =
+            tokens.iter().zip(paths.clone()).try_fold(vocabulary, |known, (of, path)| of.settled(path, known))?;
+        let open = |(of, path): (Tokens, &Path)| tokens::open(path, None, of, None, val_fraction, &vocabulary);
+        tokens.into_iter().zip(paths).map(open).collect::<Result<_>>()?
+    };
+    first.map_or_else(|| Err(Error::usage("data.sources is empty: name a source")), |_| Ok(joined(sources, datasets)))
+}
+
+/// Several data sets of one vocabulary as one.
+fn joined(sources: &[DataSource], datasets: Vec<Dataset>) -> Dataset {
+    let total: f64 = sources.iter().map(|source| source.weight).sum();
+    let (mut train, mut val, mut formats) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tokenizer, mut vocab_size) = (None, 0);
+    for (source, data) in sources.iter().zip(datasets) {
+        let (name, share) = (source.path.display().to_string(), source.weight / total);
+        formats.extend(data.format.map(|format| format!("{name}: {format}")));
+        train.push((name.clone(), data.train, share));
+        val.push((name, data.val, share));
+        (tokenizer, vocab_size) = (data.tokenizer, data.vocab_size);
+    }
+    Dataset {
+        train: TokenSource::joined(train),
+        val: TokenSource::joined(val),
+        old_val: None,
+        tokenizer,
+        vocab_size,
+        entropy_floor: None,
+        description: describe_sources(sources),
+        format: Some(formats.join("; ")).filter(|formats| !formats.is_empty()),
+    }
+}
+
+/// What is known of the tokens before the data are opened.
+enum Known<'a> {
+    /// What makes tokens of a text, and how many shards may have.
+    Kind(&'a TokenizerKind, Option<usize>),
+    /// The tokenizer of a model that is trained on these data.
+    Model(Tokenizer),
+    /// The tokenizer of a model that is trained on other data.
+    Beside(Tokenizer),
+}
+
+impl Known<'_> {
+    fn vocabulary(&self) -> Vocabulary {
+        match self {
+            Self::Kind(_, size) => Vocabulary { size: *size, tokenizer: None },
+            Self::Model(tokenizer) | Self::Beside(tokenizer) => {
+                Vocabulary { size: Some(tokenizer.vocab_size()), tokenizer: Some(tokenizer.clone()) }
+            }
+        }
+    }
+
+    fn takes_bytes(&self) -> bool {
+        match self {
+            Self::Kind(kind, _) => kind.takes_bytes(),
+            Self::Model(tokenizer) | Self::Beside(tokenizer) => tokenizer.takes_bytes(),
+        }
+    }
+
+    /// The tokenizer of these texts.
+    fn tokenizer(&self, texts: &[(&Path, &str)]) -> Result<Tokenizer> {
+        match self {
+            Self::Kind(kind, _) => {
+                let path = texts.first().map_or(Path::new(""), |(path, _)| path);
+                let texts: Vec<&str> = texts.iter().map(|(_, text)| *text).collect();
+                let made = Tokenizer::of(kind, &texts).and_then(|made| check_several(&made, &texts).map(|()| made));
+                made.map_err(|error| within(path, error))
+            }
+            Self::Model(tokenizer) => check_known(tokenizer, texts).map(|()| tokenizer.clone()),
+            Self::Beside(tokenizer) => Ok(tokenizer.clone()),
+        }
+    }
+}
+
+fn one(path: &Path, val_path: Option<&Path>, val_fraction: f64, known: &Known) -> Result<Dataset> {
+    let (main, other) = (find(path)?, val_path.map(find).transpose()?);
+    check_kinds((path, &main), val_path.zip(other.as_ref()))?;
+    if let Found::Text(path) = &main {
+        let datasets = of_texts(&[(path, val_path)], val_fraction, known)?;
+        return datasets.into_iter().next().ok_or_else(|| Error::defect("a text gave no data"));
+    }
+    let (main, other) = (Tokens::of(main)?, other.map(Tokens::of).transpose()?);
+    let mut vocabulary = main.settled(path, known.vocabulary())?;
+    if let Some((path, other)) = val_path.zip(other.as_ref()) {
+        vocabulary = other.settled(path, vocabulary)?;
+    }
+    tokens::open(path, val_path, main, other, val_fraction, &vocabulary)
+}
+
+/// A data set of each text, with one tokenizer.
+fn of_texts(places: &[(&Path, Option<&Path>)], val_fraction: f64, known: &Known) -> Result<Vec<Dataset>> {
+    let tokenizer = |texts: &[(&Path, &str)]| known.tokenizer(texts);
+    let (splits, tokenizer) = texts::open(places, val_fraction, known.takes_bytes(), tokenizer)?;
+    let dataset = |((train, val), (path, val_path)): ((TokenSource, TokenSource), &(&Path, Option<&Path>))| Dataset {
         train,
         val,
         old_val: None,
-        tokenizer: Some(tokenizer),
-        vocab_size: vocab,
+        vocab_size: tokenizer.vocab_size(),
+        tokenizer: Some(tokenizer.clone()),
         entropy_floor: None,
-        description,
+        description: describe(path, *val_path),
         format: None,
-    })
+    };
+    Ok(splits.into_iter().zip(places).map(dataset).collect())
 }
 
-/// A text of one character leaves nothing to learn, and is seldom meant.
-fn check_several(tokenizer: &Tokenizer, texts: &[&str]) -> Result<()> {
-    let only = texts.iter().find_map(|text| text.chars().next());
-    let Some(only) = only.filter(|only| texts.iter().all(|text| text.chars().all(|c| c == *only))) else {
-        return Ok(());
+/// Both are read as what the first one is, and either reads as the other without complaint.
+fn check_kinds((path, main): (&Path, &Found), other: Option<(&Path, &Found)>) -> Result<()> {
+    let is_text = |found: &Found| matches!(found, Found::Text(_));
+    let Some((other, found)) = other.filter(|(_, found)| is_text(found) != is_text(main)) else { return Ok(()) };
+    let kind = |found: &Found| match found {
+        Found::Text(_) => "text",
+        Found::Prepared(_) => "a prepared directory",
+        Found::Shards(files) if files.len() == 1 => "a token shard (.bin)",
+        Found::Shards(_) | Found::Split { .. } => "token shards",
     };
-    if *tokenizer == Tokenizer::Byte {
-        let only = only.escape_debug();
-        warn(format_args!(
-            "the text is the character '{only}' over and over, of which there is hardly anything to learn"
-        ));
-        return Ok(());
-    }
-    let times: usize = texts.iter().map(|text| text.chars().count()).sum();
-    let (only, times) = (only.escape_debug(), if times == 1 { "once".to_owned() } else { format!("{times} times") });
-    Err(Error::input(format!(
-        "the text is the character '{only}' {times}, and to predict it takes at least two different ones; name a file with \
-         more in it"
+    let (name, shown) = (other.display(), path.display());
+    Err(Error::usage(format!(
+        "val_path {name} is {}, but path {shown} is {}: give two files of one kind, or drop val_path to validate on the \
+         end of {shown}",
+        kind(found),
+        kind(main)
     )))
-}
-
-fn open_shards(
-    path: &Path,
-    val_path: Option<&Path>,
-    val_fraction: f64,
-    vocab_size: usize,
-    tokenizer: Option<Tokenizer>,
-) -> Result<Dataset> {
-    let main = Shard::open(path, vocab_size)?;
-    let other = val_path.map(|val_path| Shard::open(val_path, vocab_size)).transpose()?;
-    let format = match &other {
-        Some(other) => format!("{} and {}", main.describe(), other.describe()),
-        None => main.describe(),
-    };
-    if let Some(only) = main.only()?.filter(|_| main.len() > 1) {
-        return Err(Error::input(format!(
-            "{}: every token is {only}, and to predict it takes at least two different ones; name a shard with more in it",
-            path.display()
-        )));
-    }
-    let main = TokenSource::from_shard(main);
-    let (train, val) = match other {
-        Some(other) => (main, TokenSource::from_shard(other)),
-        None => {
-            let boundary = text::split_count(main.len(), val_fraction)?;
-            main.split_at(boundary)
-        }
-    };
-    let (format, description) = (Some(format), describe(path, val_path));
-    Ok(Dataset { train, val, old_val: None, tokenizer, vocab_size, entropy_floor: None, description, format })
-}
-
-/// A data set of these files in words.
-pub(crate) fn describe(path: &Path, val_path: Option<&Path>) -> String {
-    let second = val_path.map(|path| format!(" and {}", path.display())).unwrap_or_default();
-    format!("data in {}{second}", path.display())
-}
-
-fn encoded(path: &Path, text: &Text, tokenizer: &Tokenizer) -> Result<TokenSource> {
-    text.encoded(tokenizer).map_err(|error| within(path, error))
-}
-
-/// Puts the name of the file before what is wrong with its text.
-fn within(path: &Path, error: Error) -> Error {
-    Error::input(format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,42 +1,50 @@
-//! Token shards: files of ready-made tokens, memory-mapped, in nanoGPT's and llm.c's `.bin` formats.
+//! Token shards: files of ready-made tokens, memory-mapped, in nanoGPT's, llm.c's and Megatron's `.bin` formats.
 //!
 //! | format | header | tokens |
 //! |---|---|---|
 //! | nanoGPT | none | u16 |
 //! | llm.c, GPT-2 | 256 i32: magic 20240520, version 1, count | u16 |
 //! | llm.c, Llama 3 | 256 i32: magic 20240801, version 7, count | u32 |
+//! | Megatron | none; an `.idx` beside it (`megatron`) | u8, u16 or i32 |
 //!
 //! All little-endian. A file that begins with one of the magics is llm.c's, any other is nanoGPT's: the
 //! magics read as u16 are tokens above 55 000, which GPT-2's vocabulary does not have. Sizes are checked
-//! when the file is opened, tokens when they are read; a sample of them when the file is opened, so that a
-//! wrong vocabulary is not first noticed in the middle of a run. A file without a header may be anything, so what looks
-//! like something else (`lookalike`) is refused.
+//! when a file is found, tokens when they are read. A file without a header may be anything, so what looks
+//! like something else (`lookalike`) is refused when it is first mapped.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::lookalike;
 use super::missing::unreadable;
+use super::{lookalike, megatron};
 use crate::error::{Error, Result};
 
-const HEADER_BYTES: usize = 256 * 4;
+/// Bytes of an llm.c header.
+pub(super) const HEADER_BYTES: usize = 256 * 4;
 const MAGIC_U16: i32 = 20_240_520;
 const MAGIC_U32: i32 = 20_240_801;
-/// Tokens looked at when a shard is opened: all of a small one, else this many in evenly spaced pieces.
-const SAMPLED: usize = 1 << 24;
+/// Tokens looked at when data are opened: all of a few, else this many in evenly spaced pieces.
+pub(super) const SAMPLED: usize = 1 << 24;
 /// Tokens of one such piece.
 const PIECE: usize = 1 << 16;
 
-/// An open token shard.
+/// A token shard that was found, and is not mapped yet.
+#[derive(Debug, Clone)]
+pub(super) struct ShardFile {
+    path: Box<Path>,
+    layout: Layout,
+}
+
+/// A mapped token shard.
 #[derive(Debug)]
-pub(crate) struct Shard {
-    path: PathBuf,
+pub(super) struct Shard {
+    path: Box<Path>,
     map: Mmap,
     layout: Layout,
     vocab: usize,
-    largest: u32,
 }
 
 /// The tokens in the bytes of a token shard.
@@ -46,80 +54,136 @@ pub struct ShardView<'a> {
     bytes: &'a [u8],
     layout: Layout,
     vocab: usize,
-    /// The largest token of the sample.
-    largest: u32,
 }
 
 /// Where the tokens are in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
-    /// Bytes before the first token.
-    offset: usize,
-    /// Bytes of a token, 2 or 4.
+    format: Format,
+    /// Bytes of a token, 1, 2 or 4.
     width: usize,
     /// Number of tokens.
     len: usize,
 }
 
-impl Shard {
-    /// Opens the shard at `path`, whose tokens are to be below `vocab`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    NoHeader,
+    LlmC,
+    Megatron,
+}
+
+impl Layout {
+    /// Bytes before the first token.
+    fn offset(&self) -> usize {
+        if self.format == Format::LlmC { HEADER_BYTES } else { 0 }
+    }
+}
+
+impl ShardFile {
+    /// The shard at `path`, of which no more is read than says how many tokens it has.
     ///
     /// # Errors
-    /// Missing or not a file, and as [`ShardView::new`].
-    pub(super) fn open(path: &Path, vocab: usize) -> Result<Self> {
-        let missing = |cause| unreadable("open", path, &cause, "name a token shard with --data");
-        // Asked of the path first, because opening a pipe would wait for its writer.
-        let metadata = std::fs::metadata(path).map_err(missing)?;
-        if !metadata.is_file() {
-            let path = path.display();
-            return Err(Error::input(format!("{path} is not a regular file; a token shard is mapped into memory")));
-        }
-        // No system maps a file of no bytes.
-        if metadata.len() == 0 {
-            return Err(empty(path));
-        }
-        let file = File::open(path).map_err(missing)?;
-        let map = map(&file).map_err(|cause| Error::io("map", path, &cause))?;
-        let ShardView { layout, largest, .. } = ShardView::new(path, &map, vocab)?;
-        Ok(Self { path: path.to_owned(), map, layout, vocab, largest })
-    }
-
-    /// What the file was taken for, for people.
-    pub(super) fn describe(&self) -> String {
-        let Layout { offset, width, len } = self.layout;
-        let format = match (offset, width) {
-            (0, _) => "u16 without a header",
-            (_, 2) => "llm.c u16",
-            _ => "llm.c u32",
+    /// Missing, not a file or empty, and a size that does not fit what the file or the index beside it says.
+    pub(super) fn find(path: &Path) -> Result<Self> {
+        let size = size_of(path)?;
+        let layout = match megatron::width_beside(path, size)? {
+            Some(width) => Layout { format: Format::Megatron, width, len: size / width },
+            None => {
+                let mut head = Vec::new();
+                let file = File::open(path).map_err(|cause| missing(path, &cause))?;
+                (&file).take(12).read_to_end(&mut head).map_err(|cause| Error::io("read", path, &cause))?;
+                let layout = stated(&head, size).map_err(|reason| wrong(path, &reason))?;
+                // What the file is instead comes before half a token at its end.
+                if layout.format == Format::NoHeader && !size.is_multiple_of(2) {
+                    let map = map(&file).map_err(|cause| Error::io("map", path, &cause))?;
+                    whole(&map).map_err(|reason| wrong(path, &reason))?;
+                }
+                layout
+            }
         };
-        let sample = if len > SAMPLED { " in a sample" } else { "" };
-        format!("{format}, {len} tokens, largest id {}{sample}", self.largest)
+        if layout.len == 0 { Err(empty(path)) } else { Ok(Self { path: path.into(), layout }) }
     }
 
-    /// The largest token of the sample.
-    pub(super) fn largest(&self) -> u32 {
-        self.largest
+    /// The shard of llm.c at `path` that is to have `tokens` tokens.
+    ///
+    /// # Errors
+    /// Missing, not a file, or another size.
+    pub(super) fn listed(path: &Path, tokens: u64) -> Result<Self> {
+        let size = size_of(path)?;
+        let bytes = size.saturating_sub(HEADER_BYTES);
+        let len = usize::try_from(tokens).ok().filter(|&tokens| tokens > 0);
+        let width = [2, 4].into_iter().find(|&width| len.and_then(|len| len.checked_mul(width)) == Some(bytes));
+        match (len, width) {
+            (Some(len), Some(width)) => {
+                Ok(Self { path: path.into(), layout: Layout { format: Format::LlmC, width, len } })
+            }
+            _ => Err(wrong(
+                path,
+                &format!(
+                    "has {size} bytes, which do not fit the {tokens} tokens that it is listed with; it was cut or replaced"
+                ),
+            )),
+        }
     }
 
-    /// The token that all of them are, if it is only one.
-    pub(super) fn only(&self) -> Result<Option<u32>> {
-        let Self { path, map, layout, vocab, largest } = self;
-        let view = ShardView { path, bytes: map, layout: *layout, vocab: *vocab, largest: *largest };
-        let same = view.tokens(view.bytes_of(0, self.len())?).all(|token| token == self.largest);
-        Ok(same.then_some(self.largest))
-    }
-
-    /// Number of tokens.
+    /// Number of tokens, at least 1.
     pub(super) fn len(&self) -> usize {
         self.layout.len
     }
 
-    /// Tokens `start..start + len`; errors as [`ShardView::window`].
-    pub(super) fn window(&self, start: usize, len: usize) -> Result<Vec<u32>> {
-        let Self { path, map, layout, vocab, largest } = self;
-        let view = ShardView { path, bytes: map, layout: *layout, vocab: *vocab, largest: *largest };
-        view.window(start, len)
+    /// What the file was taken for, for people.
+    pub(super) fn format(&self) -> &'static str {
+        match (self.layout.format, self.layout.width) {
+            (Format::NoHeader, _) => "u16 without a header",
+            (Format::LlmC, 2) => "llm.c u16",
+            (Format::LlmC, _) => "llm.c u32",
+            (Format::Megatron, 1) => "Megatron u8",
+            (Format::Megatron, 2) => "Megatron u16",
+            (Format::Megatron, _) => "Megatron i32",
+        }
     }
+
+    /// Maps it; its tokens are to be below `vocab`. What it looks like is asked the `first` time.
+    ///
+    /// # Errors
+    /// A file that cannot be mapped, has changed, or looks like something else.
+    pub(super) fn map(&self, vocab: usize, first: bool) -> Result<Shard> {
+        let Self { path, layout } = self;
+        let file = File::open(path).map_err(|cause| missing(path, &cause))?;
+        let map = map(&file).map_err(|cause| Error::io("map", path, &cause))?;
+        let found = match layout.format {
+            Format::Megatron => Ok(Layout { len: map.len() / layout.width, ..*layout }),
+            Format::LlmC | Format::NoHeader if first => whole(&map),
+            Format::LlmC | Format::NoHeader => stated(&map, map.len()),
+        };
+        let found = found.map_err(|reason| wrong(path, &reason))?;
+        if found != *layout {
+            let (had, has) = (layout.len, found.len);
+            let reason = format!(
+                "has {has} tokens of {} bytes, but is known to have {had} of {}: it was replaced, so open the data again",
+                found.width, layout.width
+            );
+            return Err(wrong(path, &reason));
+        }
+        Ok(Shard { path: path.clone(), map, layout: *layout, vocab })
+    }
+}
+
+impl Shard {
+    /// Its tokens.
+    pub(super) fn view(&self) -> ShardView<'_> {
+        ShardView { path: &self.path, bytes: &self.map, layout: self.layout, vocab: self.vocab }
+    }
+}
+
+/// Which of `count` tokens are looked at when data are opened, as starts and lengths. The first piece begins with them, the
+/// last one ends with them.
+pub(super) fn sampled(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = count.min(SAMPLED).div_ceil(PIECE);
+    let piece = PIECE.min(count);
+    let start = move |i: usize| (count - piece) as u128 * i as u128 / (pieces - 1).max(1) as u128;
+    (0..pieces).map(move |i| (start(i) as usize, piece))
 }
 
 impl<'a> ShardView<'a> {
@@ -129,22 +193,13 @@ impl<'a> ShardView<'a> {
     /// No tokens, an unknown version, a size that does not fit the header, what looks like another kind of file, or a token
     /// in a sample that is not below the vocabulary.
     pub fn new(path: &'a Path, bytes: &'a [u8], vocab: usize) -> Result<Self> {
-        let layout = layout(bytes).map_err(|reason| Error::input(format!("{} {reason}", path.display())))?;
+        let layout = whole(bytes).map_err(|reason| wrong(path, &reason))?;
         if layout.len == 0 {
             return Err(empty(path));
         }
-        let view = Self { path, bytes, layout, vocab, largest: 0 };
-        Ok(Self { largest: view.check_sample()?, ..view })
-    }
-
-    /// The largest token of the sample.
-    fn check_sample(&self) -> Result<u32> {
-        let pieces = self.count().min(SAMPLED).div_ceil(PIECE);
-        let piece = PIECE.min(self.count());
-        // The first piece begins the file, the last one ends it.
-        let start = |i: usize| (self.count() - piece) as u128 * i as u128 / (pieces - 1).max(1) as u128;
-        let largest = |i: usize| self.check(start(i) as usize, self.bytes_of(start(i) as usize, piece)?);
-        (0..pieces).try_fold(0, |most: u32, i| Ok(most.max(largest(i)?)))
+        let view = Self { path, bytes, layout, vocab };
+        sampled(layout.len).try_for_each(|(start, len)| view.largest(start, len).map(drop))?;
+        Ok(view)
     }
 
     /// Number of tokens, at least 1.
@@ -162,9 +217,15 @@ impl<'a> ShardView<'a> {
         Ok(self.tokens(bytes).collect())
     }
 
+    /// The largest of tokens `start..start + len`; errors as [`Self::window`].
+    pub(super) fn largest(&self, start: usize, len: usize) -> Result<u32> {
+        self.check(start, self.bytes_of(start, len)?)
+    }
+
     /// The bytes of tokens `start..start + len`.
     fn bytes_of(&self, start: usize, len: usize) -> Result<&'a [u8]> {
-        let Layout { offset, width, len: total } = self.layout;
+        let Layout { width, len: total, .. } = self.layout;
+        let offset = self.layout.offset();
         start
             .checked_add(len)
             .filter(|&end| end <= total)
@@ -176,10 +237,10 @@ impl<'a> ShardView<'a> {
     }
 
     fn tokens(&self, bytes: &'a [u8]) -> impl Iterator<Item = u32> + use<'a> {
-        let narrow = if self.layout.width == 2 { bytes } else { &[] };
-        let wide = if self.layout.width == 2 { &[] } else { bytes };
-        let narrow = narrow.as_chunks().0.iter().map(|&two| u32::from(u16::from_le_bytes(two)));
-        narrow.chain(wide.as_chunks().0.iter().map(|&four| u32::from_le_bytes(four)))
+        let of = |width| if self.layout.width == width { bytes } else { &[] };
+        let two = of(2).as_chunks().0.iter().map(|&two| u32::from(u16::from_le_bytes(two)));
+        let four = of(4).as_chunks().0.iter().map(|&four| u32::from_le_bytes(four));
+        two.chain(four).chain(of(1).iter().map(|&one| u32::from(one)))
     }
 
     /// The largest token in `bytes`, which are those from `start` on, where all are in the vocabulary.
@@ -187,6 +248,7 @@ impl<'a> ShardView<'a> {
         let outside = |token: u32| token as usize >= self.vocab;
         // Apart, because this is all that opening a large shard takes.
         let largest = match self.layout.width {
+            1 => bytes.iter().fold(0, |most, &one| one.max(most)).into(),
             2 => bytes.as_chunks().0.iter().fold(0, |most, &two| u16::from_le_bytes(two).max(most)).into(),
             _ => bytes.as_chunks().0.iter().fold(0, |most, &four| u32::from_le_bytes(four).max(most)),
         };
@@ -201,8 +263,39 @@ impl<'a> ShardView<'a> {
     }
 }
 
+fn missing(path: &Path, cause: &std::io::Error) -> Error {
+    unreadable("open", path, cause, "name a token shard with --data")
+}
+
+/// The llm.c header of a shard of so many tokens of 2 or 4 bytes.
+pub(super) fn header(width: usize, tokens: u64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let (magic, version) = if width == 2 { (MAGIC_U16, 1) } else { (MAGIC_U32, 7) };
+    let words = [magic, version, i32::try_from(tokens).unwrap_or(i32::MAX)];
+    header.iter_mut().zip(words.into_iter().flat_map(i32::to_le_bytes)).for_each(|(to, byte)| *to = byte);
+    header
+}
+
 fn empty(path: &Path) -> Error {
     Error::input(format!("{} is empty; a token shard needs at least one token", path.display()))
+}
+
+fn wrong(path: &Path, reason: &str) -> Error {
+    Error::input(format!("{} {reason}", path.display()))
+}
+
+/// Bytes of the file at `path`, at least one. Asked of the path, because opening a pipe would wait for its writer.
+fn size_of(path: &Path) -> Result<usize> {
+    let metadata = std::fs::metadata(path).map_err(|cause| missing(path, &cause))?;
+    if !metadata.is_file() {
+        return Err(wrong(path, "is not a regular file; a token shard is mapped into memory"));
+    }
+    match usize::try_from(metadata.len()) {
+        // No system maps a file of no bytes.
+        Ok(0) => Err(empty(path)),
+        Ok(size) => Ok(size),
+        Err(_) => Err(wrong(path, "is larger than what this machine can map; cut it into shards")),
+    }
 }
 
 /// Maps a file for reading.
@@ -214,14 +307,28 @@ fn map(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// The layout that the first bytes and the size of a file state, or what contradicts it.
-fn layout(file: &[u8]) -> Result<Layout, String> {
-    let word = |at: usize| Some(i32::from_le_bytes(file.get(at * 4..at * 4 + 4)?.try_into().ok()?));
-    let size = file.len();
+/// The layout that all bytes of a file say, or what contradicts it.
+fn whole(file: &[u8]) -> Result<Layout, String> {
+    let layout = stated(file, file.len())?;
+    if layout.format != Format::NoHeader {
+        return Ok(layout);
+    }
+    match lookalike::not_a_shard(file) {
+        Some(found) => Err(format!("looks like {}, not like a token shard; {}", found.what, found.remedy)),
+        None if file.len().is_multiple_of(2) => Ok(layout),
+        None => {
+            Err(format!("has {} bytes, but a shard of 16-bit tokens has an even number; it is damaged", file.len()))
+        }
+    }
+}
+
+/// The layout that the first bytes of a file of `size` bytes state, or what contradicts it.
+fn stated(head: &[u8], size: usize) -> Result<Layout, String> {
+    let word = |at: usize| Some(i32::from_le_bytes(head.get(at * 4..at * 4 + 4)?.try_into().ok()?));
     let (width, version) = match word(0) {
         Some(MAGIC_U16) => (2, 1),
         Some(MAGIC_U32) => (4, 7),
-        _ => return without_header(file),
+        _ => return Ok(Layout { format: Format::NoHeader, width: 2, len: size / 2 }),
     };
     if size < HEADER_BYTES {
         return Err(format!("has {size} bytes, but an llm.c header takes {HEADER_BYTES}; the file is truncated"));
@@ -236,21 +343,11 @@ fn layout(file: &[u8]) -> Result<Layout, String> {
     let count = word(2).unwrap_or_default();
     let expected = usize::try_from(count).ok().and_then(|n| n.checked_mul(width)?.checked_add(HEADER_BYTES));
     match (usize::try_from(count), expected) {
-        (Ok(len), Some(expected)) if expected == size => Ok(Layout { offset: HEADER_BYTES, width, len }),
+        (Ok(len), Some(expected)) if expected == size => Ok(Layout { format: Format::LlmC, width, len }),
         _ => Err(format!(
             "declares {count} tokens of {width} bytes, which does not fit its size of {size} bytes \
              ({HEADER_BYTES} of them header); it is truncated or damaged"
         )),
-    }
-}
-
-/// A file of nothing but 16-bit tokens.
-fn without_header(file: &[u8]) -> Result<Layout, String> {
-    let size = file.len();
-    match lookalike::not_a_shard(file) {
-        Some(found) => Err(format!("looks like {}, not like a token shard; {}", found.what, found.remedy)),
-        None if size.is_multiple_of(2) => Ok(Layout { offset: 0, width: 2, len: size / 2 }),
-        None => Err(format!("has {size} bytes, but a shard of 16-bit tokens has an even number; it is damaged")),
     }
 }
 
@@ -265,22 +362,28 @@ mod tests {
         file
     }
 
-    fn open(bytes: &[u8], vocab: usize) -> Result<Shard> {
+    fn write(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shard.bin");
         std::fs::write(&path, bytes).unwrap();
-        Shard::open(&path, vocab)
+        (dir, path)
+    }
+
+    fn open(bytes: &[u8], vocab: usize) -> Result<Shard> {
+        let (_dir, path) = write(bytes);
+        ShardView::new(&path, bytes, vocab)?;
+        ShardFile::find(&path)?.map(vocab, true)
     }
 
     #[test]
     fn the_three_formats_are_told_apart() {
         let u16s: Vec<u8> = [7_u16, 50_256, 1].iter().flat_map(|token| token.to_le_bytes()).collect();
         let u32s: Vec<u8> = [7_u32, 128_000, 1].iter().flat_map(|token| token.to_le_bytes()).collect();
-        assert_eq!(open(&u16s, 50_257).unwrap().window(0, 3).unwrap(), [7, 50_256, 1]);
+        assert_eq!(open(&u16s, 50_257).unwrap().view().window(0, 3).unwrap(), [7, 50_256, 1]);
         let shard = open(&llmc(MAGIC_U16, 1, 3, &u16s), 50_257).unwrap();
-        assert_eq!((shard.len(), shard.window(1, 2).unwrap()), (3, vec![50_256, 1]));
+        assert_eq!((shard.layout.len, shard.view().window(1, 2).unwrap()), (3, vec![50_256, 1]));
         let shard = open(&llmc(MAGIC_U32, 7, 3, &u32s), 128_256).unwrap();
-        assert_eq!((shard.len(), shard.window(1, 1).unwrap()), (3, vec![128_000]));
+        assert_eq!((shard.layout.len, shard.view().window(1, 1).unwrap()), (3, vec![128_000]));
     }
 
     #[test]
@@ -297,18 +400,34 @@ mod tests {
             (llmc(MAGIC_U16, 1, -1, &body), "declares -1 tokens"),
             (llmc(MAGIC_U32, 7, i32::MAX, &body), "declares 2147483647 tokens"),
         ] {
-            let error = open(&file, 10).unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+            let (_dir, path) = write(&file);
+            let both = [ShardView::new(&path, &file, 10).unwrap_err(), ShardFile::find(&path).unwrap_err()];
+            assert!(both.iter().all(|error| error.to_string().contains(said)), "{both:?}");
+        }
+    }
+
+    #[test]
+    fn a_listed_shard_has_the_tokens_it_is_listed_with() {
+        for (width, magic, version) in [(2, MAGIC_U16, 1), (4, MAGIC_U32, 7)] {
+            let (_dir, path) = write(&llmc(magic, version, 3, &vec![0; 3 * width]));
+            let listed = ShardFile::listed(&path, 3).unwrap();
+            assert_eq!(listed.map(5, true).unwrap().view().window(0, 3).unwrap(), [0; 3]);
+            for tokens in [0, 2, 4, u64::MAX] {
+                assert!(ShardFile::listed(&path, tokens).is_err(), "{tokens}");
+            }
+            std::fs::write(&path, llmc(magic, version, 4, &vec![0; 4 * width])).unwrap();
+            let said = listed.map(5, false).unwrap_err().to_string();
+            assert!(said.contains("has 4 tokens") && said.contains("known to have 3"), "{said}");
         }
     }
 
     #[test]
     fn a_token_outside_the_vocabulary_is_found_when_read() {
         let mut shard = open(&[1, 0, 2, 0, 99, 0], 100).unwrap();
-        assert!(shard.window(2, 2).is_err() && shard.window(usize::MAX, 2).is_err());
+        assert!(shard.view().window(2, 2).is_err() && shard.view().window(usize::MAX, 2).is_err());
         shard.vocab = 50;
-        assert_eq!(shard.window(0, 2).unwrap(), [1, 2]);
-        let error = shard.window(1, 2).unwrap_err().to_string();
+        assert_eq!(shard.view().window(0, 2).unwrap(), [1, 2]);
+        let error = shard.view().window(1, 2).unwrap_err().to_string();
         assert!(error.contains("shard.bin has token 99 at position 2, but vocab_size is 50"), "{error}");
     }
 

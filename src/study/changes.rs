@@ -13,7 +13,7 @@ use toml::{Table, Value};
 pub(crate) fn difference(stored: &RunConfig, wanted: &RunConfig) -> Result<Option<String>> {
     let table = |config: &RunConfig| -> Result<Table> {
         let mut config = config.clone();
-        (config.data.path, config.data.val_path) = (None, None);
+        config.data.name(None, None);
         config.model.freeze_tau();
         Table::try_from(&config).map_err(|e| Error::usage(format!("the settings cannot be compared: {e}")))
     };

@@ -173,11 +173,11 @@ impl Study {
         base.growth.clear();
         let mut base = base.overridden(shared).map_err(Error::input)?;
         if let Some(path) = data {
-            (base.data.path, base.data.val_path) = (Some(path.to_path_buf()), None);
+            base.data.name(Some(path.to_path_buf()), None);
         }
         // One corpus for all seeds, or they would have validation data of their own.
         let corpus_seed = base.data.corpus_seed.unwrap_or(base.train.seed);
-        base.data.corpus_seed = Some(corpus_seed).filter(|_| base.data.path.is_none());
+        base.data.corpus_seed = Some(corpus_seed).filter(|_| base.data.is_builtin());
         base.train.sample_tokens = 0;
         (base.train.keep_last, base.train.keep_best) = (1, false);
 

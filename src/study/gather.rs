@@ -9,7 +9,7 @@ use super::file::Points;
 use super::results::{ArmResult, Findings, Measured, Run, StudyCase};
 use crate::checkpoint::read_meta;
 use crate::config::{Arch, ModelConfig, ResolvedGrowth, RunConfig};
-use crate::data::{Fingerprint, describe};
+use crate::data::{Fingerprint, describe, describe_sources};
 use crate::error::{Error, Result};
 use crate::report::escape::slug;
 use crate::train::growth::{Rules, Shape};
@@ -67,7 +67,7 @@ pub(crate) fn gather(runs: &[Asked], reference: Option<&str>) -> Result<Findings
     }
     let mut arms: Vec<(ArmResult, Vec<Gathered>)> = Vec::new();
     let data = described(&first.config);
-    let own_corpora = first.config.data.path.is_none() && first.config.data.corpus_seed.is_none();
+    let own_corpora = first.config.data.is_builtin() && first.config.data.corpus_seed.is_none();
     for run in runs {
         let unnamed = |other: &Gathered| other.asked.name.is_none() && Identity::of(other) == Identity::of(&run);
         let same = |(arm, members): &&mut (ArmResult, Vec<Gathered>)| match &run.asked.name {
@@ -252,7 +252,7 @@ impl<'a> Identity<'a> {
         settings.out_dir = PathBuf::new();
         if run.contents.is_some() {
             // Contents are compared in their place.
-            (settings.data.path, settings.data.val_path) = (None, None);
+            settings.data.name(None, None);
         }
         let models = run.models.iter().map(Self::model).collect();
         Self { models, growth_steps: &run.timeline.growth_steps, rules: &run.rules, settings }
@@ -271,7 +271,7 @@ impl<'a> Identity<'a> {
 /// Losses of two runs are of the same tokens: by the contents of their files, where both are known, or else by their names.
 fn comparable(first: &Gathered, run: &Gathered) -> Result<()> {
     let shown = |run: &Gathered| run.asked.dir.display().to_string();
-    let generated = |run: &Gathered| run.config.data.path.is_none();
+    let generated = |run: &Gathered| run.config.data.is_builtin();
     let known = first.contents.as_ref().zip(run.contents.as_ref()).filter(|_| !generated(first) || !generated(run));
     if let Some(changed) = known.and_then(|(first, run)| first.difference(run)) {
         let data = |run: &Gathered| described(&run.config);
@@ -314,5 +314,8 @@ fn comparable(first: &Gathered, run: &Gathered) -> Result<()> {
 /// The data of a run in words.
 fn described(config: &RunConfig) -> String {
     let data = &config.data;
+    if !data.sources.is_empty() {
+        return describe_sources(&data.sources);
+    }
     data.path.as_deref().map_or("built-in corpus".to_owned(), |path| describe(path, data.val_path.as_deref()))
 }

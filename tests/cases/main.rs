@@ -7,8 +7,10 @@
 mod data;
 mod disk;
 mod interface;
+mod prepare;
 mod program;
 mod scripts;
+mod sets;
 mod snapshot;
 mod terminal;
 mod tokens;

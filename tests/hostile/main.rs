@@ -16,6 +16,7 @@ mod config;
 mod dice;
 mod header;
 mod meter;
+mod sets;
 mod shard;
 mod tokenizer;
 mod tokenizer_json;

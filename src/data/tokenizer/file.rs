@@ -130,7 +130,7 @@ impl FileTokenizer {
     }
 
     /// The file.
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::data) fn text(&self) -> &str {
         &self.0.text
     }
 

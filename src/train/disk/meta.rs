@@ -62,7 +62,7 @@ pub struct Meta {
 }
 
 /// A position in the training data.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataPosition {
     /// The data set in words.
     pub description: String,
@@ -134,7 +134,7 @@ impl Meta {
 mod tests {
     use super::*;
     use crate::checkpoint::FileDigest;
-    use crate::data::Contents;
+    use crate::data::{Contents, Share};
     use crate::train::growth::{Rules, Shape};
     use serde_json::json;
 
@@ -157,6 +157,7 @@ mod tests {
             val: contents(2, "0b"),
             old_val: Some(contents(3, "0c")),
             tokenizer: Some("0d".into()),
+            sources: vec![Share { tokens: 1, val_tokens: 2, share: 0.1 + 0.2 }],
         };
         let rows = BTreeMap::from([("layers.0.mlp.key_param_tokens".to_owned(), [3, 5])]);
         Meta {
@@ -185,7 +186,8 @@ mod tests {
         r#""config":{"a":[null,"é\"\n"],"lr":0.30000000000000004,"z":1},"tokenizer":{"kind":"char"},"#,
         r#""data":{"description":"corpus","next_batch":9,"#,
         r#""fingerprint":{"train":{"tokens":18446744073709551615,"sha256":"0a"},"val":{"tokens":2,"sha256":"0b"},"#,
-        r#""old_val":{"tokens":3,"sha256":"0c"},"tokenizer":"0d"}},"#,
+        r#""old_val":{"tokens":3,"sha256":"0c"},"tokenizer":"0d","#,
+        r#""sources":[{"tokens":1,"val_tokens":2,"share":0.30000000000000004}]}},"#,
         r#""cohorts":[{"born_step":7,"lr_scale":0.3333333333333333,"frozen":true,"#,
         r#""rows":{"layers.0.mlp.key_param_tokens":[3,5]}}],"#,
         r#""lineage":[{"at_step":7,"policy":{"init_keys":"zero","tau":"keep"},"#,
