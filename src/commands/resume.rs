@@ -35,7 +35,9 @@ pub(super) fn same_tokenizer(
     let Some(known) = known else { return Ok(None) };
     let (was, is) = (&stored.data.tokenizer, &config.data.tokenizer);
     let given = match is {
+        // Data that were prepared name a tokenizer of their own, whatever the setting.
         TokenizerKind::File(path) if was == is && !path.exists() => return Ok(None),
+        _ if was == is && !matches!(is, TokenizerKind::File(_)) => return Ok(None),
         TokenizerKind::File(_)
         | TokenizerKind::Gpt2
         | TokenizerKind::Cl100k
@@ -45,7 +47,6 @@ pub(super) fn same_tokenizer(
         TokenizerKind::Bpe(_) | TokenizerKind::Char => None,
     };
     let described = match &given {
-        None if was == is => return Ok(None),
         None => "made of a text".to_owned(),
         Some(Ok(given)) if given == known => return Ok(None),
         Some(Ok(given)) => given.describe(),
