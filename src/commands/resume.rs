@@ -35,7 +35,9 @@ pub(super) fn same_tokenizer(
     let Some(known) = known else { return Ok(None) };
     let (was, is) = (&stored.data.tokenizer, &config.data.tokenizer);
     let given = match is {
+        // Data that were prepared name a tokenizer of their own, whatever the setting.
         TokenizerKind::File(path) if was == is && !path.exists() => return Ok(None),
+        _ if was == is && !matches!(is, TokenizerKind::File(_)) => return Ok(None),
         TokenizerKind::File(_)
         | TokenizerKind::Gpt2
         | TokenizerKind::Cl100k
@@ -50,7 +52,6 @@ pub(super) fn same_tokenizer(
             || data.path.iter().chain(data.sources.iter().map(|source| &source.path)).any(|path| is_text(path))
     };
     let described = match &given {
-        None if was == is => return Ok(None),
         // A prepared directory has its own.
         _ if was == is && !makes_tokens() => return Ok(None),
         None => "made of a text".to_owned(),
