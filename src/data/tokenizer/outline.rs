@@ -139,6 +139,13 @@ impl Outline {
         let file: File = serde_json::from_str(text).map_err(|e| no_tokenizer(&e))?;
         let (normalizer, pre_tokenizer) =
             (rules("normalizer", file.normalizer)?, rules("pre_tokenizer", file.pre_tokenizer)?);
+        // Written again, it has no escapes that hide a name.
+        if normalizer.to_string().contains("\"Precompiled\"") {
+            return Err(Error::input(
+                "its normalizer is Precompiled, a table that replaces characters, so text does not come back as it was: use a \
+                 byte-level or sentencepiece tokenizer without it",
+            ));
+        }
         let decoder = rules("decoder", file.decoder)?;
         let (model, byte_fallback) = model(file.model)?;
         let (mut added, mut trims) = (Vec::new(), false);

@@ -25,20 +25,15 @@ impl Pattern {
     /// The pattern that is written so in a `tokenizer.json`.
     pub(super) fn named(regex: &str) -> Option<Self> {
         let gpt4 = |digits: &str| {
-            [r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"]
-                .into_iter()
-                .position(|ends| {
-                    let rest = r"|[^\r\n\p{L}\p{N}]?\p{L}+|";
-                    let signs = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-                    regex.strip_prefix(ends).and_then(|r| r.strip_prefix(rest)?.strip_prefix(digits)) == Some(signs)
-                })
+            let rest = regex.strip_prefix(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|");
+            let signs = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+            rest.and_then(|rest| rest.strip_prefix(digits)) == Some(signs)
         };
         match regex {
-            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+" => Some(Self::Gpt2),
+            GPT2 => Some(Self::Gpt2),
             O200K => Some(Self::O200k),
-            // Not the second spelling, which leaves out the long s.
-            _ if gpt4(r"\p{N}{1,3}") == Some(0) => Some(Self::Gpt4 { digits: 3 }),
-            _ if gpt4(r"\p{N}") == Some(0) => Some(Self::Gpt4 { digits: 1 }),
+            _ if gpt4(r"\p{N}{1,3}") => Some(Self::Gpt4 { digits: 3 }),
+            _ if gpt4(r"\p{N}") => Some(Self::Gpt4 { digits: 1 }),
             _ => None,
         }
     }
@@ -56,6 +51,8 @@ impl Pattern {
     }
 }
 
+/// The pattern of GPT-2 as a `tokenizer.json` has it, where it is written out.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// The pattern of GPT-4o as a `tokenizer.json` has it.
 pub(super) const O200K: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
