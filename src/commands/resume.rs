@@ -1,7 +1,7 @@
 //! What a run that goes on must have in common with what its checkpoint says, and what is said where it has not.
 
 use crate::config::{GrowthConfig, RunConfig};
-use crate::data::{Dataset, Fingerprint, Tokenizer, TokenizerKind};
+use crate::data::{Dataset, Fingerprint, Tokenizer, TokenizerKind, is_text};
 use crate::error::{Error, Result};
 use crate::train::DataPosition;
 use crate::train::disk::Start;
@@ -35,7 +35,9 @@ pub(super) fn same_tokenizer(
     let Some(known) = known else { return Ok(None) };
     let (was, is) = (&stored.data.tokenizer, &config.data.tokenizer);
     let given = match is {
+        // Data that were prepared name a tokenizer of their own, whatever the setting.
         TokenizerKind::File(path) if was == is && !path.exists() => return Ok(None),
+        _ if was == is && !matches!(is, TokenizerKind::File(_)) => return Ok(None),
         TokenizerKind::File(_)
         | TokenizerKind::Gpt2
         | TokenizerKind::Cl100k
@@ -44,8 +46,14 @@ pub(super) fn same_tokenizer(
         // Made of the text, and stored in the checkpoint.
         TokenizerKind::Bpe(_) | TokenizerKind::Char => None,
     };
+    let makes_tokens = || {
+        let data = &config.data;
+        data.is_builtin()
+            || data.path.iter().chain(data.sources.iter().map(|source| &source.path)).any(|path| is_text(path))
+    };
     let described = match &given {
-        None if was == is => return Ok(None),
+        // A prepared directory has its own.
+        _ if was == is && !makes_tokens() => return Ok(None),
         None => "made of a text".to_owned(),
         Some(Ok(given)) if given == known => return Ok(None),
         Some(Ok(given)) => given.describe(),

@@ -7,7 +7,6 @@
 //! | `texts` | data sets of texts |
 //! | `shard`, `megatron` | memory-mapped `.bin` files of ready tokens; the index beside some |
 //! | `shards`, `tokens` | many of them as one; data sets of them |
-//! | `prepared`, `manifest` | a directory that `prepare` wrote |
 //! | `lookalike`, `likeness`, `spread` | what a file is whose name promises something else |
 //! | `prepare`, `prepared`, `manifest` | from text in many files to a directory of shards, and what such a directory says |
 //! | `find`, `open` | what a path names; which files make a data set |

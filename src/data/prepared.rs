@@ -216,20 +216,12 @@ mod tests {
             let shards: Vec<ManifestShard> = shards.iter().enumerate().map(shard).collect();
             ManifestSplit { tokens: shards.iter().map(|shard| shard.tokens).sum(), shards, ..ManifestSplit::default() }
         };
-        let mut manifest = Manifest {
-            version: VERSION,
-            tokenizer: "byte".to_owned(),
-            tokenizer_sha256: hexadecimal(&Sha256::digest("\"byte\"")),
-            vocab_size: 256,
-            end_of_text: None,
-            split: "documents".to_owned(),
-            val_fraction: 0.1,
-            train: split("train", train),
-            val: split("val", val),
-            sources: Vec::new(),
-            skipped: 0,
-            created_by: "tokenformer".to_owned(),
-        };
+        let mut manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "version": VERSION, "tokenizer": "byte", "tokenizer_sha256": hexadecimal(&Sha256::digest("\"byte\"")),
+            "vocab_size": 256, "end_of_text": null, "split": "documents", "val_fraction": 0.1, "train": split("train", train),
+            "val": split("val", val), "sources": [], "skipped": 0, "created_by": "tokenformer",
+        }))
+        .unwrap();
         change(&mut manifest);
         std::fs::write(dir.path().join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
         dir

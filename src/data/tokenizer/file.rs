@@ -192,12 +192,19 @@ fn table(outline: &Outline) -> Table {
         match bytes.or_else(|| byte().map(|byte| vec![byte])) {
             Some(bytes) => table.set(id, &bytes),
             None if by_byte => table.set(id, name.as_bytes()),
-            // The sign of sentencepiece for a blank.
-            None => table.set(id, name.replace('\u{2581}', " ").as_bytes()),
+            None => table.set(id, blanks(name).as_bytes()),
         }
     }
-    outline.added.iter().for_each(|token| table.set(token.id, token.name.as_bytes()));
+    for token in &outline.added {
+        let is_text = !by_byte && !token.special;
+        table.set(token.id, if is_text { blanks(&token.name) } else { token.name.clone() }.as_bytes());
+    }
     table
+}
+
+/// Sentencepiece has a sign for a blank.
+fn blanks(name: &str) -> String {
+    name.replace('\u{2581}', " ")
 }
 
 /// Whether tokens are written in the alphabet of GPT-2, where every byte is a character.

@@ -28,7 +28,7 @@ fn sentencepiece() -> Value {
     let vocab: serde_json::Map<String, Value> = names.zip(0..).map(|(name, id): (_, u32)| (name, id.into())).collect();
     json!({
         "version": "1.0",
-        "added_tokens": [added(0, "<unk>", true), added(1, "<s>", true), added(2, "</s>", true)],
+        "added_tokens": [added(0, "<unk>", true), added(1, "<s>", true), added(2, "</s>", true), added(266, "▁▁", false)],
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
         "pre_tokenizer": null,
@@ -86,13 +86,14 @@ fn sentencepiece_gives_every_byte_back() {
     let file = parse(&sentencepiece()).unwrap();
     assert!(!file.is_by_hand());
     let tokenizer = Tokenizer::TokenizerJson(file);
-    assert_eq!((tokenizer.vocab_size(), tokenizer.end_of_text()), (266, Some(2)));
+    assert_eq!((tokenizer.vocab_size(), tokenizer.end_of_text()), (267, Some(2)));
     let tokens = tokenizer.encode("the\nthe é").unwrap();
     assert_eq!(tokens, [265, 3 + 10, 260, 264, 259, 3 + 0xc3, 3 + 0xa9]);
     assert_eq!(tokenizer.decode(&tokens), " the\nthe é");
     assert_eq!(tokenizer.encode("</s>").unwrap().len(), 5, "the name of a special token is text");
     assert!(tokenizer.encode_with_special("the</s>").unwrap().ends_with(&[2]));
     assert_eq!((tokenizer.bytes_of(2), tokenizer.bytes_of(265)), (0, 4));
+    assert_eq!(tokenizer.bytes(266).unwrap(), b"  ", "an added token that is not special is text");
 }
 
 #[test]
