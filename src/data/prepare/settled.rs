@@ -11,7 +11,7 @@ use super::split::ValBy;
 use super::state::{Found, Identity, Known};
 use super::{Request, Wanted, sample};
 use crate::config::TokenizerKind;
-use crate::console::{note, slowly};
+use crate::console::note;
 use crate::data::Tokenizer;
 use crate::data::manifest::TOKENIZER;
 use crate::error::{Error, Result};
@@ -80,7 +80,7 @@ pub(super) fn tokenizer(
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             let bytes: usize = texts.iter().map(|text| text.len()).sum();
             note(format_args!("training the tokenizer {kind} on {} of text", number::bytes(bytes as u64)));
-            slowly("training the tokenizer", || Tokenizer::of(kind, &texts))
+            Tokenizer::of(kind, &texts)
         }
         TokenizerKind::Char => Tokenizer::of(kind, &[&sample::characters(sources, rules, stop)?]),
         _ => Tokenizer::of(kind, &[]),

@@ -3,6 +3,7 @@
 //! A page of the column is unpacked at a time, which writers keep near 1 MB.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +40,11 @@ impl Table {
     /// # Errors
     /// A file that is none, or has no such column of text.
     pub(super) fn open(source: &Source, name: &str, read: &Arc<AtomicU64>) -> Result<Self> {
+        let shown = source.shown();
+        guarded(&shown, || Self::opened(source, name, read))
+    }
+
+    fn opened(source: &Source, name: &str, read: &Arc<AtomicU64>) -> Result<Self> {
         let shown = source.shown();
         let file = File::open(&source.path).map_err(|cause| Error::io("read", &source.path, &cause))?;
         let file = SerializedFileReader::new(file).map_err(|error| broken(&shown, &error))?;
@@ -81,6 +87,11 @@ impl Table {
     /// # Errors
     /// Pages that cannot be read.
     pub(super) fn rows(&mut self, at: Position) -> Result<Option<Batch>> {
+        let shown = self.shown.clone();
+        guarded(&shown, || self.next(at))
+    }
+
+    fn next(&mut self, at: Position) -> Result<Option<Batch>> {
         let end = self.starts.last().copied().unwrap_or(0);
         if at.offset >= end {
             return Ok(None);
@@ -140,6 +151,12 @@ impl Table {
             false => Err(Error::input(format!("{} is shorter than it was: begin again with --overwrite", self.shown))),
         }
     }
+}
+
+/// The crate panics at some damage.
+fn guarded<T>(shown: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let damaged = |_| Err(Error::input(format!("{shown} is damaged: fetch it again, or leave it out")));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(damaged)
 }
 
 fn broken(shown: &str, error: &ParquetError) -> Error {
