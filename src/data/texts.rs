@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// What is trained on, and what is validated on.
 type Splits = (TokenSource, TokenSource);
+/// A text that was read, and where it is.
+type Read<'a> = (&'a Path, Text);
 
 /// The splits of each text, the last `val_fraction` of which is validated on where it has no file of its own for that, and
 /// the tokenizer of all.
@@ -21,21 +23,21 @@ pub(super) fn open(
     takes_bytes: bool,
     tokenizer: impl FnOnce(&[(&Path, &str)]) -> Result<Tokenizer>,
 ) -> Result<(Vec<Splits>, Tokenizer)> {
-    let mut read: Vec<(&Path, Text, Option<(&Path, Text)>)> = Vec::new();
+    let mut read: Vec<(Read, Option<Read>)> = Vec::new();
     for (path, val_path) in places {
         let main = text::read(path, takes_bytes, "name a text file with --data")?;
         let other = |path| text::read(path, takes_bytes, "name a text file with --set data.val_path=FILE");
         let other = val_path.map(|path| Ok((path, other(path)?))).transpose()?;
-        read.push((path, main, other));
+        read.push(((path, main), other));
     }
     let mut texts: Vec<(&Path, &str)> = Vec::new();
-    for (path, main, other) in &read {
+    for ((path, main), other) in &read {
         texts.push((path, main.characters()));
         texts.extend(other.iter().map(|(path, other)| (*path, other.characters())));
     }
     let tokenizer = tokenizer(&texts)?;
     let encoded = |path: &Path, text: &Text| text.encoded(&tokenizer).map_err(|error| within(path, error));
-    let split = |(path, main, other): &(&Path, Text, Option<(&Path, Text)>)| match other {
+    let split = |((path, main), other): &(Read, Option<Read>)| match other {
         Some((val_path, other)) => Ok((encoded(path, main)?, encoded(val_path, other)?)),
         None => main.split(val_fraction, &tokenizer).map_err(|error| within(path, error)),
     };
