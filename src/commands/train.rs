@@ -78,7 +78,7 @@ enum ConfigEdits {
 
 /// What is left to do.
 enum Next {
-    Steps(Prepared),
+    Steps(Box<Prepared>),
     /// A run that is complete: to a script that goes on with it until it is, that is no error.
     Nothing(serde_json::Value),
 }
@@ -102,10 +102,10 @@ struct Prepared {
 pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
     let prepared = match &args.resume {
         Some(given) => resumed(given, args)?,
-        None => Next::Steps(fresh(args)?),
+        None => Next::Steps(Box::new(fresh(args)?)),
     };
     let Prepared { mut config, data, start, kernels, lock } = match prepared {
-        Next::Steps(prepared) => prepared,
+        Next::Steps(prepared) => *prepared,
         Next::Nothing(answer) => return Ok(answer),
     };
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
@@ -289,7 +289,7 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
         }
     }
     let kernels = Some((meta.adapter, meta.kernels));
-    Ok(Next::Steps(Prepared { config, data, start: Some(start), kernels, lock: held }))
+    Ok(Next::Steps(Box::new(Prepared { config, data, start: Some(start), kernels, lock: held })))
 }
 
 /// Locks the directory of a run, before anything in it is looked at.

@@ -147,7 +147,7 @@ fn windows_paths_and_none_are_understood() {
     folder.write("single.toml", "out_dir = 'D:\\runs\\b'\n");
     assert!(folder.run("train -c single.toml --dry-run").ok().stdout.contains("D:\\"));
     for unset in
-        ["data.path=none", "data.val_path=", "data.old_path=None", "data.corpus_seed=none", "model.tau_ffn=none"]
+        ["data.path=none", "data.val_path=null", "data.old_path=None", "data.corpus_seed=none", "model.tau_ffn=none"]
     {
         let more = if unset.starts_with("data.path") { "" } else { "--set data.val_path=in.txt" };
         let said = folder.run(&format!("train --dry-run --data in.txt {more} --set {unset}")).ok();

@@ -41,7 +41,7 @@ struct Parsed {
 /// What makes tokens.
 #[derive(Debug)]
 enum Rules {
-    Level(ByteLevel),
+    Level(Box<ByteLevel>),
     Foreign(Box<Foreign>),
 }
 
@@ -96,7 +96,7 @@ impl FileTokenizer {
         let table = table(&outline);
         let level = level(&outline);
         let rules = match level {
-            Some(level) => Rules::Level(level),
+            Some(level) => Rules::Level(Box::new(level)),
             None => Rules::Foreign(Box::new(Foreign::read(&text)?)),
         };
         let (added, sha256) = (Added::new(outline.added)?, pack::sha256(&text));
