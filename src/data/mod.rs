@@ -100,10 +100,13 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Where the tokens are from and what the files were taken for.
+    /// Where the tokens are from and what the files were taken for; of a text, how many tokens it is.
     pub(crate) fn told(&self) -> String {
-        let format = self.format.as_ref().map_or_else(String::new, |format| format!(": {format}"));
-        format!("{}{format}", self.description)
+        let counted = || {
+            let (train, val) = (self.train.len(), self.val.len());
+            format!("{train} tokens to train on, {val} to validate on, of {} different ones", self.vocab_size)
+        };
+        format!("{}: {}", self.description, self.format.clone().unwrap_or_else(counted))
     }
 
     /// What is to be said of a model's `vocab_size` of which most is for tokens that these data never have.
