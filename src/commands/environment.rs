@@ -33,8 +33,8 @@ pub(super) fn warn_of_unknown(names: impl Iterator<Item = OsString>) {
 }
 
 fn unknown(name: &str) -> Option<String> {
-    let own = name.strip_prefix(OURS).filter(|own| !KNOWN.contains(own))?;
-    let likeness = |known: &&str| strsim::jaro_winkler(known, own);
+    let own = name.strip_prefix(OURS).filter(|own| !KNOWN.contains(own))?.to_uppercase();
+    let likeness = |known: &&str| strsim::jaro_winkler(known, &own);
     let nearest = KNOWN.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     Some(format!("the environment has {name}, which nothing reads: the nearest variable is {OURS}{nearest}"))
 }
@@ -48,6 +48,7 @@ mod tests {
     fn a_slip_is_named_with_the_nearest_variable() {
         let said = unknown(&format!("{OURS}CACHEDIR")).unwrap();
         assert!(said.ends_with("the nearest variable is TOKENFORMER_CACHE_DIR"), "{said}");
+        assert!(unknown(&format!("{OURS}cache_dir")).unwrap().ends_with("TOKENFORMER_CACHE_DIR"));
         assert_eq!((unknown("TOKENFORMER_CACHE_DIR"), unknown("CACHEDIR")), (None, None));
     }
 

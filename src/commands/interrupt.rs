@@ -14,8 +14,8 @@ const INTERRUPTED: i32 = 130;
 /// How long a terminal that takes no lines may keep a process that is to end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// A flag that the first Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1 (Slurm's warning before the end of a job) sets. A signal that the process was started to ignore, as by `nohup`,
-/// stays ignored. `safe` says what is left where a second one ends the process.
+/// A flag that the first Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1 (Slurm's warning before the end of a job) sets. A signal that the
+/// process was started to ignore, as by `nohup`, stays ignored. `safe` says what is left where a second one ends the process.
 ///
 /// # Errors
 /// A system that does not let signals be watched.

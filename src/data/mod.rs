@@ -11,7 +11,7 @@
 //! | `prepare`, `prepared`, `manifest` | from text in many files to a directory of shards, and what such a directory says |
 //! | `find`, `open` | what a path names; which files make a data set |
 //! | `source` | a split's tokens, wherever they are |
-//! | `missing` | what is said of a file that cannot be read |
+//! | `missing`, `bounded` | what is said of a file that cannot be read; reading all of a small one |
 //! | `contents`, `fingerprint` | what a data set is, told by its contents |
 //! | `batch` | which windows make a batch: a pure function of seed and number |
 //! | `grammar`, `corpus` | the built-in corpus and its exact entropy |
@@ -19,6 +19,7 @@
 //! This module knows neither the GPU nor the model, and downloads nothing.
 
 mod batch;
+mod bounded;
 mod contents;
 mod corpus;
 mod encoding;

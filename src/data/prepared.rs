@@ -1,16 +1,15 @@
 //! A directory that `tokenformer prepare` wrote: its manifest, read as input from a stranger.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::Tokenizer;
 use super::manifest::{MANIFEST, Manifest, ManifestSplit, TOKENIZER, VERSION};
 use super::shard::ShardFile;
+use super::{Tokenizer, bounded};
+use crate::checkpoint::FileDigest;
 use crate::config::MAX_SIZE;
 use crate::error::{Error, Result};
 use crate::report::number::hexadecimal;
@@ -98,20 +97,10 @@ pub(crate) fn read_manifest(dir: &Path) -> Result<Manifest> {
 /// # Errors
 /// The first shard that is not what was written.
 pub(crate) fn verify(dir: &Path, manifest: &Manifest, mut done: impl FnMut(usize)) -> Result<()> {
-    let mut block = vec![0; 1 << 20];
     for (index, shard) in manifest.train.shards.iter().chain(&manifest.val.shards).enumerate() {
         done(index);
         let path = dir.join(&shard.file);
-        let failed = |cause| Error::io("read", &path, &cause);
-        let (mut file, mut hasher) = (File::open(&path).map_err(failed)?, Sha256::new());
-        loop {
-            let read = file.read(&mut block).map_err(failed)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(block.get(..read).unwrap_or_default());
-        }
-        let found = hexadecimal(&hasher.finalize());
+        let found = FileDigest::read(&path)?.sha256;
         if found != shard.sha256 {
             return Err(Error::damaged(format!(
                 "{} is not what was written: its sha256 is {}, but {MANIFEST} says {}; make the directory again with \
@@ -171,19 +160,9 @@ fn tokenizer(dir: &Path, sha256: &str) -> Result<Tokenizer> {
     read.map_err(|e| Error::input(format!("{}: {e}", path.display())))
 }
 
-/// All of a file that is no longer than what is read.
+/// All of a file of the directory.
 fn bytes_of(path: &Path) -> Result<Vec<u8>> {
-    let failed = |cause| Error::io("read", path, &cause);
-    // A pipe would wait for its writer, a device has no end.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() || metadata.len() > MOST_BYTES {
-        let (shown, bytes) = (path.display(), metadata.len());
-        return Err(Error::input(format!(
-            "{shown} has {bytes} bytes, but must be a file of at most {MOST_BYTES}; make its directory again with \
-             `tokenformer prepare`"
-        )));
-    }
-    std::fs::read(path).map_err(failed)
+    bounded::read(path, MOST_BYTES, "make its directory again with `tokenformer prepare`")
 }
 
 fn short(text: &str) -> String {

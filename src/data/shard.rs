@@ -267,6 +267,16 @@ fn missing(path: &Path, cause: &std::io::Error) -> Error {
     unreadable("open", path, cause, "name a token shard with --data")
 }
 
+/// Bytes of a token of llm.c where all are below `vocab`.
+pub(super) fn width_for(vocab: usize) -> usize {
+    if vocab <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Bytes of a shard of llm.c of so many tokens of 2 or 4 bytes.
+pub(super) fn bytes_of(width: usize, tokens: u64) -> u64 {
+    (HEADER_BYTES as u64).saturating_add(tokens.saturating_mul(width as u64))
+}
+
 /// The llm.c header of a shard of so many tokens of 2 or 4 bytes.
 pub(super) fn header(width: usize, tokens: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];

@@ -50,9 +50,20 @@ impl TokenSource {
         Self::all(narrow.map_or_else(|| Tokens::Wide(tokens.into()), |narrow| Tokens::Narrow(narrow.into())), len)
     }
 
-    /// The tokens of `text`; errors as [`Tokenizer::encode`].
+    /// The tokens of `text`; errors as [`Tokenizer::encode`]. Of bytes and characters, of which a text may be large, only two
+    /// bytes each are held.
     pub(super) fn from_text(text: &str, tokenizer: &Tokenizer) -> Result<Self> {
-        tokenizer.encode(text).map(Self::from_tokens)
+        match tokenizer {
+            Tokenizer::Byte => Ok(Self::from_bytes(text.as_bytes())),
+            Tokenizer::Char(characters) => {
+                // There are no more than fit.
+                let narrow = characters.tokens(text).map(|token| token.map(|token| token as u16));
+                let narrow: Arc<[u16]> = narrow.collect::<Result<Vec<u16>>>()?.into();
+                let len = narrow.len();
+                Ok(Self::all(Tokens::Narrow(narrow), len))
+            }
+            Tokenizer::Tiktoken(_) | Tokenizer::TokenizerJson(_) => tokenizer.encode(text).map(Self::from_tokens),
+        }
     }
 
     /// The tokens of the byte tokenizer for what need not be text.

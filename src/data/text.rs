@@ -19,7 +19,8 @@ pub(super) enum Text {
     Bytes(Vec<u8>),
 }
 
-/// The text of a file, for a tokenizer that takes bytes which are not UTF-8 or for one that does not. `remedy` says how to name another file.
+/// The text of a file, for a tokenizer that takes bytes which are not UTF-8 or for one that does not. `remedy` says how to name
+/// another file.
 ///
 /// # Errors
 /// Missing or unreadable, empty, or not UTF-8 (naming the first bad byte and its offset, and what it may be instead).
@@ -45,30 +46,21 @@ pub(super) fn read(path: &Path, takes_bytes: bool, remedy: &str) -> Result<Text>
         (Some(sentence), true) => warn(format_args!("{sentence}: its bytes are taken as they are")),
         (None, _) => {}
     }
-    let is_wide = wide.is_some();
-    // Of a file that is refused, nothing is to be removed.
-    let tell_of_nuls = |bytes: &[u8]| {
-        if !is_wide {
-            warn_of_nuls(path, bytes)
-        }
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => match without_mark(&text) {
+            "" => return Err(Error::input(format!("{name} is a byte order mark and no text; name another file"))),
+            rest if rest.len() < text.len() => Text::Utf8(rest.to_owned()),
+            _ => Text::Utf8(text),
+        },
+        Err(error) if takes_bytes => Text::Bytes(error.into_bytes()),
+        Err(error) => return Err(not_utf8(path, error.as_bytes(), error.utf8_error().valid_up_to())),
     };
-    match String::from_utf8(bytes) {
-        Ok(text) => {
-            let text = match without_mark(&text) {
-                "" => return Err(Error::input(format!("{name} is a byte order mark and no text; name another file"))),
-                rest if rest.len() < text.len() => rest.to_owned(),
-                _ => text,
-            };
-            tell_of_nuls(text.as_bytes());
-            warn_of_marks(path, &text);
-            Ok(Text::Utf8(text))
-        }
-        Err(error) if takes_bytes => {
-            tell_of_nuls(error.as_bytes());
-            Ok(Text::Bytes(error.into_bytes()))
-        }
-        Err(error) => Err(not_utf8(path, error.as_bytes(), error.utf8_error().valid_up_to())),
+    // Of a file that is refused, nothing is to be removed.
+    if wide.is_none() {
+        warn_of_nuls(path, text.bytes());
     }
+    warn_of_marks(path, text.characters());
+    Ok(text)
 }
 
 /// NULs are tokens as any other, but few texts have them on purpose.
@@ -110,6 +102,13 @@ fn not_utf8(path: &Path, bytes: &[u8], offset: usize) -> Error {
 }
 
 impl Text {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Utf8(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+
     /// The characters that a tokenizer is made for; the byte tokenizer is made for none.
     pub(super) fn characters(&self) -> &str {
         match self {

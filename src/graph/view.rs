@@ -1,7 +1,7 @@
 //! Views: tensors that are ranges of another one, their *storage*.
 //!
-//! Tensors of one shape at even distances in one storage are [`Strided`]: the operands of one batched product. Lifetimes and memory are the storage's; a view is only a way to
-//! bind a range of it.
+//! Tensors of one shape at even distances in one storage are [`Strided`]: the operands of one batched product. Lifetimes and
+//! memory are the storage's; a view is only a way to bind a range of it.
 
 use super::{Class, Graph, Tensor, TensorInfo};
 use crate::error::{Error, Result};

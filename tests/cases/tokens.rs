@@ -98,3 +98,20 @@ fn special_tokens_are_text_unless_allowed_and_end_a_text_when_asked() {
     let said = folder.run("generate c --stop-at-eos").refused();
     assert!(said.contains("--stop-at-eos needs a token that ends a text") && said.contains("--stop"), "{said}");
 }
+
+/// A pipe would be waited for, and a program that ends tidily on a signal would not even end by one.
+#[cfg(unix)]
+#[test]
+fn a_tokenizer_that_is_no_file_is_not_waited_for() {
+    let folder = Folder::new();
+    assert!(std::process::Command::new("mkfifo").arg(folder.path("t.json")).status().unwrap().success());
+    for command in ["train in.txt --tokenizer t.json --dry-run", "prepare in.txt --out o --tokenizer t.json"] {
+        assert_eq!(folder.run(command).refused(), "t.json is no regular file; name a tokenizer.json");
+    }
+    folder.run("prepare in.txt --out o --tokenizer bpe:300 --val-fraction 0.1").ok();
+    std::fs::remove_file(folder.path("o/tokenizer.json")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(folder.path("o/tokenizer.json")).status().unwrap().success());
+    for command in ["train --data o --dry-run", "inspect o"] {
+        assert!(folder.run(command).refused().starts_with("o/tokenizer.json is no regular file"), "{command}");
+    }
+}

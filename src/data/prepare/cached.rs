@@ -2,22 +2,20 @@
 //!
 //! A small one is made into tokens in memory each time, which takes less than a second.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::state::{self, Found};
+use super::state::{self, OutputState};
 use super::{Kind, MOST_TOKENS, Request, ValBy, Wanted, job};
 use crate::cache;
-use crate::checkpoint::{RunLock, check_unlocked};
+use crate::checkpoint::{FileDigest, RunLock, check_unlocked};
 use crate::config::TokenizerKind;
 use crate::console::{detail, note, slowly, warn};
-use crate::data::Tokenizer;
 use crate::data::manifest::{Manifest, TOKENIZER};
+use crate::data::{Tokenizer, shard};
 use crate::error::{Error, Result};
 use crate::report::number::{self, hexadecimal};
 
@@ -50,11 +48,10 @@ pub(crate) fn cached_text(
         Wanted::Known(tokenizer) => !matches!(tokenizer, Tokenizer::Byte | Tokenizer::Char(_)),
     };
     let size = |path: &Path| path.metadata().ok().filter(|stat| stat.is_file()).map(|stat| stat.len());
-    let is_large =
-        [Some(path), val_path].into_iter().flatten().any(|path| size(path).is_some_and(|bytes| bytes > LARGE));
-    let are_texts =
-        [Some(path), val_path].into_iter().flatten().all(|path| size(path).is_some() && crate::data::is_text(path));
-    if !of_words || !is_large || !are_texts {
+    let paths = || [Some(path), val_path].into_iter().flatten();
+    let is_large = || paths().any(|path| size(path).is_some_and(|bytes| bytes > LARGE));
+    let are_texts = || paths().all(|path| size(path).is_some() && crate::data::is_text(path));
+    if !of_words || !is_large() || !are_texts() {
         return Ok(None);
     }
     let both = || -> Result<CachedText> {
@@ -83,12 +80,9 @@ pub(crate) fn cached_text(
 
 /// The directory that one text is prepared in, and the tokenizer.
 fn one(path: &Path, val_fraction: f64, tokenizer: Wanted) -> Result<(PathBuf, Tokenizer)> {
-    let content = slowly(&format!("reading {}", path.display()), || hash(path))
-        .map_err(|cause| Error::io("read", path, &cause))?;
+    let content = slowly(&format!("reading {}", path.display()), || FileDigest::read(path))?.sha256;
     let named = match &tokenizer {
-        Wanted::Kind(TokenizerKind::File(file)) => {
-            std::fs::read_to_string(file).map_err(|cause| Error::io("read", file, &cause))?
-        }
+        Wanted::Kind(TokenizerKind::File(file)) => FileDigest::read(file)?.sha256,
         Wanted::Kind(kind) => kind.to_string(),
         Wanted::Known(tokenizer) => tokenizer.to_file_text()?,
     };
@@ -113,7 +107,7 @@ fn one(path: &Path, val_fraction: f64, tokenizer: Wanted) -> Result<(PathBuf, To
     let lock = lock(&dir)?;
     // What cannot be gone on with is nobody's loss.
     let whole = match state::look(&dir) {
-        Ok(Found::Finished(manifest)) => is_whole(&dir, &manifest),
+        Ok(OutputState::Finished(manifest)) => is_whole(&dir, &manifest),
         Ok(_) => true,
         Err(_) => false,
     };
@@ -136,9 +130,8 @@ fn one(path: &Path, val_fraction: f64, tokenizer: Wanted) -> Result<(PathBuf, To
         true => detail(format_args!("tokens of {} are read from {shown}", path.display())),
         false => note(format_args!("{made} tokens of {} are kept in {shown} for the next time", path.display())),
     }
-    let file = dir.join(TOKENIZER);
-    let text = std::fs::read_to_string(&file).map_err(|cause| Error::io("read", &file, &cause))?;
-    Ok((dir, Tokenizer::from_file_text(&text)?))
+    let tokenizer = Tokenizer::read_file(&dir.join(TOKENIZER))?;
+    Ok((dir, tokenizer))
 }
 
 /// Threads for work that nobody gave a number for.
@@ -148,10 +141,11 @@ pub(super) fn threads() -> usize {
 
 /// Whether the shards are as long as the manifest says.
 fn is_whole(dir: &Path, manifest: &Manifest) -> bool {
-    let width = if manifest.vocab_size <= 1 << 16 { 2 } else { 4 };
+    let width = shard::width_for(manifest.vocab_size);
     let all = manifest.train.shards.iter().chain(&manifest.val.shards);
-    all.into_iter()
-        .all(|shard| dir.join(&shard.file).metadata().is_ok_and(|stat| stat.len() == 1024 + shard.tokens * width))
+    all.into_iter().all(|listed| {
+        dir.join(&listed.file).metadata().is_ok_and(|stat| stat.len() == shard::bytes_of(width, listed.tokens))
+    })
 }
 
 /// Waits for another process that prepares the same text.
@@ -165,14 +159,4 @@ fn lock(dir: &Path) -> Result<RunLock> {
         std::thread::sleep(Duration::from_millis(200));
     }
     RunLock::take(dir)
-}
-
-fn hash(path: &Path) -> std::io::Result<String> {
-    let (mut file, mut hash, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
-            count => hash.update(buffer.get(..count).unwrap_or_default()),
-        }
-    }
 }

@@ -2,61 +2,13 @@
 //!
 //! A pattern first cuts a text into words, and a byte-level BPE makes tokens of each by itself. No word of GPT-2, GPT-4, GPT-4o,
 //! Llama 3 or Qwen goes on over a space after something else, nor over a single line break before a letter or digit, and none
-//! of their patterns looks behind. So a text is cut
+//! of their patterns looks behind. So where [`Tokenizer::cuts_at_words`](crate::data::Tokenizer::cuts_at_words) says so, a text
+//! is cut
 //!
 //! | before | after |
 //! |---|---|
 //! | a letter, digit or sign | a space |
 //! | a letter, digit or sign, and a line break | a letter or digit |
-
-use serde_json::Value;
-
-use crate::data::Tokenizer;
-
-/// Patterns in the `tokenizer.json` of models that the rule was made for: Llama 3, Qwen 2 and 3, GPT-4o, GPT-4.
-const PATTERNS: [&str; 3] = [
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-];
-
-/// Whether the rule holds for `tokenizer`.
-pub(super) fn can_cut(tokenizer: &Tokenizer) -> bool {
-    match tokenizer {
-        Tokenizer::Byte | Tokenizer::Char(_) | Tokenizer::Tiktoken(_) => true,
-        Tokenizer::TokenizerJson(file) => {
-            let parsed: Option<Value> = serde_json::from_str(file.text()).ok();
-            parsed.is_some_and(|file| is_known(&file))
-        }
-    }
-}
-
-/// Whether a `tokenizer.json` makes words by a pattern that is known, and does nothing before.
-fn is_known(file: &Value) -> bool {
-    let normal = file.get("normalizer").is_none_or(|rule| rule.is_null() || rule["type"] == "NFC");
-    // Those with a space in them would be found over a cut.
-    let spaced = |token: &Value| token["content"].as_str().is_none_or(|content| content.contains(char::is_whitespace));
-    let added = file["added_tokens"].as_array().is_some_and(|tokens| tokens.iter().any(spaced));
-    let bytes = |rule: &Value, splits: bool| {
-        rule["type"] == "ByteLevel"
-            && rule["add_prefix_space"] == false
-            && rule["use_regex"].as_bool().unwrap_or(true) == splits
-    };
-    let split = |rule: &Value| {
-        let pattern = rule["pattern"]["Regex"].as_str().unwrap_or_default();
-        rule["type"] == "Split"
-            && rule["behavior"] == "Isolated"
-            && rule["invert"] == false
-            && PATTERNS.contains(&pattern)
-    };
-    let rule = &file["pre_tokenizer"];
-    let words = match rule["pretokenizers"].as_array().map(Vec::as_slice) {
-        Some([first, second]) => rule["type"] == "Sequence" && split(first) && bytes(second, false),
-        Some(_) => false,
-        None => bytes(rule, true),
-    };
-    normal && words && !added
-}
 
 /// The last place to cut `text`, which goes on behind it or is known to end there; `None` where there is none.
 ///
@@ -118,6 +70,7 @@ pub(super) fn pieces(text: &str, size: usize) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use crate::config::TokenizerKind;
+    use crate::data::Tokenizer;
     use crate::rng::{Rng, Stream};
 
     /// Letters of many kinds, marks, digits, signs, and every kind of space.
@@ -179,7 +132,7 @@ mod tests {
         for _ in 0..300 {
             let text = text(&mut rng, 30);
             for tokenizer in &known {
-                assert!(can_cut(tokenizer));
+                assert!(tokenizer.cuts_at_words());
                 let whole = tokenizer.encode(&text).unwrap();
                 for at in (1..text.len()).filter(|&at| can(text.as_bytes(), at)) {
                     let (head, tail) = text.split_at(at);

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 /// How inputs are read.
 #[derive(Debug, Clone)]
-pub(super) struct Rules {
+pub(super) struct ReadRules {
     /// The share of documents that is validated on.
     pub val_fraction: f64,
     /// Where the part begins that is validated on, if one text is cut in two.
@@ -32,7 +32,7 @@ pub(super) struct Rules {
 /// The reader.
 pub(super) struct Feed {
     sources: Arc<[Source]>,
-    rules: Rules,
+    rules: ReadRules,
     position: Position,
     open: Option<Open>,
     /// Bytes read of the files themselves.
@@ -51,7 +51,7 @@ enum Open {
 
 impl Feed {
     /// Reads `sources` from `position` on, and counts in `read`.
-    pub(super) fn new(sources: Arc<[Source]>, rules: Rules, position: Position, read: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(sources: Arc<[Source]>, rules: ReadRules, position: Position, read: Arc<AtomicU64>) -> Self {
         Self { sources, rules, position, open: None, read }
     }
 
@@ -163,7 +163,7 @@ fn too_long(reading: &mut Reading<'_>, at: Position) -> Result<Batch> {
 }
 
 /// A piece of a text.
-fn piece(reading: &mut Reading<'_>, rules: &Rules, at: Position) -> Result<Option<Batch>> {
+fn piece(reading: &mut Reading<'_>, rules: &ReadRules, at: Position) -> Result<Option<Batch>> {
     let starts = at.offset == 0 || rules.val_from == Some(at.offset);
     // Bytes to the place where validation begins.
     let to_val = rules.val_from.and_then(|from| from.checked_sub(at.offset)).filter(|bytes| *bytes > 0);
@@ -212,7 +212,7 @@ fn piece(reading: &mut Reading<'_>, rules: &Rules, at: Position) -> Result<Optio
     Ok(Some(Batch { at, after, work: Work::Piece { bytes, split, number, ends } }))
 }
 
-fn nowhere_to_cut(source: &Source, rules: &Rules, at: Position) -> Error {
+fn nowhere_to_cut(source: &Source, rules: &ReadRules, at: Position) -> Error {
     let (shown, limit) = (source.shown(), MOST >> 20);
     if rules.cuts {
         return Error::input(format!(
@@ -237,11 +237,11 @@ mod tests {
         Arc::new([Source { path: path.to_owned(), kind: format.parse::<Kind>().unwrap(), bytes, modified: 0 }])
     }
 
-    fn rules(val_from: Option<u64>) -> Rules {
-        Rules { val_fraction: 0.5, val_from, cuts: true, text_key: "text".to_owned() }
+    fn rules(val_from: Option<u64>) -> ReadRules {
+        ReadRules { val_fraction: 0.5, val_from, cuts: true, text_key: "text".to_owned() }
     }
 
-    fn batches(sources: &Arc<[Source]>, rules: &Rules, from: Position) -> Result<Vec<Batch>> {
+    fn batches(sources: &Arc<[Source]>, rules: &ReadRules, from: Position) -> Result<Vec<Batch>> {
         let mut feed = Feed::new(sources.clone(), rules.clone(), from, Arc::default());
         std::iter::from_fn(|| feed.next().transpose()).collect()
     }
@@ -309,7 +309,7 @@ mod tests {
         std::fs::write(&path, vec![b'x'; MOST + 2]).unwrap();
         let error = batches(&source(&path, "txt"), &rules(None), Position::default()).unwrap_err().to_string();
         assert!(error.contains("so it is no text"), "{error}");
-        let whole = Rules { cuts: false, ..rules(None) };
+        let whole = ReadRules { cuts: false, ..rules(None) };
         let error = batches(&source(&path, "txt"), &whole, Position::default()).unwrap_err().to_string();
         assert!(error.contains("make several documents"), "{error}");
         std::fs::write(&path, "").unwrap();

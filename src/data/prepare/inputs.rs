@@ -41,7 +41,7 @@ impl Source {
 /// # Errors
 /// A path with nothing at it, what is no file, a file of an unknown kind, or none at all.
 pub(super) fn expand(paths: &[PathBuf], format: Option<Kind>, out: &Path) -> Result<Vec<Source>> {
-    let mut found = Found {
+    let mut found = Inputs {
         format,
         out: out.canonicalize().ok(),
         sources: Vec::new(),
@@ -70,7 +70,7 @@ pub(super) fn expand(paths: &[PathBuf], format: Option<Kind>, out: &Path) -> Res
     Ok(found.sources)
 }
 
-struct Found {
+struct Inputs {
     format: Option<Kind>,
     out: Option<PathBuf>,
     sources: Vec<Source>,
@@ -82,7 +82,7 @@ struct Found {
     again: Option<(PathBuf, usize)>,
 }
 
-impl Found {
+impl Inputs {
     fn path(&mut self, path: &Path) -> Result<()> {
         if path == Path::new(STDIN) {
             let Some(kind) = self.format else {

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use super::documents::Bad;
 use super::encode::Encoder;
-use super::feed::{Feed, Rules};
+use super::feed::{Feed, ReadRules};
 use super::flow::{self, Made};
 use super::inputs::{self, Source};
-use super::shards::Shards;
 use super::split::{Split, ValBy};
-use super::state::{self, Found, Identity, Known, Progress, Written};
+use super::state::{self, Identity, InputRecord, OutputState, Progress, Written};
 use super::told::Told;
-use super::{Outcome, Request, cut, sample, settled, split};
+use super::writer::ShardWriter;
+use super::{Outcome, Request, sample, settled, split};
 use crate::console::{note, warn};
 use crate::data::Tokenizer;
 use crate::data::manifest::{Manifest, ManifestSource, ManifestSplit, TOKENIZER, VERSION};
+use crate::data::shard;
 use crate::error::{Error, Result};
 use crate::report::number::grouped;
 
@@ -36,29 +37,29 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
     let (val_by, val_fraction) = settled::split_rule(request, &sources)?;
     let dir = &request.out;
     let found = match state::look(dir) {
-        Ok(Found::Others(name)) => {
+        Ok(OutputState::Others(name)) => {
             let dir = dir.display();
             return Err(Error::usage(format!(
                 "{dir} holds other files, such as {name}: choose an empty or new folder with --out"
             )));
         }
         // Even where it cannot be read.
-        _ if request.overwrite => Found::Nothing,
+        _ if request.overwrite => OutputState::Nothing,
         found => found?,
     };
     let is_stdin = sources.iter().any(Source::is_stdin);
-    if is_stdin && matches!(found, Found::Begun(_)) {
+    if is_stdin && matches!(found, OutputState::Begun(_)) {
         let dir = dir.display();
         return Err(Error::usage(format!(
             "{dir} was begun, but standard input cannot be gone on with: begin again with --overwrite"
         )));
     }
-    let rules = Rules { val_fraction, val_from: None, cuts: true, text_key: request.text_key.clone() };
+    let rules = ReadRules { val_fraction, val_from: None, cuts: true, text_key: request.text_key.clone() };
     let tokenizer = settled::tokenizer(request, &found, &sources, &rules, stop)?;
     let identity = settled::identity(request, &sources, val_by, val_fraction, &tokenizer)?;
     let mut progress = match &found {
-        Found::Finished(manifest) => return finished(request, manifest, &identity),
-        Found::Begun(begun) => going_on(dir, begun, &identity)?,
+        OutputState::Finished(manifest) => return finished(request, manifest, &identity),
+        OutputState::Begun(begun) => going_on(dir, begun, &identity)?,
         _ => {
             begin(dir, &identity, &tokenizer)?;
             Progress::default()
@@ -68,9 +69,10 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
         ValBy::Documents => None,
         ValBy::End => sources.first().map(|source| sample::val_from(source, val_fraction)).transpose()?,
     };
-    let rules = Rules { val_from, cuts: cut::can_cut(&tokenizer), ..rules };
-    let (val, end) = (val_by == ValBy::End, tokenizer.end_of_text().filter(|_| val_by == ValBy::Documents));
-    let job = Job { request, sources: sources.into(), rules, tokenizer: &tokenizer, end, is_stdin, whole: val };
+    let rules = ReadRules { val_from, cuts: tokenizer.cuts_at_words(), ..rules };
+    let is_one_text = val_by == ValBy::End;
+    let end = tokenizer.end_of_text().filter(|_| !is_one_text);
+    let job = Job { request, sources: sources.into(), rules, tokenizer: &tokenizer, end, is_stdin, is_one_text };
     let (seconds, text_bytes, tokens) = job.run(&mut progress, stop)?;
     let manifest = manifest(&job, &identity, progress)?;
     state::finish(dir, &manifest)?;
@@ -79,7 +81,7 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
 
 /// A directory that is finished, if it is what is wanted.
 fn finished(request: &Request, manifest: &Manifest, wanted: &Identity) -> Result<Outcome> {
-    let known = |(index, source): (usize, &ManifestSource)| Known {
+    let known = |(index, source): (usize, &ManifestSource)| InputRecord {
         path: source.path.clone(),
         bytes: source.bytes,
         modified: wanted.sources.get(index).map_or(0, |known| known.modified),
@@ -130,21 +132,22 @@ fn begin(dir: &Path, identity: &Identity, tokenizer: &Tokenizer) -> Result<()> {
 struct Job<'a> {
     request: &'a Request,
     sources: Arc<[Source]>,
-    rules: Rules,
+    rules: ReadRules,
     tokenizer: &'a Tokenizer,
     end: Option<u32>,
     is_stdin: bool,
-    /// Whether the one text has no part that can be left out.
-    whole: bool,
+    /// Whether the input is one text, a part of which is validated on.
+    is_one_text: bool,
 }
 
 impl Job<'_> {
     /// Makes all tokens; how long that took, and of how many bytes how many were made.
     fn run(&self, progress: &mut Progress, stop: &AtomicBool) -> Result<(f64, u64, u64)> {
         let Request { out, shard_tokens, threads, .. } = self.request;
-        let width = if self.tokenizer.vocab_size() <= 1 << 16 { 2 } else { 4 };
+        let width = shard::width_for(self.tokenizer.vocab_size());
         let [train, val] = &progress.splits;
-        let open = |split, at: &Written| Shards::resume(out, split, width, *shard_tokens, at.shards.clone(), at.open);
+        let open =
+            |split, at: &Written| ShardWriter::resume(out, split, width, *shard_tokens, at.shards.clone(), at.open);
         let mut shards = [open(Split::Train, train)?, open(Split::Val, val)?];
         let passed: u64 = self.sources.iter().take(progress.position.source).map(|source| source.bytes).sum();
         let read = Arc::new(AtomicU64::new(passed));
@@ -230,7 +233,7 @@ impl Job<'_> {
         };
         let Some(first) = made.encoded.bad.first() else { return Ok(()) };
         // Its start is written, or its end would be without it.
-        if self.whole || made.at.within.is_some() || made.after.within.is_some() {
+        if self.is_one_text || made.at.within.is_some() || made.after.within.is_some() {
             return Err(Error::input(format!(
                 "{}; mend it or leave the file out, and begin again with --overwrite",
                 named(first)
@@ -255,7 +258,7 @@ impl Job<'_> {
 }
 
 /// Counts what was written.
-fn add(progress: &mut Progress, made: &Made, shards: &[Shards; 2], width: usize) {
+fn add(progress: &mut Progress, made: &Made, shards: &[ShardWriter; 2], width: usize) {
     let encoded = &made.encoded;
     let counts = encoded.tokens.iter().zip(encoded.documents).zip(encoded.bytes).zip(shards);
     for (written, (((tokens, documents), bytes), shards)) in progress.splits.iter_mut().zip(counts) {
@@ -277,8 +280,8 @@ fn add(progress: &mut Progress, made: &Made, shards: &[Shards; 2], width: usize)
     progress.position = made.after;
 }
 
-fn save(dir: &Path, shards: &mut [Shards; 2], progress: &Progress) -> Result<()> {
-    shards.iter_mut().try_for_each(Shards::sync)?;
+fn save(dir: &Path, shards: &mut [ShardWriter; 2], progress: &Progress) -> Result<()> {
+    shards.iter_mut().try_for_each(ShardWriter::sync)?;
     state::write_progress(dir, progress)
 }
 
@@ -307,8 +310,8 @@ fn manifest(job: &Job<'_>, identity: &Identity, progress: Progress) -> Result<Ma
         ));
     }
     // The one text has a part in both.
-    let documents = |index| progress.documents.get(index).map_or(0, |count| if job.whole { 1 } else { *count });
-    let source = |(index, known): (usize, &Known)| ManifestSource {
+    let documents = |index| progress.documents.get(index).map_or(0, |count| if job.is_one_text { 1 } else { *count });
+    let source = |(index, known): (usize, &InputRecord)| ManifestSource {
         path: known.path.clone(),
         bytes: known.bytes,
         documents: documents(index),

@@ -17,7 +17,7 @@
 //! | `split` | which documents are validated on |
 //! | `encode` | from documents to the bytes of tokens |
 //! | `flow` | threads, the order, and bounded memory |
-//! | `shards` | shards of llm.c, written so that a killed process can be gone on with |
+//! | `writer` | shards of llm.c, written so that a killed process can be gone on with |
 //! | `state` | what a directory says of the work that is done in it |
 //! | `sample` | what is looked at before: text for a tokenizer, characters, where one text is cut in two |
 //! | `settled` | what a request comes to: the split and the tokenizer |
@@ -25,9 +25,9 @@
 //! | `told` | progress for people |
 //! | `cached` | a large text that is trained on, prepared once |
 //!
-//! **Memory.** At most 4 MB of input a thread are on their way (16 to 64 MB), and a line or a document without a place to cut it has
-//! at most 16 MB. So what is held is bounded whatever the input: beside the tokenizer some 60 MB on two cores with usual text, 200 MB
-//! with the longest lines there may be, and what a `.zst` asks for, of which more than 100 MB is refused.
+//! **Memory.** At most 4 MB of input a thread are on their way (16 to 64 MB), and a line or a document without a place to cut
+//! it has at most 16 MB. So what is held is bounded whatever the input: beside the tokenizer some 60 MB on two cores with
+//! usual text, 200 MB with the longest lines there may be, and what a `.zst` asks for, of which more than 100 MB is refused.
 
 mod batch;
 mod cached;
@@ -42,21 +42,21 @@ mod json;
 mod kind;
 mod sample;
 mod settled;
-mod shards;
 mod split;
 mod state;
 #[cfg(feature = "parquet")]
 mod table;
 mod told;
 mod unpack;
+mod writer;
 
 use std::path::PathBuf;
 
 pub(crate) use self::cached::{CachedText, cached_text};
 pub(crate) use self::job::prepare;
 pub(crate) use self::kind::Kind;
-pub(crate) use self::shards::MOST_TOKENS;
 pub(crate) use self::split::ValBy;
+pub(crate) use self::writer::MOST_TOKENS;
 use super::manifest::Manifest;
 use super::{Tokenizer, TokenizerKind};
 

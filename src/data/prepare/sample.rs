@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::batch::{Batch, Position};
 use super::documents;
-use super::feed::{Feed, Rules};
+use super::feed::{Feed, ReadRules};
 use super::inputs::Source;
 use super::unpack;
 use crate::console::slowly;
@@ -21,7 +21,7 @@ pub(super) const SAMPLE: u64 = 32 << 20;
 ///
 /// # Errors
 /// What cannot be read.
-pub(super) fn texts(sources: &[Source], rules: &Rules, stop: &AtomicBool) -> Result<Vec<String>> {
+pub(super) fn texts(sources: &[Source], rules: &ReadRules, stop: &AtomicBool) -> Result<Vec<String>> {
     let total: u64 = sources.iter().map(|source| source.bytes).sum();
     let mut texts = Vec::new();
     for source in sources {
@@ -43,7 +43,7 @@ pub(super) fn texts(sources: &[Source], rules: &Rules, stop: &AtomicBool) -> Res
 ///
 /// # Errors
 /// What cannot be read.
-pub(super) fn characters(sources: &[Source], rules: &Rules, stop: &AtomicBool) -> Result<String> {
+pub(super) fn characters(sources: &[Source], rules: &ReadRules, stop: &AtomicBool) -> Result<String> {
     let mut seen = vec![false; char::MAX as usize + 1];
     let mut mark = |text: &str| {
         text.chars().for_each(|c| seen[c as usize] = true);
@@ -56,11 +56,11 @@ pub(super) fn characters(sources: &[Source], rules: &Rules, stop: &AtomicBool) -
 /// Calls `each` with the text of documents, or pieces of them, until it has enough. What is no document is left out here.
 fn documents_of(
     sources: &[Source],
-    rules: &Rules,
+    rules: &ReadRules,
     stop: &AtomicBool,
     each: &mut dyn FnMut(&str) -> bool,
 ) -> Result<()> {
-    let rules = Rules { cuts: true, val_from: None, ..rules.clone() };
+    let rules = ReadRules { cuts: true, val_from: None, ..rules.clone() };
     let mut feed = Feed::new(Arc::from(sources), rules.clone(), Position::default(), Arc::default());
     let mut goes_on = true;
     while goes_on && let Some(batch) = feed.next()? {
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_tokenizer_sees_the_beginning_of_every_source() {
         let dir = tempfile::tempdir().unwrap();
-        let rules = Rules { val_fraction: 0.0, val_from: None, cuts: true, text_key: "text".to_owned() };
+        let rules = ReadRules { val_fraction: 0.0, val_from: None, cuts: true, text_key: "text".to_owned() };
         let line = format!("{{\"text\": \"{}\"}}\n", "é".repeat(1000));
         let sources = [
             source(dir.path(), "a.jsonl", &line.repeat(20_000)),

@@ -4,11 +4,11 @@ use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
 
-use super::feed::Rules;
+use super::feed::ReadRules;
 use super::inputs::Source;
 use super::kind::Format;
 use super::split::ValBy;
-use super::state::{Found, Identity, Known};
+use super::state::{Identity, InputRecord, OutputState};
 use super::{Request, Wanted, sample};
 use crate::config::TokenizerKind;
 use crate::console::note;
@@ -43,9 +43,9 @@ pub(super) fn split_rule(request: &Request, sources: &[Source]) -> Result<(ValBy
 /// The tokenizer that is asked for: of the directory where it was made for these inputs, else a new one.
 pub(super) fn tokenizer(
     request: &Request,
-    found: &Found,
+    found: &OutputState,
     sources: &[Source],
-    rules: &Rules,
+    rules: &ReadRules,
     stop: &AtomicBool,
 ) -> Result<Tokenizer> {
     let kind = match &request.tokenizer {
@@ -54,18 +54,13 @@ pub(super) fn tokenizer(
     };
     let made_here = matches!(kind, TokenizerKind::Bpe(_) | TokenizerKind::Char);
     let asked = match found {
-        Found::Begun(begun) => Some(&begun.0.tokenizer),
-        Found::Finished(manifest) => Some(&manifest.tokenizer),
+        OutputState::Begun(begun) => Some(&begun.0.tokenizer),
+        OutputState::Finished(manifest) => Some(&manifest.tokenizer),
         _ => None,
     };
     if made_here && asked == Some(&kind.to_string()) {
-        let path = request.out.join(TOKENIZER);
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|cause| {
-            Error::input(format!("{}; begin again with --overwrite", Error::io("read", &path, &cause)))
-        })?;
-        return Tokenizer::from_file_text(&text)
-            .map_err(|error| Error::input(format!("{}: {error}; begin again with --overwrite", path.display())));
+        return Tokenizer::read_file(&request.out.join(TOKENIZER))
+            .map_err(|error| Error::input(format!("{error}; begin again with --overwrite")));
     }
     if made_here && asked.is_none() && sources.iter().any(Source::is_stdin) {
         return Err(Error::usage(format!(
@@ -95,8 +90,8 @@ pub(super) fn identity(
     tokenizer: &Tokenizer,
 ) -> Result<Identity> {
     let known = |source: &Source| match request.by_content {
-        true => Known { path: "text".to_owned(), bytes: source.bytes, modified: 0 },
-        false => Known::of(source),
+        true => InputRecord { path: "text".to_owned(), bytes: source.bytes, modified: 0 },
+        false => InputRecord::of(source),
     };
     let name = match &request.tokenizer {
         Wanted::Kind(kind) => kind.to_string(),

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::Position;
 use super::inputs::Source;
-use super::shards;
 use super::split::Split;
+use super::writer;
 use crate::checkpoint::{Files, Storage, replace};
 use crate::data::manifest::{MANIFEST, Manifest, ManifestShard, TOKENIZER};
 use crate::error::{Error, Result};
@@ -38,18 +38,18 @@ pub(super) struct Identity {
     pub split: String,
     pub val_fraction: f64,
     pub text_key: String,
-    pub sources: Vec<Known>,
+    pub sources: Vec<InputRecord>,
 }
 
 /// An input as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Known {
+pub(super) struct InputRecord {
     pub path: String,
     pub bytes: u64,
     pub modified: u64,
 }
 
-impl Known {
+impl InputRecord {
     pub(super) fn of(source: &Source) -> Self {
         Self { path: source.path.display().to_string(), bytes: source.bytes, modified: source.modified }
     }
@@ -106,7 +106,7 @@ pub(super) struct Written {
 
 /// What is found in the output directory.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum OutputState {
     /// Nothing, or less than a beginning.
     Nothing,
     Begun(Box<(Identity, Option<Progress>)>),
@@ -119,25 +119,25 @@ pub(super) enum Found {
 ///
 /// # Errors
 /// What cannot be read.
-pub(super) fn look(dir: &Path) -> Result<Found> {
+pub(super) fn look(dir: &Path) -> Result<OutputState> {
     if let Some(manifest) = read(&dir.join(MANIFEST))? {
-        return Ok(Found::Finished(Box::new(manifest)));
+        return Ok(OutputState::Finished(Box::new(manifest)));
     }
     if let Some(identity) = read(&dir.join(IDENTITY))? {
-        return Ok(Found::Begun(Box::new((identity, read(&dir.join(PROGRESS))?))));
+        return Ok(OutputState::Begun(Box::new((identity, read(&dir.join(PROGRESS))?))));
     }
     let entries = match std::fs::read_dir(dir) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(OutputState::Nothing),
         entries => entries.map_err(|cause| Error::io("read", dir, &cause))?,
     };
     for entry in entries {
         let name = entry.map_err(|cause| Error::io("read", dir, &cause))?.file_name().to_string_lossy().into_owned();
         // The tokenizer is written before anything else.
         if name != LOCK && !name.starts_with('.') && name != TOKENIZER {
-            return Ok(Found::Others(name));
+            return Ok(OutputState::Others(name));
         }
     }
-    Ok(Found::Nothing)
+    Ok(OutputState::Nothing)
 }
 
 /// Most bytes that are read of a file: a few million names of inputs.
@@ -176,7 +176,7 @@ pub(super) fn clear(dir: &Path) -> Result<()> {
         remove(&dir.join(name))?;
     }
     for split in Split::ALL {
-        for (path, _) in shards::of_split(dir, split)? {
+        for (path, _) in writer::of_split(dir, split)? {
             remove(&path)?;
         }
     }

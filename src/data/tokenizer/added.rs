@@ -77,6 +77,11 @@ impl Added {
         self.special.contains(&token)
     }
 
+    /// Whether a name has white space in it.
+    pub(super) fn has_spaces(&self) -> bool {
+        self.tokens.iter().any(|token| token.name.contains(char::is_whitespace))
+    }
+
     /// The special token that ends a text.
     pub(super) fn end_of_text(&self) -> Option<u32> {
         ENDS.into_iter()

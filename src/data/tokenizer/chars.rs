@@ -52,9 +52,13 @@ impl CharTokenizer {
         Ok(Self { chars })
     }
 
-    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    /// The tokens of `text`, one by one.
+    ///
+    /// # Errors
+    /// A character that is none of them.
+    pub(in crate::data) fn tokens<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Result<u32>> + 'a {
         let token = |(position, c)| self.token(c).ok_or_else(|| unknown(c, position, self.chars.len()));
-        text.chars().enumerate().map(token).collect()
+        text.chars().enumerate().map(token)
     }
 
     /// The first character of `text` that is none of them, and its position.

@@ -3,8 +3,6 @@
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +16,7 @@ use super::split::Pattern;
 use super::table::Table;
 use super::training;
 use crate::console::warn;
+use crate::data::bounded;
 use crate::error::{Error, Result};
 
 /// What every tokenizer here must give back: words, blanks, signs, digits, letters of other scripts, an emoji.
@@ -59,17 +58,8 @@ impl FileTokenizer {
     /// # Errors
     /// A file that cannot be read, is larger than 64 MiB or no tokenizer, or whose tokens do not give text back.
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |e: std::io::Error| Error::io("read", path, &e);
         let within = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
-        let mut file = File::open(path).map_err(io)?;
-        let (said, mut bytes) = (file.metadata().map_err(io)?.len(), Vec::new());
-        if said <= MAX_BYTES {
-            // What has no end, as /dev/zero, does not say so.
-            file.by_ref().take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-        }
-        if said.max(bytes.len() as u64) > MAX_BYTES {
-            return Err(within(&format_args!("a tokenizer.json has at most {MAX_BYTES} bytes: name another file")));
-        }
+        let bytes = bounded::read(path, MAX_BYTES, "name a tokenizer.json")?;
         let text = String::from_utf8(bytes).map_err(|_| within(&"this is no tokenizer.json: it is not UTF-8"))?;
         Self::parse(text).map_err(|e| within(&e))
     }
@@ -124,9 +114,15 @@ impl FileTokenizer {
         )))
     }
 
-    #[cfg(test)]
-    pub(super) fn is_by_hand(&self) -> bool {
+    /// Whether its words are those of a known pattern.
+    pub(super) fn has_known_words(&self) -> bool {
         matches!(self.0.rules, Rules::Level(_))
+    }
+
+    /// As [`Tokenizer::cuts_at_words`](super::Tokenizer::cuts_at_words). Added tokens with a space in them would be found over a
+    /// cut.
+    pub(super) fn cuts_at_words(&self) -> bool {
+        self.has_known_words() && !self.0.added.has_spaces()
     }
 
     /// The file.

@@ -37,12 +37,14 @@ mod tiktoken;
 mod training;
 
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 pub use self::chars::{CharTokenizer, MAX_CHARS};
 pub use self::file::FileTokenizer;
 pub use self::stream::StreamDecoder;
 pub use self::tiktoken::Tiktoken;
 pub use crate::config::TokenizerKind;
+use crate::data::bounded;
 use crate::error::{Error, Result};
 
 /// A tokenizer: a map from text to tokens `0..vocab_size()` and back.
@@ -135,7 +137,7 @@ impl Tokenizer {
     fn encode_with(&self, text: &str, allow_special: bool) -> Result<Vec<u32>> {
         match self {
             Self::Byte => Ok(text.bytes().map(u32::from).collect()),
-            Self::Char(tokenizer) => tokenizer.encode(text),
+            Self::Char(tokenizer) => tokenizer.tokens(text).collect(),
             Self::Tiktoken(tokenizer) => tokenizer.encode(text, allow_special),
             Self::TokenizerJson(tokenizer) => tokenizer.encode(text, allow_special),
         }
@@ -237,6 +239,25 @@ impl Tokenizer {
             return FileTokenizer::parse(text.to_owned()).map(Self::TokenizerJson);
         }
         serde_json::from_str(text).map_err(|e| Error::input(format!("this is no tokenizer: {e}")))
+    }
+
+    /// The tokenizer in such a file beside shards.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no tokenizer.
+    pub(super) fn read_file(path: &Path) -> Result<Self> {
+        let within = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
+        let text = String::from_utf8(bounded::read(path, pack::MAX_BYTES, "make its directory again")?);
+        let text = text.map_err(|_| within(&"it is not UTF-8"))?;
+        Self::from_file_text(&text).map_err(|e| within(&e))
+    }
+
+    /// Whether a text may be cut between a word and the space after it, and the parts have the tokens of the whole.
+    pub(super) fn cuts_at_words(&self) -> bool {
+        match self {
+            Self::Byte | Self::Char(_) | Self::Tiktoken(_) => true,
+            Self::TokenizerJson(tokenizer) => tokenizer.cuts_at_words(),
+        }
     }
 
     /// The text that begins with `prompt`: that of [`usual_prompt`](Self::usual_prompt) has only ended another one.

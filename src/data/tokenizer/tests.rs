@@ -69,7 +69,7 @@ fn by_hand_tokens_are_those_of_the_crate() {
             "pad_type_id": 0, "pad_token": "x"});
         file["added_tokens"].as_array_mut().unwrap().push(added(270, "<think>", false));
         let by_hand = parse(&file).unwrap();
-        assert!(by_hand.is_by_hand());
+        assert!(by_hand.has_known_words());
         let crate_rules = Foreign::read(by_hand.text()).unwrap();
         for text in texts {
             for special in [false, true] {
@@ -84,7 +84,7 @@ fn by_hand_tokens_are_those_of_the_crate() {
 #[test]
 fn sentencepiece_gives_every_byte_back() {
     let file = parse(&sentencepiece()).unwrap();
-    assert!(!file.is_by_hand());
+    assert!(!file.has_known_words());
     let tokenizer = Tokenizer::TokenizerJson(file);
     assert_eq!((tokenizer.vocab_size(), tokenizer.end_of_text()), (267, Some(2)));
     let tokens = tokenizer.encode("the\nthe é").unwrap();

@@ -4,17 +4,14 @@
 //! note of progress is cut off again, also where it had renamed the shard by then.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::split::Split;
-use crate::checkpoint::{Files, Storage};
+use crate::checkpoint::{FileDigest, Files, Storage};
 use crate::data::manifest::ManifestShard;
-use crate::data::shard::{HEADER_BYTES, header};
+use crate::data::shard::{self, HEADER_BYTES, header};
 use crate::error::{Error, Result};
-use crate::report::number::hexadecimal;
 
 /// How the name of a shard ends that is not whole.
 const PART: &str = ".part";
@@ -22,7 +19,7 @@ const PART: &str = ".part";
 pub(crate) const MOST_TOKENS: u64 = i32::MAX as u64;
 
 /// The shards of a split.
-pub(super) struct Shards {
+pub(super) struct ShardWriter {
     dir: PathBuf,
     split: Split,
     width: usize,
@@ -38,7 +35,7 @@ struct Part {
     tokens: u64,
 }
 
-impl Shards {
+impl ShardWriter {
     /// Goes on behind the shards `done` and `tokens` of the next one; what is behind that in `dir` is removed.
     ///
     /// # Errors
@@ -144,7 +141,7 @@ impl Shards {
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&head)).and_then(|()| file.sync_all()).map_err(io)?;
         // Closed before it is renamed, which Windows wants.
         drop(file);
-        let sha256 = hash(&unfinished).map_err(|cause| Error::io("read", &unfinished, &cause))?;
+        let sha256 = FileDigest::read(&unfinished)?.sha256;
         std::fs::rename(&unfinished, &path)
             .and_then(|()| Files.sync_dir(&self.dir))
             .map_err(|cause| Error::io("rename", &unfinished, &cause))?;
@@ -154,7 +151,7 @@ impl Shards {
     }
 
     fn bytes_of(&self, tokens: u64) -> u64 {
-        HEADER_BYTES as u64 + tokens * self.width as u64
+        shard::bytes_of(self.width, tokens)
     }
 
     fn name(&self, index: u64) -> String {
@@ -202,16 +199,6 @@ fn lost(path: &Path) -> Error {
     ))
 }
 
-fn hash(path: &Path) -> io::Result<String> {
-    let (mut file, mut hash, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
-            count => hash.update(buffer.get(..count).unwrap_or_default()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,7 +218,7 @@ mod tests {
     #[test]
     fn shards_are_the_same_wherever_they_were_stopped() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |done, tokens| Shards::resume(dir.path(), Split::Train, 2, 10, done, tokens);
+        let open = |done, tokens| ShardWriter::resume(dir.path(), Split::Train, 2, 10, done, tokens);
         let mut shards = open(vec![], 0).unwrap();
         shards.write(&bytes(0..37)).unwrap();
         shards.end().unwrap();
