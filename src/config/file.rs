@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::keys::{described, shortened};
 use super::{
     DataConfig, DataSource, GrowthConfig, GrowthPolicy, GrowthWhen, InitKeys, InitValues, ModelConfig, OptimizerRule,
-    RunConfig, TauRule, TrainRule, keys, size, spelled,
+    RunConfig, TauRule, TokenizerKind, TrainRule, keys, size, spelled,
 };
 use crate::error::{Error, Result};
 
@@ -230,6 +230,7 @@ fn complete() -> Result<Table, String> {
         val_path: Some("val.txt".into()),
         old_path: Some("old.txt".into()),
         sources: vec![DataSource { path: "a.bin".into(), weight: 0.5 }],
+        tokenizer: Some(TokenizerKind::Char),
         corpus_seed: Some(1),
         ..DataConfig::default()
     };
@@ -382,6 +383,7 @@ mod tests {
             "data.sources",
             "data.val_path",
             "data.old_path",
+            "data.tokenizer",
             "data.corpus_seed",
             "model.tau_qkv",
             "model.tau_ffn",
