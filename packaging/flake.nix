@@ -21,6 +21,7 @@
             src = pkgs.lib.cleanSource ./..;
             cargoLock.lockFile = ../Cargo.lock;
             buildType = "dist";
+            buildFeatures = [ "parquet" ];
             # They need an adapter.
             doCheck = false;
             nativeBuildInputs = [ pkgs.installShellFiles pkgs.makeWrapper ];

@@ -13,7 +13,7 @@ class Tokenformer < Formula
   end
 
   def install
-    system "cargo", "install", "--profile", "dist", *std_cargo_args
+    system "cargo", "install", "--profile", "dist", "--features", "parquet", *std_cargo_args
     system bin/"tokenformer", "man", man1
     generate_completions_from_executable(bin/"tokenformer", "completions")
   end

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:?usage: package.sh FOLDER}
 mkdir -p "$out"
 
-cargo build --profile dist --locked --bin tokenformer
+cargo build --profile dist --locked --features parquet --bin tokenformer
 host=$(rustc -vV | sed -n 's/^host: //p')
 version=$(cargo pkgid | sed 's/.*[#@]//')
 program=target/dist/tokenformer
