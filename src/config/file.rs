@@ -331,7 +331,7 @@ mod tests {
             ("train.learning_rate", "it is train.lr here"),
             ("train.learning_rat", "if \"learning_rate\" is meant, it is train.lr here"),
             ("model.n_heads", "it is model.num_attention_heads here"),
-            ("train.num-train-epochs", "epochs are not counted here"),
+            ("train.num-train-epochs", "it is --epochs N here"),
             ("model.lr", "it belongs in [train], as train.lr"),
             ("train.out_dir", "it belongs at the top level"),
             ("policy", "under [[growth]]"),

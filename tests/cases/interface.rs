@@ -33,7 +33,7 @@ fn keys_of_other_programs_are_answered() {
         &[
             ("train --dry-run --set train.learning_rate=1", &["it is train.lr here"]),
             ("train --dry-run --set train.LR=1", &["the nearest key is \"lr\""]),
-            ("train --dry-run --set train.epochs=1", &["epochs are not counted here", "train.max_steps"]),
+            ("train --dry-run --set train.epochs=1", &["it is --epochs N here", "train.max_steps"]),
             ("train --dry-run --set train.dropout=1", &["there is no dropout here", "leave it out"]),
             (
                 "train --dry-run --set train.gradient_accumulation_steps=1",
@@ -51,7 +51,7 @@ fn keys_of_other_programs_are_answered() {
     refused(
         &folder,
         &[
-            ("train --set train.num_train_epochs=3", &["epochs are not counted here"]),
+            ("train --set train.num_train_epochs=3", &["it is --epochs N here"]),
             ("train --set train.per_device_train_batch_size=3", &["it is train.batch_size here"]),
             ("train --set model.num_hidden_layers=3", &["it is model.num_layers here"]),
             ("train --set train.warmup_iters=100", &["train.warmup_fraction", "a share of train.max_steps"]),
