@@ -7,6 +7,7 @@
 mod data;
 mod disk;
 mod interface;
+mod neox;
 mod prepare;
 mod program;
 mod scripts;
