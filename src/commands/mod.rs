@@ -11,6 +11,7 @@ pub(crate) mod eval;
 mod examples;
 pub(crate) mod generate;
 pub(crate) mod grow;
+pub(crate) mod import;
 pub(crate) mod inspect;
 mod inspect_data;
 mod interrupt;

@@ -81,14 +81,15 @@ impl Start {
     /// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
     pub fn resumed(checkpoint: Checkpoint) -> Result<(Self, RunConfig)> {
         let mut config: RunConfig = checkpoint.meta.config()?;
-        if checkpoint.meta.data.fingerprint.is_none() {
+        if checkpoint.meta.data.fingerprint.is_none() && checkpoint.meta.imported.is_none() {
             config.train.count_micro_batches(&config.model);
         }
         check_settings(&config)?;
         check_parameters(&config.model, &checkpoint.params)?;
         check_tokenizer(&config.model, checkpoint.meta.tokenizer()?)?;
         let Checkpoint { meta, params, moment1, moment2 } = checkpoint;
-        let Meta { step, tokens_seen, data, lineage, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let Meta { step, tokens_seen, data, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let (lineage, imported) = (meta.lineage, meta.imported);
         let mut cohorts = meta.cohorts;
         if cohorts.is_empty() {
             cohorts.push(cohorts::first(&config.model));
@@ -98,7 +99,17 @@ impl Start {
         let measured = Some(Measured::by(&config, &data.description, data.fingerprint)?);
         let start = Self {
             host: HostModel { model: config.model.clone(), params, moment1, moment2, cohorts },
-            standing: Standing { step, position, losses, plateau, growths_left, lineage, best_val_loss, best_step },
+            standing: Standing {
+                step,
+                position,
+                losses,
+                plateau,
+                growths_left,
+                lineage,
+                imported,
+                best_val_loss,
+                best_step,
+            },
             loss_scale,
             measured,
         };
