@@ -67,6 +67,7 @@ pub mod config;
 pub mod console;
 pub mod data;
 pub mod error;
+pub(crate) mod exchange;
 pub mod gpu;
 pub mod graph;
 pub mod kernel;
