@@ -20,6 +20,7 @@ mod read;
 mod size;
 mod storage;
 mod store;
+mod weights;
 
 pub use digest::FileDigest;
 pub use load::{Examined, Opened, examine, list_tensors, read_meta, verify};
@@ -32,6 +33,7 @@ pub use read::{Checks, TensorEntry, Verified};
 pub(crate) use storage::create_dirs;
 pub use storage::{Files, Sink, Source, Storage, replace};
 pub use store::{Keep, Latest, Store};
+pub use weights::Weights;
 
 use std::collections::BTreeMap;
 

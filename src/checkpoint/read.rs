@@ -6,7 +6,8 @@
 //! found.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -72,7 +73,8 @@ pub(super) struct TensorFile {
 }
 
 /// What the header of a file says.
-struct Layout {
+#[derive(Debug)]
+pub(super) struct Layout {
     path: PathBuf,
     header: Header,
     data_start: u64,
@@ -197,11 +199,16 @@ impl TensorFile {
     }
 
     /// Reads all of the data and drops it.
-    pub(super) fn verify(mut self) -> Result<Verified> {
+    pub(super) fn verify(self) -> Result<Verified> {
+        Ok(self.into_layout()?.1)
+    }
+
+    /// Reads all of the data, drops it, and keeps where each tensor is.
+    pub(super) fn into_layout(mut self) -> Result<(Layout, Verified)> {
         if self.data.has_sums() {
             self.data.finish().map_err(|flaw| self.layout.say(flaw))?;
         }
-        Ok(self.verified)
+        Ok((self.layout, self.verified))
     }
 
     /// What the run says of itself.
@@ -247,6 +254,22 @@ impl Layout {
         // Empty tensors share their offset with the next one: the name makes the order definite.
         tensors.sort_by(|(a, at), (b, bt)| (at.data_offsets, a).cmp(&(bt.data_offsets, b)));
         tensors
+    }
+
+    /// Shape of every tensor, by its name.
+    pub(super) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.header.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect()
+    }
+
+    /// Reads one tensor of `file`, whose data were compared with their checksums before.
+    pub(super) fn read_at(&self, name: &str, file: &mut File) -> Result<HostTensor> {
+        let io = |cause: std::io::Error| Error::io("read", &self.path, &cause);
+        let info = self.header.info(name).ok_or_else(|| Error::defect(format!("there is no tensor {name:?}")))?;
+        let (start, end) = info.data_offsets;
+        file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(io)?;
+        let bytes: Box<dyn Read> = Box::new(file.try_clone().map_err(io)?);
+        let bytes = BufReader::with_capacity(CHUNK.min(end - start), bytes);
+        self.tensor(name, info, &mut Checked::new(bytes, (end - start) as u64, None))
     }
 
     /// Reads the tensor that is next.

@@ -63,6 +63,7 @@ pub(crate) use prepared::{read_manifest, verify};
 pub use shard::ShardView;
 pub use source::TokenSource;
 pub use tokenizer::{CharTokenizer, FileTokenizer, MAX_CHARS, StreamDecoder, Tiktoken, Tokenizer, TokenizerKind};
+pub(crate) use tokenizer::{Lists, Words};
 
 use crate::error::{Error, Result};
 use source::Part;

@@ -4,7 +4,7 @@
 use super::fit::{self, Shapes};
 use super::{Found, Options, Take};
 use crate::checkpoint::{count_layers, official_name};
-use crate::config::{Arch, EMBEDDING, Linear, ModelConfig, Module, Role};
+use crate::config::{Arch, EMBEDDING, HEAD, Linear, ModelConfig, Module, Role};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -53,7 +53,7 @@ pub(super) fn published(path: &Path, prefix: &str, all: &Shapes, options: &Optio
     if others > 0 {
         assumed.push(format!("{others} tensors that are not under {prefix:?} are left out"));
     }
-    let take = |(ours, _): (String, _)| (ours.clone(), Take::whole(format!("{prefix}{}", theirs(&ours))));
+    let take = |(ours, _): (String, _)| (ours.clone(), Take::Whole(format!("{prefix}{}", theirs(&ours))));
     let takes = model.param_shapes().into_iter().map(take).collect();
     Ok(Found { model, takes, form: "a published TokenFormer".to_owned(), assumed })
 }
@@ -89,7 +89,7 @@ pub(super) fn own(path: &Path, found: &Shapes, options: &Options) -> Result<Foun
          {} tokens; the checkpoint it was made from says it",
         model.num_attention_heads, model.rotary_pct, model.seq_length
     )];
-    let takes = model.param_shapes().into_iter().map(|(ours, _)| (ours.clone(), Take::whole(ours))).collect();
+    let takes = model.param_shapes().into_iter().map(|(ours, _)| (ours.clone(), Take::Whole(ours))).collect();
     Ok(Found { model, takes, form: "tensors of tokenformer without metadata".to_owned(), assumed })
 }
 
@@ -107,7 +107,9 @@ fn sizes(layers: usize, arch: Arch, shape: &dyn Fn(&str) -> Option<Vec<usize>>) 
         None => Err(format!("tensor {ours:?} is missing")),
     };
     let [vocab_size, hidden_size] = axes(EMBEDDING.to_owned())?;
-    let mut model = ModelConfig { arch, vocab_size, hidden_size, num_layers: layers, ..ModelConfig::default() };
+    let tie_word_embeddings = shape(HEAD).is_none();
+    let sizes = ModelConfig { arch, vocab_size, hidden_size, num_layers: layers, ..ModelConfig::default() };
+    let mut model = ModelConfig { tie_word_embeddings, ..sizes };
     match arch {
         Arch::Tokenformer => {
             let slots = |module| axes(Role::Keys(module).name_in(0)).map(|[slots, _]| slots);
@@ -117,6 +119,7 @@ fn sizes(layers: usize, arch: Arch, shape: &dyn Fn(&str) -> Option<Vec<usize>>) 
         }
         Arch::Transformer => {
             [model.intermediate_size, _] = axes(Role::Weight(Linear::MlpIn).name_in(0))?;
+            model.attention_bias = shape(&Role::Bias(Linear::Query).name_in(0)).is_some();
         }
     }
     Ok(model)

@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `bare` | models of which a file says nothing but tensors: the published TokenFormers |
+//! | `gpt_neox` | GPT-NeoX and Pythia, with their `config.json` |
 //! | `own` | checkpoints of this program that another one changed |
 //! | `fit` | whether a file has the tensors of a model |
 //!
@@ -10,11 +11,14 @@
 
 mod bare;
 mod fit;
+mod gpt_neox;
 mod own;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use super::neox::NeoxTensor;
 use super::weights::{Place, Weights};
 use crate::array::HostTensor;
 use crate::checkpoint::{FileDigest, write_made};
@@ -66,14 +70,18 @@ struct Found {
 
 /// How a parameter is made of a tensor.
 #[derive(Debug)]
-struct Take {
-    /// Name of the tensor.
-    from: String,
+enum Take {
+    /// It is the tensor of this name.
+    Whole(String),
+    /// It is a part of the tensor of this name.
+    Part(String, Rc<NeoxTensor>),
 }
 
 impl Take {
-    fn whole(from: String) -> Self {
-        Self { from }
+    fn from(&self) -> &str {
+        match self {
+            Self::Whole(name) | Self::Part(name, _) => name,
+        }
     }
 }
 
@@ -90,6 +98,9 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
         own::model(path, meta, &shapes, options)?
     } else if let Some(prefix) = bare::published_prefix(&shapes) {
         (bare::published(path, &prefix, &shapes, options)?, None, Vec::new())
+    } else if let Some(config) = place.text(gpt_neox::CONFIG)? {
+        beside.extend(place.beside(gpt_neox::CONFIG));
+        (gpt_neox::model(path, &config, &shapes, options)?, None, Vec::new())
     } else if bare::is_own(&shapes) {
         (bare::own(path, &shapes, options)?, None, Vec::new())
     } else {
@@ -103,7 +114,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
     };
     let model = &found.model;
     model.validate().map_err(|cause| Error::input(format!("{}: {cause}", path.display())))?;
-    for Take { from } in found.takes.values() {
+    for from in found.takes.values().map(Take::from) {
         let wrong = weights.kind(from).map(|kind| kind.check());
         wrong
             .unwrap_or(Ok(()))
@@ -169,7 +180,15 @@ impl Imported {
     pub fn parameter(&self, name: &str) -> Result<HostTensor> {
         let take =
             self.found.takes.get(name).ok_or_else(|| Error::defect(format!("nothing makes parameter {name}")))?;
-        self.weights.read(&take.from)
+        let tensor = self.weights.read(take.from())?;
+        match take {
+            Take::Whole(_) => Ok(tensor),
+            Take::Part(from, parts) => {
+                let mut parts = parts.split(tensor)?.into_iter();
+                let part = parts.find(|(of, _)| of == name).map(|(_, part)| part);
+                part.ok_or_else(|| Error::defect(format!("{from} has no part {name}")))
+            }
+        }
     }
 
     /// Writes the model as a checkpoint at step 0, without moments; at most one tensor is held twice. What is said of where it

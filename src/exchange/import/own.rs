@@ -38,7 +38,7 @@ pub(super) fn model(
         all.iter().filter(|(name, _)| !name.starts_with(OPTIMIZER)).map(|(n, s)| (n.clone(), s.clone())).collect();
     fit::check(&model.param_shapes().into_iter().collect(), &found)
         .map_err(|what| within(Error::input(format!("its configuration is of another model: {what}"))))?;
-    let takes = found.into_keys().map(|name| (name.clone(), Take::whole(name))).collect();
+    let takes = found.into_keys().map(|name| (name.clone(), Take::Whole(name))).collect();
     let assumed = vec![format!(
         "taken as it is, without a look at its checksums; the {} steps that it says it was trained are behind it, and training \
          starts anew",
