@@ -22,6 +22,7 @@ mod store;
 mod weights;
 
 pub use digest::FileDigest;
+pub(crate) use load::read_strings;
 pub use load::{Examined, Opened, examine, list_tensors, read_meta, verify};
 pub(crate) use lock::{RunLock, check_lock, check_unlocked};
 pub use official::{OfficialModel, official_name, read_official};

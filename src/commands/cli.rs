@@ -87,6 +87,8 @@ enum Command {
     Grow(commands::grow::GrowArgs),
     /// Make the model of a checkpoint smaller, in a new file, or say what that would cost.
     Prune(commands::prune::PruneArgs),
+    /// Write the model of a checkpoint for another program: transformers, llama.cpp, or anything that reads safetensors.
+    Export(commands::export::ExportArgs),
     /// Generate text from a checkpoint.
     #[command(visible_alias = "sample")]
     Generate(commands::generate::GenerateArgs),
@@ -254,6 +256,7 @@ impl Cli {
             Command::Prepare(args) => return commands::prepare::run(&args),
             Command::Grow(args) => return commands::grow::run(&request, &args),
             Command::Prune(args) => return commands::prune::run(&request, &args),
+            Command::Export(args) => return commands::export::run(&args),
             Command::Generate(args) => return commands::generate::run(&request, &args),
             Command::Eval(args) => return commands::eval::run(&request, &args),
             Command::Inspect(args) => return commands::inspect::run(&args),
