@@ -29,6 +29,27 @@ pub(crate) fn read_strings(path: &Path) -> Result<HashMap<String, String>> {
     Ok(TensorFile::open(&Files, path)?.strings())
 }
 
+/// What is in a safetensors file of any program, without its values.
+#[derive(Debug)]
+pub(crate) struct Outline<M> {
+    /// Every tensor, in file order.
+    pub(crate) tensors: Vec<TensorEntry>,
+    /// Where the values of the first one begin; those of the others follow one after the other.
+    pub(crate) data_start: u64,
+    /// What a checkpoint of this program says of its run, if it is one.
+    pub(crate) meta: Result<M>,
+}
+
+/// The outline of a safetensors file, which need not match its checksums.
+///
+/// # Errors
+/// An input error if the file cannot be read, is truncated, or is not a safetensors file.
+pub(crate) fn outline<M: Metadata>(path: &Path) -> Result<Outline<M>> {
+    let source = Files.open(path).map_err(|cause| Error::io("read", path, &cause))?;
+    let file = TensorFile::new(source, path, Checks::Waived)?;
+    Ok(Outline { tensors: file.entries(), data_start: file.data_start(), meta: file.meta() })
+}
+
 /// The metadata of a checkpoint, without reading its tensors.
 ///
 /// # Errors

@@ -178,6 +178,11 @@ impl TensorFile {
         self.layout.in_order().into_iter().map(entry).collect()
     }
 
+    /// Where the values of the first tensor begin.
+    pub(super) fn data_start(&self) -> u64 {
+        self.layout.data_start
+    }
+
     /// Reads every tensor, F16 and BF16 widened to f32.
     pub(super) fn read(self) -> Result<BTreeMap<String, HostTensor>> {
         let Self { layout, mut data, .. } = self;

@@ -45,6 +45,14 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
         ],
     ),
     (
+        "import",
+        [
+            "import pythia-70m pythia.safetensors",
+            "import TokenFormer-150M/pytorch_model.bin tf.safetensors --tokenizer tokenizer.json",
+            "import weights.pt mine.safetensors --heads 4 --seq-length 256 --tokenizer byte",
+        ],
+    ),
+    (
         "generate",
         [
             "generate runs/mine -p \"ROMEO:\" -n 300",

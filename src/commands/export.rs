@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, value};
 use crate::console::note;
-use crate::exchange::{Form, Source, Stored, Wanted, export};
+use crate::exchange::export::{Form, Source, Stored, Wanted, export};
 use crate::report::number::bytes;
 use clap::Args;
 use serde_json::json;

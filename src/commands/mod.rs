@@ -12,6 +12,7 @@ mod examples;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod grow;
+pub(crate) mod import;
 pub(crate) mod inspect;
 mod inspect_data;
 mod interrupt;

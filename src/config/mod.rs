@@ -34,7 +34,7 @@ pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule
 pub use growth_when::{GrowthWhen, PlateauRule};
 pub(crate) use keys::check_in;
 pub use model::{Arch, ModelConfig, Module, NormActivation};
-pub(crate) use params::EMBEDDING;
+pub(crate) use params::{EMBEDDING, HEAD};
 pub use params::{Linear, Norm, Parameter, Role};
 pub(crate) use preset::preset_names;
 pub use preset::{PRESETS, Preset};

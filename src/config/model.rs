@@ -23,7 +23,7 @@ const MAX_WIDTH: usize = 1 << 20;
 pub enum Arch {
     /// Every linear projection is attention over learnable parameter tokens (arXiv 2410.23168).
     Tokenformer,
-    /// The baseline: linear projections with biases and a GELU MLP.
+    /// The baseline, which is GPT-NeoX: linear projections with biases and a GELU MLP.
     Transformer,
 }
 
@@ -105,6 +105,13 @@ pub struct ModelConfig {
     pub ffn_slot_num: usize,
     /// Width of the Transformer's MLP, F; 0 is `4 * hidden_size`. A TokenFormer has no such width.
     pub intermediate_size: usize,
+    /// Whether attention and MLP of a Transformer's layer read the same x, as in GPT-J, GPT-NeoX and Pythia:
+    /// `x + attn(ln1(x)) + mlp(ln2(x))`. Otherwise the MLP reads x after the attention was added to it.
+    pub use_parallel_residual: bool,
+    /// Whether query, key, value and output projection of a Transformer's attention have biases. A TokenFormer has none.
+    pub attention_bias: bool,
+    /// Whether the embedding is the output head as well. Otherwise the head is a parameter of its own, `embed_out.weight`.
+    pub tie_word_embeddings: bool,
     /// Normalisation of the scores against the parameter tokens.
     pub norm_activation_type: NormActivation,
     /// Scale of query, key and value; absent is `sqrt(qkv_slot_num)` when the model is made.
@@ -140,6 +147,9 @@ impl Default for ModelConfig {
             proj_slot_num: 128,
             ffn_slot_num: 512,
             intermediate_size: 0,
+            use_parallel_residual: false,
+            attention_bias: true,
+            tie_word_embeddings: true,
             norm_activation_type: NormActivation::L2NormGelu,
             tau_qkv: None,
             tau_proj: None,
@@ -233,6 +243,7 @@ impl ModelConfig {
                 in_range("qkv_slot_num", self.qkv_slot_num, 1, MAX_SIZE)?;
                 in_range("proj_slot_num", self.proj_slot_num, 1, MAX_SIZE)?;
                 in_range("ffn_slot_num", self.ffn_slot_num, 1, MAX_SIZE)?;
+                self.refuse_options_of_a_transformer()?;
             }
             Arch::Transformer => in_range("intermediate_size", self.mlp_width(), 1, MAX_SIZE)?,
         }
@@ -244,6 +255,19 @@ impl ModelConfig {
         positive("rotary_emb_base", self.rotary_emb_base)?;
         fraction("rotary_pct", self.rotary_pct)?;
         self.validate_heads()
+    }
+
+    fn refuse_options_of_a_transformer(&self) -> Result<()> {
+        require(!self.use_parallel_residual, || {
+            "use_parallel_residual is true, but the layers of a TokenFormer are sequential: leave it out, or use arch = \
+             \"transformer\""
+                .to_owned()
+        })?;
+        require(self.attention_bias, || {
+            "attention_bias is false, but a TokenFormer has no biases that could go: leave it out, or use arch = \
+             \"transformer\""
+                .to_owned()
+        })
     }
 
     fn validate_heads(&self) -> Result<()> {
@@ -372,6 +396,19 @@ mod tests {
         assert!(refusal(|m| m.tau_ffn = Some(0.0)).contains("tau_ffn is 0"));
         assert!(refusal(|m| m.layernorm_epsilon = f64::INFINITY).contains("layernorm_epsilon is inf"));
         assert!(ModelConfig { pattention_eps: 0.0, ..ModelConfig::default() }.validate().is_ok());
+    }
+
+    #[test]
+    fn options_of_a_transformer_are_refused_elsewhere() {
+        let text = refusal(|m| m.use_parallel_residual = true);
+        assert!(
+            text.starts_with("use_parallel_residual is true") && text.ends_with("arch = \"transformer\""),
+            "{text}"
+        );
+        assert!(refusal(|m| m.attention_bias = false).starts_with("attention_bias is false"));
+        let options = ModelConfig { use_parallel_residual: true, attention_bias: false, ..ModelConfig::default() };
+        assert!(ModelConfig { arch: Arch::Transformer, ..options }.validate().is_ok());
+        assert!(ModelConfig { tie_word_embeddings: false, ..ModelConfig::default() }.validate().is_ok());
     }
 
     #[test]

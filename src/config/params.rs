@@ -5,14 +5,18 @@
 
 use super::{Arch, ModelConfig, Module};
 
-/// The embedding, the one parameter that is read row by row and may be larger than a binding.
+/// The embedding, which is read row by row and may be larger than a binding.
 pub(crate) const EMBEDDING: &str = "word_embeddings.weight";
+/// The output head, where it is not the embedding: of the same shape, and read in the same way.
+pub(crate) const HEAD: &str = "embed_out.weight";
 
 /// What a parameter is for: what code that treats parameters differently decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// The embedding, (vocab_size, C), which is the output head as well.
+    /// The embedding, (vocab_size, C), which is the output head as well where there is no [`Role::Head`].
     Embedding,
+    /// The output head, (vocab_size, C).
+    Head,
     /// Keys of a Pattention, (N, C): parameter tokens.
     Keys(Module),
     /// Values of a Pattention, (N, C): parameter tokens.
@@ -103,6 +107,7 @@ impl Role {
     fn name(self) -> String {
         match self {
             Self::Embedding => EMBEDDING.to_owned(),
+            Self::Head => HEAD.to_owned(),
             Self::Keys(module) => format!("{}.key_param_tokens", module.name()),
             Self::Values(module) => format!("{}.value_param_tokens", module.name()),
             Self::Weight(linear) => format!("{}.weight", linear.name()),
@@ -138,7 +143,7 @@ impl Role {
         match self {
             Self::Values(module) => matches!(module, Module::Proj | Module::Mlp),
             Self::Weight(linear) | Self::Bias(linear) => matches!(linear, Linear::Proj | Linear::MlpOut),
-            Self::Embedding | Self::Keys(_) | Self::NormWeight(_) | Self::NormBias(_) => false,
+            Self::Embedding | Self::Head | Self::Keys(_) | Self::NormWeight(_) | Self::NormBias(_) => false,
         }
     }
 
@@ -152,14 +157,13 @@ impl Role {
             Self::Values(of) => Self::Values(module(of)),
             Self::Weight(of) => Self::Weight(linear(of)),
             Self::Bias(of) => Self::Bias(linear(of)),
-            Self::Embedding | Self::NormWeight(_) | Self::NormBias(_) => self,
+            Self::Embedding | Self::Head | Self::NormWeight(_) | Self::NormBias(_) => self,
         }
     }
 }
 
 impl ModelConfig {
-    /// All parameters, in checkpoint order. The output head is the embedding and has no tensor of its own. Meant for a
-    /// validated model: an absurd layer count is a long list.
+    /// All parameters, in checkpoint order. Meant for a validated model: an absurd layer count is a long list.
     pub fn parameters(&self) -> Vec<Parameter> {
         let mut all = vec![Parameter::new(Role::Embedding, None, vec![self.vocab_size, self.hidden_size])];
         for layer in 0..self.num_layers {
@@ -167,7 +171,15 @@ impl ModelConfig {
             all.extend(of_layer.map(|(role, shape)| Parameter::new(role, Some(layer), shape)));
         }
         all.extend(norm(Norm::Final, self.hidden_size).map(|(role, shape)| Parameter::new(role, None, shape)));
+        if !self.tie_word_embeddings {
+            all.push(Parameter::new(Role::Head, None, vec![self.vocab_size, self.hidden_size]));
+        }
         all
+    }
+
+    /// The name of the parameter that makes the logits.
+    pub(crate) fn head(&self) -> &'static str {
+        if self.tie_word_embeddings { EMBEDDING } else { HEAD }
     }
 
     /// Names and shapes of [`ModelConfig::parameters`].
@@ -179,7 +191,8 @@ impl ModelConfig {
     pub fn param_count(&self) -> u64 {
         let size = |shape: &[usize]| shape.iter().fold(1_u64, |n, &axis| n.saturating_mul(axis as u64));
         let layer = self.layer_parameters().iter().fold(0_u64, |n, (_, shape)| n.saturating_add(size(shape)));
-        let ends = size(&[self.vocab_size, self.hidden_size]).saturating_add(size(&[2, self.hidden_size]));
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        let ends = size(&[tables, self.vocab_size, self.hidden_size]).saturating_add(size(&[2, self.hidden_size]));
         layer.saturating_mul(self.num_layers as u64).saturating_add(ends)
     }
 
@@ -202,9 +215,10 @@ impl ModelConfig {
         let linear = |linear, out: usize, input: usize| {
             [(Role::Weight(linear), vec![out, input]), (Role::Bias(linear), vec![out])]
         };
+        let tensors = if self.attention_bias { 2 } else { 1 };
         let mut all = Vec::from(norm(Norm::Input, width));
         for projection in [Linear::Query, Linear::Key, Linear::Value, Linear::Proj] {
-            all.extend(linear(projection, width, width));
+            all.extend(linear(projection, width, width).into_iter().take(tensors));
         }
         all.extend(norm(Norm::PostAttention, width));
         all.extend(linear(Linear::MlpIn, inner, width));
@@ -255,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn options_of_gpt_neox_add_a_head_and_leave_out_biases() {
+        let model = ModelConfig { arch: Arch::Transformer, vocab_size: 61, num_layers: 2, ..ModelConfig::default() };
+        let untied = ModelConfig { tie_word_embeddings: false, ..model.clone() };
+        let last = untied.parameters().pop().unwrap();
+        assert_eq!((last.name.as_str(), last.shape), ("embed_out.weight", vec![61, 128]));
+        assert!(last.role.decays() && last.layer.is_none());
+        assert_eq!(untied.param_count(), model.param_count() + 61 * 128);
+        let plain = ModelConfig { attention_bias: false, ..model.clone() };
+        assert_eq!(plain.param_count(), model.param_count() - 2 * 4 * 128);
+        let biases =
+            |model: &ModelConfig| model.parameters().iter().filter(|p| matches!(p.role, Role::Bias(_))).count();
+        assert_eq!((biases(&model), biases(&plain)), (2 * 6, 2 * 2));
+        for model in [untied, plain] {
+            assert_eq!(model.param_count(), product_sum(&model));
+        }
+    }
+
+    #[test]
     fn only_norms_and_biases_escape_weight_decay() {
         let mut model = ModelConfig { num_layers: 1, ..ModelConfig::default() };
         let undecayed = |model: &ModelConfig| {
@@ -289,7 +321,7 @@ mod tests {
     #[test]
     fn no_two_parameters_have_a_layer_and_a_role() {
         for arch in [Arch::Tokenformer, Arch::Transformer] {
-            let model = ModelConfig { arch, num_layers: 2, ..ModelConfig::default() };
+            let model = ModelConfig { arch, num_layers: 2, tie_word_embeddings: false, ..ModelConfig::default() };
             let mut all: Vec<_> = model.parameters().into_iter().map(|p| (p.layer, p.role)).collect();
             let count = all.len();
             all.sort_unstable();

@@ -56,10 +56,24 @@ static SYNONYMS: &[Synonym] = &[
         "there is no dropout here: leave it out; against overfitting, train fewer steps or raise train.weight_decay",
     ),
     synonym(
-        &["bias"],
-        "nothing sets biases here: the linear layers of model.arch = \"transformer\" have them, a TokenFormer has none; leave it out",
+        &["bias", "use_bias"],
+        "model.attention_bias is for the attention of model.arch = \"transformer\"; its other linear layers always have biases, a \
+         TokenFormer has none",
     ),
-    synonym(&["tie_word_embeddings"], "the embedding and the head are always one here: leave it out"),
+    synonym(&["attn_bias", "qkv_bias", "use_bias_in_attn_linear"], "it is model.attention_bias here"),
+    synonym(&["parallel_residual", "gpt_j_residual", "parallel_attn"], "it is model.use_parallel_residual here"),
+    synonym(
+        &["tie_embeddings", "tie_weights", "weight_tying", "tied_embeddings", "tie_lm_head"],
+        "it is model.tie_word_embeddings here",
+    ),
+    synonym(
+        &["no_weight_tying", "untie_embeddings_and_output_weights"],
+        "it is model.tie_word_embeddings here, which is the opposite",
+    ),
+    synonym(
+        &["hidden_act", "hidden_activation", "activation_function"],
+        "it is always GELU here: model.gelu_tanh is false for gelu, and true for gelu_new, gelu_fast and gelu_pytorch_tanh",
+    ),
     // Training.
     synonym(&["learning_rate", "max_lr", "peak_lr"], "it is train.lr here"),
     synonym(

@@ -30,7 +30,7 @@ pub(crate) fn tensors(model: &ModelConfig) -> Vec<Piece> {
 }
 
 /// The parameters that are one tensor with the query of this role.
-pub(super) fn fused(role: Role, layer: Option<usize>) -> Option<Vec<String>> {
+pub(crate) fn fused(role: Role, layer: Option<usize>) -> Option<Vec<String>> {
     let roles = match role {
         Role::Weight(Linear::Query) => FUSED.map(Role::Weight),
         Role::Bias(Linear::Query) => FUSED.map(Role::Bias),
@@ -43,6 +43,7 @@ pub(super) fn fused(role: Role, layer: Option<usize>) -> Option<Vec<String>> {
 fn name_of(role: Role, layer: Option<usize>) -> Option<String> {
     let (linear, kind) = match role {
         Role::Embedding => return Some(format!("{BASE}embed_in.weight")),
+        Role::Head => return Some("embed_out.weight".to_owned()),
         Role::Keys(_) | Role::Values(_) => return None,
         Role::NormWeight(norm) => (norm_name(norm), "weight"),
         Role::NormBias(norm) => (norm_name(norm), "bias"),

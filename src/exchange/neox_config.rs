@@ -84,9 +84,9 @@ impl NeoxConfig {
             rotary_emb_base: model.rotary_emb_base,
             rope_parameters: None,
             rope_scaling: None,
-            use_parallel_residual: false,
-            tie_word_embeddings: true,
-            attention_bias: true,
+            use_parallel_residual: model.use_parallel_residual,
+            tie_word_embeddings: model.tie_word_embeddings,
+            attention_bias: model.attention_bias,
         }
     }
 
@@ -137,6 +137,9 @@ impl NeoxConfig {
             rotary_pct: rope.and_then(|rope| rope.partial_rotary_factor).unwrap_or(self.rotary_pct),
             rotary_emb_base: rope.and_then(|rope| rope.rope_theta).unwrap_or(self.rotary_emb_base),
             layernorm_epsilon: self.layer_norm_eps,
+            use_parallel_residual: self.use_parallel_residual,
+            tie_word_embeddings: self.tie_word_embeddings,
+            attention_bias: self.attention_bias,
             ..ModelConfig::default()
         };
         // 0 would be the tokenizer's number of tokens, or four times the width.

@@ -11,10 +11,10 @@ pub(crate) struct Piece {
     pub(crate) name: String,
     /// Its shape there.
     pub(crate) shape: Vec<usize>,
-    /// The parameters of this program whose values it has: one, or query, key and value.
+    /// The parameters of this program whose values it has: one, or query, key and value; none for zeros.
     pub(crate) parts: Vec<String>,
     /// Runs of rows that each part is cut into, which take turns: the heads, or 1 where the parts follow each other.
-    pub(super) runs: usize,
+    pub(crate) runs: usize,
 }
 
 impl From<Parameter> for Piece {
@@ -36,6 +36,9 @@ impl Piece {
     /// A defect: other parts than those of [`Self::parts`].
     pub(crate) fn join(&self, mut parts: Vec<HostTensor>) -> Result<HostTensor> {
         let values = self.values();
+        if parts.is_empty() && self.parts.is_empty() {
+            return Ok(HostTensor::zeros(&self.shape));
+        }
         if parts.len() != self.parts.len() || parts.iter().map(|part| part.data.len()).sum::<usize>() != values {
             return Err(Error::defect(format!("{} is put together of other parts", self.name)));
         }

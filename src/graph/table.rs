@@ -1,5 +1,5 @@
-//! Tables: parameters that ops read in ranges of rows, such as the embedding of a large vocabulary, and that therefore may
-//! be larger than a binding of the device.
+//! Tables: parameters that ops read in ranges of rows, such as the embedding and the head of a large vocabulary, and that
+//! therefore may be larger than a binding of the device.
 //!
 //! A table that is too large is *in parts*: a tensor of the whole shape, which has no memory and is never bound, and
 //! tensors of its rows, one after the other. Ops record a dispatch for each of [`Graph::parts`]; a table in one piece is its
@@ -10,7 +10,7 @@
 //! table is in parts, and parts end where these do.
 
 use super::{Class, Graph, Tensor, TensorInfo};
-use crate::config::EMBEDDING;
+use crate::config::{EMBEDDING, HEAD};
 use crate::error::{Error, Result};
 use crate::kernel::{MAX_SUM, Target};
 
@@ -52,7 +52,7 @@ fn bytes(shape: &[usize]) -> u64 {
 
 /// Whether ops read the parameter of this name as a table.
 pub(super) fn is_table(name: &str) -> bool {
-    name == EMBEDDING
+    name == EMBEDDING || name == HEAD
 }
 
 /// The first row and the number of rows of each part that the parameter `name` has where bindings hold `most` bytes. One
@@ -134,6 +134,7 @@ mod tests {
         ] {
             assert_eq!(rows_of_a_sum(shape), sum, "{shape:?}");
             assert_eq!(cut(EMBEDDING, &shape, 128 << 20), webgpu, "{shape:?}");
+            assert_eq!(cut(HEAD, &shape, 128 << 20), webgpu, "{shape:?}");
             assert_eq!(cut(EMBEDDING, &shape, 4 << 30), [(0, shape[0])], "{shape:?}");
         }
         // Several sums a part, where they fit.

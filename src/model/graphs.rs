@@ -5,7 +5,7 @@
 //! the constants here.
 
 use super::{Inputs, hidden};
-use crate::config::{EMBEDDING, ModelConfig, TrainConfig};
+use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::graph::pack::Piece;
 use crate::graph::view::Strided;
@@ -136,8 +136,8 @@ pub fn training(
     let stats = g.state(STATS_NAME, &[STATS]);
     g.lay_out_gradients(trained)?;
     let (h, _) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find(EMBEDDING)?;
-    head_loss(&mut g, h, embed, targets, stats, shape.head(shape.grad_accum))?;
+    let head = g.find(config.head())?;
+    head_loss(&mut g, h, head, targets, stats, shape.head(shape.grad_accum))?;
     g.backward()?;
     g.drop_unread();
     if shape.recompute {
@@ -168,8 +168,8 @@ pub fn evaluation(config: &ModelConfig, shape: &BatchShape, kernels: &KernelTabl
     let targets = g.state(TARGETS, &[shape.rows()]);
     let stats = g.state(EVAL_STATS, &[STATS]);
     let (h, _) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find(EMBEDDING)?;
-    head_loss(&mut g, h, embed, targets, stats, shape.head(1))?;
+    let head = g.find(config.head())?;
+    head_loss(&mut g, h, head, targets, stats, shape.head(1))?;
     Ok(g)
 }
 
@@ -261,8 +261,8 @@ pub fn logits(
         separate_layers: keep_layers,
     };
     let (h, layers) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find(EMBEDDING)?;
-    let logits = cross_entropy::logits(&mut g, h, embed)?;
+    let head = g.find(config.head())?;
+    let logits = cross_entropy::logits(&mut g, h, head)?;
     g.keep(logits, LOGITS);
     if keep_layers {
         for (i, layer) in layers.into_iter().enumerate() {
@@ -287,9 +287,9 @@ pub fn chunk(config: &ModelConfig, rows: usize, kernels: &KernelTable) -> Result
         separate_layers: false,
     };
     let (h, _) = hidden(&mut g, config, &inputs)?;
-    let embed = g.find(EMBEDDING)?;
+    let head = g.find(config.head())?;
     let logits = g.state(LAST_LOGITS, &[config.vocab_size]);
     let last = Strided { storage: h, offset: (rows - 1) * config.hidden_size, stride: 0 };
-    cross_entropy::record_logits(&mut g, last, embed, logits, 1)?;
+    cross_entropy::record_logits(&mut g, last, head, logits, 1)?;
     Ok(g)
 }

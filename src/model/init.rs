@@ -1,5 +1,5 @@
 //! Initial parameters, as the official configuration (`init_method: normal`, `output_layer_init_method:
-//! wang_init`): embedding and keys N(0, 0.02), values N(0, 2 / layers / sqrt(hidden_size)), norms 1 and 0.
+//! wang_init`): embedding, head and keys N(0, 0.02), values N(0, 2 / layers / sqrt(hidden_size)), norms 1 and 0.
 //! The Transformer's inner and outer linear weights follow keys and values; biases are 0.
 
 use crate::array::HostTensor;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Parameters, gradients or moments on the host, by name.
 pub type Tensors = BTreeMap<String, HostTensor>;
 
-/// Standard deviation of embedding and keys.
+/// Standard deviation of embedding, head and keys.
 pub(crate) const KEY_STD: f64 = 0.02;
 
 /// Standard deviation of values.
@@ -34,6 +34,6 @@ pub fn values(config: &ModelConfig, role: Role, n: usize, mut rng: Rng) -> Vec<f
         Role::Bias(_) | Role::NormBias(_) => vec![0.0; n],
         Role::NormWeight(_) => vec![1.0; n],
         Role::Values(_) | Role::Weight(Linear::Proj | Linear::MlpOut) => rng.normals(n, value_std(config)),
-        Role::Embedding | Role::Keys(_) | Role::Weight(_) => rng.normals(n, KEY_STD),
+        Role::Embedding | Role::Head | Role::Keys(_) | Role::Weight(_) => rng.normals(n, KEY_STD),
     }
 }

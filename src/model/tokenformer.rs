@@ -5,7 +5,7 @@
 //! x = embed[tokens]                                     no position embedding, no scaling
 //! x = x + Proj(CausalAttention(RoPE(Q(ln x)), RoPE(K(ln x)), V(ln x)))
 //! x = x + FFN(ln x)                                     ln: LayerNorm without parameters, eps 1e-5
-//! logits = LayerNorm(x; weight, bias) embed^T           tied head
+//! logits = LayerNorm(x; weight, bias) embed^T           or a head of its own (tie_word_embeddings)
 //! ```
 //! Q, K, V, Proj and FFN are each one [`pattention`] with its own tokens: `qkv_slot_num`,
 //! `proj_slot_num`, `ffn_slot_num` of them (official code: `megatron/model/tokenformer.py`). There is no

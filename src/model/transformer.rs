@@ -1,25 +1,38 @@
 //! The standard Transformer baseline, of the same shape: pre-norm with affine LayerNorms, linear
-//! projections with biases, a GELU MLP, the same rotary embedding, attention and tied head.
+//! projections with biases, a GELU MLP, the same rotary embedding, attention and head. It is GPT-NeoX, with its options:
+//!
+//! ```text
+//! x = x + attn(ln1(x));  x = x + mlp(ln2(x))
+//! x = x + attn(ln1(x)) + mlp(ln2(x))                    use_parallel_residual
+//! ```
+//! and an attention without biases (`attention_bias`).
 
 use super::{Layer, Residual};
 use crate::config::Module;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::gelu::gelu;
-use crate::ops::linear::{self, Affine};
+use crate::ops::linear;
 
 /// One layer: x (R, C) to x (R, C).
 pub fn block(g: &mut Graph, layer: &Layer, x: &mut Residual) -> Result<()> {
     let h = norm(g, layer, "input_layernorm", x)?;
-    let qkv = project(g, layer, [Module::Query, Module::Key, Module::Value].map(Module::name), h)?;
+    let biased = layer.config.attention_bias;
+    let qkv = project(g, layer, [Module::Query, Module::Key, Module::Value].map(Module::name), biased, h)?;
     let attended = layer.attention(g, qkv)?;
-    let [projected] = project(g, layer, [Module::Proj.name()], attended)?;
-    x.add(g, projected)?;
+    let [projected] = project(g, layer, [Module::Proj.name()], biased, attended)?;
+    let parallel = layer.config.use_parallel_residual;
+    if !parallel {
+        x.add(g, projected)?;
+    }
 
     let h = norm(g, layer, "post_attention_layernorm", x)?;
-    let [inner] = project(g, layer, ["mlp.dense_h_to_4h"], h)?;
+    let [inner] = project(g, layer, ["mlp.dense_h_to_4h"], true, h)?;
     let active = gelu(g, inner, layer.config.gelu_tanh)?;
-    let [mlp] = project(g, layer, ["mlp.dense_4h_to_h"], active)?;
+    let [mlp] = project(g, layer, ["mlp.dense_4h_to_h"], true, active)?;
+    if parallel {
+        x.add(g, projected)?;
+    }
     x.add(g, mlp)
 }
 
@@ -29,11 +42,20 @@ fn norm(g: &mut Graph, layer: &Layer, name: &str, x: &mut Residual) -> Result<Te
     x.norm(g, Some((weight, bias)), layer.config.layernorm_epsilon)
 }
 
-fn project<const M: usize>(g: &mut Graph, layer: &Layer, names: [&str; M], x: Tensor) -> Result<[Tensor; M]> {
-    let mut layers = [Affine { weight: x, bias: x }; M];
-    for (affine, name) in layers.iter_mut().zip(names) {
-        affine.weight = layer.parameter(&format!("{name}.weight"))?;
-        affine.bias = layer.parameter(&format!("{name}.bias"))?;
-    }
-    linear::several(g, x, layers)
+fn project<const M: usize>(
+    g: &mut Graph,
+    layer: &Layer,
+    names: [&str; M],
+    biased: bool,
+    x: Tensor,
+) -> Result<[Tensor; M]> {
+    let all = |kind: &str| -> Result<[Tensor; M]> {
+        let mut tensors = [x; M];
+        for (tensor, name) in tensors.iter_mut().zip(names) {
+            *tensor = layer.parameter(&format!("{name}.{kind}"))?;
+        }
+        Ok(tensors)
+    };
+    let biases = if biased { Some(all("bias")?) } else { None };
+    linear::several(g, x, all("weight")?, biases)
 }

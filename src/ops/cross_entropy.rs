@@ -1,4 +1,4 @@
-//! The head: logits against the tied embedding, cross-entropy and its gradient, a chunk of rows at a time.
+//! The head: logits against the embedding or a matrix of its shape, cross-entropy and its gradient, a chunk of rows at a time.
 //!
 //! logits = h E^T,  loss = weight * sum over rows of (logsumexp(logits_r) - logits_r,target)   (nats)
 //! In training the gradient of the loss is computed with it and never more than `chunk_rows` rows of

@@ -41,7 +41,10 @@ fn keys_of_other_programs_are_answered() {
             ),
             ("train --dry-run --set model.n_embd=1", &["it is model.hidden_size here"]),
             ("train --dry-run --set model.dropout=1", &["there is no dropout here"]),
-            ("train --dry-run --set model.bias=1", &["nothing sets biases here"]),
+            (
+                "train --dry-run --set model.bias=1",
+                &["model.attention_bias is for the attention of model.arch = \"transformer\""],
+            ),
             ("train --dry-run --set max_iters=1", &["it is train.max_steps here", "--steps"]),
             ("train --dry-run --set n_embd=1", &["it is model.hidden_size here"]),
         ],

@@ -4,8 +4,11 @@
 //! A machine without an adapter fails these tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod data;
 mod disk;
+mod import;
 mod interface;
 mod prepare;
 mod program;

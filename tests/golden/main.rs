@@ -66,6 +66,12 @@ fn every_case_of_the_index() {
     check_all(&directory());
 }
 
+/// A Transformer is GPT-NeoX: every option of it, computed by Hugging Face's model.
+#[test]
+fn models_of_gpt_neox() {
+    check_all(&common::root().join("tests/fixtures/neox"));
+}
+
 /// Sizes of 1 everywhere, and primes.
 #[test]
 fn models_at_the_edges() {

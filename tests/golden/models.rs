@@ -19,6 +19,7 @@ type Tensors = BTreeMap<String, HostTensor>;
 pub fn config(c: &Value, seq_length: usize) -> ModelConfig {
     let size = |key: &str| c[key].as_u64().unwrap_or_else(|| panic!("no {key}")) as usize;
     let real = |key: &str| c[key].as_f64().unwrap_or_else(|| panic!("no {key}"));
+    let option = |key: &str, default: bool| c[key].as_bool().unwrap_or(default);
     let norm = norm_activation(c["activation"].as_str().unwrap());
     let scale = |key: &str| c[key].as_f64().map(|s| tau(norm, s));
     let mut model = ModelConfig {
@@ -41,6 +42,9 @@ pub fn config(c: &Value, seq_length: usize) -> ModelConfig {
         rotary_pct: real("rotary_pct"),
         rotary_emb_base: real("rotary_base"),
         layernorm_epsilon: real("norm_eps"),
+        use_parallel_residual: option("use_parallel_residual", false),
+        attention_bias: option("attention_bias", true),
+        tie_word_embeddings: option("tie_word_embeddings", true),
     };
     model.freeze_tau();
     model.validate().unwrap();
@@ -62,7 +66,8 @@ pub fn names(model: &ModelConfig) -> Vec<(String, String)> {
             continue;
         }
         for kind in ["weight", "bias"] {
-            for (module, short) in modules.clone().take(4) {
+            let biased = kind == "weight" || model.attention_bias;
+            for (module, short) in modules.clone().take(4).filter(|_| biased) {
                 pair(format!("{short}.{kind}"), format!("{}.{kind}", module.name()));
             }
             pair(format!("ln1.{kind}"), format!("input_layernorm.{kind}"));
@@ -73,6 +78,9 @@ pub fn names(model: &ModelConfig) -> Vec<(String, String)> {
     }
     for kind in ["weight", "bias"] {
         names.push((format!("final_norm.{kind}"), format!("norm.{kind}")));
+    }
+    if !model.tie_word_embeddings {
+        names.push(("head.weight".to_string(), "embed_out.weight".to_string()));
     }
     names
 }

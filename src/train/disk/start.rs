@@ -84,7 +84,8 @@ impl Start {
         let shapes = checkpoint.params.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
         let (config, _) = described(&checkpoint.meta, &shapes)?;
         let Checkpoint { meta, params, moment1, moment2 } = checkpoint;
-        let Meta { step, tokens_seen, data, lineage, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let Meta { step, tokens_seen, data, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let (lineage, imported) = (meta.lineage, meta.imported);
         let mut cohorts = meta.cohorts;
         if cohorts.is_empty() {
             cohorts.push(cohorts::first(&config.model));
@@ -94,7 +95,17 @@ impl Start {
         let measured = Some(Measured::by(&config, &data.description, data.fingerprint)?);
         let start = Self {
             host: HostModel { model: config.model.clone(), params, moment1, moment2, cohorts },
-            standing: Standing { step, position, losses, plateau, growths_left, lineage, best_val_loss, best_step },
+            standing: Standing {
+                step,
+                position,
+                losses,
+                plateau,
+                growths_left,
+                lineage,
+                imported,
+                best_val_loss,
+                best_step,
+            },
             loss_scale,
             measured,
         };
@@ -145,7 +156,7 @@ impl Start {
 /// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
 pub(crate) fn described(meta: &Meta, shapes: &BTreeMap<&str, &[usize]>) -> Result<(RunConfig, Option<Tokenizer>)> {
     let mut config: RunConfig = meta.config()?;
-    if meta.data.fingerprint.is_none() {
+    if meta.data.fingerprint.is_none() && meta.imported.is_none() {
         config.train.count_micro_batches(&config.model);
     }
     check_settings(&config)?;

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::output::{Out, Unfinished, check_free};
-use super::piece::Piece;
 use super::source::Source;
 use super::values::Stored;
 use crate::checkpoint::read_strings;
 use crate::error::{Error, Result};
+use crate::exchange::piece::Piece;
 
 /// Key of the metadata by which an export is known again.
 pub(super) const MARK: &str = "exported_by";

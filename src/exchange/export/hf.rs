@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::neox_config::{CLASS, NeoxConfig};
+use super::card;
 use super::output::{Out, Unfinished, check_free};
-use super::piece::Piece;
 use super::shards::{self, MARK, WRITER};
 use super::source::Source;
 use super::values::Stored;
-use super::{card, neox};
 use crate::config::{Arch, ModelConfig, Module};
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
+use crate::exchange::neox;
+use crate::exchange::neox_config::{CLASS, NeoxConfig};
+use crate::exchange::piece::Piece;
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
@@ -126,7 +127,7 @@ fn tokenformer(model: &ModelConfig) -> Value {
         "rotary_pct": model.rotary_pct,
         "rotary_emb_base": model.rotary_emb_base,
         "layer_norm_eps": model.layernorm_epsilon,
-        "tie_word_embeddings": true,
+        "tie_word_embeddings": model.tie_word_embeddings,
     })
 }
 

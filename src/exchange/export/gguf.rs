@@ -8,17 +8,19 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::gguf_vocab;
-use super::neox;
 use super::output::{Out, Unfinished, check_free};
-use super::piece::Piece;
 use super::shards::WRITER;
 use super::source::Source;
 use super::values::{BLOCK, Stored};
 use crate::config::{Arch, Linear, ModelConfig, Norm, Parameter, Role};
 use crate::error::{Error, Result};
+use crate::exchange::neox;
+use crate::exchange::piece::Piece;
 
 const MAGIC: &[u8] = b"GGUF";
 const VERSION: u32 = 3;
+const EMBEDDING: &str = "token_embd.weight";
+const HEAD: &str = "output.weight";
 /// Every tensor begins at a multiple of it.
 const ALIGNMENT: u64 = 32;
 
@@ -92,24 +94,37 @@ fn described(model: &ModelConfig, name: &str, stored: Stored) -> Vec<(&'static s
         ("gptneox.attention.layer_norm_epsilon", Value::Float(model.layernorm_epsilon as f32)),
         ("gptneox.rope.dimension_count", word(model.rotary_width())),
         ("gptneox.rope.freq_base", Value::Float(model.rotary_emb_base as f32)),
-        ("gptneox.use_parallel_residual", Value::Bool(false)),
+        ("gptneox.use_parallel_residual", Value::Bool(model.use_parallel_residual)),
         ("gptneox.vocab_size", word(model.vocab_size)),
     ]
 }
 
-/// Every tensor of `model` under its name there. Query, key and value are one, one after the other; the head has a copy of
-/// the embedding, without which llama.cpp does not load this architecture.
+/// Every tensor of `model` under its name there. Query, key and value are one, one after the other. llama.cpp does not load
+/// this architecture without a head, which may be a copy of the embedding, and without biases, which may be zeros.
 fn tensors(model: &ModelConfig) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = model.parameters().into_iter().filter_map(named).collect();
-    let embedding = pieces.iter().find(|piece| piece.name == "token_embd.weight").cloned();
-    pieces.extend(embedding.map(|embedding| Piece { name: "output.weight".to_owned(), ..embedding }));
+    if model.tie_word_embeddings {
+        let embedding = pieces.iter().find(|piece| piece.name == EMBEDDING).cloned();
+        pieces.extend(embedding.map(|embedding| Piece { name: HEAD.to_owned(), ..embedding }));
+    }
+    if !model.attention_bias {
+        let width = model.hidden_size;
+        let zeros = |name, width| Piece { name, shape: vec![width], parts: Vec::new(), runs: 1 };
+        pieces.extend((0..model.num_layers).flat_map(|layer| {
+            [
+                zeros(format!("blk.{layer}.attn_qkv.bias"), 3 * width),
+                zeros(format!("blk.{layer}.attn_output.bias"), width),
+            ]
+        }));
+    }
     pieces
 }
 
 fn named(parameter: Parameter) -> Option<Piece> {
     let (role, layer) = (parameter.role, parameter.layer);
     let (name, kind) = match role {
-        Role::Embedding => ("token_embd", "weight"),
+        Role::Embedding => return Some(Piece { name: EMBEDDING.to_owned(), ..Piece::from(parameter) }),
+        Role::Head => return Some(Piece { name: HEAD.to_owned(), ..Piece::from(parameter) }),
         Role::Keys(_) | Role::Values(_) => return None,
         Role::NormWeight(norm) => (norm_name(norm), "weight"),
         Role::NormBias(norm) => (norm_name(norm), "bias"),

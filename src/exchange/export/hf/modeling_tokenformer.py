@@ -4,7 +4,7 @@ A Transformer in which every linear projection is attention to learnable paramet
 
     x = x + Proj(CausalAttention(RoPE(Q(ln x)), RoPE(K(ln x)), V(ln x)))
     x = x + FFN(ln x)                                   ln: LayerNorm without parameters
-    logits = LayerNorm(x; weight, bias) embed^T         the head is the embedding
+    logits = LayerNorm(x; weight, bias) head^T          the head may be the embedding
 """
 
 import torch
@@ -101,6 +101,8 @@ class TokenformerForCausalLM(PreTrainedModel, GenerationMixin):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList([Layer(config, layer) for layer in range(config.num_hidden_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if not config.tie_word_embeddings:
+            self.embed_out = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self):
@@ -148,7 +150,8 @@ class TokenformerForCausalLM(PreTrainedModel, GenerationMixin):
         for layer in self.layers:
             x = layer(x, rotation, mask, cache)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = F.linear(self.norm(x[:, kept]), self.word_embeddings.weight)
+        head = self.word_embeddings if self.config.tie_word_embeddings else self.embed_out
+        logits = F.linear(self.norm(x[:, kept]), head.weight)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::piece::Piece;
 use crate::array::HostTensor;
 use crate::checkpoint::{Checks, Verified, Weights};
 use crate::config::RunConfig;
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
+use crate::exchange::piece::Piece;
 use crate::train::Meta;
 use crate::train::disk::described;
 

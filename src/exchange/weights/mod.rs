@@ -1,0 +1,125 @@
+//! Weights as other programs store them: which tensors there are, of what shape and type, and one of them at a time.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `place` | which files a path stands for, and what an index says of them |
+//! | `entry` | what is known of a tensor, and its values as f32 |
+//! | `plain` | tensors of a safetensors file |
+//! | `pickled` | tensors of a file that `torch.save` wrote; none of its code runs |
+//!
+//! Nothing is read of values before it is known that they belong to a model. So all that opening takes is memory for names.
+
+mod entry;
+mod pickled;
+mod place;
+mod plain;
+
+pub(crate) use entry::Kind;
+pub(crate) use place::Place;
+
+use entry::{Entry, Source};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::array::HostTensor;
+use crate::checkpoint::FileDigest;
+use crate::error::{Error, Result};
+use crate::train::Meta;
+
+/// Tensors in one or more files.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, Entry>,
+    /// What a checkpoint of this program says of its run.
+    own: Option<Meta>,
+}
+
+impl Weights {
+    /// The tensors in the files of `place`.
+    ///
+    /// # Errors
+    /// A file that cannot be read or contradicts itself, a tensor in two files, and one that an index looks for in vain.
+    pub(crate) fn open(place: &Place) -> Result<Self> {
+        let mut weights = Self { files: place.files.clone(), tensors: BTreeMap::new(), own: None };
+        for (index, path) in place.files.iter().enumerate() {
+            weights.add(index, path)?;
+        }
+        for (name, file) in &place.index {
+            if weights.tensors.get(name).is_none_or(|entry| entry.file != *file) {
+                let file = weights.files.get(*file).map(|path| path.display().to_string()).unwrap_or_default();
+                return Err(Error::input(format!(
+                    "{} says that tensor {name:?} is in {file}, and it is not: fetch the model again",
+                    place.given.display()
+                )));
+            }
+        }
+        Ok(weights)
+    }
+
+    fn add(&mut self, index: usize, path: &Path) -> Result<()> {
+        let entries = if pickled::is_archive(path)? {
+            pickled::entries(path, index)?
+        } else {
+            let (entries, own) = plain::entries(path, index)?;
+            self.own = own.or(self.own.take());
+            entries
+        };
+        for (name, entry) in entries {
+            if let Some(other) = self.tensors.get(&name) {
+                let other = self.files.get(other.file).map(|path| path.display().to_string()).unwrap_or_default();
+                return Err(Error::input(format!(
+                    "tensor {name:?} is in {} and in {other}: fetch the model again",
+                    path.display()
+                )));
+            }
+            self.tensors.insert(name, entry);
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint of this program says of its run, if it is one.
+    pub(crate) fn own(&self) -> Option<&Meta> {
+        self.own.as_ref()
+    }
+
+    /// Shape of every tensor, by name.
+    pub(crate) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.tensors.iter().map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
+    }
+
+    /// The type of a tensor.
+    pub(crate) fn kind(&self, name: &str) -> Option<&Kind> {
+        self.tensors.get(name).map(|entry| &entry.kind)
+    }
+
+    /// The files by their content, all of which is read.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub(crate) fn digests(&self) -> Result<Vec<FileDigest>> {
+        self.files.iter().map(|path| FileDigest::read(path)).collect()
+    }
+
+    /// A tensor as f32. Besides it at most as much memory is used.
+    ///
+    /// # Errors
+    /// A tensor that is not there or of another type than f32, f16 and bf16, values that cannot be read, and ones that are
+    /// no numbers.
+    pub(crate) fn read(&self, name: &str) -> Result<HostTensor> {
+        let entry = self.tensors.get(name).ok_or_else(|| Error::defect(format!("there is no tensor {name:?}")))?;
+        let path = self.files.get(entry.file).ok_or_else(|| Error::defect("a file of a model is not known"))?;
+        let refuse = |what: String| Error::input(format!("tensor {name:?} of {} {what}", path.display()));
+        let data = match &entry.source {
+            Source::Plain(plain) => plain.values(path, &entry.kind, entry.elements()),
+            Source::Pickled(pickled) => pickled.values(&entry.kind, entry.elements()),
+        };
+        let data = data.map_err(&refuse)?;
+        match data.iter().filter(|value| !value.is_finite()).count() {
+            0 => Ok(HostTensor { shape: entry.shape.clone(), data }),
+            count => Err(refuse(format!(
+                "has {count} values that are infinite or no numbers: take a model that was stored whole"
+            ))),
+        }
+    }
+}

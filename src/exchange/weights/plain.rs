@@ -1,0 +1,61 @@
+//! Tensors of a safetensors file, read at their place.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use super::entry::{Entry, Kind, Source, room};
+use crate::checkpoint::{Outline, outline};
+use crate::error::{Error, Result};
+use crate::train::Meta;
+
+/// Bytes that are widened at a time; a multiple of every value's size.
+const CHUNK: usize = 1 << 20;
+
+/// Where the values of a tensor begin.
+#[derive(Debug)]
+pub(super) struct Plain {
+    at: u64,
+}
+
+/// Every tensor of the file at `path`, and what a checkpoint of this program says of its run.
+///
+/// # Errors
+/// A file that cannot be read, is truncated, or is no safetensors file; a checkpoint of a newer version.
+pub(super) fn entries(path: &Path, file: usize) -> Result<(Vec<(String, Entry)>, Option<Meta>)> {
+    let Outline { tensors, data_start, meta } = outline::<Meta>(path)?;
+    let own = match meta {
+        Ok(meta) => Some(meta),
+        Err(Error::Foreign(_)) => None,
+        Err(other) => return Err(other),
+    };
+    let mut at = data_start;
+    let entry = |tensor: crate::checkpoint::TensorEntry| {
+        let source = Source::Plain(Plain { at });
+        at += tensor.bytes;
+        (tensor.name, Entry { shape: tensor.shape, kind: Kind::named(&tensor.dtype), file, source })
+    };
+    Ok((tensors.into_iter().map(entry).collect(), own))
+}
+
+impl Plain {
+    /// The values.
+    ///
+    /// # Errors
+    /// A clause after the tensor: another type, a file that cannot be read.
+    pub(super) fn values(&self, path: &Path, kind: &Kind, elements: usize) -> Result<Vec<f32>, String> {
+        let mut left = elements.saturating_mul(kind.width()?);
+        let mut values = room(elements)?;
+        let failed = |cause: std::io::Error| format!("cannot be read: {cause}");
+        let mut file = File::open(path).map_err(failed)?;
+        file.seek(SeekFrom::Start(self.at)).map_err(failed)?;
+        let mut bytes = vec![0; CHUNK.min(left)];
+        while left > 0 {
+            bytes.truncate(left);
+            file.read_exact(&mut bytes).map_err(failed)?;
+            kind.widen(&bytes, &mut values);
+            left -= bytes.len();
+        }
+        Ok(values)
+    }
+}
