@@ -1,7 +1,7 @@
 //! What is asked of checkpoint files: one as a whole, its metadata, its tensors, whether it is whole. Each opens the file
 //! once and works on that, whatever gets its name meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
@@ -19,6 +19,14 @@ use crate::error::{Error, Result};
 /// An input error if the file cannot be read, is truncated, or is not a safetensors file.
 pub fn list_tensors(path: &Path) -> Result<Vec<TensorEntry>> {
     Ok(TensorFile::open(&Files, path)?.entries())
+}
+
+/// The text metadata of any safetensors file.
+///
+/// # Errors
+/// As [`list_tensors`].
+pub(crate) fn read_strings(path: &Path) -> Result<HashMap<String, String>> {
+    Ok(TensorFile::open(&Files, path)?.strings())
 }
 
 /// What is in a safetensors file of any program, without its values.

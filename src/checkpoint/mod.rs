@@ -23,6 +23,7 @@ mod store;
 mod weights;
 
 pub use digest::FileDigest;
+pub(crate) use load::read_strings;
 pub use load::{Examined, Opened, examine, list_tensors, read_meta, verify};
 pub(crate) use load::{Outline, outline};
 pub(crate) use lock::{RunLock, check_lock, check_unlocked};

@@ -5,7 +5,7 @@
 //! Files without checksums (format 1, or another program's) are read too, and then only what contradicts itself is
 //! found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -191,6 +191,11 @@ impl TensorFile {
             Ok((name, tensor))
         };
         layout.in_order().into_iter().map(tensor).collect()
+    }
+
+    /// The text metadata of the file.
+    pub(super) fn strings(&self) -> HashMap<String, String> {
+        self.layout.header.metadata().clone().unwrap_or_default()
     }
 
     /// What the checksums say where reading all data fails at none of them.

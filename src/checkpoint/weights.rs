@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Metadata;
 use super::format::{MOMENT1, MOMENT2};
@@ -18,7 +18,6 @@ pub struct Weights<M> {
     pub meta: M,
     /// What the checksums said.
     pub verified: Verified,
-    path: PathBuf,
     file: File,
     layout: Layout,
 }
@@ -38,12 +37,7 @@ impl<M: Metadata> Weights<M> {
         let whole = TensorFile::new(Source { len, bytes: Box::new(file.try_clone().map_err(io)?) }, path, checks)?;
         let meta = whole.meta()?;
         let (layout, verified) = whole.into_layout()?;
-        Ok(Self { meta, verified, path: path.to_owned(), file, layout })
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { meta, verified, file, layout })
     }
 
     /// Shape of every parameter, by its name.

@@ -37,6 +37,14 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
         ],
     ),
     (
+        "export",
+        [
+            "export runs/mine hf-mine --to hf",
+            "export runs/mine mine.gguf --to gguf --dtype q8_0",
+            "export runs/mine mine.safetensors --to safetensors --best",
+        ],
+    ),
+    (
         "import",
         [
             "import pythia-70m pythia.safetensors",

@@ -62,8 +62,8 @@ pub(crate) use prepare::{
 pub(crate) use prepared::{read_manifest, verify};
 pub use shard::ShardView;
 pub use source::TokenSource;
+pub(crate) use tokenizer::Words;
 pub use tokenizer::{CharTokenizer, FileTokenizer, MAX_CHARS, StreamDecoder, Tiktoken, Tokenizer, TokenizerKind};
-pub(crate) use tokenizer::{Lists, Words};
 
 use crate::error::{Error, Result};
 use source::Part;

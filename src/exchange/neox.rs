@@ -5,44 +5,38 @@
 //!
 //! Query, key and value are one tensor there. Its rows are `[head][query, key, value][channel of the head]`.
 
-use crate::array::HostTensor;
-use crate::config::{Linear, ModelConfig, Norm, Role};
-use crate::error::{Error, Result};
+use super::piece::Piece;
+use crate::config::{Linear, ModelConfig, Norm, Parameter, Role};
 
 /// What the names of all tensors but the head begin with.
 const BASE: &str = "gpt_neox.";
 /// The projections that are one tensor there, in its order.
 const FUSED: [Linear; 3] = [Linear::Query, Linear::Key, Linear::Value];
 
-/// A tensor of a GPT-NeoX, and the parameters it is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NeoxTensor {
-    /// Its name there.
-    pub(crate) name: String,
-    /// Its shape there.
-    pub(crate) shape: Vec<usize>,
-    /// The parameters of this program whose values it has: one, or query, key and value.
-    pub(crate) parts: Vec<String>,
-    /// Runs of rows that each part is cut into: the heads, or 1 where there is one part.
-    runs: usize,
-}
-
 /// Every tensor of `model`, a Transformer, in the order of its parameters.
-pub(crate) fn tensors(model: &ModelConfig) -> Vec<NeoxTensor> {
-    let tensor = |parameter: crate::config::Parameter| {
-        let crate::config::Parameter { name, mut shape, role, layer } = parameter;
+pub(crate) fn tensors(model: &ModelConfig) -> Vec<Piece> {
+    let tensor = |parameter: Parameter| {
+        let Parameter { name, mut shape, role, layer } = parameter;
         let theirs = name_of(role, layer)?;
-        let fused = match (role, layer) {
-            (Role::Weight(Linear::Query), Some(layer)) => FUSED.map(|part| Role::Weight(part).name_in(layer)).to_vec(),
-            (Role::Bias(Linear::Query), Some(layer)) => FUSED.map(|part| Role::Bias(part).name_in(layer)).to_vec(),
-            _ => return Some(NeoxTensor { name: theirs, shape, parts: vec![name], runs: 1 }),
+        let Some(parts) = fused(role, layer) else {
+            return Some(Piece { name: theirs, shape, parts: vec![name], runs: 1 });
         };
         if let Some(rows) = shape.first_mut() {
-            *rows *= FUSED.len();
+            *rows *= parts.len();
         }
-        Some(NeoxTensor { name: theirs, shape, parts: fused, runs: model.num_attention_heads })
+        Some(Piece { name: theirs, shape, parts, runs: model.num_attention_heads })
     };
     model.parameters().into_iter().filter_map(tensor).collect()
+}
+
+/// The parameters that are one tensor with the query of this role.
+pub(crate) fn fused(role: Role, layer: Option<usize>) -> Option<Vec<String>> {
+    let roles = match role {
+        Role::Weight(Linear::Query) => FUSED.map(Role::Weight),
+        Role::Bias(Linear::Query) => FUSED.map(Role::Bias),
+        _ => return None,
+    };
+    Some(roles.map(|role| role.name_in(layer.unwrap_or(0))).into())
 }
 
 /// The name there; nothing for a key or value, which are in the tensor of their query, and for what only a TokenFormer has.
@@ -95,58 +89,10 @@ pub(crate) fn learnt(name: &str) -> Option<String> {
     })
 }
 
-impl NeoxTensor {
-    /// The tensor out of its parts, in order. What it is made of is dropped as it goes.
-    ///
-    /// # Errors
-    /// A defect: other parts than those of [`Self::parts`].
-    pub(crate) fn join(&self, mut parts: Vec<HostTensor>) -> Result<HostTensor> {
-        let values: usize = self.shape.iter().product();
-        if parts.len() != self.parts.len() || parts.iter().map(|part| part.data.len()).sum::<usize>() != values {
-            return Err(Error::defect(format!("{} is put together of other parts", self.name)));
-        }
-        if let (Some(only), true) = (parts.pop_if(|_| self.parts.len() == 1), self.runs == 1) {
-            return Ok(HostTensor { shape: self.shape.clone(), data: only.data });
-        }
-        let run = values / (self.runs * self.parts.len());
-        let mut data = Vec::with_capacity(values);
-        for at in (0..self.runs).map(|head| head * run) {
-            parts.iter().for_each(|part| data.extend_from_slice(part.data.get(at..at + run).unwrap_or_default()));
-        }
-        Ok(HostTensor { shape: self.shape.clone(), data })
-    }
-
-    /// The parts of the tensor, with their names.
-    ///
-    /// # Errors
-    /// A defect: a tensor of another shape.
-    pub(crate) fn split(&self, tensor: HostTensor) -> Result<Vec<(String, HostTensor)>> {
-        let (count, values) = (self.parts.len(), tensor.data.len());
-        if tensor.shape != self.shape || values != self.shape.iter().product::<usize>() {
-            return Err(Error::defect(format!("{} of shape {:?} is taken apart", self.name, tensor.shape)));
-        }
-        if let [only] = self.parts.as_slice() {
-            return Ok(vec![(only.clone(), tensor)]);
-        }
-        let mut shape = tensor.shape;
-        if let Some(rows) = shape.first_mut() {
-            *rows /= count;
-        }
-        let run = values / (self.runs * count);
-        let part = |(index, name): (usize, &String)| {
-            let mut data = Vec::with_capacity(values / count);
-            for at in (0..self.runs).map(|head| (head * count + index) * run) {
-                data.extend_from_slice(tensor.data.get(at..at + run).unwrap_or_default());
-            }
-            (name.clone(), HostTensor { shape: shape.clone(), data })
-        };
-        Ok(self.parts.iter().enumerate().map(part).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::array::HostTensor;
     use crate::config::Arch;
     use std::collections::{BTreeMap, BTreeSet};
 

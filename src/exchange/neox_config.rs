@@ -195,7 +195,7 @@ mod tests {
             (r#"{"rope_scaling":{"type":"linear","factor":2}}"#, "rope_scaling"),
             (r#"{"rope_parameters":{"rope_type":"yarn"}}"#, "\"yarn\""),
             (r#"{"hidden_size":-1}"#, "-1"),
-            (r#"{"num_hidden_layers":1e99}"#, "1e99"),
+            (r#"{"num_hidden_layers":1e99}"#, "1e+99"),
             (r#"{"num_hidden_layers":18446744073709551615}"#, "num_layers"),
             (r#"{"vocab_size":0}"#, "vocab_size is 0"),
             (r#"{"num_attention_heads":7}"#, "does not divide"),

@@ -43,7 +43,7 @@ use std::path::Path;
 
 pub use self::chars::{CharTokenizer, MAX_CHARS};
 pub use self::file::FileTokenizer;
-pub(crate) use self::portable::{Lists, Words};
+pub(crate) use self::portable::Words;
 pub use self::stream::StreamDecoder;
 pub use self::tiktoken::Tiktoken;
 pub use crate::config::TokenizerKind;

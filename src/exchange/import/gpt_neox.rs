@@ -4,8 +4,9 @@ use super::fit::{self, Shapes};
 use super::{Found, Options, Take};
 use crate::config::HEAD;
 use crate::error::{Error, Result};
-use crate::exchange::neox::{NeoxTensor, learnt, tensors};
+use crate::exchange::neox::{learnt, tensors};
 use crate::exchange::neox_config::NeoxConfig;
+use crate::exchange::piece::Piece;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -62,7 +63,7 @@ pub(super) fn model(path: &Path, config: &str, all: &Shapes, options: &Options) 
 }
 
 /// How the parameters in a tensor are made of it.
-fn takes(tensor: NeoxTensor, named: &BTreeMap<String, String>) -> Vec<(String, Take)> {
+fn takes(tensor: Piece, named: &BTreeMap<String, String>) -> Vec<(String, Take)> {
     let theirs = named.get(&tensor.name).cloned().unwrap_or_default();
     let tensor = Rc::new(tensor);
     let take = |name: &String| match tensor.parts.len() {

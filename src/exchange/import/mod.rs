@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::neox::NeoxTensor;
+use super::piece::Piece;
 use super::weights::{Place, Weights};
 use crate::array::HostTensor;
 use crate::checkpoint::{FileDigest, write_made};
@@ -74,7 +74,7 @@ enum Take {
     /// It is the tensor of this name.
     Whole(String),
     /// It is a part of the tensor of this name.
-    Part(String, Rc<NeoxTensor>),
+    Part(String, Rc<Piece>),
 }
 
 impl Take {
