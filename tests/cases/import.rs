@@ -248,6 +248,12 @@ fn what_was_exported_comes_back_with_the_same_bits() {
                 was.pattention_eps = is.pattention_eps;
             }
             assert_eq!(is, was, "{given} as {form}");
+            // One file has no place for a tokenizer.
+            let tokenizer = |checkpoint: &Checkpoint| checkpoint.meta.tokenizer.is_some();
+            assert_eq!(tokenizer(&after), form == "hf", "{given} as {form}");
+            if given != "p.safetensors" && form == "hf" {
+                assert_eq!(after.meta.tokenizer, before.meta.tokenizer);
+            }
         }
     }
 }

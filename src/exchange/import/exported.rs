@@ -2,9 +2,12 @@
 
 use super::fit::{self, Shapes};
 use super::{Found, Options, Take};
-use crate::config::{Arch, ModelConfig};
+use crate::config::{Arch, ModelConfig, TokenizerKind};
+use crate::data::Tokenizer;
 use crate::error::{Error, Result};
+use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What the `config.json` of a TokenFormer calls its kind.
@@ -70,4 +73,41 @@ pub(super) fn of_settings(path: &Path, settings: Value, all: &Shapes, options: &
         Arch::Transformer => "an exported Transformer",
     };
     Ok(Found { model, takes, form: form.to_owned(), assumed: Vec::new() })
+}
+
+/// The part of a `tokenizer.json` that has its tokens.
+#[derive(Deserialize)]
+struct Listed {
+    model: Vocabulary,
+}
+
+#[derive(Deserialize)]
+struct Vocabulary {
+    vocab: BTreeMap<String, u32>,
+}
+
+/// The tokenizer of bytes or characters that was exported as this `tokenizer.json`, which other programs apply only in part:
+/// they drop what is no token.
+pub(super) fn tokenizer(json: &str) -> Option<Tokenizer> {
+    let Listed { model: Vocabulary { vocab } } = serde_json::from_str(json).ok()?;
+    let characters: String = vocab.into_keys().filter(|token| token.chars().count() == 1).collect();
+    let kinds = [(TokenizerKind::Byte, ""), (TokenizerKind::Char, characters.as_str())];
+    let mut made = kinds.iter().filter_map(|(kind, text)| Tokenizer::of(kind, &[text]).ok());
+    made.find(|tokenizer| tokenizer.to_tokenizer_json().is_ok_and(|exported| exported == json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokenizers_of_this_program_are_known_again() {
+        for kind in [TokenizerKind::Byte, TokenizerKind::Char] {
+            let made = Tokenizer::of(&kind, &["caf\u{e9} au lait\n\u{1f600}"]).unwrap();
+            let json = made.to_tokenizer_json().unwrap();
+            assert_eq!(tokenizer(&json), Some(made));
+            assert_eq!(tokenizer(&format!("{json} ")), None);
+        }
+        assert_eq!(tokenizer(r#"{"model": {"vocab": {"a": 0}}}"#), None);
+    }
 }

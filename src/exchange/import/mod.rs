@@ -144,7 +144,8 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
         (Some(kind), _, _) => Some(asked(kind)?),
         (None, Some(own), _) => Some(own),
         (None, None, Some(file)) => {
-            let tokenizer = Tokenizer::of(&TokenizerKind::File(file.clone()), &[])?;
+            let known = Place::short_text(&file)?.and_then(|json| exported::tokenizer(&json));
+            let tokenizer = known.map_or_else(|| Tokenizer::of(&TokenizerKind::File(file.clone()), &[]), Ok)?;
             beside.push(file);
             Some(tokenizer)
         }
