@@ -8,6 +8,7 @@
 mod common;
 mod data;
 mod disk;
+mod export;
 mod import;
 mod interface;
 mod prepare;

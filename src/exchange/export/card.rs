@@ -47,11 +47,11 @@ pub(super) fn text(source: &Source, out: &Path, stored: Stored) -> Result<String
          model = AutoModelForCausalLM.from_pretrained(\".\"{trusted})\n"
     ));
     match &source.tokenizer {
-        Some(_) => text.push_str(
-            "tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+        Some(_) => text.push_str(&format!(
+            "tokenizer = AutoTokenizer.from_pretrained(\".\"{trusted})\n\
              inputs = tokenizer(\"Once\", return_tensors=\"pt\")\n\
-             print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))\n```\n",
-        ),
+             print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))\n```\n"
+        )),
         None => text.push_str("```\n\nIt was trained on tokens, and has no tokenizer of its own.\n"),
     }
     text.push_str("\n## Training\n\n| | |\n|---|---|\n");
