@@ -17,6 +17,7 @@ mod gpt_neox;
 mod own;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -222,8 +223,10 @@ impl Imported {
         for path in &self.beside {
             files.push(FileDigest::read(path)?);
         }
-        let name = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
-        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // `.` and `..` have no name of their own. A link does: what it leads to may be named by a hash.
+        let real = || self.path.canonicalize().ok()?.file_name().map(OsStr::to_owned);
+        let name = self.path.file_name().map(OsStr::to_owned).or_else(real);
+        let name = name.unwrap_or_default().to_string_lossy().into_owned();
         let import = Import { name, form: self.found.form.clone(), files };
         let json = |e| Error::defect(format!("an imported model cannot be stored: {e}"));
         let config = self.config(output);
