@@ -36,6 +36,8 @@ pub(crate) struct Outline<M> {
     pub(crate) tensors: Vec<TensorEntry>,
     /// Where the values of the first one begin; those of the others follow one after the other.
     pub(crate) data_start: u64,
+    /// Its text metadata.
+    pub(crate) strings: HashMap<String, String>,
     /// What a checkpoint of this program says of its run, if it is one.
     pub(crate) meta: Result<M>,
 }
@@ -47,7 +49,7 @@ pub(crate) struct Outline<M> {
 pub(crate) fn outline<M: Metadata>(path: &Path) -> Result<Outline<M>> {
     let source = Files.open(path).map_err(|cause| Error::io("read", path, &cause))?;
     let file = TensorFile::new(source, path, Checks::Waived)?;
-    Ok(Outline { tensors: file.entries(), data_start: file.data_start(), meta: file.meta() })
+    Ok(Outline { tensors: file.entries(), data_start: file.data_start(), strings: file.strings(), meta: file.meta() })
 }
 
 /// The metadata of a checkpoint, without reading its tensors.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokenformer::array::HostTensor;
 use tokenformer::checkpoint::read_official;
-use tokenformer::config::{ModelConfig, TrainConfig};
+use tokenformer::config::{Arch, ModelConfig, RunConfig, TrainConfig};
 use tokenformer::data::Batch;
 use tokenformer::exchange::{Options, open};
 use tokenformer::train::evaluate::logits;
@@ -218,6 +218,44 @@ fn a_checkpoint_that_another_program_changed_is_taken() {
         assert_eq!(after.meta.tokenizer.is_some(), name == "a.safetensors");
     }
     folder.run("eval a.safetensors --data in.txt").ok();
+}
+
+#[test]
+fn what_was_exported_comes_back_with_the_same_bits() {
+    let folder = Folder::new();
+    folder.train("--steps 2 --out t").ok();
+    folder.train("--steps 2 --out x --set model.arch=transformer --set model.tie_word_embeddings=false").ok();
+    folder.run(&format!("import {} p.safetensors", fixture("import/pythia").display())).ok();
+    for given in ["t", "x", "p.safetensors"] {
+        let source = match given {
+            "p.safetensors" => folder.path(given),
+            run => folder.path(&format!("{run}/checkpoints/step-00000002.safetensors")),
+        };
+        let before = Checkpoint::read(&source).unwrap();
+        for (out, form) in [("hf", "hf"), ("one.safetensors", "safetensors")] {
+            folder.run(&format!("export {given} {given}-{out} --to {form}")).ok();
+            folder.run(&format!("import {given}-{out} {given}-{form}-back.safetensors")).ok();
+            let after = Checkpoint::read(&folder.path(&format!("{given}-{form}-back.safetensors"))).unwrap();
+            assert_eq!(after.params, before.params, "{given} as {form}");
+            let model = |checkpoint: &Checkpoint| checkpoint.meta.config::<RunConfig>().unwrap().model;
+            let (mut was, is) = (model(&before), model(&after));
+            if was.arch == Arch::Transformer && form == "hf" {
+                // What a Transformer has none of.
+                (was.tau_qkv, was.tau_proj, was.tau_ffn) = (is.tau_qkv, is.tau_proj, is.tau_ffn);
+                (was.qkv_slot_num, was.proj_slot_num, was.ffn_slot_num) =
+                    (is.qkv_slot_num, is.proj_slot_num, is.ffn_slot_num);
+                was.intermediate_size = was.mlp_width();
+                was.pattention_eps = is.pattention_eps;
+            }
+            assert_eq!(is, was, "{given} as {form}");
+            // One file has no place for a tokenizer.
+            let tokenizer = |checkpoint: &Checkpoint| checkpoint.meta.tokenizer.is_some();
+            assert_eq!(tokenizer(&after), form == "hf", "{given} as {form}");
+            if given != "p.safetensors" && form == "hf" {
+                assert_eq!(after.meta.tokenizer, before.meta.tokenizer);
+            }
+        }
+    }
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub(super) fn published(path: &Path, prefix: &str, all: &Shapes, options: &Optio
     let refuse = |what: String| Error::input(format!("{} is not a published TokenFormer: {what}", path.display()));
     let own = |(name, shape): (&String, &Vec<usize>)| Some((name.strip_prefix(prefix)?.to_owned(), shape.clone()));
     let found: Shapes = all.iter().filter_map(own).collect();
-    let layers = count_layers(&found).and_then(|layers| plausible(layers, &found)).map_err(&refuse)?;
+    let layers = count_layers(&found).map_err(&refuse)?;
+    fit::check_layers(layers, &found).map_err(&refuse)?;
     let theirs = |ours: &str| official_name(ours, layers).unwrap_or_default();
     let mut model = sizes(layers, Arch::Tokenformer, &|ours| found.get(&theirs(ours)).cloned()).map_err(&refuse)?;
     model.pattention_eps = 0.0;
@@ -76,7 +77,8 @@ pub(super) fn own(path: &Path, found: &Shapes, options: &Options) -> Result<Foun
     };
     let layer = |name: &String| name.strip_prefix("layers.")?.split('.').next()?.parse::<usize>().ok();
     let last = found.keys().filter_map(layer).max();
-    let layers = plausible(last.map_or(0, |last| last.saturating_add(1)), found).map_err(&refuse)?;
+    let layers = last.map_or(0, |last| last.saturating_add(1));
+    fit::check_layers(layers, found).map_err(&refuse)?;
     let arch =
         if found.contains_key(&Role::Keys(Module::Query).name_in(0)) { Arch::Tokenformer } else { Arch::Transformer };
     let mut model = sizes(layers, arch, &|ours| found.get(ours).cloned()).map_err(&refuse)?;
@@ -91,12 +93,6 @@ pub(super) fn own(path: &Path, found: &Shapes, options: &Options) -> Result<Foun
     )];
     let takes = model.param_shapes().into_iter().map(|(ours, _)| (ours.clone(), Take::Whole(ours))).collect();
     Ok(Found { model, takes, form: "tensors of tokenformer without metadata".to_owned(), assumed })
-}
-
-/// Refuses layers that would only list names that cannot be there: each has ten tensors at least.
-fn plausible(layers: usize, found: &Shapes) -> Result<usize, String> {
-    let (tensors, most) = (found.len(), found.len() / 10 + 1);
-    if layers <= most { Ok(layers) } else { Err(format!("it names {layers} layers and has {tensors} tensors in all")) }
 }
 
 /// The model that shapes say, which are not compared with each other.

@@ -35,6 +35,19 @@ pub(super) fn check(expected: &Shapes, found: &Shapes) -> Result<(), String> {
     }
 }
 
+/// Refuses a claim of layers that would only list names that cannot be there: each has nine tensors at least.
+///
+/// # Errors
+/// How many are claimed, and how many tensors there are.
+pub(super) fn check_layers(layers: usize, found: &Shapes) -> Result<(), String> {
+    let tensors = found.len();
+    if layers <= tensors / 9 + 1 {
+        Ok(())
+    } else {
+        Err(format!("it says {layers} layers and has {tensors} tensors in all"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

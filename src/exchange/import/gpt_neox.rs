@@ -21,23 +21,10 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) fn model(path: &Path, config: &str, all: &Shapes, options: &Options) -> Result<Found> {
     let read = NeoxConfig::read(config).and_then(|config| config.model());
     let mut model = read.map_err(|cause| Error::input(format!("{}: {cause}", path.join(CONFIG).display())))?;
-    if let Some(heads) = options.heads.filter(|heads| *heads != model.num_attention_heads) {
-        return Err(Error::usage(format!(
-            "--heads is {heads}, but the {CONFIG} of {} says {}: leave --heads out",
-            path.display(),
-            model.num_attention_heads
-        )));
-    }
+    options.check_heads(path, &model)?;
     model.seq_length = options.seq_length.unwrap_or(model.seq_length);
-    // A layer has nine tensors there at least: a larger claim would only list names that cannot be there.
-    if model.num_layers > all.len() / 9 + 1 {
-        return Err(Error::input(format!(
-            "{} says {} layers, and there are {} tensors in all: fetch the model again",
-            path.join(CONFIG).display(),
-            model.num_layers,
-            all.len()
-        )));
-    }
+    let misfit = |what| Error::input(format!("{} has not the tensors that its {CONFIG} says: {what}", path.display()));
+    fit::check_layers(model.num_layers, all).map_err(misfit)?;
     let mut assumed = Vec::new();
     // What its tensors are called in the file, by the name that they have here.
     let mut named: BTreeMap<String, String> = BTreeMap::new();
@@ -55,9 +42,7 @@ pub(super) fn model(path: &Path, config: &str, all: &Shapes, options: &Options) 
     }
     let tensors = tensors(&model);
     let expected = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    fit::check(&expected, &found).map_err(|what| {
-        Error::input(format!("{} has not the tensors that its {CONFIG} says: {what}", path.display()))
-    })?;
+    fit::check(&expected, &found).map_err(misfit)?;
     let takes = tensors.into_iter().flat_map(|tensor| takes(tensor, &named)).collect();
     Ok(Found { model, takes, form: "a GPT-NeoX of transformers".to_owned(), assumed })
 }

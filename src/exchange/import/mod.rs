@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `bare` | models of which a file says nothing but tensors: the published TokenFormers |
+//! | `exported` | what this program exported |
 //! | `gpt_neox` | GPT-NeoX and Pythia, with their `config.json` |
 //! | `own` | checkpoints of this program that another one changed |
 //! | `fit` | whether a file has the tensors of a model |
@@ -10,6 +11,7 @@
 //! Opening says what the model is, or why it is none. Values are read when the checkpoint is written, a tensor at a time.
 
 mod bare;
+mod exported;
 mod fit;
 mod gpt_neox;
 mod own;
@@ -42,6 +44,18 @@ pub struct Options {
     pub seq_length: Option<usize>,
     /// What makes tokens of text.
     pub tokenizer: Option<TokenizerKind>,
+}
+
+impl Options {
+    /// Refuses heads that contradict what a model says itself.
+    fn check_heads(&self, path: &Path, model: &ModelConfig) -> Result<()> {
+        let Some(heads) = self.heads.filter(|heads| *heads != model.num_attention_heads) else { return Ok(()) };
+        Err(Error::usage(format!(
+            "--heads is {heads}, but {} says that its model has {}: leave --heads out",
+            path.display(),
+            model.num_attention_heads
+        )))
+    }
 }
 
 /// A model of another program, of which no value has been read.
@@ -100,7 +114,13 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
         (bare::published(path, &prefix, &shapes, options)?, None, Vec::new())
     } else if let Some(config) = place.text(gpt_neox::CONFIG)? {
         beside.extend(place.beside(gpt_neox::CONFIG));
-        (gpt_neox::model(path, &config, &shapes, options)?, None, Vec::new())
+        let found = match exported::config_of(&config) {
+            Some(fields) => exported::of_config(path, fields, &shapes, options)?,
+            None => gpt_neox::model(path, &config, &shapes, options)?,
+        };
+        (found, None, Vec::new())
+    } else if let Some(settings) = weights.settings() {
+        (exported::of_settings(path, settings.clone(), &shapes, options)?, None, Vec::new())
     } else if bare::is_own(&shapes) {
         (bare::own(path, &shapes, options)?, None, Vec::new())
     } else {
@@ -124,7 +144,8 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
         (Some(kind), _, _) => Some(asked(kind)?),
         (None, Some(own), _) => Some(own),
         (None, None, Some(file)) => {
-            let tokenizer = Tokenizer::of(&TokenizerKind::File(file.clone()), &[])?;
+            let known = Place::short_text(&file)?.and_then(|json| exported::tokenizer(&json));
+            let tokenizer = known.map_or_else(|| Tokenizer::of(&TokenizerKind::File(file.clone()), &[]), Ok)?;
             beside.push(file);
             Some(tokenizer)
         }

@@ -26,13 +26,7 @@ pub(super) fn model(
     let config: RunConfig = meta.config().map_err(within)?;
     let mut model = config.model;
     model.validate().map_err(within)?;
-    if let Some(heads) = options.heads.filter(|heads| *heads != model.num_attention_heads) {
-        return Err(Error::usage(format!(
-            "--heads is {heads}, but {} says that its model has {}: leave --heads out",
-            path.display(),
-            model.num_attention_heads
-        )));
-    }
+    options.check_heads(path, &model)?;
     model.seq_length = options.seq_length.unwrap_or(model.seq_length);
     let found: Shapes =
         all.iter().filter(|(name, _)| !name.starts_with(OPTIMIZER)).map(|(n, s)| (n.clone(), s.clone())).collect();

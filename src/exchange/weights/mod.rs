@@ -18,6 +18,7 @@ pub(crate) use entry::Kind;
 pub(crate) use place::Place;
 
 use entry::{Entry, Source};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ pub(crate) struct Weights {
     tensors: BTreeMap<String, Entry>,
     /// What a checkpoint of this program says of its run.
     own: Option<Meta>,
+    /// The configuration of the model in a file that this program exported.
+    settings: Option<Value>,
 }
 
 impl Weights {
@@ -41,7 +44,7 @@ impl Weights {
     /// # Errors
     /// A file that cannot be read or contradicts itself, a tensor in two files, and one that an index looks for in vain.
     pub(crate) fn open(place: &Place) -> Result<Self> {
-        let mut weights = Self { files: place.files.clone(), tensors: BTreeMap::new(), own: None };
+        let mut weights = Self { files: place.files.clone(), tensors: BTreeMap::new(), own: None, settings: None };
         for (index, path) in place.files.iter().enumerate() {
             weights.add(index, path)?;
         }
@@ -61,8 +64,9 @@ impl Weights {
         let entries = if pickled::is_archive(path)? {
             pickled::entries(path, index)?
         } else {
-            let (entries, own) = plain::entries(path, index)?;
+            let plain::Contents { entries, own, settings } = plain::entries(path, index)?;
             self.own = own.or(self.own.take());
+            self.settings = settings.or(self.settings.take());
             entries
         };
         for (name, entry) in entries {
@@ -81,6 +85,11 @@ impl Weights {
     /// What a checkpoint of this program says of its run, if it is one.
     pub(crate) fn own(&self) -> Option<&Meta> {
         self.own.as_ref()
+    }
+
+    /// The configuration of the model in a file that this program exported.
+    pub(crate) fn settings(&self) -> Option<&Value> {
+        self.settings.as_ref()
     }
 
     /// Shape of every tensor, by name.

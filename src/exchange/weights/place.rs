@@ -107,6 +107,15 @@ impl Place {
         read_text(&path, MOST_TEXT).map(Some)
     }
 
+    /// The text of `file`, if it is as short as such a file of this program.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub(crate) fn short_text(file: &Path) -> Result<Option<String>> {
+        let len = Files.open(file).map_err(|cause| Error::io("read", file, &cause))?.len;
+        if len > MOST_TEXT { Ok(None) } else { read_text(file, MOST_TEXT).map(Some) }
+    }
+
     /// The path of a file beside the weights, if it is there.
     pub(crate) fn beside(&self, name: &str) -> Option<PathBuf> {
         self.dir.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists())

@@ -1,16 +1,21 @@
 //! Tensors of a safetensors file, read at their place.
 
+use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::entry::{Entry, Kind, Source, room};
-use crate::checkpoint::{Outline, outline};
+use crate::checkpoint::{Outline, TensorEntry, outline};
 use crate::error::{Error, Result};
 use crate::train::Meta;
 
 /// Bytes that are widened at a time; a multiple of every value's size.
 const CHUNK: usize = 1 << 20;
+
+/// Key of the metadata of what this program exported, and of the configuration in it.
+const MARK: &str = "exported_by";
+const SETTINGS: &str = "model";
 
 /// Where the values of a tensor begin.
 #[derive(Debug)]
@@ -18,24 +23,35 @@ pub(super) struct Plain {
     at: u64,
 }
 
-/// Every tensor of the file at `path`, and what a checkpoint of this program says of its run.
+/// What is in a file.
+pub(super) struct Contents {
+    pub(super) entries: Vec<(String, Entry)>,
+    /// What a checkpoint of this program says of its run.
+    pub(super) own: Option<Meta>,
+    /// The configuration of a model that this program exported.
+    pub(super) settings: Option<Value>,
+}
+
+/// What is in the file at `path`.
 ///
 /// # Errors
 /// A file that cannot be read, is truncated, or is no safetensors file; a checkpoint of a newer version.
-pub(super) fn entries(path: &Path, file: usize) -> Result<(Vec<(String, Entry)>, Option<Meta>)> {
-    let Outline { tensors, data_start, meta } = outline::<Meta>(path)?;
+pub(super) fn entries(path: &Path, file: usize) -> Result<Contents> {
+    let Outline { tensors, data_start, strings, meta } = outline::<Meta>(path)?;
     let own = match meta {
         Ok(meta) => Some(meta),
         Err(Error::Foreign(_)) => None,
         Err(other) => return Err(other),
     };
+    let settings = strings.get(SETTINGS).filter(|_| strings.contains_key(MARK));
     let mut at = data_start;
-    let entry = |tensor: crate::checkpoint::TensorEntry| {
+    let entry = |tensor: TensorEntry| {
         let source = Source::Plain(Plain { at });
         at += tensor.bytes;
         (tensor.name, Entry { shape: tensor.shape, kind: Kind::named(&tensor.dtype), file, source })
     };
-    Ok((tensors.into_iter().map(entry).collect(), own))
+    let settings = settings.and_then(|json| serde_json::from_str(json).ok());
+    Ok(Contents { entries: tensors.into_iter().map(entry).collect(), own, settings })
 }
 
 impl Plain {
