@@ -54,6 +54,7 @@
 //! | [`runtime::generate`], [`model::sample`] | writing text with a model |
 //! | [`graph`], [`kernel`], [`ops`], [`model`], [`runtime`] | an operator, a kernel or a model of one's own; planning memory |
 //! | [`study`], [`tune`], [`gpu`], [`rng`], [`mod@array`], [`cache`] | the tests and benchmarks of this crate; these may change |
+//! | [`mod@exchange`] | the tests of this crate, which give it hostile files; this may change |
 //! | [`commands::cli`] | the program itself |
 
 #![warn(unreachable_pub)]
@@ -67,6 +68,7 @@ pub mod config;
 pub mod console;
 pub mod data;
 pub mod error;
+pub mod exchange;
 pub mod gpu;
 pub mod graph;
 pub mod kernel;

@@ -211,7 +211,7 @@ fn new_tokens_learn_new_text_and_both_losses_are_told() {
         ..TrainConfig::default()
     };
     config.data.path = Some(shakespeare.clone());
-    config.data.tokenizer = TokenizerKind::Byte;
+    config.data.tokenizer = Some(TokenizerKind::Byte);
     let go = |config: &RunConfig, start: Start| -> Summary {
         std::fs::create_dir_all(&config.out_dir).unwrap();
         let data = dataset(config, None).unwrap();

@@ -48,49 +48,47 @@ impl<M: Metadata> Checkpoint<M> {
         let named = |prefix: &'static str| move |(name, tensor)| (format!("{prefix}{name}"), tensor);
         let moments = self.moment1.iter().map(named(MOMENT1)).chain(self.moment2.iter().map(named(MOMENT2)));
         let tensors: BTreeMap<String, &HostTensor> = self.params.iter().map(named("")).chain(moments).collect();
-        let values = tensors.values().map(|tensor| tensor.data.as_slice()).collect();
-        let mut encoded = Encoded { head: Vec::new(), tensors: values, sums: Vec::new() };
-        encoded.sums = encoded.checksums();
-        encoded.head = self.head(&tensors, &encoded.sums)?;
-        Ok(encoded)
+        let shapes = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
+        let values: Vec<&[f32]> = tensors.values().map(|tensor| tensor.data.as_slice()).collect();
+        Encoded::new(&self.meta, &shapes, Box::new(move |each| values.iter().try_for_each(|values| each(values))))
     }
+}
 
-    /// The header with the length before it, sealed.
-    fn head(&self, tensors: &BTreeMap<String, &HostTensor>, sums: &[u32]) -> Result<Vec<u8>> {
-        let mut end = 0;
-        let mut place = |tensor: &HostTensor| {
-            let start = end;
-            end += size_of_val(tensor.data.as_slice());
-            TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets: (start, end) }
-        };
-        let places: Vec<TensorInfo> = tensors.values().map(|tensor| place(tensor)).collect();
-        let infos = tensors.keys().map(String::as_str).zip(&places).collect();
-        let defect = |cause: String| Error::defect(format!("the checkpoint's header cannot be written: {cause}"));
-        let versioned = Versioned { format: FORMAT, meta: &self.meta };
-        let meta = serde_json::to_string(&versioned).map_err(|e| defect(e.to_string()))?;
-        let budget = ParseBudget::new(end as u64).after_metadata(meta.as_bytes());
-        let data_sums: String = sums.iter().map(|&sum| checksum::text(sum)).collect();
-        let (step, format) = (self.meta.step().to_string(), FORMAT.to_string());
-        let metadata = BTreeMap::from([
-            (HEADER_KEY, BLANK),
-            (DATA_KEY, &data_sums),
-            ("format", "pt"),
-            ("step", &step),
-            (META_KEY, &meta),
-            (FORMAT_KEY, &format),
-        ]);
-        let mut head = laid_out(&Header { metadata, infos }).map_err(|e| defect(e.to_string()))?;
-        let len = (head.len() - PREFIX) as u64;
-        let json = head.get(PREFIX..).unwrap_or_default();
-        let fits = budget.and_then(|budget| budget.after_header(json)).is_some();
-        if len > longest_header(end as u64) || !fits {
-            return Err(Error::input(format!(
-                "the checkpoint's header (tensor names, config, tokenizer, history) is {len} bytes, too much to read safely \
-                 for {end} bytes of values: use a larger model, or the byte tokenizer"
-            )));
-        }
-        if checksum::seal(&mut head) { Ok(head) } else { Err(defect("its checksum has no place".into())) }
+/// The header with the length before it, sealed.
+fn head<M: Metadata>(meta: &M, shapes: &Shapes, sums: &[u32]) -> Result<Vec<u8>> {
+    let mut end = 0;
+    let mut place = |shape: &Vec<usize>| {
+        let start = end;
+        end += shape.iter().product::<usize>() * size_of::<f32>();
+        TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) }
+    };
+    let places: Vec<TensorInfo> = shapes.values().map(&mut place).collect();
+    let infos = shapes.keys().map(String::as_str).zip(&places).collect();
+    let defect = |cause: String| Error::defect(format!("the checkpoint's header cannot be written: {cause}"));
+    let versioned = Versioned { format: FORMAT, meta };
+    let said = serde_json::to_string(&versioned).map_err(|e| defect(e.to_string()))?;
+    let budget = ParseBudget::new(end as u64).after_metadata(said.as_bytes());
+    let data_sums: String = sums.iter().map(|&sum| checksum::text(sum)).collect();
+    let (step, format) = (meta.step().to_string(), FORMAT.to_string());
+    let metadata = BTreeMap::from([
+        (HEADER_KEY, BLANK),
+        (DATA_KEY, &data_sums),
+        ("format", "pt"),
+        ("step", &step),
+        (META_KEY, &said),
+        (FORMAT_KEY, &format),
+    ]);
+    let mut head = laid_out(&Header { metadata, infos }).map_err(|e| defect(e.to_string()))?;
+    let len = (head.len() - PREFIX) as u64;
+    let json = head.get(PREFIX..).unwrap_or_default();
+    let fits = budget.and_then(|budget| budget.after_header(json)).is_some();
+    if len > longest_header(end as u64) || !fits {
+        return Err(Error::input(format!(
+            "the checkpoint's header (tensor names, config, tokenizer, history) is {len} bytes, too much to read safely \
+             for {end} bytes of values: use a larger model, or the byte tokenizer"
+        )));
     }
+    if checksum::seal(&mut head) { Ok(head) } else { Err(defect("its checksum has no place".into())) }
 }
 
 /// The metadata of a run with the version of the format, which a reader looks at first.
@@ -145,39 +143,55 @@ pub(super) fn is_laid_out_anew(header: &tensor::Metadata, json: &[u8]) -> bool {
     KEYS.into_iter().all(has) && !places.is_sorted() || left_out && !has(HEADER_KEY) && !has(DATA_KEY)
 }
 
+/// Shapes of tensors by name, in the order of a file.
+pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Hands over the values of every tensor, in the order of a file. Each time the same.
+pub(super) type Values<'a> = Box<dyn Fn(&mut dyn FnMut(&[f32]) -> io::Result<()>) -> io::Result<()> + 'a>;
+
 /// A checkpoint ready to be written.
 pub(super) struct Encoded<'a> {
     /// What precedes the data: length and header.
     head: Vec<u8>,
-    tensors: Vec<&'a [f32]>,
+    /// Bytes of the data.
+    data_len: u64,
+    values: Values<'a>,
     /// Of each MiB of the data.
     sums: Vec<u32>,
 }
 
-impl Encoded<'_> {
+impl<'a> Encoded<'a> {
+    /// Of tensors of these shapes, whose values are gone through for their checksums.
+    ///
+    /// # Errors
+    /// An input error where the header is too long for the values; what goes wrong with the values.
+    pub(super) fn new<M: Metadata>(meta: &M, shapes: &Shapes, values: Values<'a>) -> Result<Self> {
+        let values_of = |shape: &Vec<usize>| shape.iter().product::<usize>() * size_of::<f32>();
+        let data_len = shapes.values().map(|shape| values_of(shape) as u64).sum();
+        let mut encoded = Self { head: Vec::new(), data_len, values, sums: Vec::new() };
+        encoded.sums = encoded.checksums().map_err(|cause| within(&cause))?;
+        encoded.head = head(meta, shapes, &encoded.sums)?;
+        Ok(encoded)
+    }
+
     /// Size of the file, in bytes.
     pub(super) fn len(&self) -> u64 {
-        self.head.len() as u64 + self.data_len()
+        self.head.len() as u64 + self.data_len
     }
 
-    fn data_len(&self) -> u64 {
-        self.tensors.iter().map(|values| size_of_val(*values) as u64).sum()
-    }
-
-    fn checksums(&self) -> Vec<u32> {
+    fn checksums(&self) -> io::Result<Vec<u32>> {
         let mut sums = Vec::new();
-        // Nothing in it can fail.
-        let _ = self.for_each_mib(&mut |mib| {
+        self.for_each_mib(&mut |mib| {
             sums.push(crc32fast::hash(mib));
             Ok(())
-        });
-        sums
+        })?;
+        Ok(sums)
     }
 
     /// Hands over the data section, a MiB at a time, so that no second copy of a tensor is needed.
     fn for_each_mib(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut mib = Vec::with_capacity(MIB);
-        for &values in &self.tensors {
+        (self.values)(&mut |values| {
             let mut rest = values;
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(rest.len().min((MIB - mib.len()) / size_of::<f32>()));
@@ -192,7 +206,8 @@ impl Encoded<'_> {
                 }
                 rest = later;
             }
-        }
+            Ok(())
+        })?;
         if mib.is_empty() { Ok(()) } else { each(&mib) }
     }
 
@@ -206,13 +221,19 @@ impl Encoded<'_> {
     pub(super) fn check_written(&self, mut source: Source) -> io::Result<()> {
         let mut head = vec![0; self.head.len()];
         source.bytes.read_exact(&mut head)?;
-        let mut data = Checked::new(source.bytes, self.data_len(), Some(self.sums.clone()));
+        let mut data = Checked::new(source.bytes, self.data_len, Some(self.sums.clone()));
         match data.finish() {
             Err(Flaw::Io(cause)) => Err(cause),
             Ok(()) if head == self.head && source.len == self.len() => Ok(()),
             _ => Err(differs()),
         }
     }
+}
+
+/// What went wrong with the values of a tensor, which says itself what it is.
+pub(super) fn within(cause: &io::Error) -> Error {
+    let own = cause.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    own.cloned().unwrap_or_else(|| Error::defect(format!("the values of a checkpoint are gone: {cause}")))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is asked of checkpoint files: one as a whole, its metadata, its tensors, whether it is whole. Each opens the file
 //! once and works on that, whatever gets its name meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
@@ -19,6 +19,37 @@ use crate::error::{Error, Result};
 /// An input error if the file cannot be read, is truncated, or is not a safetensors file.
 pub fn list_tensors(path: &Path) -> Result<Vec<TensorEntry>> {
     Ok(TensorFile::open(&Files, path)?.entries())
+}
+
+/// The text metadata of any safetensors file.
+///
+/// # Errors
+/// As [`list_tensors`].
+pub(crate) fn read_strings(path: &Path) -> Result<HashMap<String, String>> {
+    Ok(TensorFile::open(&Files, path)?.strings())
+}
+
+/// What is in a safetensors file of any program, without its values.
+#[derive(Debug)]
+pub(crate) struct Outline<M> {
+    /// Every tensor, in file order.
+    pub(crate) tensors: Vec<TensorEntry>,
+    /// Where the values of the first one begin; those of the others follow one after the other.
+    pub(crate) data_start: u64,
+    /// Its text metadata.
+    pub(crate) strings: HashMap<String, String>,
+    /// What a checkpoint of this program says of its run, if it is one.
+    pub(crate) meta: Result<M>,
+}
+
+/// The outline of a safetensors file, which need not match its checksums.
+///
+/// # Errors
+/// An input error if the file cannot be read, is truncated, or is not a safetensors file.
+pub(crate) fn outline<M: Metadata>(path: &Path) -> Result<Outline<M>> {
+    let source = Files.open(path).map_err(|cause| Error::io("read", path, &cause))?;
+    let file = TensorFile::new(source, path, Checks::Waived)?;
+    Ok(Outline { tensors: file.entries(), data_start: file.data_start(), strings: file.strings(), meta: file.meta() })
 }
 
 /// The metadata of a checkpoint, without reading its tensors.

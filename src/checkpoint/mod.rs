@@ -12,6 +12,7 @@ mod digest;
 mod format;
 mod load;
 mod lock;
+mod made;
 mod names;
 pub(crate) mod number;
 mod official;
@@ -19,15 +20,21 @@ mod read;
 mod size;
 mod storage;
 mod store;
+mod weights;
 
 pub use digest::FileDigest;
+pub(crate) use load::read_strings;
 pub use load::{Examined, Opened, examine, list_tensors, read_meta, verify};
+pub(crate) use load::{Outline, outline};
 pub(crate) use lock::{RunLock, check_lock, check_unlocked};
+pub(crate) use made::write_made;
+pub(crate) use official::count_layers;
 pub use official::{OfficialModel, official_name, read_official};
 pub use read::{Checks, TensorEntry, Verified};
 pub(crate) use storage::create_dirs;
 pub use storage::{Files, Sink, Source, Storage, replace};
 pub use store::{Keep, Latest, Store};
+pub use weights::Weights;
 
 use std::collections::BTreeMap;
 

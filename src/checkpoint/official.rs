@@ -83,7 +83,7 @@ pub fn read_official(path: &Path) -> Result<OfficialModel> {
 }
 
 /// The number of layers, from the place of the final norm.
-fn count_layers(shapes: &Shapes) -> Result<usize, String> {
+pub(crate) fn count_layers(shapes: &Shapes) -> Result<usize, String> {
     let place = |name: &String| name.strip_prefix("sequential.")?.strip_suffix(".norm.weight")?.parse::<usize>().ok();
     let layers = shapes.keys().find_map(place).and_then(|place| place.checked_sub(3));
     match layers {

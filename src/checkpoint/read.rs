@@ -5,8 +5,9 @@
 //! Files without checksums (format 1, or another program's) are read too, and then only what contradicts itself is
 //! found.
 
-use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -72,7 +73,8 @@ pub(super) struct TensorFile {
 }
 
 /// What the header of a file says.
-struct Layout {
+#[derive(Debug)]
+pub(super) struct Layout {
     path: PathBuf,
     header: Header,
     data_start: u64,
@@ -176,6 +178,11 @@ impl TensorFile {
         self.layout.in_order().into_iter().map(entry).collect()
     }
 
+    /// Where the values of the first tensor begin.
+    pub(super) fn data_start(&self) -> u64 {
+        self.layout.data_start
+    }
+
     /// Reads every tensor, F16 and BF16 widened to f32.
     pub(super) fn read(self) -> Result<BTreeMap<String, HostTensor>> {
         let Self { layout, mut data, .. } = self;
@@ -186,17 +193,27 @@ impl TensorFile {
         layout.in_order().into_iter().map(tensor).collect()
     }
 
+    /// The text metadata of the file.
+    pub(super) fn strings(&self) -> HashMap<String, String> {
+        self.layout.header.metadata().clone().unwrap_or_default()
+    }
+
     /// What the checksums say where reading all data fails at none of them.
     pub(super) fn verified(&self) -> Verified {
         self.verified
     }
 
     /// Reads all of the data and drops it.
-    pub(super) fn verify(mut self) -> Result<Verified> {
+    pub(super) fn verify(self) -> Result<Verified> {
+        Ok(self.into_layout()?.1)
+    }
+
+    /// Reads all of the data, drops it, and keeps where each tensor is.
+    pub(super) fn into_layout(mut self) -> Result<(Layout, Verified)> {
         if self.data.has_sums() {
             self.data.finish().map_err(|flaw| self.layout.say(flaw))?;
         }
-        Ok(self.verified)
+        Ok((self.layout, self.verified))
     }
 
     /// What the run says of itself.
@@ -242,6 +259,22 @@ impl Layout {
         // Empty tensors share their offset with the next one: the name makes the order definite.
         tensors.sort_by(|(a, at), (b, bt)| (at.data_offsets, a).cmp(&(bt.data_offsets, b)));
         tensors
+    }
+
+    /// Shape of every tensor, by its name.
+    pub(super) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.header.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect()
+    }
+
+    /// Reads one tensor of `file`, whose data were compared with their checksums before.
+    pub(super) fn read_at(&self, name: &str, file: &mut File) -> Result<HostTensor> {
+        let io = |cause: std::io::Error| Error::io("read", &self.path, &cause);
+        let info = self.header.info(name).ok_or_else(|| Error::defect(format!("there is no tensor {name:?}")))?;
+        let (start, end) = info.data_offsets;
+        file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(io)?;
+        let bytes: Box<dyn Read> = Box::new(file.try_clone().map_err(io)?);
+        let bytes = BufReader::with_capacity(CHUNK.min(end - start), bytes);
+        self.tensor(name, info, &mut Checked::new(bytes, (end - start) as u64, None))
     }
 
     /// Reads the tensor that is next.

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::format::Encoded;
+use super::format::{Encoded, within};
 use super::load::{is_foreign, read_meta_from};
 use super::names::{self, BEFORE_GROWTH, BEST, FOLDER, PREFIX, is_left_over, under};
 use super::read::TensorFile;
@@ -396,9 +396,12 @@ impl<M: Metadata> Checkpoint<M> {
 
 impl Encoded<'_> {
     /// As [`Checkpoint::write`], to any storage.
-    fn commit(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
+    pub(super) fn commit(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
         let done = commit(storage, path, &|out| self.write_to(out), &|source| self.check_written(source));
         done.map_err(|cause| {
+            if cause.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+                return within(&cause);
+            }
             let remedy = match cause.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "make its directory writable",
                 _ => "free some space",

@@ -87,6 +87,10 @@ enum Command {
     Grow(commands::grow::GrowArgs),
     /// Make the model of a checkpoint smaller, in a new file, or say what that would cost.
     Prune(commands::prune::PruneArgs),
+    /// Write the model of a checkpoint for another program: transformers, llama.cpp, or anything that reads safetensors.
+    Export(commands::export::ExportArgs),
+    /// Make a checkpoint of a model of another program, to train, grow or use.
+    Import(commands::import::ImportArgs),
     /// Generate text from a checkpoint.
     #[command(visible_alias = "sample")]
     Generate(commands::generate::GenerateArgs),
@@ -254,6 +258,8 @@ impl Cli {
             Command::Prepare(args) => return commands::prepare::run(&args),
             Command::Grow(args) => return commands::grow::run(&request, &args),
             Command::Prune(args) => return commands::prune::run(&request, &args),
+            Command::Export(args) => return commands::export::run(&args),
+            Command::Import(args) => return commands::import::run(&args),
             Command::Generate(args) => return commands::generate::run(&request, &args),
             Command::Eval(args) => return commands::eval::run(&request, &args),
             Command::Inspect(args) => return commands::inspect::run(&args),

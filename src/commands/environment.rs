@@ -7,7 +7,7 @@ use std::ffi::OsString;
 const OURS: &str = "TOKENFORMER_";
 
 /// All that the program and its tests read, without [`OURS`].
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 15] = [
     "ATTENTION",
     "BLESS",
     "CACHE_DIR",
@@ -19,7 +19,9 @@ const KNOWN: [&str; 13] = [
     "PROBE",
     "SOFTWARE",
     "TEST_FULL",
+    "TEST_MODELS",
     "TEST_PLANT",
+    "TEST_PYTHON",
     "VERBOSE",
 ];
 

@@ -37,6 +37,22 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
         ],
     ),
     (
+        "export",
+        [
+            "export runs/mine hf-mine --to hf",
+            "export runs/mine mine.gguf --to gguf --dtype q8_0",
+            "export runs/mine mine.safetensors --to safetensors --best",
+        ],
+    ),
+    (
+        "import",
+        [
+            "import pythia-70m pythia.safetensors",
+            "import TokenFormer-150M/pytorch_model.bin tf.safetensors --tokenizer tokenizer.json",
+            "import weights.pt mine.safetensors --heads 4 --seq-length 256 --tokenizer byte",
+        ],
+    ),
+    (
         "generate",
         [
             "generate runs/mine -p \"ROMEO:\" -n 300",

@@ -67,6 +67,12 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
     }
     line("parameters", config.model.param_count().to_string());
     line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));
+    if let Some(import) = &meta.imported {
+        line("lineage", import.describe());
+        for FileDigest { name, sha256 } in &import.files {
+            line("  of", format!("{name}, sha256 {sha256}"));
+        }
+    }
     for record in &meta.lineage {
         line("lineage", record.describe());
         if let Some(FileDigest { name, sha256 }) = &record.file_before {
@@ -108,6 +114,7 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
         "parameters": config.model.param_count(),
         "tensors": tensors.len() - moments,
         "moments": moments,
+        "imported": value(&meta.imported)?,
         "lineage": value(&meta.lineage)?,
         "config": value(&config)?,
         "checked": checked,

@@ -10,8 +10,10 @@ pub(crate) mod devices;
 mod environment;
 pub(crate) mod eval;
 mod examples;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod grow;
+pub(crate) mod import;
 pub(crate) mod inspect;
 mod inspect_data;
 mod interrupt;
@@ -123,6 +125,15 @@ impl Choice {
 /// Reads a checkpoint file, or the newest or best whole one of a run directory.
 fn load(path: &Path, choice: Choice) -> Result<Loaded> {
     let (path, Opened { checkpoint, verified, digest }) = read(path, choice)?;
+    tell_verified(&path, verified, choice);
+    let meta = checkpoint.meta.clone();
+    let checked = meta.tokenizer().and_then(|tokenizer| Ok((Start::resumed(checkpoint)?, tokenizer)));
+    let ((start, config), tokenizer) = checked.map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+    Ok(Loaded { path, digest, meta, start, config, tokenizer })
+}
+
+/// Says so where a file is not as it was written.
+fn tell_verified(path: &Path, verified: Verified, choice: Choice) {
     if verified == Verified::SavedAgain {
         note(format_args!(
             "{}: another program has saved it again; all of it is as it was written, by its checksums",
@@ -131,42 +142,51 @@ fn load(path: &Path, choice: Choice) -> Result<Loaded> {
     } else if choice.accept_unverified {
         warn(format_args!("{}: taken as it is, without a look at its checksums", path.display()));
     }
-    let meta = checkpoint.meta.clone();
-    let checked = meta.tokenizer().and_then(|tokenizer| Ok((Start::resumed(checkpoint)?, tokenizer)));
-    let ((start, config), tokenizer) = checked.map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-    Ok(Loaded { path, digest, meta, start, config, tokenizer })
 }
 
 fn read(path: &Path, choice: Choice) -> Result<(PathBuf, Opened<Meta>)> {
+    let waived = |file: &Path| Start::resumed(Opened::read(file, Checks::Waived)?.checkpoint).map(drop);
+    let open =
+        |file: &Path, checks| Opened::<Meta>::read(file, checks).map(|opened| (opened.checkpoint.meta.step, opened));
+    chosen(path, choice, &open, &waived)
+}
+
+/// What `open` makes of a checkpoint file, or of the newest or best whole one of a run directory, with its step; `waived`
+/// says whether a file could be taken without its checksums.
+fn chosen<T>(
+    path: &Path,
+    choice: Choice,
+    open: &dyn Fn(&Path, Checks) -> Result<(u64, T)>,
+    waived: &dyn Fn(&Path) -> Result<()>,
+) -> Result<(PathBuf, T)> {
     if let Err(cause) = path.metadata() {
         let missing = Error::io("read", path, &cause);
         return Err(Error::input(format!("{missing}; give a run directory or a .safetensors file")));
     }
     let checks = if choice.accept_unverified { Checks::Waived } else { Checks::Required };
     let best = choice.best_of(path)?;
+    let with_waiver = |file: &Path, error| with_waiver(choice, error, &|| waived(file).is_ok());
     let file = best.as_deref().or_else(|| Some(path).filter(|path| !path.is_dir()));
     if let Some(file) = file {
-        let opened = Opened::read(file, checks).map_err(|error| with_waiver(file, choice, error))?;
+        let (_, opened) = open(file, checks).map_err(|error| with_waiver(file, error))?;
         return Ok((file.to_path_buf(), opened));
     }
     newest(&run_dir::of(path), &|file| {
-        let opened = Opened::<Meta>::read(file, checks).map_err(|error| match error {
+        open(file, checks).map_err(|error| match error {
             // Damage is passed over.
             Error::Damaged(_) => error,
-            other => with_waiver(file, choice, other),
-        })?;
-        Ok((opened.checkpoint.meta.step, opened))
+            other => with_waiver(file, other),
+        })
     })
 }
 
 /// `error` with the option that takes the file as it is, where that helps.
-fn with_waiver(file: &Path, choice: Choice, error: Error) -> Error {
-    let waived = || Opened::read(file, Checks::Waived).and_then(|opened| Start::resumed(opened.checkpoint));
+fn with_waiver(choice: Choice, error: Error, waived: &dyn Fn() -> bool) -> Error {
     let tip = "what another program changed on purpose is taken with --accept-unverified";
     match error {
         other if choice.accept_unverified => other,
-        Error::Damaged(what) if waived().is_ok() => Error::damaged(format!("{what}; {tip}")),
-        Error::Foreign(what) if waived().is_ok() => Error::foreign(format!("{what}; {tip}")),
+        Error::Damaged(what) if waived() => Error::damaged(format!("{what}; {tip}")),
+        Error::Foreign(what) if waived() => Error::foreign(format!("{what}; {tip}")),
         other => other,
     }
 }
@@ -197,6 +217,12 @@ fn check_output(verb: &str, output: &Path) -> Result<()> {
     if output.exists() {
         return Err(Error::usage(format!("{shown} exists and {verb} does not overwrite: choose another output")));
     }
+    check_place(output)
+}
+
+/// `output` is in a directory that exists, can be written, and is not a run's own.
+fn check_place(output: &Path) -> Result<()> {
+    let shown = output.display();
     let folder = match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

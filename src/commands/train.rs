@@ -284,7 +284,12 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
         }
     }
     start.standing.growths_left = config.growth.len();
-    let about_data = resume::same_data([&stored, &config], &meta.data, &data, &path, args.accept_data_change)?;
+    // Of an imported model nobody knows what it was trained on before.
+    let as_imported = meta.imported.is_some() && start.standing.step == 0;
+    let about_data = match as_imported {
+        true => None,
+        false => resume::same_data([&stored, &config], &meta.data, &data, &path, args.accept_data_change)?,
+    };
     check_together(&config, &data)?;
     let mut held = None;
     if !args.dry_run {
@@ -294,7 +299,14 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
         check().or_else(|refused| check_unlocked(&config.out_dir).and(Err(refused)))?;
         held = Some(lock(&config.out_dir)?);
         check()?;
-        note(format_args!("resuming from {} after step {}", path.display(), start.standing.step));
+        match as_imported {
+            true => note(format_args!(
+                "training the imported model of {} with a fresh schedule of {} steps",
+                path.display(),
+                config.train.max_steps
+            )),
+            false => note(format_args!("resuming from {} after step {}", path.display(), start.standing.step)),
+        }
         about_tokenizer
             .iter()
             .chain(&about_data)

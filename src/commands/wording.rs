@@ -4,12 +4,14 @@
 use clap::{Arg, ArgAction, Command};
 
 /// Verbs that need no adapter.
-pub(super) const WITHOUT_ADAPTER: [&str; 7] =
-    ["prepare", "inspect", "compare", "presets", "completions", "man", "help"];
+pub(super) const WITHOUT_ADAPTER: [&str; 9] =
+    ["prepare", "export", "import", "inspect", "compare", "presets", "completions", "man", "help"];
 
 /// Verbs that answer in JSON.
-const WITH_JSON: [&str; 10] =
-    ["train", "prepare", "grow", "prune", "generate", "eval", "inspect", "plan", "selftest", "devices"];
+const WITH_JSON: [&str; 12] = [
+    "train", "prepare", "grow", "prune", "export", "import", "generate", "eval", "inspect", "plan", "selftest",
+    "devices",
+];
 
 /// Groups of the help, and the arguments in each; others belong to the run.
 const GROUPS: [(&str, &[&str]); 4] = [

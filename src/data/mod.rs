@@ -62,6 +62,7 @@ pub(crate) use prepare::{
 pub(crate) use prepared::{read_manifest, verify};
 pub use shard::ShardView;
 pub use source::TokenSource;
+pub(crate) use tokenizer::Words;
 pub use tokenizer::{CharTokenizer, FileTokenizer, MAX_CHARS, StreamDecoder, Tiktoken, Tokenizer, TokenizerKind};
 
 use crate::error::{Error, Result};

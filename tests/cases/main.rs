@@ -4,8 +4,12 @@
 //! A machine without an adapter fails these tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod data;
 mod disk;
+mod export;
+mod import;
 mod interface;
 mod neox;
 mod prepare;

@@ -14,6 +14,7 @@ mod attack;
 mod checkpoint;
 mod config;
 mod dice;
+mod foreign;
 mod header;
 mod meter;
 mod sets;

@@ -32,6 +32,7 @@ fn checkpoint(step: u64) -> Checkpoint {
     };
     let rows = BTreeMap::from([("layers.0.mlp.key_param_tokens".to_owned(), [4, 8])]);
     let meta = Meta {
+        imported: None,
         step,
         tokens_seen: step * 1024,
         seed: 1337,

@@ -64,6 +64,16 @@ impl ByteBpe {
         Some(Self { number: NUMBERS.fetch_add(1, Ordering::Relaxed), tokens, bytes, merges, whole_pieces, pattern })
     }
 
+    /// How a text is cut into pieces.
+    pub(super) fn pattern(&self) -> Pattern {
+        self.pattern
+    }
+
+    /// The token of these bytes.
+    pub(super) fn token(&self, bytes: &[u8]) -> Option<u32> {
+        self.tokens.get(bytes).copied()
+    }
+
     /// Appends the tokens of `text`, of which none is special.
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) {
         let kinds = Kinds::get();

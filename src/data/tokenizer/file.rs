@@ -119,6 +119,14 @@ impl FileTokenizer {
         matches!(self.0.rules, Rules::Level(_))
     }
 
+    /// That pattern.
+    pub(super) fn pattern(&self) -> Option<Pattern> {
+        match &self.0.rules {
+            Rules::Level(level) => Some(level.bpe.pattern()),
+            Rules::Foreign(_) => None,
+        }
+    }
+
     /// As [`Tokenizer::cuts_at_words`](super::Tokenizer::cuts_at_words). Added tokens with a space in them would be found over a
     /// cut.
     pub(super) fn cuts_at_words(&self) -> bool {
@@ -222,6 +230,17 @@ fn parts(rules: &Value) -> Vec<&Value> {
 /// The bytes of a token in the alphabet of GPT-2.
 fn bytes_of(name: &str) -> Option<Vec<u8>> {
     name.chars().map(byte_of).collect()
+}
+
+/// The character of every byte in that alphabet.
+pub(super) fn alphabet() -> [char; 256] {
+    let mut all = [char::REPLACEMENT_CHARACTER; 256];
+    for c in (0..324).filter_map(char::from_u32) {
+        if let Some(place) = byte_of(c).and_then(|byte| all.get_mut(usize::from(byte))) {
+            *place = c;
+        }
+    }
+    all
 }
 
 /// Printable characters of Latin-1 stand for themselves, and the characters from 256 on for all other bytes in order.

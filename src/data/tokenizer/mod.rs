@@ -15,6 +15,7 @@
 //! | `table` | what bytes each token stands for |
 //! | `pack` | a file inside a checkpoint |
 //! | `stream` | text out of tokens as they come |
+//! | `portable` | any tokenizer as other programs read it |
 //!
 //! A tokenizer is stored as JSON inside every checkpoint, so what is read back is checked as input from a stranger.
 
@@ -28,6 +29,7 @@ mod level;
 mod merge;
 mod outline;
 mod pack;
+mod portable;
 mod split;
 mod stream;
 mod table;
@@ -41,6 +43,7 @@ use std::path::Path;
 
 pub use self::chars::{CharTokenizer, MAX_CHARS};
 pub use self::file::FileTokenizer;
+pub(crate) use self::portable::Words;
 pub use self::stream::StreamDecoder;
 pub use self::tiktoken::Tiktoken;
 pub use crate::config::TokenizerKind;

@@ -155,6 +155,11 @@ impl Tiktoken {
         self.ready().ok()?.table.get(token).map(<[u8]>::to_vec)
     }
 
+    /// The token of these bytes, which is its rank; special ones have none.
+    pub(super) fn rank(self, bytes: &[u8]) -> Option<u32> {
+        self.ready().ok()?.level.bpe.token(bytes)
+    }
+
     pub(super) fn is_special(self, token: u32) -> bool {
         self.special().iter().any(|&(_, id)| id == token)
     }

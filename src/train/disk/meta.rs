@@ -4,9 +4,9 @@ use crate::array::HostTensor;
 use crate::checkpoint::{self, Metadata, number};
 use crate::data::{Fingerprint, Tokenizer};
 use crate::error::{Error, Result};
-use crate::train::growth::GrowthRecord;
 use crate::train::growth::cohorts::Cohort;
 use crate::train::growth::plateau::Plateau;
+use crate::train::growth::{GrowthRecord, Import};
 use crate::train::run::loss_scale::LossScale;
 use crate::train::run::spike::LossStatistics;
 use serde::de::DeserializeOwned;
@@ -37,6 +37,9 @@ pub struct Meta {
     pub cohorts: Vec<Cohort>,
     /// Every growth so far, oldest first.
     pub lineage: Vec<GrowthRecord>,
+    /// Where the model was imported from; `None` for one that was trained here from its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Import>,
     /// The adapter and driver the run used: equal bits are promised on this one only.
     pub adapter: String,
     /// Kernel of each class of matrix product, where one was chosen by measurement.
@@ -169,6 +172,7 @@ mod tests {
             data: DataPosition { description: "corpus".into(), next_batch: 9, fingerprint: Some(fingerprint) },
             cohorts: vec![Cohort { born_step: 7, lr_scale: 1.0 / 3.0, frozen: true, rows }],
             lineage: vec![growth],
+            imported: None,
             adapter: "llvmpipe".into(),
             loss_scale: Some(LossScale { scale: 1024.0, good_steps: 3 }),
             losses: LossStatistics { count: 9, mean: 0.1 + 0.2, variance: 1.0 / 3.0 },
@@ -206,6 +210,21 @@ mod tests {
     fn names_order_and_numbers_are_those_of_the_format() {
         assert_eq!(serde_json::to_string(&sample()).unwrap(), WRITTEN);
         assert_eq!(serde_json::from_str::<Meta>(WRITTEN).unwrap(), sample());
+    }
+
+    #[test]
+    fn an_imported_model_says_where_it_is_from() {
+        let file = FileDigest { name: "model.safetensors".into(), sha256: "0f".repeat(2) };
+        let import = Import { name: "pythia-70m".into(), form: "GPT-NeoX".into(), files: vec![file] };
+        let meta = Meta { imported: Some(import), ..sample() };
+        let written = concat!(
+            r#""before":{"name":"before-growth-00000007.safetensors","sha256":"0f0f"}}],"#,
+            r#""imported":{"name":"pythia-70m","form":"GPT-NeoX","#,
+            r#""files":[{"name":"model.safetensors","sha256":"0f0f"}]},"adapter":"llvmpipe""#
+        );
+        let json = serde_json::to_string(&meta).unwrap();
+        assert!(json.contains(written), "{json}");
+        assert_eq!(serde_json::from_str::<Meta>(&json).unwrap(), meta);
     }
 
     #[test]

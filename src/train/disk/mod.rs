@@ -11,3 +11,4 @@ pub(crate) mod start;
 pub use dataset::{dataset, sample_prompt};
 pub(crate) use dataset::{dataset_of_trained, dataset_to_measure};
 pub use start::Start;
+pub(crate) use start::described;

@@ -12,6 +12,7 @@ use crate::train::run::loss_scale::LossScale;
 use crate::train::run::position::Position;
 use crate::train::run::spike::LossStatistics;
 use crate::train::run::standing::Standing;
+use std::collections::BTreeMap;
 
 /// What a run starts from.
 #[derive(Debug, Clone)]
@@ -80,15 +81,11 @@ impl Start {
     /// # Errors
     /// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
     pub fn resumed(checkpoint: Checkpoint) -> Result<(Self, RunConfig)> {
-        let mut config: RunConfig = checkpoint.meta.config()?;
-        if checkpoint.meta.data.fingerprint.is_none() {
-            config.train.count_micro_batches(&config.model);
-        }
-        check_settings(&config)?;
-        check_parameters(&config.model, &checkpoint.params)?;
-        check_tokenizer(&config.model, checkpoint.meta.tokenizer()?)?;
+        let shapes = checkpoint.params.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
+        let (config, _) = described(&checkpoint.meta, &shapes)?;
         let Checkpoint { meta, params, moment1, moment2 } = checkpoint;
-        let Meta { step, tokens_seen, data, lineage, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let Meta { step, tokens_seen, data, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let (lineage, imported) = (meta.lineage, meta.imported);
         let mut cohorts = meta.cohorts;
         if cohorts.is_empty() {
             cohorts.push(cohorts::first(&config.model));
@@ -98,7 +95,17 @@ impl Start {
         let measured = Some(Measured::by(&config, &data.description, data.fingerprint)?);
         let start = Self {
             host: HostModel { model: config.model.clone(), params, moment1, moment2, cohorts },
-            standing: Standing { step, position, losses, plateau, growths_left, lineage, best_val_loss, best_step },
+            standing: Standing {
+                step,
+                position,
+                losses,
+                plateau,
+                growths_left,
+                lineage,
+                imported,
+                best_val_loss,
+                best_step,
+            },
             loss_scale,
             measured,
         };
@@ -143,6 +150,22 @@ impl Start {
     }
 }
 
+/// The settings and the tokenizer of a checkpoint whose parameters have these shapes.
+///
+/// # Errors
+/// An input error where the configuration is not one, or the parameters or the tokenizer are of another model.
+pub(crate) fn described(meta: &Meta, shapes: &BTreeMap<&str, &[usize]>) -> Result<(RunConfig, Option<Tokenizer>)> {
+    let mut config: RunConfig = meta.config()?;
+    if meta.data.fingerprint.is_none() && meta.imported.is_none() {
+        config.train.count_micro_batches(&config.model);
+    }
+    check_settings(&config)?;
+    check_parameters(&config.model, shapes)?;
+    let tokenizer = meta.tokenizer()?;
+    check_tokenizer(&config.model, tokenizer.as_ref())?;
+    Ok((config, tokenizer))
+}
+
 /// Settings from a file are as untrusted as the rest of it. Growths are not checked: they are still to come.
 fn check_settings(config: &RunConfig) -> Result<()> {
     let model = &config.model;
@@ -151,14 +174,13 @@ fn check_settings(config: &RunConfig) -> Result<()> {
 }
 
 /// Exactly the parameters of `model`, by name and shape.
-fn check_parameters(model: &ModelConfig, params: &init::Tensors) -> Result<()> {
+fn check_parameters(model: &ModelConfig, params: &BTreeMap<&str, &[usize]>) -> Result<()> {
     let refuse = |what: String| Err(Error::input(format!("{what}: it is damaged, or put together of two models")));
     let expected = model.param_shapes();
     for (name, shape) in &expected {
-        match params.get(name) {
+        match params.get(name.as_str()) {
             None => return refuse(format!("the checkpoint lacks parameter \"{name}\" of its configuration")),
-            Some(tensor) if tensor.shape != *shape => {
-                let found = &tensor.shape;
+            Some(found) if found != shape => {
                 return refuse(format!(
                     "the checkpoint's parameter \"{name}\" has shape {found:?}, its configuration says {shape:?}"
                 ));
@@ -173,7 +195,7 @@ fn check_parameters(model: &ModelConfig, params: &init::Tensors) -> Result<()> {
     Ok(())
 }
 
-fn check_tokenizer(model: &ModelConfig, tokenizer: Option<Tokenizer>) -> Result<()> {
+fn check_tokenizer(model: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Result<()> {
     match tokenizer.map(|t| t.vocab_size()) {
         Some(tokens) if tokens > model.vocab_size => Err(Error::input(format!(
             "the checkpoint's tokenizer has {tokens} tokens, but its model a vocab_size of {}: it is damaged",

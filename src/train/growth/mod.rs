@@ -3,10 +3,12 @@
 
 pub mod cohorts;
 mod host;
+mod import;
 pub(crate) mod on_device;
 pub(crate) mod plateau;
 pub mod prune;
 mod record;
 
 pub use host::HostModel;
+pub use import::Import;
 pub use record::{Change, GrowthRecord, PruneRules, Rules, Shape, max_change};

@@ -5,8 +5,8 @@ use super::position::Position;
 use super::spike::LossStatistics;
 use crate::config::GrowthConfig;
 use crate::model::graphs::BatchShape;
-use crate::train::growth::GrowthRecord;
 use crate::train::growth::plateau::Plateau;
+use crate::train::growth::{GrowthRecord, Import};
 
 /// What a run has done, and what it goes by.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Standing {
     pub growths_left: usize,
     /// Growths done, oldest first.
     pub lineage: Vec<GrowthRecord>,
+    /// Where the model is from, if it was imported.
+    pub imported: Option<Import>,
     /// The lowest validation loss so far, in nats per token.
     pub best_val_loss: Option<f64>,
     /// The step it was measured after; `None` in the checkpoints of versions that did not write it.
