@@ -232,7 +232,8 @@ fn a_refused_command_leaves_everything_as_it_was() {
         ("cut.jsonl.gz", "it ends in the middle"),
         ("bad.jsonl.zst", "cannot unpack bad.jsonl.zst"),
     ] {
-        let refused = folder.run(&format!("prepare {input} --out new --overwrite")).refused();
+        // The folder that the one before began has nothing in it.
+        let refused = folder.run(&format!("prepare {input} --out new")).refused();
         assert!(refused.contains(said), "{refused}");
     }
     assert_eq!(content(&folder.path("out")), before);
