@@ -111,15 +111,18 @@ if args.gguf:
     params.n_gpu_layers = 0
     server = xllamacpp.Server(params)
     prompt = tokenizer(args.prompt, return_tensors="pt").input_ids
-    asked = {"prompt": args.prompt, "max_tokens": 50, "temperature": 0, "logprobs": model.config.vocab_size, "ignore_eos": True}
-    answer = server.handle_completions(asked)["choices"][0]["logprobs"]["content"]
-    first = answer[0]["top_logprobs"]
+
+    def completed(tokens, logprobs):
+        asked = {"prompt": args.prompt, "max_tokens": tokens, "temperature": 0, "logprobs": logprobs, "ignore_eos": True}
+        return server.handle_completions(asked)["choices"][0]["logprobs"]["content"]
+
+    first = completed(1, model.config.vocab_size)[0]["top_logprobs"]
     with torch.no_grad():
         expected = model(prompt).logits[0, -1].float().log_softmax(-1)
         follows = model.generate(prompt, max_new_tokens=50, do_sample=False)[0, prompt.shape[1] :]
     off = max(abs(one["logprob"] - expected[one["id"]].item()) for one in first)
     report(f"llama.cpp, {len(first)} log-probabilities of the first token", f"at most {off:.2e} apart", off <= args.gguf_tolerance)
-    ids = [one["id"] for one in answer]
+    ids = [one["id"] for one in completed(50, 1)]
     pairs = zip(ids, follows.tolist())
     same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
     exact = args.gguf_tolerance <= 5e-4

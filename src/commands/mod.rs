@@ -151,12 +151,15 @@ fn read(path: &Path, choice: Choice) -> Result<(PathBuf, Opened<Meta>)> {
     chosen(path, choice, &open, &waived)
 }
 
+/// Makes something of a checkpoint file; also its step.
+type Open<'a, T> = dyn Fn(&Path, Checks) -> Result<(u64, T)> + 'a;
+
 /// What `open` makes of a checkpoint file, or of the newest or best whole one of a run directory, with its step; `waived`
 /// says whether a file could be taken without its checksums.
 fn chosen<T>(
     path: &Path,
     choice: Choice,
-    open: &dyn Fn(&Path, Checks) -> Result<(u64, T)>,
+    open: &Open<T>,
     waived: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<(PathBuf, T)> {
     if let Err(cause) = path.metadata() {

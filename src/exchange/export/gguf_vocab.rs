@@ -14,11 +14,14 @@ const UNUSED: i32 = 5;
 /// Keys and values that describe `tokenizer` to llama.cpp, with `vocab_size` tokens: what the model has more is padding.
 ///
 /// # Errors
-/// An input error: a tokenizer that llama.cpp does not have.
+/// An input error: no tokenizer, or one that llama.cpp does not have.
 pub(super) fn keys(tokenizer: Option<&Tokenizer>, vocab_size: usize) -> Result<Vec<(&'static str, Value)>> {
-    let Some(tokenizer) = tokenizer else {
-        return Ok(vec![("tokenizer.ggml.model", Value::Text("none".to_owned()))]);
-    };
+    let tokenizer = tokenizer.ok_or_else(|| {
+        Error::input(
+            "the model was trained on token shards and has no tokenizer, without which llama.cpp takes no model: export with --to hf \
+             or safetensors",
+        )
+    })?;
     let single = |tokens: Vec<String>| {
         // Greedy matching of whole tokens, none of which ends a text.
         let types = vec![NORMAL; tokens.len()];
