@@ -4,9 +4,13 @@
 # Installs what is missing where it can without asking for a password, prints the command where it
 # cannot, and goes on either way: the program itself says so when it finds no adapter.
 # Leaves in the array setup_missing what could not be installed: any of cc, vulkan, gl and, in CI only, spirv (spirv-val)
-# and layer (the Vulkan validation layer).
+# and layer (the Vulkan validation layer); and in test_build the arguments of cargo for tests.
 
 setup_missing=()
+
+# How tests are built. They wait for drivers and kernels, not for this crate, so a build that takes half the time is worth more
+# than a fast program. Its dependencies are those of any release build.
+test_build=(--release --config profile.release.package.tokenformer.opt-level=1)
 
 # True where a file matches one of the patterns.
 setup_any_file() {

@@ -11,7 +11,7 @@ allowed=()
 
 tests=(--test golden --test identities --test training --test ops --test limits --test default_run)
 (($#)) && tests=("$@")
-cargo test --release --no-run "${tests[@]}"
+cargo test "${test_build[@]}" --no-run "${tests[@]}"
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -19,7 +19,7 @@ export VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation
 export VK_LAYER_ENABLES=VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT
 export VK_LOADER_DEBUG=layer WGPU_BACKEND=vulkan
 status=0
-cargo test --release "${tests[@]}" -- --nocapture >"$log" 2>&1 || status=$?
+cargo test "${test_build[@]}" "${tests[@]}" -- --nocapture >"$log" 2>&1 || status=$?
 grep -E '^test |^test result' "$log" || true
 
 grep -qi 'insert.*layer.*VK_LAYER_KHRONOS_validation' "$log" || {

@@ -120,7 +120,7 @@ fn models() -> u64 {
 #[test]
 fn growing_random_models_changes_no_logit() {
     for seed in 0..models() {
-        let model = small(seed);
+        let model = ModelConfig { tie_word_embeddings: seed % 2 == 0, ..small(seed) };
         let mut rng = Rng::new(seed, Stream::Test, 2);
         let mut more = |n: usize| Some(n + rng.below(70) as usize);
         let growth = GrowthConfig {
@@ -151,6 +151,18 @@ fn transformer(seed: u64) -> ModelConfig {
     let mut rng = Rng::new(seed, Stream::Test, 3);
     let intermediate_size = 5 + rng.below(90) as usize;
     ModelConfig { arch: Arch::Transformer, intermediate_size, ..small(seed) }
+}
+
+/// A Transformer with some of the options of GPT-NeoX: every seed other ones.
+fn neox(seed: u64) -> ModelConfig {
+    let has = |option: u64| (seed % 7 + 1) & option != 0;
+    ModelConfig {
+        use_parallel_residual: has(1),
+        tie_word_embeddings: !has(2),
+        attention_bias: !has(4),
+        gelu_tanh: seed.is_multiple_of(2),
+        ..transformer(seed)
+    }
 }
 
 /// As at creation, but with biases: larger ones would make of roundings more than they are.
@@ -206,7 +218,7 @@ fn every_growth_that_promises_it_changes_no_logit_of_random_models() {
         let norms = [NormActivation::L2NormGelu, NormActivation::GeluL2Norm, NormActivation::Softmax];
         let tokens = ModelConfig { norm_activation_type: norms[seed as usize % 3], ..small(seed) };
         let no_eps = ModelConfig { pattention_eps: 0.0, ..tokens.clone() };
-        let linear = transformer(seed);
+        let (linear, neox) = (transformer(seed), neox(seed));
         let cases = [
             ("copy, no epsilon", &no_eps, doubled(&no_eps), 1e-5),
             ("copy", &tokens, doubled(&tokens), 1e-5),
@@ -214,6 +226,9 @@ fn every_growth_that_promises_it_changes_no_logit_of_random_models() {
             ("identity, transformer", &linear, deeper(&linear, GrowthPolicy::Identity), 0.0),
             ("net2net", &linear, wider(&linear, GrowthPolicy::Net2net, seed), 1e-5),
             ("zero_units", &linear, wider(&linear, GrowthPolicy::ZeroUnits, seed), 0.0),
+            ("identity, GPT-NeoX", &neox, deeper(&neox, GrowthPolicy::Identity), 0.0),
+            ("net2net, GPT-NeoX", &neox, wider(&neox, GrowthPolicy::Net2net, seed), 1e-5),
+            ("zero_units, GPT-NeoX", &neox, wider(&neox, GrowthPolicy::ZeroUnits, seed), 0.0),
         ];
         for (name, model, growth, bound) in cases {
             let change = relative_change(model, &growth, seed);
@@ -222,7 +237,7 @@ fn every_growth_that_promises_it_changes_no_logit_of_random_models() {
             *known = known.max(change);
         }
         // No promise, and none kept: the test can fail.
-        for model in [&tokens, &linear] {
+        for model in [&tokens, &linear, &neox] {
             let change = relative_change(model, &deeper(model, GrowthPolicy::Stack), seed);
             assert!(change > 1e-3, "seed {seed}, stack: {change:e}, {model:?}");
             let known = most.entry("stack, at least").or_insert(f64::INFINITY);
@@ -305,11 +320,18 @@ fn split_units_part_when_they_train() {
 /// However a sequence is cut into chunks, the logits after it are those of one full pass, bit for bit.
 #[test]
 fn chunks_on_a_cache_give_the_logits_of_a_full_pass() {
-    let model = ModelConfig { seq_length: 90, ..small(3) };
+    let all_options = neox(6);
+    assert!(all_options.use_parallel_residual && !all_options.tie_word_embeddings && !all_options.attention_bias);
+    chunks_of(&small(3), &[vec![90], vec![1, 89], vec![64, 26], vec![70, 1, 1, 18], vec![1; 90]]);
+    chunks_of(&all_options, &[vec![70, 1, 1, 18]]);
+}
+
+fn chunks_of(model: &ModelConfig, all_cuts: &[Vec<usize>]) {
+    let model = ModelConfig { seq_length: 90, ..model.clone() };
     let params = init::initial(&model, 4);
     let tokens: Vec<u32> = (0..90).map(|i| (i * i + 3) % model.vocab_size as u32).collect();
     let full = logits(device(), &model, &params, &tokens).unwrap();
-    for cuts in [vec![90], vec![1, 89], vec![64, 26], vec![70, 1, 1, 18], vec![1; 90]] {
+    for cuts in all_cuts {
         let plans: Vec<Plan> =
             cuts.iter().map(|&rows| Plan::new(&graphs::chunk(&model, rows, kernels()).unwrap()).unwrap()).collect();
         let (memory, programs) = Memory::allocate(engine(), &plans.iter().collect::<Vec<_>>()).unwrap();

@@ -59,12 +59,17 @@ fn layers(policy: GrowthPolicy, num_layers: usize) -> GrowthConfig {
 fn gradients_of_new_rows_are_those_of_the_whole_model() {
     let softmax = ModelConfig { norm_activation_type: NormActivation::Softmax, ..small() };
     let transformer = ModelConfig { arch: Arch::Transformer, ..small() };
+    let untied = ModelConfig { tie_word_embeddings: false, ..small() };
+    let neox =
+        ModelConfig { use_parallel_residual: true, attention_bias: false, arch: Arch::Transformer, ..untied.clone() };
     let cases = [
         ("preserving", grown(&small(), tokens(GrowthPolicy::Preserving, 14, 12, 41))),
         ("official", grown(&softmax, tokens(GrowthPolicy::Official, 10, 13, 31))),
         ("copies", grown(&small(), tokens(GrowthPolicy::Copy, 18, 24, 60))),
         ("layers", grown(&small(), layers(GrowthPolicy::Stack, 4))),
         ("a transformer's layers", grown(&transformer, layers(GrowthPolicy::Stack, 4))),
+        ("below a head of its own", grown(&untied, tokens(GrowthPolicy::Preserving, 14, 12, 41))),
+        ("layers of GPT-NeoX", grown(&neox, layers(GrowthPolicy::Stack, 4))),
     ];
     let data: Vec<u32> = (0..2000_u32).map(|i| (i * i / 7 + i) % 40).collect();
     let data = tokenformer::data::TokenSource::from_tokens(data);
@@ -206,7 +211,7 @@ fn new_tokens_learn_new_text_and_both_losses_are_told() {
         ..TrainConfig::default()
     };
     config.data.path = Some(shakespeare.clone());
-    config.data.tokenizer = TokenizerKind::Byte;
+    config.data.tokenizer = Some(TokenizerKind::Byte);
     let go = |config: &RunConfig, start: Start| -> Summary {
         std::fs::create_dir_all(&config.out_dir).unwrap();
         let data = dataset(config, None).unwrap();

@@ -111,6 +111,13 @@ fn small(arch: Arch) -> ModelConfig {
     model
 }
 
+/// Both architectures, and a Transformer with every option of GPT-NeoX.
+fn models() -> [ModelConfig; 3] {
+    let [tokenformer, transformer] = [Arch::Tokenformer, Arch::Transformer].map(small);
+    let options = ModelConfig { attention_bias: false, tie_word_embeddings: false, ..transformer.clone() };
+    [tokenformer, transformer, ModelConfig { use_parallel_residual: true, ..options }]
+}
+
 fn batch(model: &ModelConfig, train: &TrainConfig, seed: usize) -> Batch {
     let rows = train.batch_size * model.seq_length;
     // Not every token of the vocabulary.
@@ -123,33 +130,31 @@ fn batch(model: &ModelConfig, train: &TrainConfig, seed: usize) -> Batch {
 #[test]
 fn the_first_micro_batch_overwrites_gradients() {
     let Device { engine, kernels } = gpu();
-    for (arch, precision) in [Arch::Tokenformer, Arch::Transformer]
-        .into_iter()
-        .flat_map(|arch| [Precision::F32, Precision::F16].map(|precision| (arch, precision)))
+    for (model, precision) in
+        models().iter().flat_map(|model| [Precision::F32, Precision::F16].map(|precision| (model, precision)))
     {
         if precision == Precision::F16 && !engine.gpu.target.f16 {
             println!("{} has no f16: nothing to check", engine.gpu.describe());
             continue;
         }
-        let model = small(arch);
         // Two chunks of logits, of which the second adds to the first.
         let train = TrainConfig { batch_size: 3, loss_chunk_rows: 40, precision, ..TrainConfig::default() };
-        let shape = batch_shape(&model, &train, kernels).unwrap();
+        let shape = batch_shape(model, &train, kernels).unwrap();
         let trained = model.param_shapes();
         let plan = |which| {
-            let graph = graphs::training(&model, &trained, &shape, which, kernels).unwrap();
+            let graph = graphs::training(model, &trained, &shape, which, kernels).unwrap();
             Plan::new(&graph).unwrap()
         };
-        let copies = graphs::copies(&model, shape.precision, kernels).unwrap();
+        let copies = graphs::copies(model, shape.precision, kernels).unwrap();
         let copies = Plan::new(&copies).unwrap();
         let plans = [plan(MicroBatch::First), plan(MicroBatch::Later), copies];
         let mixed = shape.precision != Dtype::F32;
         let used: Vec<&Plan> = plans.iter().take(if mixed { 3 } else { 2 }).collect();
         let (memory, programs) = Memory::allocate(engine, &used).unwrap();
-        upload_rope(engine, &memory, &model).unwrap();
-        upload_parameters(engine, &memory, &model, &init::initial(&model, 3)).unwrap();
+        upload_rope(engine, &memory, model).unwrap();
+        upload_parameters(engine, &memory, model, &init::initial(model, 3)).unwrap();
         programs.iter().skip(2).for_each(|copies| engine.run(copies).unwrap());
-        let batch = batch(&model, &train, 5);
+        let batch = batch(model, &train, 5);
         let index = token_index(&batch.tokens, model.vocab_size).unwrap();
         engine.write(memory.named(graphs::SORTED_ROWS).unwrap(), &index.rows);
         engine.write(memory.named(graphs::TOKEN_STARTS).unwrap(), &index.starts);
@@ -169,7 +174,7 @@ fn the_first_micro_batch_overwrites_gradients() {
         assert!(added.iter().all(|of| of.iter().any(|x| *x != 0.0) && of.iter().all(|x| x.is_finite())));
         let overwritten = gradients(0, f32::NAN);
         for ((name, _), (a, b)) in trained.iter().zip(added.iter().zip(&overwritten)) {
-            assert_eq!(a, b, "{name} of {arch:?} in {precision:?}");
+            assert_eq!(a, b, "{name} of {model:?} in {precision:?}");
         }
         // And a later one does add.
         let doubled = gradients(1, 1.0);
@@ -186,8 +191,7 @@ fn trainer<'e>(Device { engine, kernels }: &'e Device, model: &ModelConfig, trai
 /// Steps of two micro-batches, as a GPU takes them and as this adapter does.
 #[test]
 fn steps_as_on_a_gpu_follow_those_of_this_adapter() {
-    for arch in [Arch::Tokenformer, Arch::Transformer] {
-        let model = small(arch);
+    for model in models() {
         let train = TrainConfig { batch_size: 3, total_batch_tokens: 144, ..TrainConfig::default() };
         let [usual, gpu] = [common::device(), gpu()].map(|device| trainer(device, &model, &train));
         for step in 0..3 {

@@ -371,11 +371,13 @@ fn accumulated_micro_batches_are_one_large_batch() {
 
 #[test]
 fn recomputed_activations_are_the_same_bits_in_less_memory() {
-    for preset in ["quickstart", "transformer"] {
+    for preset in ["quickstart", "transformer", "neox"] {
         let (mut config, data) = tiny(Path::new("unused"), 5);
-        if preset == "transformer" {
+        if preset != "quickstart" {
             config.model.arch = Arch::Transformer;
         }
+        config.model.use_parallel_residual = preset == "neox";
+        config.model.tie_word_embeddings = preset != "neox";
         config.model.num_layers = 4;
         let kept = trainer(&config);
         config.train.recompute = true;

@@ -2,6 +2,7 @@
 
 mod answer;
 pub(crate) mod bench;
+mod budget;
 mod changed;
 pub mod cli;
 pub(crate) mod compare;
@@ -47,7 +48,7 @@ use crate::train::directory::{check_writable, is_run};
 use crate::train::disk::Start;
 use crate::train::{Meta, Store};
 use clap::Args;
-use numbers::{counted, kept, number, whole};
+use numbers::{counted, kept, number, tokens, whole};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 

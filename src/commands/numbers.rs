@@ -29,6 +29,23 @@ fn up_to<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, String
     })
 }
 
+/// "100M", "2_000_000" or "1.5k" as a number of tokens.
+pub(super) fn tokens(text: &str, most: u64) -> Result<u64, String> {
+    let plain = text.replace(['_', ','], "");
+    let (number, factor) = match plain.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&plain[..at], 1e3),
+        Some((at, 'm' | 'M')) => (&plain[..at], 1e6),
+        Some((at, 'g' | 'G' | 'b' | 'B')) => (&plain[..at], 1e9),
+        Some((at, 't' | 'T')) => (&plain[..at], 1e12),
+        _ => (&plain[..], 1.0),
+    };
+    let tokens = number.parse::<f64>().map(|number| number * factor).unwrap_or(f64::NAN);
+    if (1.0..=most as f64).contains(&tokens) && tokens.fract() == 0.0 {
+        return Ok(tokens as u64);
+    }
+    Err(format!("\"{text}\" is no number of tokens from 1 to {most}: give one such as 100M"))
+}
+
 /// Any number; what it may be is judged with the other settings.
 pub(super) fn number(text: &str) -> Result<f64, String> {
     text.trim().parse().map_err(|_| number_remedy(text))
@@ -37,6 +54,18 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_tokens_have_units() {
+        let most = u64::from(u32::MAX) / 2;
+        for (text, number) in [("100M", 100_000_000), ("1", 1), ("2_000", 2000), ("1.5k", 1500), ("2B", 2_000_000_000)]
+        {
+            assert_eq!(tokens(text, most), Ok(number));
+        }
+        for bad in ["0", "-1", "1.5", "3B", "M", "", "nan", "1e400", "é"] {
+            assert!(tokens(bad, most).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_are_read_or_said_how_to_write() {

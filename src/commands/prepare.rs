@@ -6,7 +6,7 @@ use crate::checkpoint::RunLock;
 use crate::config::TokenizerKind;
 use crate::console::note;
 use crate::data::{self, Kind, MOST_SHARD_TOKENS, Outcome, Request, ValBy, Wanted};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::report::number::{self, grouped};
 use crate::report::shell;
 use clap::Args;
@@ -32,7 +32,7 @@ pub(crate) struct PrepareArgs {
     #[arg(long, default_value = "text", value_name = "KEY")]
     text_key: String,
     /// Tokens of a shard, such as 100M.
-    #[arg(long, default_value = "100M", value_name = "N", value_parser = tokens)]
+    #[arg(long, default_value = "100M", value_name = "N", value_parser = |text: &str| super::tokens(text, MOST_SHARD_TOKENS))]
     shard_tokens: u64,
     /// Share that is validated on [default: 0.0005 of documents, 0.1 of a single text].
     #[arg(long, value_name = "SHARE")]
@@ -131,36 +131,4 @@ fn found(outcome: &Outcome, args: &PrepareArgs) -> Answer {
         "skipped": manifest.skipped,
         "seconds": outcome.seconds,
     }))
-}
-
-/// "100M", "2_000_000" or "1.5k" as a number of tokens.
-fn tokens(text: &str) -> Result<u64, String> {
-    let plain = text.replace(['_', ','], "");
-    let (number, factor) = match plain.char_indices().next_back() {
-        Some((at, 'k' | 'K')) => (&plain[..at], 1e3),
-        Some((at, 'm' | 'M')) => (&plain[..at], 1e6),
-        Some((at, 'g' | 'G' | 'b' | 'B')) => (&plain[..at], 1e9),
-        _ => (&plain[..], 1.0),
-    };
-    let tokens = number.parse::<f64>().map(|number| number * factor).unwrap_or(f64::NAN);
-    if (1.0..=MOST_SHARD_TOKENS as f64).contains(&tokens) && tokens.fract() == 0.0 {
-        return Ok(tokens as u64);
-    }
-    Err(format!("\"{text}\" is no number of tokens from 1 to {MOST_SHARD_TOKENS}: give one such as 100M"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_tokens_have_units() {
-        for (text, number) in [("100M", 100_000_000), ("1", 1), ("2_000", 2000), ("1.5k", 1500), ("2B", 2_000_000_000)]
-        {
-            assert_eq!(tokens(text), Ok(number));
-        }
-        for bad in ["0", "-1", "1.5", "3B", "M", "", "nan", "1e400", "é"] {
-            assert!(tokens(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -34,6 +34,9 @@ pub(super) fn same_tokenizer(
 ) -> Result<Option<String>> {
     let Some(known) = known else { return Ok(None) };
     let (was, is) = (&stored.data.tokenizer, &config.data.tokenizer);
+    // Made of the text, unless the data say their own.
+    let Some(is) = is else { return Ok(None) };
+    let was = was.as_ref().unwrap_or(&TokenizerKind::Char);
     let given = match is {
         // Data that were prepared name a tokenizer of their own, whatever the setting.
         TokenizerKind::File(path) if was == is && !path.exists() => return Ok(None),

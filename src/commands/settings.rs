@@ -157,7 +157,7 @@ impl Settings {
             let is_word = path.to_str().is_some_and(|text| ["none", "null"].contains(&text.to_lowercase().as_str()));
             config.data.name(Some(if is_word { Path::new(".").join(path) } else { path.to_path_buf() }), None);
         }
-        config.data.tokenizer = self.tokenizer.clone().unwrap_or_else(|| config.data.tokenizer.clone());
+        config.data.tokenizer = self.tokenizer.clone().or_else(|| config.data.tokenizer.take());
         config.model.arch = self.arch.unwrap_or(config.model.arch);
         config.out_dir = self.out.clone().unwrap_or_else(|| config.out_dir.clone());
         config.train.max_steps = self.steps.unwrap_or(config.train.max_steps);

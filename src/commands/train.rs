@@ -1,6 +1,7 @@
 //! `tokenformer train`: a new run, or one that goes on.
 
 use super::answer::{Answer, value};
+use super::budget::Budget;
 use super::settings::Settings;
 use super::{Choice, interrupt, resume, run_dir};
 use crate::checkpoint::{RunLock, check_unlocked};
@@ -34,6 +35,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    budget: Budget,
     /// Continue from a run directory (its newest checkpoint) or a checkpoint file.
     #[arg(long, value_name = "RUN|FILE")]
     resume: Option<PathBuf>,
@@ -211,6 +214,7 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     let mut config = args.settings.resolve()?;
     config.validate()?;
     let data = disk::dataset(&config, None)?;
+    args.budget.set_steps(&mut config, Some(data.train.len()))?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
     data.oversized(config.model.vocab_size).into_iter().for_each(warn);
@@ -257,14 +261,29 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
     }
     config.validate()?;
     let about_validation = resume::same_validation(&stored, &mut config)?;
-    if let Some(said) = resume::complete(&config, &path, &start) {
-        note(said);
+    let complete = |config: &RunConfig| -> Result<Option<Next>> {
         let step = start.standing.step;
-        return Ok(Next::Nothing(json!({ "run": config.out_dir, "checkpoint": path, "step": step, "complete": true })));
+        if let Some(said) = resume::complete(config, &path, &start) {
+            note(said);
+            let answer = json!({ "run": config.out_dir, "checkpoint": path, "step": step, "complete": true });
+            return Ok(Some(Next::Nothing(answer)));
+        }
+        resume::still_ahead(config, &stored, &path, &start).map(|()| None)
+    };
+    args.budget.set_steps(&mut config, None)?;
+    if !args.budget.needs_data()
+        && let Some(nothing) = complete(&config)?
+    {
+        return Ok(nothing);
     }
-    resume::still_ahead(&config, &stored, &path, &start)?;
-    start.standing.growths_left = config.growth.len();
     let data = disk::dataset_of_trained(&config, tokenizer)?;
+    if args.budget.needs_data() {
+        args.budget.set_steps(&mut config, Some(data.train.len()))?;
+        if let Some(nothing) = complete(&config)? {
+            return Ok(nothing);
+        }
+    }
+    start.standing.growths_left = config.growth.len();
     // Of an imported model nobody knows what it was trained on before.
     let as_imported = meta.imported.is_some() && start.standing.step == 0;
     let about_data = match as_imported {

@@ -27,8 +27,9 @@ pub struct DataConfig {
     pub sources: Vec<DataSource>,
     /// What the model knew before: the loss on its last `val_fraction` is reported beside the other.
     pub old_path: Option<PathBuf>,
-    /// How text becomes tokens; token shards already are tokens, and a prepared directory has its own.
-    pub tokenizer: TokenizerKind,
+    /// How text becomes tokens, and what made the tokens of shards; absent is the tokenizer of a prepared directory, or `char`
+    /// for text.
+    pub tokenizer: Option<TokenizerKind>,
     /// Share of the data held back for validation.
     pub val_fraction: f64,
     /// Sentences of the built-in corpus.
@@ -58,7 +59,7 @@ impl Default for DataConfig {
             val_path: None,
             sources: Vec::new(),
             old_path: None,
-            tokenizer: TokenizerKind::Char,
+            tokenizer: None,
             val_fraction: 0.1,
             corpus_sentences: 20_000,
             corpus_seed: None,
@@ -67,6 +68,11 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// What makes tokens of a text.
+    pub fn text_tokenizer(&self) -> &TokenizerKind {
+        self.tokenizer.as_ref().unwrap_or(&TokenizerKind::Char)
+    }
+
     /// Whether it is the built-in corpus.
     pub fn is_builtin(&self) -> bool {
         self.path.is_none() && self.sources.is_empty()

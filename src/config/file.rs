@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::keys::{described, shortened};
 use super::{
     DataConfig, DataSource, GrowthConfig, GrowthPolicy, GrowthWhen, InitKeys, InitValues, ModelConfig, OptimizerRule,
-    RunConfig, TauRule, TrainRule, keys, size, spelled,
+    RunConfig, TauRule, TokenizerKind, TrainRule, keys, size, spelled,
 };
 use crate::error::{Error, Result};
 
@@ -230,6 +230,7 @@ fn complete() -> Result<Table, String> {
         val_path: Some("val.txt".into()),
         old_path: Some("old.txt".into()),
         sources: vec![DataSource { path: "a.bin".into(), weight: 0.5 }],
+        tokenizer: Some(TokenizerKind::Char),
         corpus_seed: Some(1),
         ..DataConfig::default()
     };
@@ -330,7 +331,7 @@ mod tests {
             ("train.learning_rate", "it is train.lr here"),
             ("train.learning_rat", "if \"learning_rate\" is meant, it is train.lr here"),
             ("model.n_heads", "it is model.num_attention_heads here"),
-            ("train.num-train-epochs", "epochs are not counted here"),
+            ("train.num-train-epochs", "it is --epochs N here"),
             ("model.lr", "it belongs in [train], as train.lr"),
             ("train.out_dir", "it belongs at the top level"),
             ("policy", "under [[growth]]"),
@@ -382,6 +383,7 @@ mod tests {
             "data.sources",
             "data.val_path",
             "data.old_path",
+            "data.tokenizer",
             "data.corpus_seed",
             "model.tau_qkv",
             "model.tau_ffn",

@@ -150,7 +150,7 @@ fn bench(name: &str, size: BenchSize) -> RunConfig {
         ..ModelConfig::default()
     };
     let train = TrainConfig { batch_size: size.batch, ..TrainConfig::default() };
-    let data = DataConfig { tokenizer: TokenizerKind::Byte, ..DataConfig::default() };
+    let data = DataConfig { tokenizer: Some(TokenizerKind::Byte), ..DataConfig::default() };
     RunConfig { out_dir: PathBuf::from(format!("runs/{name}")), model, train, data, growth: Vec::new() }
 }
 

@@ -82,7 +82,7 @@ static SYNONYMS: &[Synonym] = &[
     ),
     synonym(
         &["epochs", "num_train_epochs", "num_epochs", "epoch"],
-        "epochs are not counted here: set train.max_steps to the tokens of your data x epochs / the tokens of an update",
+        "it is --epochs N here, which sets train.max_steps",
     ),
     synonym(
         &[

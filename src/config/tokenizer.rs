@@ -24,9 +24,9 @@ pub enum TokenizerKind {
     Cl100k,
     /// Byte-level BPE of GPT-4o, `o200k_base`: 200,019 tokens.
     O200k,
-    /// A byte-level BPE of so many tokens, trained on the training text.
+    /// `bpe:N`: A byte-level BPE of N tokens, trained on the training text.
     Bpe(usize),
-    /// A `tokenizer.json` of Hugging Face.
+    /// `dir/tokenizer.json`: A file of Hugging Face, whatever its name before `.json`.
     File(PathBuf),
 }
 

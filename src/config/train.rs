@@ -108,6 +108,8 @@ pub struct TrainConfig {
     /// Keep the checkpoint with the lowest validation loss besides: one more file, written at every evaluation that finds a
     /// lower loss.
     pub keep_best: bool,
+    /// Evaluations in a row without a lower validation loss that end the run early; 0 is off. They count once no growth is to come.
+    pub patience: usize,
     /// Most rows of logits held at once: memory is `loss_chunk_rows * vocab_size` values. 0 chooses: 1024, and on GPUs up
     /// to 4096 where the logits fit half of the largest binding. Where 1024 rows are over the largest binding, as many
     /// as fit 128 MiB: 640 of 50,257 tokens. Checkpoints hold what was chosen.
@@ -156,6 +158,7 @@ impl Default for TrainConfig {
             keep_last: 2,
             keep_every: 0,
             keep_best: true,
+            patience: 0,
             loss_chunk_rows: 0,
             precision: Precision::F32,
             recompute: false,
@@ -226,6 +229,12 @@ impl TrainConfig {
         in_range("keep_last", self.keep_last, 1, usize::MAX)?;
         in_range("loss_chunk_rows", self.loss_chunk_rows, 0, MAX_SIZE)?;
         in_range("log_interval", self.log_interval, 1, usize::MAX)?;
+        require(self.patience == 0 || self.eval_interval > 0, || {
+            format!(
+                "patience is {}, but eval_interval is 0, which evaluates at the end only: set eval_interval",
+                self.patience
+            )
+        })?;
         not_negative("weight_decay", self.weight_decay)?;
         not_negative("grad_clip", self.grad_clip)?;
         not_negative("sample_temperature", self.sample_temperature)?;

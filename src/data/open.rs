@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::find::{Found, describe, describe_sources, find};
 use super::texts::{check_known, check_several, within};
-use super::tokens::{self, Tokens, Vocabulary};
+use super::tokens::{self, MadeWith, Tokens, Vocabulary};
 use super::{Dataset, TokenSource, Tokenizer, TokenizerKind, texts};
 use crate::config::DataSource;
 use crate::error::{Error, Result};
@@ -13,16 +13,16 @@ use crate::error::{Error, Result};
 ///
 /// A byte order mark is no text; with the byte tokenizer a text may be any bytes. Validation is on what `val_path` names, or
 /// on what a directory says is for that, or else on the last `val_fraction` of `path` (at a character boundary). A text gets a
-/// tokenizer of `kind`, made for both files; a prepared directory has its own; shards get none, and need their
-/// `vocab_size_for_shards`.
+/// tokenizer of `kind` (`None`: characters), made for both files; a prepared directory has its own; shards are taken to be
+/// tokens of `kind`, and where that does not say their vocabulary, need their `vocab_size_for_shards`.
 ///
 /// # Errors
-/// What cannot be read, is empty or not UTF-8; a `val_fraction` out of range; a shard without vocabulary; a text and a
-/// shard together.
+/// What cannot be read, is empty or not UTF-8; a `val_fraction` out of range; a shard without vocabulary; a directory of
+/// another tokenizer than `kind`; a text and a shard together.
 pub fn open(
     path: &Path,
     val_path: Option<&Path>,
-    kind: &TokenizerKind,
+    kind: Option<&TokenizerKind>,
     val_fraction: f64,
     vocab_size_for_shards: Option<usize>,
 ) -> Result<Dataset> {
@@ -57,7 +57,7 @@ pub(crate) fn open_beside(tokenizer: Tokenizer, path: &Path, val_fraction: f64) 
 pub(crate) fn open_sources(
     sources: &[DataSource],
     tokenizer: Option<Tokenizer>,
-    kind: &TokenizerKind,
+    kind: Option<&TokenizerKind>,
     val_fraction: f64,
     vocab_size_for_shards: Option<usize>,
 ) -> Result<Dataset> {
@@ -82,7 +82,7 @@ pub(crate) fn open_sources(
         )));
     } else {
         let tokens: Vec<Tokens> = found.into_iter().map(Tokens::of).collect::<Result<_>>()?;
-        let vocabulary = known.vocabulary();
+        let vocabulary = known.vocabulary()?;
         let paths = sources.iter().map(|source| source.path.as_path());
         // What one of them says of its tokens is so of all.
         let vocabulary =
@@ -119,8 +119,8 @@ fn joined(sources: &[DataSource], datasets: Vec<Dataset>) -> Dataset {
 
 /// What is known of the tokens before the data are opened.
 enum Known<'a> {
-    /// What makes tokens of a text, and how many shards may have.
-    Kind(&'a TokenizerKind, Option<usize>),
+    /// What makes tokens of a text or made those of shards, if that is said, and how many shards may have.
+    Kind(Option<&'a TokenizerKind>, Option<usize>),
     /// The tokenizer of a model that is trained on these data.
     Model(Tokenizer),
     /// The tokenizer of a model that is trained on other data.
@@ -128,18 +128,22 @@ enum Known<'a> {
 }
 
 impl Known<'_> {
-    fn vocabulary(&self) -> Vocabulary {
+    /// What shards are taken to hold.
+    fn vocabulary(&self) -> Result<Vocabulary> {
         match self {
-            Self::Kind(_, size) => Vocabulary { size: *size, tokenizer: None },
-            Self::Model(tokenizer) | Self::Beside(tokenizer) => {
-                Vocabulary { size: Some(tokenizer.vocab_size()), tokenizer: Some(tokenizer.clone()) }
+            // What those make depends on their text.
+            Self::Kind(kind @ (None | Some(TokenizerKind::Char | TokenizerKind::Bpe(_))), size) => {
+                let made_with = kind.map_or(MadeWith::Unknown, |kind| MadeWith::Kind(kind.clone()));
+                Ok(Vocabulary { size: *size, made_with })
             }
+            Self::Kind(Some(kind), _) => Tokenizer::of(kind, &[]).map(Vocabulary::of),
+            Self::Model(tokenizer) | Self::Beside(tokenizer) => Ok(Vocabulary::of(tokenizer.clone())),
         }
     }
 
     fn takes_bytes(&self) -> bool {
         match self {
-            Self::Kind(kind, _) => kind.takes_bytes(),
+            Self::Kind(kind, _) => kind.is_some_and(TokenizerKind::takes_bytes),
             Self::Model(tokenizer) | Self::Beside(tokenizer) => tokenizer.takes_bytes(),
         }
     }
@@ -150,8 +154,13 @@ impl Known<'_> {
             Self::Kind(kind, _) => {
                 let path = texts.first().map_or(Path::new(""), |(path, _)| path);
                 let texts: Vec<&str> = texts.iter().map(|(_, text)| *text).collect();
-                let made = Tokenizer::of(kind, &texts).and_then(|made| check_several(&made, &texts).map(|()| made));
-                made.map_err(|error| within(path, error))
+                let kind = kind.unwrap_or(&TokenizerKind::Char);
+                let made = Tokenizer::of(kind, &texts);
+                // A file is wrong whatever the text.
+                let made =
+                    if matches!(kind, TokenizerKind::File(_)) { made? } else { made.map_err(|e| within(path, e))? };
+                check_several(&made, &texts).map_err(|error| within(path, error))?;
+                Ok(made)
             }
             Self::Model(tokenizer) => check_known(tokenizer, texts).map(|()| tokenizer.clone()),
             Self::Beside(tokenizer) => Ok(tokenizer.clone()),
@@ -167,7 +176,7 @@ fn one(path: &Path, val_path: Option<&Path>, val_fraction: f64, known: &Known) -
         return datasets.into_iter().next().ok_or_else(|| Error::defect("a text gave no data"));
     }
     let (main, other) = (Tokens::of(main)?, other.map(Tokens::of).transpose()?);
-    let mut vocabulary = main.settled(path, known.vocabulary())?;
+    let mut vocabulary = main.settled(path, known.vocabulary()?)?;
     if let Some((path, other)) = val_path.zip(other.as_ref()) {
         vocabulary = other.settled(path, vocabulary)?;
     }
@@ -227,12 +236,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = write(&dir, "text.txt", "ééééabcd");
         for (kind, tokens) in [(TokenizerKind::Char, (4, 4)), (TokenizerKind::Byte, (8, 4))] {
-            let data = open(&path, None, &kind, 0.5, None).unwrap();
+            let data = open(&path, None, Some(&kind), 0.5, None).unwrap();
             assert_eq!((data.train.len(), data.val.len()), tokens);
             let all = data.val.window(0, 4).unwrap();
             assert_eq!(data.tokenizer.unwrap().decode(&all), "abcd");
         }
-        let data = open(&path, None, &TokenizerKind::Byte, 0.5, None).unwrap();
+        let data = open(&path, None, Some(&TokenizerKind::Byte), 0.5, None).unwrap();
         let said = data.check_length(4).unwrap_err().to_string();
         assert!(said.contains("validation split") && said.contains("has 4 tokens") && said.contains("5"), "{said}");
     }
@@ -241,9 +250,9 @@ mod tests {
     fn a_validation_file_and_a_tokenizer_of_ones_own() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (write(&dir, "a.txt", "abab"), write(&dir, "b.txt", "abc"));
-        let data = open(&a, Some(&b), &TokenizerKind::Char, 0.0, None).unwrap();
+        let data = open(&a, Some(&b), None, 0.0, None).unwrap();
         assert_eq!((data.train.len(), data.val.len(), data.vocab_size), (4, 3, 3));
-        let narrow = open(&a, None, &TokenizerKind::Char, 0.5, None).unwrap().tokenizer.unwrap();
+        let narrow = open(&a, None, None, 0.5, None).unwrap().tokenizer.unwrap();
         let said = open_with(narrow, &a, Some(&b), 0.5).unwrap_err().to_string();
         assert!(said.contains("b.txt: character 'c' (U+0063) at position 2"), "{said}");
     }
@@ -252,9 +261,9 @@ mod tests {
     fn shards_need_a_vocabulary() {
         let dir = tempfile::tempdir().unwrap();
         let path = write(&dir, "train.bin", (0..20_u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
-        let open = |vocab| open(&path, None, &TokenizerKind::Char, 0.25, vocab);
+        let open = |vocab| open(&path, None, None, 0.25, vocab);
         assert_eq!(open(None).unwrap_err().exit_code(), 1);
-        let missing = super::open(&dir.path().join("no.bin"), None, &TokenizerKind::Char, 0.25, None).unwrap_err();
+        let missing = super::open(&dir.path().join("no.bin"), None, None, 0.25, None).unwrap_err();
         assert!(missing.to_string().starts_with("cannot open "), "{missing}");
         let data = open(Some(20)).unwrap();
         assert_eq!((data.train.len(), data.val.len(), data.tokenizer.is_none()), (15, 5, true));
@@ -268,7 +277,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (shard, text) = (write(&dir, "a.bin", "ab".repeat(9)), write(&dir, "a.txt", "ab".repeat(9)));
         for (path, val) in [(&shard, &text), (&text, &shard)] {
-            let fresh = open(path, Some(val), &TokenizerKind::Byte, 0.5, Some(1 << 16)).unwrap_err().to_string();
+            let fresh = open(path, Some(val), Some(&TokenizerKind::Byte), 0.5, Some(1 << 16)).unwrap_err().to_string();
             let known = open_with(Tokenizer::Byte, path, Some(val), 0.5).unwrap_err().to_string();
             assert!(fresh == known && fresh.contains("two files of one kind"), "{fresh}\n{known}");
         }

@@ -257,7 +257,10 @@ impl<'a> ShardView<'a> {
             Some((at, token)) => {
                 let (name, vocab, position) = (self.path.display(), self.vocab, start + at);
                 let sentence = format!("{name} has token {token} at position {position}, but vocab_size is {vocab}");
-                Err(Error::input(sentence + "; set vocab_size to that of the tokenizer which made the file"))
+                Err(Error::input(
+                    sentence
+                        + "; set vocab_size to that of the tokenizer which made the file, or name that with --tokenizer",
+                ))
             }
         }
     }

@@ -6,7 +6,7 @@ use super::find::{Found, describe};
 use super::prepared;
 use super::shard::ShardFile;
 use super::shards::Shards;
-use super::{Dataset, TokenSource, Tokenizer, text};
+use super::{Dataset, TokenSource, Tokenizer, TokenizerKind, text};
 use crate::error::{Error, Result};
 
 /// What is known of tokens.
@@ -15,7 +15,25 @@ pub(super) struct Vocabulary {
     /// They are all below it.
     pub size: Option<usize>,
     /// What made them.
-    pub tokenizer: Option<Tokenizer>,
+    pub made_with: MadeWith,
+}
+
+/// What made tokens.
+#[derive(Debug, Clone)]
+pub(super) enum MadeWith {
+    /// Nobody says.
+    Unknown,
+    /// Something of this kind, made of a text that is not at hand.
+    Kind(TokenizerKind),
+    /// This one.
+    Tokenizer(Tokenizer),
+}
+
+impl Vocabulary {
+    /// That of tokens of `tokenizer`.
+    pub(super) fn of(tokenizer: Tokenizer) -> Self {
+        Self { size: Some(tokenizer.vocab_size()), made_with: MadeWith::Tokenizer(tokenizer) }
+    }
 }
 
 /// Token shards that were found, and what is said of them.
@@ -25,7 +43,7 @@ pub(super) struct Tokens {
     /// What is validated on, where that is said.
     val: Option<Vec<ShardFile>>,
     /// The tokenizer as it was asked for, and what it is.
-    made_with: Option<(String, Vocabulary)>,
+    made_with: Option<(String, Tokenizer, usize)>,
     left_out: Vec<PathBuf>,
 }
 
@@ -44,8 +62,7 @@ impl Tokens {
             }
             Found::Prepared(dir) => {
                 let prepared = prepared::read(&dir)?;
-                let vocabulary = Vocabulary { size: Some(prepared.vocab_size), tokenizer: Some(prepared.tokenizer) };
-                let made_with = Some((prepared.name, vocabulary));
+                let made_with = Some((prepared.name, prepared.tokenizer, prepared.vocab_size));
                 let val = Some(prepared.val).filter(|val| !val.is_empty());
                 Ok(Self { train: prepared.train, val, made_with, left_out: Vec::new() })
             }
@@ -57,19 +74,34 @@ impl Tokens {
     /// # Errors
     /// Tokens of another tokenizer.
     pub(super) fn settled(&self, path: &Path, known: Vocabulary) -> Result<Vocabulary> {
-        let Some((name, own)) = &self.made_with else { return Ok(known) };
-        let (Some(wanted), Some(found)) = (&known.tokenizer, &own.tokenizer) else { return Ok(own.clone()) };
-        if wanted == found {
-            return Ok(known);
-        }
+        let shown = path.display();
+        let Some((name, own, size)) = &self.made_with else {
+            return match &known.made_with {
+                MadeWith::Kind(kind @ TokenizerKind::Bpe(_)) => Err(Error::usage(format!(
+                    "data.tokenizer is {kind}, which is trained on a text, but {shown} has tokens: name the tokenizer.json that \
+                     made them, or drop that setting"
+                ))),
+                _ => Ok(known),
+            };
+        };
         let hash = |tokenizer: &Tokenizer| tokenizer.sha256().map(|hash| hash.chars().take(12).collect::<String>());
-        Err(Error::input(format!(
-            "{} holds tokens of another tokenizer ({name}, sha256 {}) than the model or the other data have (sha256 {}); make \
-             tokens of its text with that one by `tokenformer prepare`, or leave it out",
-            path.display(),
-            hash(found)?,
-            hash(wanted)?
-        )))
+        match &known.made_with {
+            MadeWith::Tokenizer(wanted) if wanted == own => Ok(known),
+            MadeWith::Tokenizer(wanted) => Err(Error::input(format!(
+                "{shown} holds tokens of another tokenizer ({name}, sha256 {}) than data.tokenizer, the model or the other data \
+                 have ({}, sha256 {}); make tokens of its text with that one by `tokenformer prepare`, or leave it out",
+                hash(own)?,
+                wanted.describe(),
+                hash(wanted)?
+            ))),
+            MadeWith::Kind(kind) if kind.to_string() != *name => Err(Error::usage(format!(
+                "data.tokenizer is {kind}, but {shown} holds tokens of {name}: drop that setting, or make tokens of its text \
+                 with that one by `tokenformer prepare`"
+            ))),
+            MadeWith::Kind(_) | MadeWith::Unknown => {
+                Ok(Vocabulary { size: Some(*size), made_with: MadeWith::Tokenizer(own.clone()) })
+            }
+        }
     }
 }
 
@@ -99,7 +131,7 @@ pub(super) fn open(
     if let Some(val) = &val {
         format = format!("{format} and {}", val.describe());
     }
-    if let Some((name, _)) = &main.made_with {
+    if let Some((name, ..)) = &main.made_with {
         format = format!("tokens of {name}, {format}");
     }
     if let Some(first) = main.left_out.first() {
@@ -123,7 +155,10 @@ pub(super) fn open(
         train,
         val,
         old_val: None,
-        tokenizer: vocabulary.tokenizer.clone(),
+        tokenizer: match &vocabulary.made_with {
+            MadeWith::Tokenizer(tokenizer) => Some(tokenizer.clone()),
+            MadeWith::Kind(_) | MadeWith::Unknown => None,
+        },
         vocab_size,
         entropy_floor: None,
         description: describe(path, val_path),
@@ -144,8 +179,8 @@ fn no_vocabulary(path: &Path, splits: [Option<Vec<ShardFile>>; 2]) -> Result<Err
     };
     let least = u64::from(largest) + 1;
     Ok(Error::usage(format!(
-        "{} {what} vocabulary; {its} {largest}: set it with --set model.vocab_size={least}, or to that of its tokenizer \
-         (GPT-2: 50257)",
+        "{} {what} vocabulary; {its} {largest}: name what made them, as with --tokenizer gpt2, or set --set model.vocab_size={least} or \
+         more",
         path.display()
     )))
 }

@@ -290,7 +290,7 @@ fn comparable(first: &Gathered, run: &Gathered) -> Result<()> {
         let by_name = [
             ("data.path", path(&data.path)),
             ("data.val_path", path(&data.val_path)),
-            ("data.tokenizer", format!("{:?}", data.tokenizer)),
+            ("data.tokenizer", data.text_tokenizer().to_string()),
             ("data.val_fraction", data.val_fraction.to_string()),
             ("data.corpus_sentences", data.corpus_sentences.to_string()),
             ("data.corpus_seed", format!("{:?}", data.corpus_seed)),

@@ -233,6 +233,9 @@ fn what_was_exported_comes_back_with_the_same_bits() {
         };
         let before = Checkpoint::read(&source).unwrap();
         for (out, form) in [("hf", "hf"), ("one.safetensors", "safetensors")] {
+            if form == "safetensors" && given != "t" {
+                continue;
+            }
             folder.run(&format!("export {given} {given}-{out} --to {form}")).ok();
             folder.run(&format!("import {given}-{out} {given}-{form}-back.safetensors")).ok();
             let after = Checkpoint::read(&folder.path(&format!("{given}-{form}-back.safetensors"))).unwrap();
@@ -300,16 +303,27 @@ fn python() -> Option<PathBuf> {
     None
 }
 
-/// Random models, as many as `TOKENFORMER_TEST_MODELS` says: logits, gradients, and 20 steps of AdamW.
+/// Makes random models in `dir`.
+fn make_models(dir: &Path, count: &str) -> bool {
+    let Some(python) = python() else { return false };
+    let script = root().join("scripts/neox-models.py");
+    let made = Command::new(python).arg(script).arg(dir).args(["--count", count]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    true
+}
+
+/// Random models, as many as `TOKENFORMER_TEST_MODELS` says, or those in the folder that it names: logits, gradients, and 20
+/// steps of AdamW.
 #[test]
 fn random_models_of_transformers_train_as_there() {
-    let Some(python) = python() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let count = std::env::var("TOKENFORMER_TEST_MODELS").unwrap_or_else(|_| "2".to_owned());
-    let script = root().join("scripts/neox-models.py");
-    let made = Command::new(python).arg(script).arg(dir.path()).args(["--count", &count]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut models: Vec<PathBuf> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let temporary = tempfile::tempdir().unwrap();
+    let asked = std::env::var("TOKENFORMER_TEST_MODELS").unwrap_or_else(|_| "2".to_owned());
+    let dir = match asked.parse::<usize>() {
+        Ok(_) if !make_models(temporary.path(), &asked) => return,
+        Ok(_) => temporary.path().to_path_buf(),
+        Err(_) => PathBuf::from(asked),
+    };
+    let mut models: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     models.sort();
     for dir in models {
         let (model, params) = imported(&dir, &Options::default());

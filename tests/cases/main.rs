@@ -11,6 +11,7 @@ mod disk;
 mod export;
 mod import;
 mod interface;
+mod neox;
 mod prepare;
 mod program;
 mod scripts;

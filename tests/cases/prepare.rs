@@ -1,5 +1,7 @@
 //! `prepare`: the same bytes however it is done, and nothing lost by what is wrong with the input.
 
+#[cfg(unix)]
+use super::program::limited;
 use super::program::{Folder, TEXT, done};
 use flate2::write::GzEncoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
@@ -230,7 +232,8 @@ fn a_refused_command_leaves_everything_as_it_was() {
         ("cut.jsonl.gz", "it ends in the middle"),
         ("bad.jsonl.zst", "cannot unpack bad.jsonl.zst"),
     ] {
-        let refused = folder.run(&format!("prepare {input} --out new --overwrite")).refused();
+        // The folder that the one before began has nothing in it.
+        let refused = folder.run(&format!("prepare {input} --out new")).refused();
         assert!(refused.contains(said), "{refused}");
     }
     assert_eq!(content(&folder.path("out")), before);
@@ -325,4 +328,23 @@ fn an_interrupted_command_goes_on() {
     let mut found = content(&folder.path("out"));
     found.remove("lock");
     assert_eq!(found, content(&folder.path("whole")));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_an_error_as_any_other_and_the_same_command_goes_on() {
+    let folder = Folder::new();
+    folder.write("a.jsonl", lines().repeat(40));
+    let prepare = "prepare a.jsonl --tokenizer gpt2 --val-fraction 0.2 --shard-tokens 20k --out";
+    let whole = folder.run(&format!("{prepare} whole")).ok();
+    assert!(whole.stderr.is_empty() || !whole.stderr.contains("error"), "{}", whole.stderr);
+    // Shards of 40 kB do not fit.
+    let refused = done(&mut limited(24, &folder.command(&format!("{prepare} out")))).refused();
+    assert!(refused.contains("out/train_000000.bin") && refused.to_lowercase().contains("file too large"), "{refused}");
+    folder.run(&format!("{prepare} out")).ok();
+    let mut found = content(&folder.path("out"));
+    found.remove("lock");
+    assert_eq!(found, content(&folder.path("whole")));
+    let refused = folder.run(&format!("{prepare} in.txt/out")).refused();
+    assert!(refused.contains("in.txt"), "{refused}");
 }

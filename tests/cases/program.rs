@@ -102,3 +102,13 @@ fn cache() -> &'static Path {
         dir
     })
 }
+
+/// `program` under a shell's limit of so many KB a file.
+#[cfg(unix)]
+pub fn limited(kilobytes: usize, program: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("ulimit -f {kilobytes}; exec \"$@\""), "bash"]).arg(program.get_program());
+    shell.args(program.get_args()).current_dir(program.get_current_dir().unwrap());
+    shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}

@@ -1,9 +1,11 @@
 //! The program as scripts and batch systems call it.
 
+#[cfg(unix)]
+use super::program::limited;
 use super::program::{Folder, done};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// The last line of standard output.
 fn answer(stdout: &str) -> Value {
@@ -22,16 +24,6 @@ fn going_on_with_a_complete_run_is_no_failure() {
         assert_eq!((&found["complete"], &found["step"]), (&Value::Bool(true), &Value::from(2)), "{found}");
     }
     assert_eq!(folder.read("r/config.toml"), before);
-}
-
-/// `program` under a shell's limit of so many KB a file.
-#[cfg(unix)]
-fn limited(kilobytes: usize, program: &Command) -> Command {
-    let mut shell = Command::new("bash");
-    shell.args(["-c", &format!("ulimit -f {kilobytes}; exec \"$@\""), "bash"]).arg(program.get_program());
-    shell.args(program.get_args()).current_dir(program.get_current_dir().unwrap());
-    shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell
 }
 
 #[cfg(unix)]

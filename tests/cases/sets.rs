@@ -88,7 +88,7 @@ fn the_same_tokens_are_the_same_run_however_they_are_cut() {
     assert!(said.contains("u16 without a header, ") && !said.contains("shards"), "{said}");
     folder.train(&format!("--data llmc/*.bin --out b {bytes}")).ok();
     // It has a tokenizer of its own.
-    let said = folder.train("--data made --out c --steps 10 --set data.tokenizer=gpt2").ok().stderr;
+    let said = folder.train("--data made --out c --steps 10").ok().stderr;
     assert!(said.contains("data in made: tokens of byte, ") && said.contains(" shards, llm.c u16, "), "{said}");
     // Resumed in the middle of its data, and from another cut of the same tokens.
     folder.run("train --resume a --data llmc --out a2 --steps 22 --tune off").ok();

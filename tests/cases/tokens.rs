@@ -115,3 +115,39 @@ fn a_tokenizer_that_is_no_file_is_not_waited_for() {
         assert!(folder.run(command).refused().starts_with("o/tokenizer.json is no regular file"), "{command}");
     }
 }
+
+/// What tokens are is said by a directory, else by the setting; where both say it they agree.
+#[test]
+fn the_tokenizer_of_ready_tokens_is_what_both_say() {
+    let folder = Folder::new();
+    folder.run("prepare in.txt --tokenizer gpt2 --out gpt2").ok();
+    folder.run("prepare in.txt --tokenizer bpe:300 --out bpe").ok();
+    let shown = folder.run("train --config run.toml --data gpt2 --dry-run").ok().stdout;
+    assert!(!shown.contains("tokenizer"), "what the data say is not guessed: {shown}");
+    for (data, tokenizer, said) in [
+        ("gpt2", "cl100k", "than data.tokenizer"),
+        ("gpt2", "char", "data.tokenizer is char, but gpt2 holds tokens of gpt2: drop that setting"),
+        ("bpe", "bpe:400", "data.tokenizer is bpe:400, but bpe holds tokens of bpe:300"),
+        (
+            "gpt2/train_000000.bin",
+            "bpe:300",
+            "bpe:300, which is trained on a text, but gpt2/train_000000.bin has tokens",
+        ),
+        ("gpt2/train_000000.bin", "byte", "but vocab_size is 256"),
+    ] {
+        let refused =
+            folder.run(&format!("train --config run.toml --steps 2 --out r --data {data} --tokenizer {tokenizer}"));
+        let refused = refused.refused();
+        assert!(refused.contains(said), "{data} {tokenizer}: {refused}");
+        assert!(!folder.path("r").exists());
+    }
+    folder.train("--steps 2 --out same --data gpt2").ok();
+    for (data, tokenizer) in
+        [("gpt2", "gpt2"), ("gpt2/train_000000.bin --set data.val_path=gpt2/val_000000.bin", "gpt2")]
+    {
+        folder.train(&format!("--steps 2 --overwrite --out r --data {data} --tokenizer {tokenizer}")).ok();
+        let tensors = |run: &str| folder.run(&format!("generate {run} -p First -n 4 --seed 1")).ok().stdout;
+        assert_eq!(tensors("r"), tensors("same"));
+    }
+    folder.train("--steps 2 --out b --data bpe --tokenizer bpe:300").ok();
+}

@@ -96,7 +96,12 @@ fn settings(items: &BTreeMap<String, Item>, name: &str, defaults: &Table) -> Str
     for (key, kind) in choices {
         write!(text, "\n`{key}` is one of:\n\n| value | meaning |\n|---|---|\n").unwrap();
         for [variant, _, meaning] in &items[kind].members {
-            writeln!(text, "| `\"{}\"` | {meaning} |", snake(variant)).unwrap();
+            // A variant that holds something says first how it is written.
+            let (value, meaning) = match variant.contains('(') {
+                true => meaning.split_once(": ").map(|(value, meaning)| (value.replace('`', ""), meaning)).unwrap(),
+                false => (snake(variant), meaning.as_str()),
+            };
+            writeln!(text, "| `\"{value}\"` | {meaning} |").unwrap();
         }
     }
     text

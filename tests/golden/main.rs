@@ -20,6 +20,10 @@ fn directory() -> PathBuf {
         .map_or_else(|| common::root().join("tests/fixtures/golden"), PathBuf::from)
 }
 
+fn gpt_neox() -> PathBuf {
+    common::root().join("tests/fixtures/neox")
+}
+
 /// Whole models and training runs in mixed precision; operators are held against their references in `tests/ops.rs`.
 #[test]
 fn models_in_mixed_precision() {
@@ -27,10 +31,9 @@ fn models_in_mixed_precision() {
         println!("{} has no f16: nothing to check", common::engine().gpu.describe());
         return;
     }
-    let directory = directory();
     let (mut failures, mut checked) = (Vec::new(), 0);
-    for name in case::index(&directory) {
-        let case = Case::open(&directory, &name);
+    let cases = |directory: PathBuf| case::index(&directory).into_iter().map(move |name| Case::open(&directory, &name));
+    for case in cases(directory()).chain(cases(gpt_neox())) {
         let found = match case.kind.as_str() {
             "model" => models::model_in_f16(&case),
             "trajectory" => models::trajectory_in_f16(&case),
@@ -69,7 +72,7 @@ fn every_case_of_the_index() {
 /// A Transformer is GPT-NeoX: every option of it, computed by Hugging Face's model.
 #[test]
 fn models_of_gpt_neox() {
-    check_all(&common::root().join("tests/fixtures/neox"));
+    check_all(&gpt_neox());
 }
 
 /// Sizes of 1 everywhere, and primes.

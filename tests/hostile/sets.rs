@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tokenformer::data::{TokenizerKind, open};
+use tokenformer::data::open;
 use tokenformer::error::Result;
 
 use crate::attack::Target;
@@ -149,7 +149,7 @@ fn make(dice: &mut Dice) -> Input {
 
 /// All tokens of both splits.
 fn tokens(path: &Path) -> Result<[Vec<u32>; 2]> {
-    let data = open(path, None, &TokenizerKind::Char, 0.5, Some(256))?;
+    let data = open(path, None, None, 0.5, Some(256))?;
     Ok([data.train.window(0, data.train.len())?, data.val.window(0, data.val.len())?])
 }
 
@@ -287,7 +287,7 @@ fn indices() {
     };
     let parse = |input: &Input| {
         fs::write(dir.path().join("x.idx"), &input.0).unwrap();
-        let data = open(&dir.path().join("x.bin"), None, &TokenizerKind::Char, 0.5, Some(usize::MAX))?;
+        let data = open(&dir.path().join("x.bin"), None, None, 0.5, Some(usize::MAX))?;
         Ok([data.train.window(0, data.train.len())?, data.val.window(0, data.val.len())?].concat())
     };
     // Whatever the index says, the tokens are those of the data in one of the widths.

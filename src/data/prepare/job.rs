@@ -36,7 +36,7 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
     let sources = inputs::expand(&request.inputs, request.format, &request.out)?;
     let (val_by, val_fraction) = settled::split_rule(request, &sources)?;
     let dir = &request.out;
-    let found = match state::look(dir) {
+    let mut found = match state::look(dir) {
         Ok(OutputState::Others(name)) => {
             let dir = dir.display();
             return Err(Error::usage(format!(
@@ -48,15 +48,23 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
         found => found?,
     };
     let is_stdin = sources.iter().any(Source::is_stdin);
-    if is_stdin && matches!(found, OutputState::Begun(_)) {
+    if is_stdin && matches!(&found, OutputState::Begun(begun) if begun.1.is_some()) {
         let dir = dir.display();
         return Err(Error::usage(format!(
             "{dir} was begun, but standard input cannot be gone on with: begin again with --overwrite"
         )));
     }
     let rules = ReadRules { val_fraction, val_from: None, cuts: true, text_key: request.text_key.clone() };
-    let tokenizer = settled::tokenizer(request, &found, &sources, &rules, stop)?;
-    let identity = settled::identity(request, &sources, val_by, val_fraction, &tokenizer)?;
+    let settle = |found: &OutputState| -> Result<_> {
+        let tokenizer = settled::tokenizer(request, found, &sources, &rules, stop)?;
+        Ok((settled::identity(request, &sources, val_by, val_fraction, &tokenizer)?, tokenizer))
+    };
+    let (mut identity, mut tokenizer) = settle(&found)?;
+    // Where no progress was noted, as with an input that was refused, nothing is lost.
+    if matches!(&found, OutputState::Begun(begun) if begun.1.is_none() && begun.0.difference(&identity).is_some()) {
+        found = OutputState::Nothing;
+        (identity, tokenizer) = settle(&found)?;
+    }
     let mut progress = match &found {
         OutputState::Finished(manifest) => return finished(request, manifest, &identity),
         OutputState::Begun(begun) => going_on(dir, begun, &identity)?,

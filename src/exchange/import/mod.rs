@@ -16,7 +16,9 @@ mod fit;
 mod gpt_neox;
 mod own;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -65,6 +67,8 @@ pub struct Imported {
     weights: Weights,
     found: Found,
     tokenizer: Option<Tokenizer>,
+    /// Parts of tensors that were read for another part, until they are asked for.
+    parts: RefCell<BTreeMap<String, HostTensor>>,
     /// Files beside the weights that say what the model is.
     beside: Vec<PathBuf>,
     lineage: Vec<GrowthRecord>,
@@ -159,7 +163,8 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
             model.vocab_size
         )));
     }
-    Ok(Imported { path: path.to_path_buf(), weights, found, tokenizer, beside, lineage })
+    let parts = RefCell::default();
+    Ok(Imported { path: path.to_path_buf(), weights, found, tokenizer, parts, beside, lineage })
 }
 
 /// The tokenizer that was asked for.
@@ -201,15 +206,14 @@ impl Imported {
     pub fn parameter(&self, name: &str) -> Result<HostTensor> {
         let take =
             self.found.takes.get(name).ok_or_else(|| Error::defect(format!("nothing makes parameter {name}")))?;
-        let tensor = self.weights.read(take.from())?;
-        match take {
-            Take::Whole(_) => Ok(tensor),
-            Take::Part(from, parts) => {
-                let mut parts = parts.split(tensor)?.into_iter();
-                let part = parts.find(|(of, _)| of == name).map(|(_, part)| part);
-                part.ok_or_else(|| Error::defect(format!("{from} has no part {name}")))
-            }
+        let Take::Part(from, piece) = take else { return self.weights.read(take.from()) };
+        if let Some(part) = self.parts.borrow_mut().remove(name) {
+            return Ok(part);
         }
+        let split = piece.split(self.weights.read(from)?)?;
+        let mut parts = self.parts.borrow_mut();
+        parts.extend(split);
+        parts.remove(name).ok_or_else(|| Error::defect(format!("{from} has no part {name}")))
     }
 
     /// Writes the model as a checkpoint at step 0, without moments; at most one tensor is held twice. What is said of where it
@@ -222,8 +226,10 @@ impl Imported {
         for path in &self.beside {
             files.push(FileDigest::read(path)?);
         }
-        let name = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
-        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // `.` and `..` have no name of their own. A link does: what it leads to may be named by a hash.
+        let real = || self.path.canonicalize().ok()?.file_name().map(OsStr::to_owned);
+        let name = self.path.file_name().map(OsStr::to_owned).or_else(real);
+        let name = name.unwrap_or_default().to_string_lossy().into_owned();
         let import = Import { name, form: self.found.form.clone(), files };
         let json = |e| Error::defect(format!("an imported model cannot be stored: {e}"));
         let config = self.config(output);

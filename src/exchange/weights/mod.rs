@@ -3,21 +3,23 @@
 //! | file | idea |
 //! |---|---|
 //! | `place` | which files a path stands for, and what an index says of them |
-//! | `entry` | what is known of a tensor, and its values as f32 |
+//! | `kind` | types of values, and those as f32 |
 //! | `plain` | tensors of a safetensors file |
 //! | `pickled` | tensors of a file that `torch.save` wrote; none of its code runs |
 //!
 //! Nothing is read of values before it is known that they belong to a model. So all that opening takes is memory for names.
 
-mod entry;
+mod kind;
 mod pickled;
 mod place;
 mod plain;
 
-pub(crate) use entry::Kind;
+pub(crate) use kind::Kind;
 pub(crate) use place::Place;
 
-use entry::{Entry, Source};
+use kind::Listed;
+use pickled::Pickled;
+use plain::Plain;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,30 @@ pub(crate) struct Weights {
     own: Option<Meta>,
     /// The configuration of the model in a file that this program exported.
     settings: Option<Value>,
+}
+
+/// A tensor of a file.
+#[derive(Debug)]
+struct Entry {
+    shape: Vec<usize>,
+    kind: Kind,
+    /// Index of its file.
+    file: usize,
+    source: Source,
+}
+
+/// Where its values are.
+#[derive(Debug)]
+enum Source {
+    Plain(Plain),
+    Pickled(Pickled),
+}
+
+impl Entry {
+    fn of<S>(listed: Listed<S>, file: usize, source: impl Fn(S) -> Source) -> (String, Self) {
+        let Listed { name, shape, kind, source: place } = listed;
+        (name, Self { shape, kind, file, source: source(place) })
+    }
 }
 
 impl Weights {
@@ -61,13 +87,13 @@ impl Weights {
     }
 
     fn add(&mut self, index: usize, path: &Path) -> Result<()> {
-        let entries = if pickled::is_archive(path)? {
-            pickled::entries(path, index)?
+        let entries: Vec<_> = if pickled::is_archive(path)? {
+            pickled::tensors(path)?.into_iter().map(|listed| Entry::of(listed, index, Source::Pickled)).collect()
         } else {
-            let plain::Contents { entries, own, settings } = plain::entries(path, index)?;
+            let plain::Contents { tensors, own, settings } = plain::contents(path)?;
             self.own = own.or(self.own.take());
             self.settings = settings.or(self.settings.take());
-            entries
+            tensors.into_iter().map(|listed| Entry::of(listed, index, Source::Plain)).collect()
         };
         for (name, entry) in entries {
             if let Some(other) = self.tensors.get(&name) {
@@ -119,9 +145,10 @@ impl Weights {
         let entry = self.tensors.get(name).ok_or_else(|| Error::defect(format!("there is no tensor {name:?}")))?;
         let path = self.files.get(entry.file).ok_or_else(|| Error::defect("a file of a model is not known"))?;
         let refuse = |what: String| Error::input(format!("tensor {name:?} of {} {what}", path.display()));
+        let elements = entry.shape.iter().product();
         let data = match &entry.source {
-            Source::Plain(plain) => plain.values(path, &entry.kind, entry.elements()),
-            Source::Pickled(pickled) => pickled.values(&entry.kind, entry.elements()),
+            Source::Plain(plain) => plain.values(path, &entry.kind, elements),
+            Source::Pickled(pickled) => pickled.values(&entry.kind, elements),
         };
         let data = data.map_err(&refuse)?;
         match data.iter().filter(|value| !value.is_finite()).count() {

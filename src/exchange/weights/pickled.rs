@@ -14,7 +14,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::entry::{Entry, Kind, Source, room};
+use super::kind::{Kind, Listed, room};
 use crate::checkpoint::{Files, Storage};
 use crate::error::{Error, Result};
 
@@ -61,7 +61,7 @@ pub(super) fn is_archive(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// An archive that is damaged, asks for more memory than its bytes justify, or has no tensors.
-pub(super) fn entries(path: &Path, file: usize) -> Result<Vec<(String, Entry)>> {
+pub(super) fn tensors(path: &Path) -> Result<Vec<Listed<Pickled>>> {
     let refuse = |what: String| Error::input(format!("{} {what}", path.display()));
     let len = check_outline(path).map_err(&refuse)?;
     let reader = PytorchReader::new(path).map_err(|cause| {
@@ -80,7 +80,7 @@ pub(super) fn entries(path: &Path, file: usize) -> Result<Vec<(String, Entry)>> 
             "has {len} bytes and tensors of {bytes}, which lie over each other: store each one with clone()"
         )));
     }
-    let entry = |(name, tensor): (String, Tensor)| {
+    let listed = |(name, tensor): (String, Tensor)| {
         let kind = match tensor.dtype() {
             DType::F32 => Kind::F32,
             DType::F16 => Kind::F16,
@@ -88,9 +88,9 @@ pub(super) fn entries(path: &Path, file: usize) -> Result<Vec<(String, Entry)>> 
             other => Kind::Other(format!("{other:?}")),
         };
         let shape = tensor.shape().to_vec();
-        (name, Entry { shape, kind, file, source: Source::Pickled(Pickled(tensor)) })
+        Listed { name, shape, kind, source: Pickled(tensor) }
     };
-    Ok(tensors.into_iter().map(entry).collect())
+    Ok(tensors.into_iter().map(listed).collect())
 }
 
 /// The length of the archive at `path`, of which reading takes no more memory than it justifies.

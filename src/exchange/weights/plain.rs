@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::entry::{Entry, Kind, Source, room};
+use super::kind::{Kind, Listed, room};
 use crate::checkpoint::{Outline, TensorEntry, outline};
 use crate::error::{Error, Result};
 use crate::train::Meta;
@@ -25,7 +25,7 @@ pub(super) struct Plain {
 
 /// What is in a file.
 pub(super) struct Contents {
-    pub(super) entries: Vec<(String, Entry)>,
+    pub(super) tensors: Vec<Listed<Plain>>,
     /// What a checkpoint of this program says of its run.
     pub(super) own: Option<Meta>,
     /// The configuration of a model that this program exported.
@@ -36,7 +36,7 @@ pub(super) struct Contents {
 ///
 /// # Errors
 /// A file that cannot be read, is truncated, or is no safetensors file; a checkpoint of a newer version.
-pub(super) fn entries(path: &Path, file: usize) -> Result<Contents> {
+pub(super) fn contents(path: &Path) -> Result<Contents> {
     let Outline { tensors, data_start, strings, meta } = outline::<Meta>(path)?;
     let own = match meta {
         Ok(meta) => Some(meta),
@@ -45,13 +45,13 @@ pub(super) fn entries(path: &Path, file: usize) -> Result<Contents> {
     };
     let settings = strings.get(SETTINGS).filter(|_| strings.contains_key(MARK));
     let mut at = data_start;
-    let entry = |tensor: TensorEntry| {
-        let source = Source::Plain(Plain { at });
+    let listed = |tensor: TensorEntry| {
+        let source = Plain { at };
         at += tensor.bytes;
-        (tensor.name, Entry { shape: tensor.shape, kind: Kind::named(&tensor.dtype), file, source })
+        Listed { name: tensor.name, shape: tensor.shape, kind: Kind::named(&tensor.dtype), source }
     };
     let settings = settings.and_then(|json| serde_json::from_str(json).ok());
-    Ok(Contents { entries: tensors.into_iter().map(entry).collect(), own, settings })
+    Ok(Contents { tensors: tensors.into_iter().map(listed).collect(), own, settings })
 }
 
 impl Plain {

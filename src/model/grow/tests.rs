@@ -17,6 +17,12 @@ fn transformer() -> ModelConfig {
     ModelConfig { arch: Arch::Transformer, intermediate_size: 11, ..tokenformer() }
 }
 
+/// With every option of GPT-NeoX.
+fn neox() -> ModelConfig {
+    let options = ModelConfig { use_parallel_residual: true, attention_bias: false, ..transformer() };
+    ModelConfig { tie_word_embeddings: false, ..options }
+}
+
 /// Parameters without a value twice.
 fn parameters_of(model: &ModelConfig) -> Tensors {
     let random = |(name, shape): (String, Vec<usize>)| {
@@ -133,7 +139,7 @@ fn new_units_read_and_do_not_write() {
 
 #[test]
 fn identity_layers_write_nothing_and_are_otherwise_new() {
-    for before in [tokenformer(), transformer()] {
+    for before in [tokenformer(), transformer(), neox()] {
         let growth = GrowthConfig { num_layers: Some(5), ..by(GrowthPolicy::Identity) };
         let (old, new, after) = grown(&before, &growth);
         assert!(old.iter().all(|(name, tensor)| new[name] == *tensor));
@@ -157,7 +163,7 @@ fn identity_layers_write_nothing_and_are_otherwise_new() {
 
 #[test]
 fn a_stack_is_repeated_in_order() {
-    for before in [tokenformer(), transformer()] {
+    for before in [tokenformer(), transformer(), neox()] {
         let (old, new, _) = grown(&before, &GrowthConfig { num_layers: Some(6), ..by(GrowthPolicy::Stack) });
         for (name, tensor) in &new {
             let Some((layer, rest)) = name.strip_prefix("layers.").and_then(|n| n.split_once('.')) else {
@@ -204,4 +210,6 @@ fn rows_are_new_where_there_were_none_and_columns_are_not() {
     let layers = rows(&transformer(), GrowthConfig { num_layers: Some(3), ..by(GrowthPolicy::Identity) });
     assert!(layers.len() == 16 && layers.keys().all(|name| name.starts_with("layers.2.")));
     assert_eq!(layers["layers.2.mlp.dense_4h_to_h.weight"], [0, 8]);
+    let layers = rows(&neox(), GrowthConfig { num_layers: Some(3), ..by(GrowthPolicy::Identity) });
+    assert!(layers.len() == 12 && layers.keys().all(|name| name.starts_with("layers.2.")));
 }

@@ -18,12 +18,12 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
     let mut dataset = match (&d.path, known) {
         _ if large.is_some() => large.map_or_else(|| Err(Error::defect("a data set is gone")), Ok),
         (None, known) if !d.sources.is_empty() => {
-            data::open_sources(&d.sources, known, &d.tokenizer, d.val_fraction, vocab_size)
+            data::open_sources(&d.sources, known, d.tokenizer.as_ref(), d.val_fraction, vocab_size)
         }
         (None, Some(tokenizer)) => data::builtin_with(tokenizer, corpus_seed, d.corpus_sentences, d.val_fraction),
-        (None, None) => data::builtin(corpus_seed, d.corpus_sentences, &d.tokenizer, d.val_fraction),
+        (None, None) => data::builtin(corpus_seed, d.corpus_sentences, d.text_tokenizer(), d.val_fraction),
         (Some(path), Some(tokenizer)) => data::open_with(tokenizer, path, d.val_path.as_deref(), d.val_fraction),
-        (Some(path), None) => data::open(path, d.val_path.as_deref(), &d.tokenizer, d.val_fraction, vocab_size),
+        (Some(path), None) => data::open(path, d.val_path.as_deref(), d.tokenizer.as_ref(), d.val_fraction, vocab_size),
     }?;
     if let Some(old) = &d.old_path {
         if let Some(cause) = data::not_there(old) {
@@ -40,7 +40,7 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
                 "{} is text, but the model is trained on token shards and has no tokenizer: name a token shard (.bin)",
                 old.display()
             ))),
-            None => data::open(old, None, &d.tokenizer, d.val_fraction, Some(dataset.vocab_size)),
+            None => data::open(old, None, None, d.val_fraction, Some(dataset.vocab_size)),
         };
         dataset.old_val = Some(old.map_err(|e| Error::input(format!("data.old_path: {e}")))?.val);
     }
@@ -50,7 +50,7 @@ pub fn dataset(config: &RunConfig, known: Option<Tokenizer>) -> Result<Dataset> 
 /// The tokens of a large text, made once and kept in the cache folder.
 fn large_text(config: &RunConfig, path: &Path, known: Option<&Tokenizer>) -> Result<Option<Dataset>> {
     let d = &config.data;
-    let wanted = known.map_or_else(|| Wanted::Kind(d.tokenizer.clone()), |known| Wanted::Known(known.clone()));
+    let wanted = known.map_or_else(|| Wanted::Kind(d.text_tokenizer().clone()), |known| Wanted::Known(known.clone()));
     let cached = data::cached_text(path, d.val_path.as_deref(), d.val_fraction, wanted)?;
     let open = |text: data::CachedText| data::open_with(text.tokenizer, &text.train, Some(&text.val), d.val_fraction);
     let opened = cached.map(open).transpose()?;

@@ -27,7 +27,7 @@ use super::growth::plateau::Plateau;
 use super::trainer::{PendingStep, Trainer};
 use crate::checkpoint::{Files, RunLock, Storage};
 use crate::config::RunConfig;
-use crate::console::slowly;
+use crate::console::{note, slowly};
 use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
@@ -37,6 +37,7 @@ use display::Display;
 use eval_sets::EvalSets;
 use health::{Bad, Health};
 use hooks::Hooks;
+use schedule::is_due;
 use standing::Standing;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,6 +132,9 @@ impl<'a> Run<'a> {
         let first = self.standing.step;
         while self.standing.step < last {
             self = self.grow_if_due()?.evaluate_if_due()?;
+            if self.is_out_of_patience() {
+                return Ok((self, None));
+            }
             if self.standing.step == first {
                 // Some drivers compile when a kernel first runs.
                 slowly("taking the first step, in which drivers may compile kernels", || self.train_step())?;
@@ -149,6 +153,26 @@ impl<'a> Run<'a> {
         }
         let bad = self.evaluate_at_the_end()?;
         Ok((self, bad))
+    }
+
+    /// Whether the run ends early, which is then said.
+    fn is_out_of_patience(&self) -> bool {
+        let (train, standing) = (&self.config.train, &self.standing);
+        let evaluations = standing.evaluations_in_vain(train.eval_interval);
+        let is_over = train.patience > 0
+            && standing.growths_left == 0
+            && is_due(standing.step, train.eval_interval)
+            && evaluations >= train.patience as u64
+            && !self.health.is_bad();
+        if is_over {
+            let (step, best) = (standing.step, standing.best_step.unwrap_or(0));
+            note(format_args!(
+                "no lower validation loss in {evaluations} evaluations, which is train.patience: the run ends after step {step} \
+                 of {}, its best model is of step {best}",
+                train.max_steps
+            ));
+        }
+        is_over
     }
 
     /// After it was saved.

@@ -62,6 +62,13 @@ impl Standing {
         lowest
     }
 
+    /// Evaluations since the lowest loss or the last growth, with so many steps between them.
+    pub(crate) fn evaluations_in_vain(&self, interval: usize) -> u64 {
+        let grown = self.lineage.last().map(|growth| growth.at_step);
+        let since = self.best_step.max(grown).unwrap_or(0);
+        self.step.saturating_sub(since).checked_div(interval as u64).unwrap_or(0)
+    }
+
     /// The next growth was done. The losses of the smaller model say little of this one's.
     pub(crate) fn grown(&mut self, record: GrowthRecord) {
         self.lineage.push(record);
@@ -83,6 +90,15 @@ mod tests {
         });
         assert_eq!(lowest, [false, true, false, false, true]);
         assert_eq!((standing.best_val_loss, standing.best_step), (Some(1.0), Some(8)));
+    }
+
+    #[test]
+    fn evaluations_in_vain_are_those_since_the_lowest_loss() {
+        let mut standing = Standing { step: 20, ..Standing::default() };
+        assert_eq!((standing.evaluations_in_vain(5), standing.evaluations_in_vain(0)), (4, 0));
+        standing.validated(1.0);
+        standing.step = 29;
+        assert_eq!(standing.evaluations_in_vain(5), 1);
     }
 
     #[test]

@@ -3,9 +3,6 @@
 use half::{bf16, f16};
 use std::fmt::{self, Display, Formatter};
 
-use super::pickled::Pickled;
-use super::plain::Plain;
-
 /// The type of a tensor's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -73,26 +70,13 @@ impl Display for Kind {
 
 /// A tensor of a file.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Listed<S> {
+    pub(super) name: String,
     /// Extent of each axis. Their product is no overflow.
     pub(super) shape: Vec<usize>,
     pub(super) kind: Kind,
-    /// Index of its file.
-    pub(super) file: usize,
-    pub(super) source: Source,
-}
-
-/// Where its values are.
-#[derive(Debug)]
-pub(super) enum Source {
-    Plain(Plain),
-    Pickled(Pickled),
-}
-
-impl Entry {
-    pub(super) fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
+    /// Where its values are.
+    pub(super) source: S,
 }
 
 /// Room for the values of a tensor.

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The checks, by name: `bash scripts/check.sh format lints`. Without names, all that a Linux machine can do.
+#
+#   set-up          installs what is missing, and stops where it cannot
+#   format          rustfmt
+#   lints           clippy, no warnings
+#   documentation   rustdoc, no warnings
+#   tests           every test, and on Linux those of the GPU once more on GL
+#   validation      models and runs under the validation layer of Vulkan
+#   speed           the kernels of a training step beside a baseline of the software driver
+#   portable        what an adapter must get right: self-test, golden values, identities, a run that grows
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup.sh
+
+set_up() {
+    if ((${#setup_missing[@]})); then
+        echo "cannot test without: ${setup_missing[*]}" >&2
+        exit 1
+    fi
+}
+
+# Each relative to the multiply-add peak of its own run. The margin is wide, because such machines are shared.
+speed() {
+    WGPU_BACKEND=vulkan WGPU_ADAPTER_NAME=llvmpipe cargo run "${test_build[@]}" --quiet -- bench step --preset bench-tiny \
+        --tune off --steps 3 --seconds 0.2 --regress 300 --baseline benches/results/ci-bench-tiny.json
+}
+
+portable() {
+    local out
+    out=$(mktemp -d)
+    cargo run "${test_build[@]}" -- devices
+    cargo run "${test_build[@]}" -- selftest
+    cargo test "${test_build[@]}" --test golden --test identities
+    cargo run "${test_build[@]}" -- train --preset quickstart --out "$out/run"
+    cargo run "${test_build[@]}" -- eval "$out/run"
+    rm -r "$out"
+}
+
+check() {
+    case $1 in
+    set-up) set_up ;;
+    format) cargo fmt --check ;;
+    lints) cargo clippy --all-targets -- -D warnings ;;
+    documentation) RUSTDOCFLAGS="-D warnings" cargo doc --no-deps ;;
+    tests) bash scripts/test.sh ;;
+    validation) bash scripts/validate.sh --test golden --test step ;;
+    speed) speed ;;
+    portable) portable ;;
+    *) echo "there is no check called $1: the head of scripts/check.sh lists them" >&2 && exit 2 ;;
+    esac
+}
+
+(($#)) || set -- set-up format lints documentation tests validation speed
+for name in "$@"; do
+    start=$SECONDS
+    echo "== $name"
+    check "$name"
+    echo "== $name: $((SECONDS - start)) s"
+done
+echo "== all: $SECONDS s"
