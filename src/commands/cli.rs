@@ -87,7 +87,7 @@ enum Command {
     Grow(commands::grow::GrowArgs),
     /// Make the model of a checkpoint smaller, in a new file, or say what that would cost.
     Prune(commands::prune::PruneArgs),
-    /// Write the model of a checkpoint for another program: transformers, llama.cpp, or anything that reads safetensors.
+    /// Write the model of a checkpoint for transformers, llama.cpp or other programs.
     Export(commands::export::ExportArgs),
     /// Make a checkpoint of a model of another program, to train, grow or use.
     Import(commands::import::ImportArgs),

@@ -8,10 +8,11 @@
 //! | `shards` | tensors as safetensors files |
 //! | `hf` | a directory for transformers |
 //! | `card` | its README |
-//! | `gguf`, `gguf_vocab` | a file for llama.cpp, and the tokenizer in it |
+//! | `gguf`, `gguf_vocab`, `gguf_value` | a file for llama.cpp, the tokenizer in it, and how values are written |
 
 mod card;
 mod gguf;
+mod gguf_value;
 mod gguf_vocab;
 mod hf;
 mod output;
