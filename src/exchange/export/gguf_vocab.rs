@@ -1,6 +1,6 @@
 //! The tokenizer in a file for llama.cpp.
 
-use super::gguf::Value;
+use super::gguf_value::Value;
 use crate::console::warn;
 use crate::data::{Tokenizer, Words};
 use crate::error::{Error, Result};

@@ -8,10 +8,11 @@
 //! | `shards` | tensors as safetensors files |
 //! | `hf` | a directory for transformers |
 //! | `card` | its README |
-//! | `gguf`, `gguf_vocab` | a file for llama.cpp, and the tokenizer in it |
+//! | `gguf`, `gguf_value`, `gguf_vocab` | a file for llama.cpp, values in its head, and the tokenizer in it |
 
 mod card;
 mod gguf;
+mod gguf_value;
 mod gguf_vocab;
 mod hf;
 mod output;
