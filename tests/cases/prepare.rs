@@ -227,12 +227,12 @@ fn a_refused_command_leaves_everything_as_it_was() {
         assert!(!folder.path("new").exists(), "{command}");
     }
     for (input, said) in [
-        ("empty.txt --val-by documents", "it is empty"),
+        ("empty.txt --val-by documents --overwrite", "it is empty"),
+        // The folder that the one before began has no tokens in it.
         ("latin.txt", "byte 0xe9 at offset 3"),
-        ("cut.jsonl.gz", "it ends in the middle"),
-        ("bad.jsonl.zst", "cannot unpack bad.jsonl.zst"),
+        ("cut.jsonl.gz --overwrite", "it ends in the middle"),
+        ("bad.jsonl.zst --overwrite", "cannot unpack bad.jsonl.zst"),
     ] {
-        // The folder that the one before began has nothing in it.
         let refused = folder.run(&format!("prepare {input} --out new")).refused();
         assert!(refused.contains(said), "{refused}");
     }

@@ -48,7 +48,7 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
         found => found?,
     };
     let is_stdin = sources.iter().any(Source::is_stdin);
-    if is_stdin && matches!(&found, OutputState::Begun(begun) if begun.1.is_some()) {
+    if is_stdin && matches!(&found, OutputState::Begun(begun) if has_tokens(&begun.1)) {
         let dir = dir.display();
         return Err(Error::usage(format!(
             "{dir} was begun, but standard input cannot be gone on with: begin again with --overwrite"
@@ -60,8 +60,8 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
         Ok((settled::identity(request, &sources, val_by, val_fraction, &tokenizer)?, tokenizer))
     };
     let (mut identity, mut tokenizer) = settle(&found)?;
-    // Where no progress was noted, as with an input that was refused, nothing is lost.
-    if matches!(&found, OutputState::Begun(begun) if begun.1.is_none() && begun.0.difference(&identity).is_some()) {
+    // Where there are no tokens yet, as with an input that was refused, nothing is lost.
+    if matches!(&found, OutputState::Begun(begun) if !has_tokens(&begun.1) && begun.0.difference(&identity).is_some()) {
         found = OutputState::Nothing;
         (identity, tokenizer) = settle(&found)?;
     }
@@ -85,6 +85,11 @@ pub(crate) fn prepare(request: &Request, stop: &AtomicBool) -> Result<Outcome> {
     let manifest = manifest(&job, &identity, progress)?;
     state::finish(dir, &manifest)?;
     Ok(Outcome { manifest, was_finished: false, seconds, text_bytes, tokens })
+}
+
+/// Whether something was written that can be gone on with.
+fn has_tokens(progress: &Option<Progress>) -> bool {
+    progress.as_ref().is_some_and(|progress| progress.splits.iter().any(|written| written.tokens > 0))
 }
 
 /// A directory that is finished, if it is what is wanted.
