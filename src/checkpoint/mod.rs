@@ -2,10 +2,10 @@
 //!
 //! [`Checkpoint`] is the value: parameters, AdamW moments and the [`Metadata`] with everything else a run needs to continue
 //! as if it had never stopped. `format` turns it into bytes with checksums, `read` back again, [`Store`] keeps a run's
-//! checkpoints safely in its directory, [`RunLock`] keeps other writers out of it, and [`read_official`] reads
-//! published TokenFormer weights under their own names. All that is written goes through [`Storage`]. Any Python user
-//! can open the files with `safetensors.safe_open`. This module does not know the GPU, the model or the training loop: what a
-//! run says of itself is a type parameter here, written and read as JSON. The program's own is [`crate::train::Meta`].
+//! checkpoints safely in its directory, and [`RunLock`] keeps other writers out of it. All that is written goes through
+//! [`Storage`]. Any Python user can open the files with `safetensors.safe_open`. This module does not know the GPU, the model
+//! or the training loop: what a run says of itself is a type parameter here, written and read as JSON. The program's own is
+//! [`crate::train::Meta`].
 
 mod checksum;
 mod digest;
@@ -15,7 +15,6 @@ mod lock;
 mod made;
 mod names;
 pub(crate) mod number;
-mod official;
 mod read;
 mod size;
 mod storage;
@@ -28,8 +27,6 @@ pub use load::{Examined, Opened, examine, list_tensors, read_meta, verify};
 pub(crate) use load::{Outline, outline};
 pub(crate) use lock::{RunLock, check_lock, check_unlocked};
 pub(crate) use made::write_made;
-pub(crate) use official::count_layers;
-pub use official::{OfficialModel, official_name, read_official};
 pub use read::{Checks, TensorEntry, Verified};
 pub(crate) use storage::create_dirs;
 pub use storage::{Files, Sink, Source, Storage, replace};

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// One that is missing, no regular file, or longer.
-pub(super) fn read(path: &Path, most: u64, remedy: &str) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, most: u64, remedy: &str) -> Result<Vec<u8>> {
     let io = |cause| unreadable("read", path, &cause, remedy);
     let stat = std::fs::metadata(path).map_err(io)?;
     let refused = |what: String| Err(Error::input(format!("{} {what}; {remedy}", path.display())));

@@ -19,7 +19,7 @@
 //! This module knows neither the GPU nor the model, and downloads nothing.
 
 mod batch;
-mod bounded;
+pub(crate) mod bounded;
 mod contents;
 mod corpus;
 mod encoding;

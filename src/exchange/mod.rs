@@ -16,4 +16,4 @@ mod neox_config;
 mod piece;
 mod weights;
 
-pub use import::{Imported, Options, open};
+pub use import::{Imported, Options, official_name, open};

@@ -142,12 +142,13 @@ fn the_tokenizer_of_ready_tokens_is_what_both_say() {
         assert!(!folder.path("r").exists());
     }
     folder.train("--steps 2 --out same --data gpt2").ok();
-    for (data, tokenizer) in
-        [("gpt2", "gpt2"), ("gpt2/train_000000.bin --set data.val_path=gpt2/val_000000.bin", "gpt2")]
-    {
+    let shards = "gpt2/train_000000.bin --set data.val_path=gpt2/val_000000.bin";
+    for (data, tokenizer) in [("gpt2", "gpt2"), (shards, "gpt2"), (shards, "gpt2/tokenizer.json")] {
         folder.train(&format!("--steps 2 --overwrite --out r --data {data} --tokenizer {tokenizer}")).ok();
         let tensors = |run: &str| folder.run(&format!("generate {run} -p First -n 4 --seed 1")).ok().stdout;
         assert_eq!(tensors("r"), tensors("same"));
     }
-    folder.train("--steps 2 --out b --data bpe --tokenizer bpe:300").ok();
+    for tokenizer in ["bpe:300", "bpe/tokenizer.json"] {
+        folder.train(&format!("--steps 2 --overwrite --out b --data bpe --tokenizer {tokenizer}")).ok();
+    }
 }

@@ -6,9 +6,9 @@ use crate::ops::{norm_activation, tau};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tokenformer::array::HostTensor;
-use tokenformer::checkpoint;
 use tokenformer::config::{Arch, GrowthConfig, ModelConfig, Module, OptimizerRule, Precision, TrainConfig};
 use tokenformer::data::Batch;
+use tokenformer::exchange::{Options, official_name, open};
 use tokenformer::model::{graphs, grow};
 use tokenformer::ops::rotary;
 use tokenformer::train::cohorts;
@@ -247,15 +247,24 @@ pub fn official_naming(case: &mut Case) {
         return weights_under_published_names(case);
     };
     let model = config(&case.config, shape[1]);
-    let params = checkpoint::read_official(&case.directory.join("official_naming.safetensors")).unwrap().params;
+    let (_, params) = published(case, "official_naming", &model);
     let got = logits(&model, &params, &tokens).read(graphs::LOGITS);
     case.expect("out.logits", &got);
 }
 
+/// What the published weights in the file `name` are, and all of them under our names.
+fn published(case: &Case, name: &str, model: &ModelConfig) -> (ModelConfig, Tensors) {
+    let options = Options { heads: Some(model.num_attention_heads), ..Options::default() };
+    let read = open(&case.directory.join(format!("{name}.safetensors")), &options).unwrap();
+    let names = read.model().param_shapes().into_iter();
+    let params = names.map(|(name, _)| (name.clone(), read.parameter(&name).unwrap())).collect();
+    (read.model().clone(), params)
+}
+
 /// The file is read whole, under our names, with the sizes its configuration says.
 fn weights_under_published_names(case: &mut Case) {
-    let read = checkpoint::read_official(&case.directory.join(format!("{}.safetensors", case.name))).unwrap();
     let model = config(&case.config, 16);
+    let (read, params) = published(case, &case.name, &model);
     let sizes =
         [read.num_layers, read.hidden_size, read.vocab_size, read.qkv_slot_num, read.proj_slot_num, read.ffn_slot_num];
     let want = [
@@ -270,15 +279,15 @@ fn weights_under_published_names(case: &mut Case) {
     let listed = case.doc["names"].as_object().unwrap();
     for (oracle, ours) in names(&model) {
         let theirs = listed[&oracle].as_str().unwrap();
-        assert_eq!(checkpoint::official_name(&ours, model.num_layers).as_deref(), Some(theirs));
-        let tensor = &read.params[&ours];
+        assert_eq!(official_name(&ours, model.num_layers).as_deref(), Some(theirs));
+        let tensor = &params[&ours];
         if let Some(stored) = case.floats.get(theirs) {
             assert_eq!(tensor, stored, "{theirs}");
         }
         assert!(tensor.data.iter().all(|x| x.is_finite()) && tensor.data.iter().any(|x| *x != 0.0), "{theirs}");
         case.checked += 1;
     }
-    assert_eq!(read.params.len(), listed.len(), "{}", case.name);
+    assert_eq!(params.len(), listed.len(), "{}", case.name);
 }
 
 /// Relative error of a gradient tensor in mixed precision: activations and their gradients have 11 bits.

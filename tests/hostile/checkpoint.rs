@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokenformer::checkpoint::{Source, list_tensors, read_meta, read_official, verify};
+use tokenformer::checkpoint::{Source, list_tensors, read_meta, verify};
 use tokenformer::error::Result;
+use tokenformer::exchange::{Options, open};
 use tokenformer::train::disk::Start;
 use tokenformer::train::{Checkpoint, Meta};
 
@@ -233,7 +234,7 @@ fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
         // What the rest of the program asks of any file.
         with_file(&input.0, |path| {
             let ok = (list_tensors(path).is_ok(), read_meta::<Meta>(path).is_ok(), verify(path).is_ok());
-            (ok, read_official(path).is_ok())
+            (ok, open(path, &Options::default()).is_ok())
         });
     }
     let Some(checkpoint) = parsed else { return Ok(()) };

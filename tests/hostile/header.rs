@@ -143,7 +143,7 @@ pub static HEADERS: LazyLock<[Node; 4]> = LazyLock::new(|| {
     let rows = json!({"layers.0.mlp.key_param_tokens": [1, 2]});
     let whole = header(Some(metadata(2, &serde_json::to_value(&run).unwrap(), &rows)), whole);
 
-    let official = |ours: &str| tokenformer::checkpoint::official_name(ours, 1).unwrap();
+    let official = |ours: &str| tokenformer::exchange::official_name(ours, 1).unwrap();
     let published = header(None, shapes.iter().map(|(n, shape)| (official(n), shape.clone(), "F16")));
     [small(1), small(2), whole, published]
 });

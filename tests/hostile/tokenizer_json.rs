@@ -4,7 +4,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::{Value, json};
-use tokenformer::data::{FileTokenizer, Tokenizer};
+use tokenformer::data::{FileTokenizer, Tokenizer, TokenizerKind};
 
 use crate::dice::Dice;
 use crate::meter::peak_of;
@@ -134,9 +134,11 @@ fn a_file_of_any_size_is_refused_unread() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
     File::create(&path).unwrap().set_len(1 << 30).unwrap();
-    let (opened, peak) = peak_of(|| FileTokenizer::open(&path).map(drop).map_err(|e| e.to_string()));
+    let kind = TokenizerKind::File(path.clone());
+    let open = || Tokenizer::of(&kind, &[]).map(drop).map_err(|e| e.to_string());
+    let (opened, peak) = peak_of(open);
     let said = opened.unwrap_err();
     assert!(said.contains("at most 67108864 bytes") && peak < 1 << 20, "{said}, {peak}");
     std::fs::write(&path, [0xff, 0xfe, 0]).unwrap();
-    assert!(FileTokenizer::open(&path).unwrap_err().to_string().contains("not UTF-8"));
+    assert!(open().unwrap_err().contains("not UTF-8"));
 }

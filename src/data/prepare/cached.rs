@@ -130,7 +130,7 @@ fn one(path: &Path, val_fraction: f64, tokenizer: Wanted) -> Result<(PathBuf, To
         true => detail(format_args!("tokens of {} are read from {shown}", path.display())),
         false => note(format_args!("{made} tokens of {} are kept in {shown} for the next time", path.display())),
     }
-    let tokenizer = Tokenizer::read_file(&dir.join(TOKENIZER))?;
+    let tokenizer = Tokenizer::read_file(&dir.join(TOKENIZER), "remove its directory")?;
     Ok((dir, tokenizer))
 }
 

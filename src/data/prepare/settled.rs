@@ -59,7 +59,7 @@ pub(super) fn tokenizer(
         _ => None,
     };
     if made_here && asked == Some(&kind.to_string()) {
-        return Tokenizer::read_file(&request.out.join(TOKENIZER))
+        return Tokenizer::read_file(&request.out.join(TOKENIZER), "make its directory again")
             .map_err(|error| Error::input(format!("{error}; begin again with --overwrite")));
     }
     if made_here && asked.is_none() && sources.iter().any(Source::is_stdin) {

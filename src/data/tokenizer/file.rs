@@ -3,7 +3,6 @@
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::added::Added;
@@ -11,12 +10,11 @@ use super::bpe::{ByteBpe, Merges};
 use super::foreign::Foreign;
 use super::level::ByteLevel;
 use super::outline::{Merge, Model, Outline};
-use super::pack::{self, MAX_BYTES, Packed};
+use super::pack::{self, Packed};
 use super::split::Pattern;
 use super::table::Table;
 use super::training;
 use crate::console::warn;
-use crate::data::bounded;
 use crate::error::{Error, Result};
 
 /// What every tokenizer here must give back: words, blanks, signs, digits, letters of other scripts, an emoji.
@@ -53,17 +51,6 @@ impl PartialEq for FileTokenizer {
 impl Eq for FileTokenizer {}
 
 impl FileTokenizer {
-    /// The tokenizer in the file at `path`.
-    ///
-    /// # Errors
-    /// A file that cannot be read, is larger than 64 MiB or no tokenizer, or whose tokens do not give text back.
-    pub fn open(path: &Path) -> Result<Self> {
-        let within = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
-        let bytes = bounded::read(path, MAX_BYTES, "name a tokenizer.json")?;
-        let text = String::from_utf8(bytes).map_err(|_| within(&"this is no tokenizer.json: it is not UTF-8"))?;
-        Self::parse(text).map_err(|e| within(&e))
-    }
-
     /// A byte-level BPE of at most `vocab_size` tokens, of which the first is the end of a text, for these texts, of which none
     /// need be in memory at once; what comes after 2 GiB is not looked at. The same texts in the same order give the same file.
     ///

@@ -93,7 +93,7 @@ impl Tokenizer {
                 let texts = texts.iter().map(|&text| text.to_owned());
                 FileTokenizer::trained_on(*tokens, texts).map(Self::TokenizerJson)
             }
-            TokenizerKind::File(path) => FileTokenizer::open(path).map(Self::TokenizerJson),
+            TokenizerKind::File(path) => Self::read_file(path, "name a tokenizer.json"),
         }
     }
 
@@ -244,14 +244,14 @@ impl Tokenizer {
         serde_json::from_str(text).map_err(|e| Error::input(format!("this is no tokenizer: {e}")))
     }
 
-    /// The tokenizer in such a file beside shards.
+    /// The tokenizer in such a file. `remedy` says what to do where it cannot be read.
     ///
     /// # Errors
-    /// A file that cannot be read or is no tokenizer.
-    pub(super) fn read_file(path: &Path) -> Result<Self> {
+    /// A file that cannot be read, is larger than 64 MiB or no tokenizer, or whose tokens do not give text back.
+    pub(super) fn read_file(path: &Path, remedy: &str) -> Result<Self> {
         let within = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
-        let text = String::from_utf8(bounded::read(path, pack::MAX_BYTES, "make its directory again")?);
-        let text = text.map_err(|_| within(&"it is not UTF-8"))?;
+        let text = String::from_utf8(bounded::read(path, pack::MAX_BYTES, remedy)?);
+        let text = text.map_err(|_| within(&"this is no tokenizer.json: it is not UTF-8"))?;
         Self::from_file_text(&text).map_err(|e| within(&e))
     }
 

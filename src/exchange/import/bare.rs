@@ -2,8 +2,8 @@
 //! another program dropped. Sizes are those of the shapes. What no shape says is asked for, or assumed and said.
 
 use super::fit::{self, Shapes};
+use super::official::{count_layers, official_name};
 use super::{Found, Options, Take};
-use crate::checkpoint::{count_layers, official_name};
 use crate::config::{Arch, EMBEDDING, HEAD, Linear, ModelConfig, Module, Role};
 use crate::error::{Error, Result};
 use std::path::Path;
@@ -132,4 +132,63 @@ fn heads_unknown(path: &Path, model: &ModelConfig) -> Error {
         model.num_layers,
         if fitting.is_empty() { "none".to_owned() } else { fitting.join(", ") }
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of 2 layers, width 4, 7 words, and 3, 5 and 6 slots, under the published names written out.
+    fn shapes() -> Shapes {
+        let mut shapes = Shapes::from([
+            ("sequential.0.word_embeddings.weight".to_owned(), vec![7, 4]),
+            ("sequential.5.norm.weight".to_owned(), vec![4]),
+            ("sequential.5.norm.bias".to_owned(), vec![4]),
+        ]);
+        for place in [2, 3] {
+            let slots = [("query", 3), ("key", 3), ("value", 3), ("proj", 5)];
+            let attention = slots.map(|(name, slots)| (format!("attention.{name}"), slots));
+            for (module, slots) in attention.into_iter().chain([("mlp".to_owned(), 6)]) {
+                shapes.insert(format!("sequential.{place}.{module}.key_param_tokens"), vec![slots, 4]);
+                shapes.insert(format!("sequential.{place}.{module}.value_param_tokens"), vec![slots, 4]);
+            }
+        }
+        shapes
+    }
+
+    #[test]
+    fn a_published_model_is_renamed_and_measured() {
+        let options = Options { heads: Some(2), ..Options::default() };
+        let Found { model, takes, .. } = published(Path::new("w.pt"), "", &shapes(), &options).unwrap();
+        let slots = (model.qkv_slot_num, model.proj_slot_num, model.ffn_slot_num);
+        assert_eq!((model.num_layers, model.hidden_size, model.vocab_size, slots), (2, 4, 7, (3, 5, 6)));
+        assert_eq!(takes.len(), shapes().len());
+        assert_eq!(takes["layers.1.mlp.key_param_tokens"].from(), "sequential.3.mlp.key_param_tokens");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let refused = |spoil: &dyn Fn(&mut Shapes)| {
+            let mut shapes = shapes();
+            spoil(&mut shapes);
+            let options = Options { heads: Some(2), ..Options::default() };
+            let error = published(Path::new("w.pt"), "", &shapes, &options).unwrap_err().to_string();
+            error.split_once("TokenFormer: ").unwrap().1.to_owned()
+        };
+        let name = "sequential.3.mlp.value_param_tokens";
+        assert_eq!(
+            refused(&|s| drop(s.insert(name.to_owned(), vec![5, 4]))),
+            format!("{name:?} has shape [5, 4] and not [6, 4]")
+        );
+        assert_eq!(refused(&|s| drop(s.remove(name))), format!("{name:?} [6, 4] is missing"));
+        assert_eq!(
+            refused(&|s| drop(s.insert("sequential.6.final_linear.weight".to_owned(), vec![7, 4]))),
+            "\"sequential.6.final_linear.weight\" has no place in it"
+        );
+        assert_eq!(
+            refused(&|s| drop(s.insert("sequential.0.word_embeddings.weight".to_owned(), vec![7]))),
+            "tensor \"word_embeddings.weight\" has shape [7] and not two axes"
+        );
+        assert!(refused(&|s| s.clear()).starts_with("it has no tensor"));
+    }
 }

@@ -6,6 +6,7 @@
 //! | `exported` | what this program exported |
 //! | `gpt_neox` | GPT-NeoX and Pythia, with their `config.json` |
 //! | `own` | checkpoints of this program that another one changed |
+//! | `official` | names of published weights |
 //! | `fit` | whether a file has the tensors of a model |
 //!
 //! Opening says what the model is, or why it is none. Values are read when the checkpoint is written, a tensor at a time.
@@ -14,7 +15,10 @@ mod bare;
 mod exported;
 mod fit;
 mod gpt_neox;
+mod official;
 mod own;
+
+pub use official::official_name;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

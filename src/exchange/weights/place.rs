@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use crate::checkpoint::{Files, Storage};
+use crate::data::bounded;
 use crate::error::{Error, Result};
 
 /// What a directory may have: a file of all weights, or the index of several.
@@ -124,12 +124,7 @@ impl Place {
 
 /// The text of a file that has at most so many bytes.
 fn read_text(path: &Path, most: u64) -> Result<String> {
-    let io = |cause| Error::io("read", path, &cause);
-    let mut bytes = Vec::new();
-    Files.open(path).map_err(io)?.bytes.take(most + 1).read_to_end(&mut bytes).map_err(io)?;
-    let refuse = |what: String| Error::input(format!("{} {what}: fetch the model again", path.display()));
-    if bytes.len() as u64 > most {
-        return Err(refuse(format!("has more than {most} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8".to_owned()))
+    const AGAIN: &str = "fetch the model again";
+    String::from_utf8(bounded::read(path, most, AGAIN)?)
+        .map_err(|_| Error::input(format!("{} is not UTF-8: {AGAIN}", path.display())))
 }
