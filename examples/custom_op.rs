@@ -65,7 +65,7 @@ fn square(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 }
 
 fn main() -> Result<()> {
-    let Device { engine, kernels } = Device::open(&AdapterRequest::default())?;
+    let Device { engine, kernels, .. } = Device::open(&AdapterRequest::default())?;
     println!("adapter: {}", engine.gpu.describe());
     for n in [1, 64, 1001] {
         // Outputs against the reference, gradients against its differences, and no write past the end of a tensor.

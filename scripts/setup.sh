@@ -3,8 +3,9 @@
 #
 # Installs what is missing where it can without asking for a password, prints the command where it
 # cannot, and goes on either way: the program itself says so when it finds no adapter.
-# Leaves in the array setup_missing what could not be installed: any of cc, vulkan, gl and, in CI only, spirv (spirv-val)
-# and layer (the Vulkan validation layer); and in test_build the arguments of cargo for tests.
+# Leaves in the array setup_missing what could not be installed: any of cc, vulkan, gl and, in CI only, spirv (spirv-val),
+# layer (the Vulkan validation layer) and mpi (Open MPI, and libclang for its bindings); and in test_build the arguments of
+# cargo for tests, in CI with the feature mpi.
 
 setup_missing=()
 
@@ -45,6 +46,11 @@ setup_has_layer() {
     setup_any_file {/usr/share,/usr/local/share,/etc}/vulkan/explicit_layer.d/VkLayer_khronos_validation.json
 }
 
+setup_has_mpi() {
+    command -v mpirun >/dev/null && command -v mpicc >/dev/null &&
+        setup_any_file /usr/lib{,64}/llvm*/lib/libclang*.so* /usr/lib{,64}/libclang*.so*
+}
+
 setup_find_missing() {
     setup_missing=()
     command -v cc >/dev/null || setup_missing+=(cc)
@@ -53,9 +59,10 @@ setup_find_missing() {
     # One test holds shaders against the specification with it; elsewhere that test says it did not.
     [[ -z ${CI:-} ]] || command -v spirv-val >/dev/null || setup_missing+=(spirv)
     [[ -z ${CI:-} ]] || setup_has_layer || setup_missing+=(layer)
+    [[ -z ${CI:-} ]] || setup_has_mpi || setup_missing+=(mpi)
 }
 
-# The packages for one of cc, vulkan, gl, spirv, layer, as apt or dnf names them.
+# The packages for one of cc, vulkan, gl, spirv, layer, mpi, as apt or dnf names them.
 setup_packages() {
     case $1-$2 in
     apt-cc) echo gcc libc6-dev ;;
@@ -63,6 +70,8 @@ setup_packages() {
     apt-gl) echo libegl1 libgl1-mesa-dri ;;
     apt-spirv | dnf-spirv) echo spirv-tools ;;
     apt-layer) echo vulkan-validationlayers ;;
+    apt-mpi) echo openmpi-bin libopenmpi-dev libclang-dev ;;
+    dnf-mpi) echo openmpi openmpi-devel clang-devel ;;
     dnf-layer) echo vulkan-validation-layers ;;
     dnf-cc) echo gcc ;;
     dnf-vulkan) echo vulkan-loader mesa-vulkan-drivers ;;
@@ -145,4 +154,5 @@ fi
 if [[ $(uname -s) == Linux ]]; then
     setup_linux
     setup_runtime_dir
+    [[ -z ${CI:-} || " ${setup_missing[*]-} " == *" mpi "* ]] || test_build+=(--features mpi)
 fi

@@ -4,7 +4,7 @@
 // p <- p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps),  c1 = 1 - b1^t,  c2 = 1 - b2^t
 // Mapping: a workgroup of LANES takes 1024 elements of one segment at a time, front to back. A segment is a range of
 // elements that are updated alike: rows appended by a growth have a cohort, whose t counts from then. Gradients and
-// moments exist of what trains only, and are packed for themselves.
+// moments exist of what trains only, and are packed for themselves: moments may be of a share of it.
 // Writes: p, m and v in place, and the copy of p that products read in mixed precision, which so is never made from all
 // of p again; nothing at all when the finite flag is down or the cohort is frozen.
 // Limits: 256 segments, by a search of eight steps.
@@ -19,8 +19,8 @@ struct SegmentDims {
     count: u32,
     kind: u32, // 2 cohort + 1 if decayed
     chunk: u32, // the first of the segment
-    state: u32, // first element of gradient and moments
-    spare_a: u32,
+    state: u32, // first element of the gradient
+    moment: u32, // first element of the moments
     spare_b: u32,
     spare_c: u32,
 }
@@ -56,8 +56,8 @@ struct UpdateScalars {
 @group(0) @binding(2) var<storage, read> stats: Stats;
 @group(0) @binding(3) var<storage, read> grad: array<f32>; // (n of what trains)
 @group(0) @binding(4) var<storage, read_write> p: array<f32>; // (n of the whole tensor)
-@group(0) @binding(5) var<storage, read_write> m: array<f32>; // as grad
-@group(0) @binding(6) var<storage, read_write> v: array<f32>; // as grad
+@group(0) @binding(5) var<storage, read_write> m: array<f32>; // (n of what is updated here)
+@group(0) @binding(6) var<storage, read_write> v: array<f32>; // as m
 @group(0) @binding(7) var<storage, read_write> copy: array<Real>; // as p
 
 struct Scalars {
@@ -70,8 +70,8 @@ struct Scalars {
 
 // The element `i` of a segment; its new value.
 fn step(segment: SegmentDims, i: u32, x: Scalars) -> f32 {
-    let at = segment.state + i;
-    let g = grad[at] * x.clip;
+    let at = segment.moment + i;
+    let g = grad[segment.state + i] * x.clip;
     let m_new = update.beta1 * m[at] + update.one_minus_beta1 * g;
     let v_new = update.beta2 * v[at] + update.one_minus_beta2 * g * g;
     m[at] = m_new;

@@ -42,6 +42,9 @@ pub enum Error {
         /// The sentence: what was to be allocated, and the remedy.
         detail: String,
     },
+    /// Another rank of a distributed run ended, or is not heard of any more (exit code 5).
+    #[error("{0}")]
+    Rank(String),
     /// Training diverged (exit code 4).
     #[error("{0}")]
     Diverged(String),
@@ -92,6 +95,11 @@ impl Error {
         Self::OutOfMemory { wanted, detail: sentence.into() }
     }
 
+    /// Another rank that ended, or is gone (exit code 5).
+    pub(crate) fn rank(sentence: impl Into<String>) -> Self {
+        Self::Rank(one_line(sentence))
+    }
+
     /// What must not happen whatever the user does (exit code 70), with the line of the source that noticed.
     #[track_caller]
     pub fn defect(contradiction: impl Into<String>) -> Self {
@@ -116,6 +124,7 @@ impl Error {
             Self::Input(_) | Self::Damaged(_) | Self::Foreign(_) => 2,
             Self::Device(_) | Self::Lost(_) | Self::OutOfMemory { .. } => 3,
             Self::Diverged(_) => 4,
+            Self::Rank(_) => 5,
             Self::Defect(_) => 70,
             Self::Interrupted(_) => 130,
         }

@@ -9,7 +9,7 @@
 //! - [`study`]: does growing pay? Arms, budgets, seeds, and a report that says what they show.
 //! - [`train`]: the loop; what a step, a growth and a checkpoint of a run are.
 //! - [`tune`]: times the kernels of matrix products on a device and refuses those that are wrong.
-//! - [`runtime`]: where a plan and a device meet: memory, programs, generation, checks of operators.
+//! - [`runtime`]: where a plan and a device meet: memory, programs, generation, checks of operators; the ranks of a run.
 //! - [`model`]: what a forward pass is. Start with [`model::tokenformer`]. Knows nothing of GPUs.
 //! - [`ops`]: one file per operator (matmul and attention: a folder) with formula, forward, backward, f64 reference and test cases.
 //! - [`graph`]: model code runs once and leaves a list of kernel calls; a plan lays them out in memory.

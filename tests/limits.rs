@@ -196,7 +196,7 @@ fn run_of_a_large_vocabulary(
             let loss = trainer.evaluate(&batches).unwrap().to_bits();
             told.push((format!("evaluation after {step}"), vec![(loss >> 32) as u32, loss as u32]));
         }
-        let (first, second) = trainer.moments().unwrap();
+        let [first, second] = trainer.moments().unwrap();
         for (of, tensors) in [
             ("parameter", trainer.parameters().unwrap()),
             ("m", first),
@@ -231,7 +231,7 @@ fn run_of_a_large_vocabulary(
     let growth = GrowthConfig { ffn_slot_num: Some(model.ffn_slot_num + 12), ..GrowthConfig::default() };
     let after = growth.check(model).unwrap();
     let params = grow::parameters(&trainer.parameters().unwrap(), model, &after, &growth.resolve(), 1);
-    let (m, v) = trainer.moments().unwrap();
+    let [m, v] = trainer.moments().unwrap();
     let [m, v] = [m, v].map(|moments| grow::moments(&moments, &after));
     let grown = cohorts::grown(&trainer.cohorts, [model, &after], &growth.resolve(), 2);
     drop(trainer);

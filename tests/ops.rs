@@ -98,7 +98,7 @@ impl AttentionSchedule {
     }
 
     fn holds(&self, case: &Case) -> Result<Completion, Failed> {
-        let Device { engine, kernels } = (self.device)();
+        let Device { engine, kernels, .. } = (self.device)();
         if self.precision == Dtype::F16 && !kernels.target().f16 {
             return Ok(Completion::ignored_with(format!("{} has no f16", engine.gpu.describe())));
         }

@@ -129,7 +129,7 @@ fn batch(model: &ModelConfig, train: &TrainConfig, seed: usize) -> Batch {
 /// The first micro-batch of a step gives the same gradients whatever was there as a later one gives on zeros.
 #[test]
 fn the_first_micro_batch_overwrites_gradients() {
-    let Device { engine, kernels } = gpu();
+    let Device { engine, kernels, .. } = gpu();
     for (model, precision) in
         models().iter().flat_map(|model| [Precision::F32, Precision::F16].map(|precision| (model, precision)))
     {
@@ -182,7 +182,7 @@ fn the_first_micro_batch_overwrites_gradients() {
     }
 }
 
-fn trainer<'e>(Device { engine, kernels }: &'e Device, model: &ModelConfig, train: &TrainConfig) -> Trainer<'e> {
+fn trainer<'e>(Device { engine, kernels, .. }: &'e Device, model: &ModelConfig, train: &TrainConfig) -> Trainer<'e> {
     let trainer = Trainer::new(engine, kernels, model, train, vec![cohorts::first(model)], 1).unwrap();
     trainer.load_parameters(&init::initial(model, 3)).unwrap();
     trainer

@@ -400,7 +400,7 @@ fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
     let (config, data) = tiny(Path::new("unused"), 3);
     let model = Start::fresh(&config).host.model;
     let after = |piece: Duration, verified: bool| {
-        let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
+        let Device { engine, kernels, .. } = Device::open(&AdapterRequest::default()).unwrap();
         engine.set_chunk_time(piece);
         let trainer = Trainer::new(&engine, &kernels, &model, &config.train, vec![cohorts::first(&model)], 3).unwrap();
         trainer.load_parameters(&init::initial(&model, 1)).unwrap();
@@ -422,7 +422,7 @@ fn steps_cut_anywhere_and_verified_steps_give_the_same_bits() {
 #[test]
 fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() {
     use tokenformer::{gpu::adapter::AdapterRequest, runtime::device::Device};
-    let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
+    let Device { engine, kernels, .. } = Device::open(&AdapterRequest::default()).unwrap();
     // The counter of submissions.
     let before = engine.allocated();
     assert!(before <= 32);
@@ -453,7 +453,7 @@ fn memory_is_what_the_plan_says_and_nothing_is_allocated_after_the_first_step() 
 #[test]
 fn memory_is_what_the_allocator_reports() {
     use tokenformer::{gpu::adapter::AdapterRequest, runtime::device::Device};
-    let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
+    let Device { engine, kernels, .. } = Device::open(&AdapterRequest::default()).unwrap();
     let reported = || Some(engine.gpu.device.generate_allocator_report()?.total_allocated_bytes);
     let Some(before) = reported() else {
         println!("{} keeps no account of its memory: nothing to compare", engine.gpu.describe());
@@ -482,7 +482,7 @@ fn a_step_with_numbers_that_are_not_finite_writes_nothing() {
     let stats = trainer.step(&batches(&config, &data, 0), 0, 1e-3).unwrap();
     assert!(!stats.finite);
     assert_eq!(trainer.parameters().unwrap(), params);
-    assert!(trainer.moments().unwrap().0.values().all(|m| m.data.iter().all(|x| *x == 0.0)));
+    assert!(trainer.moments().unwrap()[0].values().all(|m| m.data.iter().all(|x| *x == 0.0)));
 }
 
 #[test]

@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn an_update_that_does_nothing_is_not_timed() {
-        let Device { engine, kernels } = Device::open(&AdapterRequest::default()).unwrap();
+        let Device { engine, kernels, .. } = Device::open(&AdapterRequest::default()).unwrap();
         let mut config = RunConfig::preset("bench-tiny").unwrap();
         config.model = ModelConfig { num_layers: 1, seq_length: 16, ..config.model };
         config.train.batch_size = 2;

@@ -52,6 +52,11 @@ impl RunLock {
         )))
     }
 
+    /// No right to anything, for a process that leaves all writing to another one.
+    pub(crate) fn of_another() -> Self {
+        Self { file: None, path: PathBuf::new(), found: None, created: Vec::new() }
+    }
+
     /// The directory is a run's from now on, durably, and stays when this is dropped.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ pub(super) fn kind(error: &Error) -> &'static str {
         Error::Device(_) => "device",
         Error::Lost(_) => "device_lost",
         Error::OutOfMemory { .. } => "out_of_memory",
+        Error::Rank(_) => "rank",
         Error::Diverged(_) => "diverged",
         Error::Defect(_) => "defect",
         Error::Interrupted(_) => "interrupted",

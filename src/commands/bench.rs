@@ -250,7 +250,7 @@ fn measure(
     // All that can be wrong about files is found before the measuring.
     let baseline = output.baseline.as_deref().map(Report::read).transpose()?;
     [&output.out, &output.svg].into_iter().flatten().try_for_each(|path| check_writable(path))?;
-    let Device { engine, kernels } = open()?;
+    let Device { engine, kernels, .. } = open()?;
     let mut report = Report { path: output.out.clone(), ..Report::new(&engine.gpu) };
     if !engine.checked() {
         report.summary.push("Kernels ran without wgpu's checks; TOKENFORMER_CHECKS=on brings them back.".to_owned());

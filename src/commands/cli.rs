@@ -7,6 +7,7 @@ use crate::config::flag_of;
 use crate::console::{self, Color, Level, tell};
 use crate::error::Result;
 use crate::gpu::adapter::AdapterRequest;
+use crate::runtime::distributed::World;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
@@ -37,7 +38,7 @@ struct Parsed {
 // Which adapter to use. No documentation: it would take the place of what a verb says of itself.
 #[derive(Debug, Default, Args)]
 struct AdapterArgs {
-    /// Adapter by number or part of its name, as `devices` lists them.
+    /// Adapter by number or part of its name, as `devices` lists them; for several ranks `local-rank`, one adapter each.
     #[arg(long, global = true, value_name = "INDEX|NAME")]
     adapter: Option<String>,
     /// Graphics API: vulkan, metal, dx12 or gl.
@@ -237,11 +238,21 @@ impl Cli {
         super::interrupt::write_past_limits_fails();
         super::environment::warn_of_unknown(std::env::vars_os().map(|(name, _)| name));
         let (json, verb) = (self.json, self.verb.clone());
-        let found = self.found();
+        let world = match &self.command {
+            Command::Train(_) | Command::Study(_) => World::from_environment()?,
+            _ => World::alone(),
+        };
+        // Rank 0 tells what all would.
+        console::silence(!world.is_root());
+        let found = self.found(&world);
+        let told = found.as_ref().map(drop).map_err(ToString::to_string);
+        world.leave(told.as_ref().map(drop).map_err(String::as_str));
+        console::silence(!world.is_root() && world.said_its_end(0));
         match found {
+            Ok(_) if !world.is_root() => Ok(()),
             Ok(found) if json => answer::print(&verb, found),
             Err(error) => {
-                if json {
+                if json && world.is_root() {
                     answer::print_failure(&error.to_string(), answer::kind(&error), error.exit_code());
                 }
                 Err(error)
@@ -251,10 +262,10 @@ impl Cli {
     }
 
     /// What the verb found; null where it answers in words only.
-    fn found(self) -> Result<Value> {
+    fn found(self, world: &World) -> Result<Value> {
         let request = self.request;
         let words = match self.command {
-            Command::Train(args) => return commands::train::run(&request, &args),
+            Command::Train(args) => return commands::train::run(world, &request, &args),
             Command::Prepare(args) => return commands::prepare::run(&args),
             Command::Grow(args) => return commands::grow::run(&request, &args),
             Command::Prune(args) => return commands::prune::run(&request, &args),
@@ -267,7 +278,7 @@ impl Cli {
             Command::Selftest(args) => return commands::selftest::run(&request, &args),
             Command::Devices(args) => return commands::devices::run(&request, &args),
             Command::Bench(args) => commands::bench::run(&request, &args),
-            Command::Study(args) => commands::study::run(&request, &args),
+            Command::Study(args) => commands::study::run(world, &request, &args),
             Command::Compare(args) => commands::compare::run(&args),
             Command::Presets => commands::presets::run(),
             Command::Completions(args) => commands::manual::completions(command(), &args),

@@ -89,7 +89,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     }
     let model = &start.host.model;
     let prompt = args.prompt.tokens(&tokenizer, model.seq_length)?;
-    let Device { engine, kernels } = super::open_device(request)?;
+    let Device { engine, kernels, .. } = super::open_device(request)?;
     // No timing for one use; what is known is used.
     let kernels = tune::recall(&engine, &kernels);
     let plans = GeneratorPlans::new(model, prompt.len(), &kernels)?;

@@ -25,6 +25,7 @@ pub(crate) mod presets;
 pub(crate) mod probe;
 mod prompt;
 pub(crate) mod prune;
+mod ranks;
 mod resume;
 mod run_dir;
 pub(crate) mod selftest;

@@ -32,7 +32,7 @@ pub(crate) struct SelftestArgs {
 /// A device error where a case fails.
 pub(crate) fn run(request: &AdapterRequest, args: &SelftestArgs) -> Answer {
     let device = Device::open(request)?;
-    let Device { engine, kernels } = &device;
+    let Device { engine, kernels, .. } = &device;
     super::print(&format!("{}\n\n", engine.gpu.describe()))?;
     super::print(&format!("{:<14} {:<44} {:<4} {:>9} {:>9}\n", "op", "case", "type", "NMSE", "gradient"))?;
     let (mut failed, mut all) = (Vec::new(), 0);
@@ -120,7 +120,7 @@ pub(crate) fn once_per_adapter(device: &Device, request: &AdapterRequest, precis
         overflow::check(device)?;
     }
     let cases = cases(precision, true);
-    let failures = |Device { engine, kernels }: &Device, first: usize, step: usize| -> Result<Vec<String>> {
+    let failures = |Device { engine, kernels, .. }: &Device, first: usize, step: usize| -> Result<Vec<String>> {
         let mut failed = Vec::new();
         for case in cases.iter().skip(first).step_by(step) {
             if !check_in(engine, case, kernels, precision)?.passed {

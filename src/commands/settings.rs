@@ -53,6 +53,9 @@ pub(crate) struct Settings {
     /// Compute activations again in the backward instead of keeping them: less memory, more time, the same bits.
     #[arg(long)]
     recompute: bool,
+    /// Let ranks on adapters that compute other bits train together, each updating a share of the parameters.
+    #[arg(long)]
+    mixed: bool,
     /// Any other setting, such as train.grad_clip=0.5, growth=[] or data.val_path=none (repeatable).
     #[arg(short, long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -165,6 +168,8 @@ impl Settings {
         config.train.lr = self.lr.unwrap_or(config.train.lr);
         config.train.seed = self.seed.unwrap_or(config.train.seed);
         config.train.recompute |= self.recompute;
+        config.train.mixed_adapters |= self.mixed;
+        config.train.shard_optimizer |= self.mixed;
         config.train.precision = self.precision.unwrap_or(config.train.precision);
         self.set.iter().try_for_each(|assignment| config.apply_override(assignment))
     }

@@ -1,6 +1,6 @@
 //! `tokenformer study`: several ways to train, each with several seeds, and one report.
 
-use super::{interrupt, train};
+use super::{interrupt, ranks, train};
 use crate::checkpoint::{Files, read_meta, replace};
 use crate::config::{Precision, RunConfig};
 use crate::console::note;
@@ -12,6 +12,7 @@ use crate::gpu::engine::Engine;
 use crate::kernel::Dtype;
 use crate::report::number;
 use crate::runtime::device::Device;
+use crate::runtime::distributed::World;
 use crate::study::comparison::compare;
 use crate::study::file::Study;
 use crate::study::plan::{PlannedRun, StudyPlan};
@@ -25,6 +26,7 @@ use crate::tune::{self, Effort, Sandbox};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// Arguments of `study`.
 #[derive(Debug, Args)]
@@ -56,24 +58,37 @@ pub(crate) struct StudyArgs {
 ///
 /// # Errors
 /// Anything impossible about the study before a GPU is opened; device errors; an interrupted study.
-pub(crate) fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
+pub(crate) fn run(world: &World, request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     let mut study = Study::read(&args.file, args.data.as_deref())?;
     study.out_dir = args.out.clone().unwrap_or(study.out_dir);
     let data = resolve(&mut study)?;
     let plan = StudyPlan::new(&study)?;
-    super::print(&budgets(&plan))?;
+    let is_root = world.is_root();
+    if is_root {
+        super::print(&budgets(&plan))?;
+    }
     if args.dry_run {
         return Ok(());
     }
-    check_report(&study.out_dir)?;
+    if is_root {
+        check_report(&study.out_dir)?;
+    }
     let stop = interrupt::flag(|| "what was saved is whole; the same command goes on".to_owned())?;
+    let asked = stop.clone();
+    world.set_stop(move || asked.load(Ordering::Relaxed));
+    // Where a rank ends, the others save and end as well.
+    world.on_fault(stop.clone());
+    let request = &ranks::adapter(world, request)?;
+    ranks::agree_on_study(world, &args.file, &data)?;
     let reopen = || super::open_device(request);
-    let runner = Runner { plan: &plan, data: &data, stop: &stop, reopen: &reopen, overwrite: args.overwrite };
+    let runner = Runner { plan: &plan, data: &data, world, stop: &stop, reopen: &reopen, overwrite: args.overwrite };
     let _lock = if args.predict { None } else { Some(runner.claim()?) };
+    world.barrier()?;
     let pending = runner.pending()?;
+    world.barrier()?;
     let mut device = super::open_device(request)?;
-    prepare(request, args, &mut device, &pending, &plan)?;
-    if !pending.is_empty() {
+    prepare(world, request, args, &mut device, &pending, &plan)?;
+    if !pending.is_empty() && is_root {
         let seconds = predict::seconds(&device, &pending, &data)?;
         let line = format!("{} runs to do, about {} on this adapter\n", pending.len(), number::seconds(seconds));
         super::print(&line)?;
@@ -84,7 +99,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &StudyArgs) -> Result<()> {
     let kernels = device.kernels.clone();
     let reopen = || Ok(Device { kernels: kernels.clone(), ..super::open_device(request)? });
     let findings = Runner { reopen: &reopen, ..runner }.run(device)?;
-    write_report(&findings, &study.out_dir)
+    if is_root { write_report(&findings, &study.out_dir) } else { Ok(()) }
 }
 
 /// Reads the data and gives every arm's model their vocabulary.
@@ -119,6 +134,7 @@ fn budgets(plan: &StudyPlan) -> String {
 
 /// Every model fits the device, and its kernels are chosen.
 fn prepare(
+    world: &World,
     request: &AdapterRequest,
     args: &StudyArgs,
     device: &mut Device,
@@ -142,8 +158,9 @@ fn prepare(
     let process = || super::probe::command(request);
     let sandbox = Sandbox { open: &another, process: Some(&process) };
     let stored = stored_kernels(&device.engine, pending);
-    device.kernels = tune::tune(&device.engine, &device.kernels, &sandbox, &products, args.tune, &stored)?;
-    Ok(())
+    let tuned = |stored: &_| tune::tune(&device.engine, &device.kernels, &sandbox, &products, args.tune, stored);
+    device.kernels = ranks::tune(world, false, stored, tuned)?;
+    ranks::agree_on_device(world, false, device)
 }
 
 /// The kernels that a run of this study was begun with on this adapter: it is to go on with them.

@@ -3,7 +3,7 @@
 use super::answer::{Answer, value};
 use super::budget::Budget;
 use super::settings::Settings;
-use super::{Choice, interrupt, resume, run_dir};
+use super::{Choice, interrupt, ranks, resume, run_dir};
 use crate::checkpoint::{RunLock, check_unlocked};
 use crate::config::{Precision, RunConfig, TrainConfig};
 use crate::console::{note, warn};
@@ -17,6 +17,7 @@ use crate::kernel::{Dtype, KernelTable};
 use crate::ops::matmul::ProductKind;
 use crate::report::{number, shell};
 use crate::runtime::device::Device;
+use crate::runtime::distributed::World;
 use crate::train::cohorts::{self, Stage};
 use crate::train::disk::settings::Edits;
 use crate::train::disk::{self, Start};
@@ -29,6 +30,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
@@ -102,10 +104,10 @@ struct Prepared {
 ///
 /// # Errors
 /// Bad settings or data before a GPU is opened or anything written; device errors; an interrupted or diverged run.
-pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
+pub(crate) fn run(world: &World, request: &AdapterRequest, args: &TrainArgs) -> Answer {
     let prepared = match &args.resume {
-        Some(given) => resumed(given, args)?,
-        None => Next::Steps(Box::new(fresh(args)?)),
+        Some(given) => resumed(world, given, args)?,
+        None => Next::Steps(Box::new(fresh(world, args)?)),
     };
     let Prepared { mut config, data, start, kernels, lock } = match prepared {
         Next::Steps(prepared) => *prepared,
@@ -113,15 +115,21 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
     };
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
-        super::print_text(&config.to_toml()?)?;
+        if world.is_root() {
+            super::print_text(&config.to_toml()?)?;
+        }
         return Ok(json!({ "dry_run": true, "config": value(&config)? }));
     };
+    let request = &ranks::adapter(world, request)?;
+    ranks::agree_on_job(world, &config, &data)?;
     let mut device = super::open_device(request)?;
+    device.world = world.clone();
     let stages = cohorts::stages(&config, start.as_ref().map(|start| start.host.cohorts.clone()))?;
     if let Some(most) = args.fit {
         let gives = |stage: &Stage, train: &TrainConfig| allocates(&device, stage, train);
         let room = most.map_or(MemoryLimit::Device(&gives), MemoryLimit::Bytes);
         config.train = fit::fit(&config, &stages, &room, &device.kernels)?;
+        config.train = ranks::as_root(world, config.train)?;
         let (batch, recompute) = (config.train.batch_size, config.train.recompute);
         note(format_args!("--fit: batch_size {batch}{}", if recompute { " with recomputation" } else { "" }));
     }
@@ -135,7 +143,10 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
     let process = || super::probe::command(request);
     let sandbox = Sandbox { open: &another, process: Some(&process) };
     let stored = stored.unwrap_or_default();
-    device.kernels = tune::tune(&device.engine, &device.kernels, &sandbox, &products, args.tune, &stored)?;
+    let tuned = |stored: &_| tune::tune(&device.engine, &device.kernels, &sandbox, &products, args.tune, stored);
+    let tuned = ranks::tune(world, config.train.mixed_adapters, stored, tuned)?;
+    device.kernels = tuned;
+    ranks::agree_on_device(world, config.train.mixed_adapters, &device)?;
     let fresh = || Start::fresh(&config);
     let start = start.unwrap_or_else(fresh);
     announce(&config, &data, &start);
@@ -145,14 +156,19 @@ pub(crate) fn run(request: &AdapterRequest, args: &TrainArgs) -> Answer {
     let reopen = || {
         let again = super::open_device(request)?;
         again.engine.set_chunk_time(chunk_time);
-        Ok(Device { kernels: kernels.clone(), ..again })
+        Ok(Device { kernels: kernels.clone(), world: world.clone(), ..again })
     };
     let origin =
         || args.resume.as_deref().map_or_else(|| Ok(fresh()), |given| Ok(super::load(given, args.choice())?.start));
     let stop = interrupt::flag(what_is_safe(&config))?;
+    let asked = stop.clone();
+    world.set_stop(move || asked.load(Ordering::Relaxed));
     let job = Job { config: &config, data: &data, origin: &origin, stop: &stop, go_on: resuming(&config) };
     let ended = job.run(&mut Opener::new(device, &reopen), start, &mut lock);
     let summary = ended.map_err(|error| with_options(error, request, args))?;
+    if !world.is_root() {
+        return Ok(serde_json::Value::Null);
+    }
     super::print(&describe(&summary, &config.out_dir, data.tokenizer.is_some()))?;
     found(&summary, &config.out_dir)
 }
@@ -210,7 +226,7 @@ impl TrainArgs {
     }
 }
 
-fn fresh(args: &TrainArgs) -> Result<Prepared> {
+fn fresh(world: &World, args: &TrainArgs) -> Result<Prepared> {
     let mut config = args.settings.resolve()?;
     config.validate()?;
     let data = disk::dataset(&config, None)?;
@@ -220,6 +236,10 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     data.oversized(config.model.vocab_size).into_iter().for_each(warn);
     if args.dry_run {
         return Ok(Prepared { config, data, start: None, kernels: None, lock: None });
+    }
+    if !world.is_root() {
+        let lock = Some(RunLock::of_another());
+        return Ok(Prepared { config, data, start: None, kernels: None, lock });
     }
     // Before it is locked as well, because that touches it.
     let check = || directory::check_new(&config.out_dir, args.overwrite);
@@ -238,7 +258,7 @@ fn fresh(args: &TrainArgs) -> Result<Prepared> {
     Ok(Prepared { config, data, start: None, kernels: None, lock })
 }
 
-fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
+fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
     let given = &run_dir::of(given);
     let super::Loaded { path, meta, mut start, config: stored, tokenizer, .. } = super::load(given, args.choice())?;
     let run = directory::of_resumed(given, &path, &stored.out_dir);
@@ -292,7 +312,9 @@ fn resumed(given: &Path, args: &TrainArgs) -> Result<Next> {
     };
     check_together(&config, &data)?;
     let mut held = None;
-    if !args.dry_run {
+    if !args.dry_run && !world.is_root() {
+        held = Some(RunLock::of_another());
+    } else if !args.dry_run {
         let logged = stored.train.log_interval as u64;
         let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step, logged);
         // Before it is locked as well, because that touches it.

@@ -61,6 +61,17 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Tokens of one update, a multiple of `batch_size * seq_length`; 0 is exactly that product.
     pub total_batch_tokens: usize,
+    /// Groups of micro-batches of one update whose gradients are added up by themselves, and then by a binary tree. Ranks share
+    /// them, so the number of ranks must divide it, and any such number gives the same bits. 1 adds up one micro-batch after
+    /// the other. Each doubling takes memory for the gradients once more.
+    pub gradient_leaves: usize,
+    /// Each rank keeps the optimizer's moments of its share of the parameters only (ZeRO stage 1): less memory, the same bits.
+    pub shard_optimizer: bool,
+    /// Ranks on adapters that compute other bits may train together; also `--mixed`. Needs `shard_optimizer`: each parameter is
+    /// updated by one rank, so all have the same model.
+    pub mixed_adapters: bool,
+    /// Type in which ranks send each other gradients: `f16` halves what travels and changes bits.
+    pub transfer_precision: Precision,
     /// Updates of the whole run.
     pub max_steps: usize,
     /// Peak learning rate.
@@ -135,6 +146,10 @@ impl Default for TrainConfig {
         Self {
             batch_size: 12,
             total_batch_tokens: 0,
+            gradient_leaves: 1,
+            shard_optimizer: false,
+            mixed_adapters: false,
+            transfer_precision: Precision::F32,
             max_steps: 2000,
             lr: 1e-3,
             min_lr: 1e-4,
@@ -220,6 +235,20 @@ impl TrainConfig {
     /// A usage error naming the setting, its value, the limit and the remedy.
     pub fn validate(&self, model: &ModelConfig) -> Result<()> {
         let update = self.batch_size * self.grad_accum(model)?;
+        let micro_batches = update / self.batch_size.max(1);
+        in_range("gradient_leaves", self.gradient_leaves, 1, micro_batches)?;
+        require(micro_batches.is_multiple_of(self.gradient_leaves), || {
+            format!(
+                "gradient_leaves {} does not divide the {micro_batches} micro-batches of an update: change it, batch_size or \
+                 total_batch_tokens",
+                self.gradient_leaves
+            )
+        })?;
+        require(self.shard_optimizer || !self.mixed_adapters, || {
+            "mixed_adapters needs shard_optimizer, so that each parameter is updated on one adapter: set \
+             shard_optimizer = true as well"
+                .to_owned()
+        })?;
         in_range("max_steps", self.max_steps, 1, u32::MAX as usize)?;
         let most_rows = MAX_TOKENS_AT_ONCE / model.seq_length;
         let most_batches = if self.eval_rows > 0 { usize::MAX } else { (most_rows / update).max(1) };

@@ -23,6 +23,7 @@ pub(crate) use text::{TerminalText, legible};
 use std::fmt::Display;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How much is told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +45,13 @@ struct Options {
 }
 
 static OPTIONS: OnceLock<Options> = OnceLock::new();
+/// Whether another process tells everything.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Tells nothing at all, where another process tells the same.
+pub(crate) fn silence(silent: bool) {
+    SILENT.store(silent, Ordering::Relaxed);
+}
 
 /// How much is told, and in what colours. The first call counts.
 pub fn set(level: Level, color: Color) {
@@ -66,7 +74,13 @@ pub(crate) fn is_verbose() -> bool {
 /// Tells a line, whatever was asked for. Where nobody reads it (a closed pipe), nobody is told: unlike with `eprintln!`, the
 /// program goes on.
 pub fn tell(line: impl Display) {
-    status_line::print("", &line.to_string());
+    print("", line);
+}
+
+fn print(head: &str, lines: impl Display) {
+    if !SILENT.load(Ordering::Relaxed) {
+        status_line::print(head, &lines.to_string());
+    }
 }
 
 /// Tells the last line of a process that ends at once: none is drawn below it.
@@ -77,12 +91,12 @@ pub(crate) fn tell_last(line: impl Display) {
 
 /// Says why the program ends.
 pub fn fail(error: impl Display) {
-    status_line::print(&styled("error: ", ERROR), &error.to_string());
+    print(&styled("error: ", ERROR), error);
 }
 
 /// Warns.
 pub(crate) fn warn(what: impl Display) {
-    status_line::print(&styled("warning: ", WARNING), &what.to_string());
+    print(&styled("warning: ", WARNING), what);
 }
 
 /// Says what the program does.
@@ -121,7 +135,7 @@ pub(crate) fn clear() {
 
 /// Whether a line can be drawn again, and is wanted; elsewhere lines stay.
 pub(crate) fn draws() -> bool {
-    is_told(Level::Usual) && Screen::of_stderr().draws()
+    is_told(Level::Usual) && !SILENT.load(Ordering::Relaxed) && Screen::of_stderr().draws()
 }
 
 /// The columns that a line has which should not wrap; `None` where that is unknown, or nobody looks.

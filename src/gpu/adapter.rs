@@ -17,6 +17,9 @@ pub struct AdapterRequest {
     pub backend: Option<String>,
 }
 
+/// The adapter of the process's number among those of its machine.
+pub(crate) const LOCAL_RANK: &str = "local-rank";
+
 /// Where macOS says which one it is.
 const SYSTEM_VERSION: &str = "/System/Library/CoreServices/SystemVersion.plist";
 
@@ -75,6 +78,31 @@ pub fn choose(request: &AdapterRequest) -> Result<(FoundAdapter, String)> {
         Ok(chosen) => Ok(chosen),
         Err(_) => choose_from(list(backends), request),
     }
+}
+
+/// `request` for one of several processes of this machine, where it leaves the adapter open: those of the kind that would be
+/// chosen are dealt out in the order of the list, again from the first where they are fewer than processes.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn for_local_rank(request: &AdapterRequest, local_rank: usize) -> Result<AdapterRequest> {
+    let open = request.adapter.as_deref().is_none_or(|adapter| adapter == LOCAL_RANK);
+    if !open {
+        return Ok(request.clone());
+    }
+    let request = AdapterRequest { adapter: None, ..request.clone() };
+    let (best, _) = choose(&request)?;
+    let wish = Wish::of(&request)?;
+    let candidates = list(backends(&request)?);
+    let alike = |(position, candidate): &(usize, &FoundAdapter)| {
+        let FoundAdapter { info, .. } = candidate;
+        (info.backend, info.device_type) == (best.info.backend, best.info.device_type)
+            && candidate.can_compute()
+            && wish.matches(*position, &Key::of(candidate))
+    };
+    let alike: Vec<usize> = candidates.iter().enumerate().filter(alike).map(|(position, _)| position).collect();
+    let position = alike.get(local_rank % alike.len().max(1)).copied().unwrap_or(best.index);
+    Ok(AdapterRequest { adapter: Some(position.to_string()), ..request })
 }
 
 fn list(backends: Backends) -> Vec<FoundAdapter> {

@@ -8,6 +8,7 @@ pub mod clocks;
 pub mod custom;
 pub mod deferred_read;
 pub mod device;
+pub(crate) mod download;
 pub mod engine;
 pub mod facts;
 mod fault;

@@ -8,6 +8,7 @@ use super::device::WAIT_LIMIT;
 use super::engine::{Engine, Program};
 use super::heartbeat::Heartbeat;
 use crate::error::Result;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// How long a chunk may take before the GPU counts as hung; on a software adapter, whose driver compiles when a kernel first
@@ -42,6 +43,42 @@ impl Submission {
     }
 }
 
+/// What is done between the dispatches of a program, while the device works on those before.
+pub(crate) struct Breaks<'a> {
+    /// After how many dispatches, ascending.
+    after: &'a [usize],
+    /// Which of them are over.
+    done: usize,
+    /// What is done at the break of this number, which may submit commands of its own.
+    act: Option<&'a mut dyn FnMut(usize) -> Result<()>>,
+}
+
+impl<'a> Breaks<'a> {
+    pub(crate) fn new(after: &'a [usize], act: &'a mut dyn FnMut(usize) -> Result<()>) -> Self {
+        Self { after, done: 0, act: Some(act) }
+    }
+
+    /// Nothing is done.
+    pub(crate) fn none() -> Self {
+        Self { after: &[], done: 0, act: None }
+    }
+
+    /// What of a range of dispatches is before the next break.
+    fn until_next(&self, range: Range<usize>) -> Range<usize> {
+        let next = self.after.get(self.done..).unwrap_or_default().iter().find(|&&after| after > range.start);
+        range.start..next.map_or(range.end, |&next| range.end.min(next))
+    }
+
+    /// So many dispatches were submitted.
+    fn reached(&mut self, dispatches: usize) -> Result<()> {
+        while self.after.get(self.done).is_some_and(|&after| after <= dispatches) {
+            self.done += 1;
+            self.act.as_mut().map_or(Ok(()), |act| act(self.done - 1))?;
+        }
+        Ok(())
+    }
+}
+
 /// The first chunk of a program, encoded while the device works on something else.
 pub(crate) struct Ahead {
     commands: wgpu::CommandBuffer,
@@ -68,8 +105,21 @@ impl Engine {
     /// # Errors
     /// Anything wgpu found wrong with the commands, or earlier; those of [`Engine::wait`].
     pub fn start(&self, encoder: wgpu::CommandEncoder, program: &Program) -> Result<Submission> {
-        let ahead = self.encode_ahead(encoder, program)?;
-        self.start_encoded(ahead, program)
+        self.start_with(encoder, program, &mut Breaks::none())
+    }
+
+    /// As [`Engine::start`], and does in between what `breaks` says.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn start_with(
+        &self,
+        encoder: wgpu::CommandEncoder,
+        program: &Program,
+        breaks: &mut Breaks,
+    ) -> Result<Submission> {
+        let ahead = self.encode_ahead(encoder, program, breaks)?;
+        self.start_encoded(ahead, program, breaks)
     }
 
     /// Encodes `encoder` and after it the first chunk of `program`, for [`Engine::start_encoded`]: most of what the host does
@@ -77,8 +127,14 @@ impl Engine {
     ///
     /// # Errors
     /// Anything wgpu found wrong earlier.
-    pub(crate) fn encode_ahead(&self, mut encoder: wgpu::CommandEncoder, program: &Program) -> Result<Ahead> {
+    pub(crate) fn encode_ahead(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        program: &Program,
+        breaks: &Breaks,
+    ) -> Result<Ahead> {
         let first = self.budget().cut(program.costs(0)).into_iter().next().unwrap_or(0..0);
+        let first = breaks.until_next(first);
         if !first.is_empty() {
             program.encode_range(&mut encoder, first.clone());
         }
@@ -90,7 +146,7 @@ impl Engine {
     ///
     /// # Errors
     /// As there.
-    pub(crate) fn start_encoded(&self, ahead: Ahead, program: &Program) -> Result<Submission> {
+    pub(crate) fn start_encoded(&self, ahead: Ahead, program: &Program, breaks: &mut Breaks) -> Result<Submission> {
         let mut all = Submission::default();
         let (mut encoded, mut next) = (Some(ahead), 0);
         while next < program.dispatches() || encoded.is_some() {
@@ -100,13 +156,14 @@ impl Engine {
             } else {
                 // Cut again for each chunk, because the one before may have taught something.
                 let range = self.budget().cut(program.costs(next)).into_iter().next().unwrap_or(0..1);
-                let range = next + range.start..next + range.end;
+                let range = breaks.until_next(next + range.start..next + range.end);
                 let mut encoder = self.encoder();
                 program.encode_range(&mut encoder, range.clone());
                 (range, self.submit(encoder)?)
             };
             next = range.end;
             if range.is_empty() {
+                breaks.reached(next)?;
                 continue;
             }
             let chunk = Chunk {
@@ -120,6 +177,7 @@ impl Engine {
                 self.wait(std::mem::take(&mut one))?;
             }
             all.then(one);
+            breaks.reached(next)?;
         }
         Ok(all)
     }
@@ -197,20 +255,20 @@ mod tests {
         // In one chunk, and then in three: no submission may take any time.
         for (value, chunk) in [(2.0_f32, CHUNK_TIME), (3.0, Duration::ZERO)] {
             engine.set_chunk_time(chunk);
-            drop(engine.encode_ahead(engine.encoder(), &program).unwrap());
-            let ahead = engine.encode_ahead(engine.encoder(), &program).unwrap();
+            drop(engine.encode_ahead(engine.encoder(), &program, &Breaks::none()).unwrap());
+            let ahead = engine.encode_ahead(engine.encoder(), &program, &Breaks::none()).unwrap();
             assert_eq!(ahead.dispatches, if chunk == CHUNK_TIME { 3 } else { 1 });
             engine.write(&from, &[value; 4]);
-            engine.wait(engine.start_encoded(ahead, &program).unwrap()).unwrap();
+            engine.wait(engine.start_encoded(ahead, &program, &mut Breaks::none()).unwrap()).unwrap();
             assert_eq!(engine.read(&to).unwrap(), [value; 4]);
             engine.check_heartbeat().unwrap();
         }
         let nothing = engine.prepare(&[]).unwrap();
         assert_eq!(engine.start(engine.encoder(), &nothing).unwrap().chunks(), 0);
         engine.check_heartbeat().unwrap();
-        let ahead = engine.encode_ahead(engine.encoder(), &program).unwrap();
+        let ahead = engine.encode_ahead(engine.encoder(), &program, &Breaks::none()).unwrap();
         engine.drop_after(0);
-        engine.wait(engine.start_encoded(ahead, &program).unwrap()).unwrap();
+        engine.wait(engine.start_encoded(ahead, &program, &mut Breaks::none()).unwrap()).unwrap();
         let said = engine.check_heartbeat().unwrap_err().to_string();
         assert!(said.contains("left no mark"), "{said}");
     }

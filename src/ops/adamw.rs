@@ -39,9 +39,10 @@ parameter_block! {
         kind: u32,
         /// the first of the segment
         chunk: u32,
-        /// first element of gradient and moments
+        /// first element of the gradient
         state: u32,
-        spare_a: u32,
+        /// first element of the moments
+        moment: u32,
         spare_b: u32,
         spare_c: u32,
     }
@@ -179,8 +180,10 @@ pub struct Trained {
 pub struct Segment {
     /// First element of the parameter.
     pub first: usize,
-    /// First element of its gradient and its moments, of which there are none for what does not train.
+    /// First element of its gradient, of which there is none for what does not train.
     pub state: usize,
+    /// First element of its moments: as of the gradient, but where they are of a share of it.
+    pub moment: usize,
     /// Number of elements.
     pub n: usize,
     /// Index into [`Update::cohorts`].
@@ -195,7 +198,16 @@ impl Segment {
     pub(crate) fn within(&self, piece: &Range<usize>) -> Option<Self> {
         let (first, end) = (self.first.max(piece.start), (self.first + self.n).min(piece.end));
         let state = (self.state + (first - self.first)).checked_sub(piece.start)?;
-        (first < end).then(|| Self { first: first - piece.start, state, n: end - first, ..*self })
+        let n = end.checked_sub(first).filter(|n| *n > 0)?;
+        Some(Self { first: first - piece.start, state, moment: state, n, ..*self })
+    }
+
+    /// What of it lies in a range of the gradient, `moment` being where the moments of that range begin.
+    pub(crate) fn owned(&self, of_gradient: &Range<usize>, moment: usize) -> Option<Self> {
+        let (start, end) = (self.state.max(of_gradient.start), (self.state + self.n).min(of_gradient.end));
+        let n = end.checked_sub(start).filter(|n| *n > 0)?;
+        let (first, moment) = (self.first + start - self.state, moment + start - of_gradient.start);
+        Some(Self { first, state: start, moment, n, ..*self })
     }
 }
 
@@ -213,6 +225,7 @@ pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, seg
                 kind: word(2 * segment.cohort + usize::from(segment.decay)),
                 chunk: word(first_chunk),
                 state: word(segment.state),
+                moment: word(segment.moment),
                 ..SegmentDims::zeroed()
             };
             first_chunk += segment.n.div_ceil(CHUNK);
@@ -240,8 +253,8 @@ fn reference(update: &Update, segments: &[Segment], x: &[Vec<f64>]) -> Vec<Vec<f
         let lr = update.lr * cohort.lr_scale;
         let corrections = [update.beta1, update.beta2].map(|b| 1.0 - b.powf(cohort.t as f64));
         for at in (0..segment.n).filter(|_| stats.is_finite() && !cohort.frozen) {
-            let (i, of_p) = (segment.state + at, segment.first + at);
-            let g = grad[i] * f64::from(stats.clip_factor);
+            let (i, of_p) = (segment.moment + at, segment.first + at);
+            let g = grad[segment.state + at] * f64::from(stats.clip_factor);
             m[i] = update.beta1 * m[i] + (1.0 - update.beta1) * g;
             v[i] = update.beta2 * v[i] + (1.0 - update.beta2) * g * g;
             p[of_p] *= if segment.decay { 1.0 - lr * update.weight_decay } else { 1.0 };
@@ -269,6 +282,7 @@ pub(super) fn cases() -> Vec<Case> {
             segments.push(Segment {
                 first: untrained + n,
                 state: n,
+                moment: n,
                 n: length,
                 cohort: i % 3,
                 decay: decay[i % decay.len()],

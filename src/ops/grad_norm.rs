@@ -45,10 +45,19 @@ parameter_block! {
 /// Each of `sums` is cut into blocks of one length, and what a block adds up depends on neither the other sums nor on which
 /// storages hold it.
 pub fn grad_norm(g: &mut Graph, sums: &[Vec<Stretch>], stats: Tensor, clip: f64) -> Result<()> {
-    let length = |sum: &Vec<Stretch>| sum.iter().map(|stretch| stretch.n).sum::<usize>();
-    let counts: Vec<usize> = sums.iter().map(|sum| length(sum).div_ceil(4096).clamp(1, MAX_PARTS)).collect();
-    let total: usize = counts.iter().sum();
-    let parts = g.statistic("squares", &[total, 2]);
+    let parts = g.statistic("squares", &[parts_of(sums), 2]);
+    square_sums(g, sums, parts)?;
+    finish_norm(g, parts, stats, clip)
+}
+
+/// How many blocks there are.
+pub(crate) fn parts_of(sums: &[Vec<Stretch>]) -> usize {
+    sums.iter().map(|sum| blocks_of(length(sum))).sum()
+}
+
+/// The first half of [`grad_norm`]: of each block the sum of squares, and whether a value was not finite.
+pub(crate) fn square_sums(g: &mut Graph, sums: &[Vec<Stretch>], parts: Tensor) -> Result<()> {
+    let counts: Vec<usize> = sums.iter().map(|sum| blocks_of(length(sum))).collect();
     let mut first_part = 0;
     for (sum, &count) in sums.iter().zip(&counts) {
         match sum[..] {
@@ -67,8 +76,36 @@ pub fn grad_norm(g: &mut Graph, sums: &[Vec<Stretch>], stats: Tensor, clip: f64)
         }
         first_part += count;
     }
+    Ok(())
+}
+
+/// The second half of [`grad_norm`].
+pub(crate) fn finish_norm(g: &mut Graph, parts: Tensor, stats: Tensor, clip: f64) -> Result<()> {
+    let total = g.shape(parts).first().copied().unwrap_or(0);
     let dims = ReduceDims { n: word(total), first_part: 0, value: clip as f32 };
     g.call(&FINISH).bind(&[parts, stats]).parameters(dims).record()
+}
+
+fn length(sum: &[Stretch]) -> usize {
+    sum.iter().map(|stretch| stretch.n).sum()
+}
+
+/// How many blocks so many elements are cut into.
+fn blocks_of(elements: usize) -> usize {
+    elements.div_ceil(4096).clamp(1, MAX_PARTS)
+}
+
+/// Where each block begins, with all sums in a line, and at last where that ends: a block for each part of the norm. The
+/// last blocks of a sum may be empty.
+pub(crate) fn block_starts(sums: &[Vec<Stretch>]) -> Vec<usize> {
+    let (mut starts, mut before) = (Vec::new(), 0);
+    for n in sums.iter().map(|sum| length(sum)) {
+        let count = blocks_of(n);
+        starts.extend((0..count).map(|block| before + (block * n.div_ceil(count)).min(n)));
+        before += n;
+    }
+    starts.push(before);
+    starts
 }
 
 /// The dispatches that add up `count` blocks of `sum`: the whole blocks of each stretch side by side, and those that lie in

@@ -40,6 +40,7 @@ operators![
     add,
     embedding,
     cross_entropy,
+    leaves,
     grad_norm,
     adamw,
 ];
@@ -181,5 +182,5 @@ impl Default for Case {
 
 /// The cases that have activations, for checks in mixed precision; the others are f32 in any case.
 pub fn mixed_registry() -> Vec<Case> {
-    registry().into_iter().filter(|case| !["cache", "grad_norm", "adamw"].contains(&case.op)).collect()
+    registry().into_iter().filter(|case| !["cache", "leaves", "grad_norm", "adamw"].contains(&case.op)).collect()
 }

@@ -5,6 +5,7 @@ use crate::gpu::adapter::AdapterRequest;
 use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::KernelTable;
+use crate::runtime::distributed::World;
 
 /// A GPU with its compiled kernels, and the table of which kernel computes which product on it.
 pub struct Device {
@@ -12,6 +13,8 @@ pub struct Device {
     pub engine: Engine,
     /// For plans made from now on.
     pub kernels: KernelTable,
+    /// The processes that train together with this one; it alone, until that is changed.
+    pub(crate) world: World,
 }
 
 impl Device {
@@ -29,6 +32,6 @@ impl Device {
     /// Not even a small staging buffer fits, or the environment asks for what there is not.
     pub fn new(gpu: Gpu) -> Result<Self> {
         let kernels = KernelTable::from_environment(gpu.target, &gpu.info.name)?;
-        Ok(Self { engine: Engine::new(gpu)?, kernels })
+        Ok(Self { engine: Engine::new(gpu)?, kernels, world: World::alone() })
     }
 }

@@ -57,7 +57,7 @@ pub fn flops_per_step(Stage { model, cohorts: rows }: &Stage, train: &TrainConfi
     let trained = cohorts::trained(model, rows)?;
     let micro = graphs::training(model, &trained, &shape, MicroBatch::Later, &kernels)?.flops();
     let segments = cohorts::segments(model, rows, &trained);
-    let update = graphs::update(model, train, &trained, &segments, shape.precision, &kernels)?.flops();
+    let update = graphs::update(model, train, &trained, &segments, shape.precision, None, &kernels)?.flops();
     Ok(micro * shape.grad_accum as u64 + update)
 }
 

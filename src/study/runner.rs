@@ -15,6 +15,7 @@ use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::report::number;
 use crate::runtime::device::Device;
+use crate::runtime::distributed::World;
 use crate::train::Store;
 use crate::train::disk::Start;
 use crate::train::recovery::{Job, Opener};
@@ -44,6 +45,8 @@ pub(crate) struct Runner<'a> {
     pub plan: &'a StudyPlan<'a>,
     /// What all runs are trained on.
     pub data: &'a Dataset,
+    /// The processes that take the runs in turns.
+    pub world: &'a World,
     /// Set when the study is to save and stop.
     pub stop: &'a AtomicBool,
     /// Opens the adapter again where it was lost.
@@ -53,12 +56,15 @@ pub(crate) struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Locks the study's directory and refuses what was run there with other settings or data.
+    /// Locks the study's directory and refuses what was run there with other settings or data. Of several ranks, rank 0 does.
     ///
     /// # Errors
     /// A usage error naming the setting; file errors.
     pub(crate) fn claim(&self) -> Result<RunLock> {
         let study = self.plan.study;
+        if !self.world.is_root() {
+            return Ok(RunLock::of_another());
+        }
         crate::train::directory::check_writable(&study.out_dir)?;
         let mut lock = RunLock::take(&study.out_dir)?;
         for run in self.all_runs()? {
@@ -150,6 +156,8 @@ impl Runner<'_> {
         let (plan, study) = (self.plan, self.plan.study);
         let mut opener = Opener::new(device, self.reopen);
         let mut progress = Progress { left: self.pending()?.len(), started: Instant::now(), done: 0 };
+        let trials: Vec<_> = (0..study.arms.len()).map(|arm| plan.trials(arm)).collect::<Result<_>>()?;
+        self.take_turns(0, trials.into_iter().flatten().flatten(), &mut opener, &mut progress)?;
         let mut arms = Vec::new();
         for (index, arm) in study.arms.iter().enumerate() {
             let mut trials = Vec::new();
@@ -172,10 +180,14 @@ impl Runner<'_> {
             arms.push(ArmResult { name: arm.name.clone(), models: arm.models(), rate, trials });
         }
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); plan.cases.len()];
+        let rate_of = |case: &StudyCase| arms.get(case.arm).map_or(0.0, |arm| arm.rate);
         // Seed by seed, so that a study that is stopped early has whole pairs.
+        let all = study.seeds.iter().flat_map(|&seed| plan.cases.iter().map(move |case| (case, seed)));
+        let all = all.map(|(case, seed)| plan.run(case, rate_of(case), seed)).collect::<Result<Vec<_>>>()?;
+        self.take_turns(1, all.into_iter(), &mut opener, &mut progress)?;
         for &seed in &study.seeds {
             for (case, runs) in plan.cases.iter().zip(&mut runs) {
-                let rate = arms.get(case.arm).map_or(0.0, |arm| arm.rate);
+                let rate = rate_of(case);
                 let measured = self.finish(&plan.run(case, rate, seed)?, &mut opener, &mut progress, "run")?;
                 runs.push(Run { seed, rate, measured });
             }
@@ -191,6 +203,35 @@ impl Runner<'_> {
         let (data, entropy_floor) = (self.data.description.clone(), self.data.entropy_floor);
         let title = "Does growing pay?".to_owned();
         Ok(Findings { title, arms, reference, points, data, entropy_floor, notes: Vec::new(), cases })
+    }
+
+    /// Takes all of these runs to their ends together with the other ranks, each of which trains alone: whoever is free takes
+    /// the next one. Without other ranks nothing is done here.
+    fn take_turns(
+        &self,
+        queue: u32,
+        runs: impl Iterator<Item = PlannedRun>,
+        opener: &mut Opener,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let world = self.world;
+        if world.size() == 1 {
+            return Ok(());
+        }
+        let mut left: Vec<PlannedRun> = Vec::new();
+        for run in runs {
+            let is_listed = left.iter().any(|other| other.config.out_dir == run.config.out_dir);
+            if !is_listed && matches!(self.state(&run)?, State::New | State::Begun) {
+                left.push(run);
+            }
+        }
+        // All have the same list before any of the runs goes on.
+        world.barrier()?;
+        progress.left = left.len();
+        while let Some(run) = left.get(world.ticket(queue)? as usize) {
+            self.finish(run, opener, progress, "run")?;
+        }
+        world.barrier()
     }
 
     /// Takes a run to its end, if it is not there; `None` where it diverged.

@@ -14,7 +14,7 @@ use crate::runtime::memory::Memory;
 
 /// Logits (tokens, vocab_size) of one sequence of at most `seq_length` tokens.
 pub fn logits(device: &Device, model: &ModelConfig, params: &Tensors, tokens: &[u32]) -> Result<Vec<f32>> {
-    let Device { engine, kernels } = device;
+    let Device { engine, kernels, .. } = device;
     let graph = graphs::logits(model, 1, tokens.len(), false, kernels)?;
     let plan = Plan::new(&graph)?;
     let (memory, programs) = Memory::allocate(engine, &[&plan])?;
@@ -41,7 +41,7 @@ impl<'e> Evaluator<'e> {
     /// # Errors
     /// A model that does not fit the device.
     pub fn new(device: &'e Device, model: &ModelConfig, train: &TrainConfig) -> Result<Self> {
-        let Device { engine, kernels } = device;
+        let Device { engine, kernels, .. } = device;
         let graph = graphs::evaluation(model, &batch_shape(model, train, kernels)?, kernels)?;
         let plan = Plan::new(&graph)?;
         let (memory, programs) = Memory::allocate(engine, &[&plan])?;

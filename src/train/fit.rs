@@ -81,7 +81,9 @@ fn chunk_rows(train: &TrainConfig) -> Vec<usize> {
 /// Sequences of a micro-batch: as configured, and fewer that divide the update, largest first.
 fn micro_batches(train: &TrainConfig, model: &ModelConfig) -> Result<Vec<usize>> {
     let update = train.batch_size * train.grad_accum(model)?;
-    Ok((1..=train.batch_size).rev().filter(|&size| update.is_multiple_of(size)).collect())
+    // Whole micro-batches, and as many in each leaf.
+    let fits = |size: &usize| update.is_multiple_of(size * train.gradient_leaves);
+    Ok((1..=train.batch_size).rev().filter(fits).collect())
 }
 
 /// The stage of the run that needs the most memory, and how much.

@@ -5,6 +5,7 @@
 //!
 //! - `run/`: a run in progress. When to step, evaluate, sample, grow and save.
 //! - [`trainer`]: a model in training on one device. What one step is; [`plans`] has every computation of it.
+//! - `parallel`: an update by several leaves, whose gradients are added up by a tree; by one rank or many.
 //! - [`growth`]: what a growth or pruning makes of a model, its moments and its cohorts.
 //! - [`recovery`]: back to a checkpoint where the GPU or the numbers fail.
 //! - [`disk`]: directory, metrics, checkpoints and what a run starts from.
@@ -13,6 +14,7 @@ pub mod disk;
 pub mod evaluate;
 pub mod fit;
 pub mod growth;
+pub(crate) mod parallel;
 pub mod plans;
 pub mod recovery;
 mod run;

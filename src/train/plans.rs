@@ -1,6 +1,9 @@
 //! Every plan of a training run: what its steps, its evaluations and its samples compute on the device.
 
 use super::growth::cohorts::{self, Cohort};
+use super::parallel::Share;
+use super::parallel::leaves::LeafPlans;
+use super::parallel::shard::Shards;
 use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::error::{Error, Result};
 use crate::graph::plan::Plan;
@@ -10,6 +13,7 @@ use crate::model::graphs::{self, BatchShape, MicroBatch};
 use crate::ops::matmul::{MAX_SUM, ProductKind};
 use crate::runtime::generate::GeneratorPlans;
 use crate::runtime::memory::{Bytes, Ledger};
+use std::ops::Range;
 
 /// Most rows of full logits computed to measure a growth.
 const PROBE_ROWS: usize = 128;
@@ -36,6 +40,14 @@ pub struct RunPlans {
     pub logits: Plan,
     /// Samples during the run.
     pub generator: GeneratorPlans,
+    /// The blocks of the gradient norm, where ranks share the update.
+    pub(super) norm: Option<Plan>,
+    /// Who updates what there.
+    pub(super) shards: Option<Shards>,
+    /// And where the parameters lie that each rank updates.
+    pub(super) updated: Vec<Vec<(String, Range<usize>)>>,
+    /// How the leaves of an update are added up.
+    pub(super) leaves: LeafPlans,
     /// Shape of a micro-batch.
     pub shape: BatchShape,
     /// What trains: see [`cohorts::trained`].
@@ -88,7 +100,22 @@ impl RunPlans {
         prompt: usize,
         kernels: &KernelTable,
     ) -> Result<Self> {
-        Self::with(model, train, cohorts, prompt, kernels, Plan::new)
+        Self::of_share(model, train, cohorts, prompt, kernels, Share::ALL)
+    }
+
+    /// As [`Self::new`], for one of several ranks.
+    ///
+    /// # Errors
+    /// As there, and leaves that cannot be shared out evenly.
+    pub(super) fn of_share(
+        model: &ModelConfig,
+        train: &TrainConfig,
+        cohorts: &[Cohort],
+        prompt: usize,
+        kernels: &KernelTable,
+        share: Share,
+    ) -> Result<Self> {
+        Self::with(model, train, cohorts, prompt, kernels, share, Plan::new)
     }
 
     /// As [`Self::new`] on a device without limits: for the bytes of what cannot run, with samples of one token.
@@ -101,7 +128,7 @@ impl RunPlans {
         cohorts: &[Cohort],
         kernels: &KernelTable,
     ) -> Result<Self> {
-        Self::with(model, train, cohorts, 1, kernels, |graph| Ok(Plan::unchecked(graph)))
+        Self::with(model, train, cohorts, 1, kernels, Share::ALL, |graph| Ok(Plan::unchecked(graph)))
     }
 
     /// As [`Self::new`], with plans that `make` makes.
@@ -111,6 +138,7 @@ impl RunPlans {
         cohorts: &[Cohort],
         prompt: usize,
         kernels: &KernelTable,
+        share: Share,
         make: impl Fn(&Graph) -> Result<Plan>,
     ) -> Result<Self> {
         let shape = batch_shape(model, train, kernels)?;
@@ -121,15 +149,26 @@ impl RunPlans {
         let plan = |graph: Result<Graph>| make(&graph?);
         let training = |which| plan(graphs::training(model, &trained, &shape, which, kernels));
         let (overwrites, mixed) = (overwrites(kernels), shape.precision != Dtype::F32);
-        let later = overwrites && shape.grad_accum > 1;
+        let later = overwrites && shape.grad_accum > train.gradient_leaves;
+        let leaves = LeafPlans::new(train, &trained, &shape, share, kernels, &make)?;
+        let sharded = share.ranks > 1 && train.shard_optimizer;
+        let shards = sharded.then(|| Shards::of(&leaves.layout, &leaves.buckets, share.ranks));
+        let all = shards.as_ref().map_or(&[][..], |shards| &shards.ranks);
+        let own = all.get(share.rank);
+        let updated = |shard| graphs::updated_parameters(model, &trained, &segments, shard, kernels);
+        let updated = all.iter().map(updated).collect::<Result<_>>()?;
         Ok(Self {
             micro: training(if overwrites { MicroBatch::First } else { MicroBatch::Later })?,
             later: later.then(|| training(MicroBatch::Later)).transpose()?,
             copies: mixed.then(|| plan(graphs::copies(model, shape.precision, kernels))).transpose()?,
-            update: plan(graphs::update(model, train, &trained, &segments, shape.precision, kernels))?,
+            update: plan(graphs::update(model, train, &trained, &segments, shape.precision, own, kernels))?,
+            norm: shards.as_ref().map(|_| plan(graphs::norm(&trained, kernels))).transpose()?,
             evaluation: plan(graphs::evaluation(model, &shape, kernels))?,
             logits: plan(graphs::logits(model, 1, compared_rows(model), false, kernels))?,
             generator: GeneratorPlans::with(model, prompt, kernels, &make)?,
+            leaves,
+            shards,
+            updated,
             shape,
             trained,
             kernels: kernels.clone(),
@@ -140,7 +179,7 @@ impl RunPlans {
     pub(super) fn all(&self) -> Vec<&Plan> {
         let now_and_then = self.later.iter().chain(&self.copies);
         let always = [&self.update, &self.evaluation, &self.logits].into_iter().chain(&self.generator.plans);
-        [&self.micro].into_iter().chain(now_and_then).chain(always).collect()
+        [&self.micro].into_iter().chain(now_and_then).chain(always).chain(&self.norm).chain(&self.leaves.sums).collect()
     }
 
     /// Every matrix product of the run: what tuning is about.

@@ -3,26 +3,33 @@
 //! A [`Trainer`] knows how to take one step, evaluate, generate, and give logits. When to do so is the loop's
 //! business ([`super::run()`]).
 
+mod step;
+
+pub(crate) use step::PendingStep;
+
 use super::growth::cohorts::Cohort;
+use super::parallel::Share;
+use super::parallel::exchange::Exchange;
+use super::parallel::leaves::Leaves;
+use super::parallel::shard::Sharded;
 pub(crate) use super::plans::compared_rows;
 use super::plans::overwrites;
 pub use super::plans::{RunPlans, batch_shape};
 use super::run::loss_scale::{self, LossScale};
 use crate::array::HostTensor;
 use crate::config::{ModelConfig, Precision, TrainConfig};
-use crate::data::{Batch, token_index};
+use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::gpu::deferred_read::{DeferredRead, Staging};
-use crate::gpu::engine::{Block, Engine, Program};
-use crate::gpu::submission::{Ahead, Submission};
+use crate::gpu::deferred_read::Staging;
+use crate::gpu::engine::{Engine, Program};
 use crate::graph::{grad_name, moment_names};
 use crate::kernel::KernelTable;
 use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
 use crate::model::sample::Sampling;
-use crate::ops::adamw::{CohortStep, Update};
 use crate::ops::rotary;
-use crate::ops::stats::{STATS, Stats, fresh_stats};
+use crate::ops::stats::{STATS, Stats};
+use crate::runtime::distributed::World;
 use crate::runtime::generate::Generator;
 use crate::runtime::memory::{Bytes, Memory};
 
@@ -42,6 +49,12 @@ pub struct StepStats {
 
 /// A model in training.
 pub struct Trainer<'e> {
+    world: World,
+    leaves: Leaves,
+    /// With other ranks, where there are any.
+    exchange: Option<Exchange>,
+    /// With them, where each has a share of the optimizer's state.
+    sharded: Option<Sharded>,
     engine: &'e Engine,
     kernels: KernelTable,
     /// The model as it is now.
@@ -64,29 +77,6 @@ pub struct Trainer<'e> {
     staging: [Staging; 2],
 }
 
-/// A step the device is working on.
-#[derive(Debug)]
-pub(crate) struct PendingStep {
-    /// Its number, from 0.
-    pub(super) step: u64,
-    /// Its learning rate.
-    pub(super) lr: f64,
-    submission: Submission,
-    reading: DeferredRead,
-}
-
-impl PendingStep {
-    /// Waits for the step, not for steps submitted after it.
-    ///
-    /// # Errors
-    /// Those of the device.
-    pub(crate) fn finish(self, engine: &Engine) -> Result<StepStats> {
-        engine.wait(self.submission)?;
-        let stats = Stats::from_words(&self.reading.wait(&engine.gpu)?);
-        Ok(StepStats { loss: stats.loss, grad_norm: stats.norm, finite: stats.is_finite() })
-    }
-}
-
 struct Programs {
     micro: Program,
     later: Option<Program>,
@@ -107,8 +97,25 @@ impl<'e> Trainer<'e> {
         cohorts: Vec<Cohort>,
         prompt: usize,
     ) -> Result<Self> {
+        Self::of_rank(&World::alone(), engine, kernels, model, train, cohorts, prompt)
+    }
+
+    /// As [`Trainer::new`], for one of several ranks.
+    ///
+    /// # Errors
+    /// As there, and leaves that cannot be shared out evenly.
+    pub(crate) fn of_rank(
+        world: &World,
+        engine: &'e Engine,
+        kernels: &KernelTable,
+        model: &ModelConfig,
+        train: &TrainConfig,
+        cohorts: Vec<Cohort>,
+        prompt: usize,
+    ) -> Result<Self> {
         let kernels = kernels.clone();
-        let plans = RunPlans::new(model, train, &cohorts, prompt, &kernels)?;
+        let share = Share { rank: world.rank(), ranks: world.size() };
+        let plans = RunPlans::of_share(model, train, &cohorts, prompt, &kernels, share)?;
         let (memory, programs) = Memory::allocate(engine, &plans.all())?;
         let mut prepared = programs.into_iter();
         let wrong = || Error::defect("plans and programs differ in number");
@@ -122,6 +129,16 @@ impl<'e> Trainer<'e> {
             logits: next()?,
             generator: plans.generator.ready([next()?, next()?, next()?]),
         };
+        let norm = plans.norm.as_ref().map(|_| prepared.next().ok_or_else(wrong)).transpose()?;
+        let sharded = norm
+            .zip(plans.shards.clone())
+            .map(|(norm, shards)| Sharded::new(engine, &memory, shards, share.rank, &plans.updated, norm));
+        let sharded = sharded.transpose()?;
+        let leaves = Leaves::new(&plans.leaves, &memory, prepared.collect())?;
+        let last = if leaves.micro_batches > 1 { plans.later.as_ref() } else { None }.unwrap_or(&plans.micro);
+        let complete_after = |bucket: &_| plans.leaves.layout.complete_after(bucket, last);
+        let exchange = || Exchange::new(engine, world, train, &plans.leaves, &leaves, complete_after);
+        let exchange = (share.ranks > 1).then(exchange).transpose()?;
         upload_rope(engine, &memory, model)?;
         let (model, train) = (model.clone(), train.clone());
         let loss_scale = loss_scale::initial(train.precision == Precision::F16);
@@ -130,6 +147,10 @@ impl<'e> Trainer<'e> {
         let flops_per_step = plans.flops_per_step();
         let (shape, trained, staging) = (plans.shape, plans.trained, [staging()?, staging()?]);
         Ok(Self {
+            world: world.clone(),
+            leaves,
+            exchange,
+            sharded,
             engine,
             kernels,
             model,
@@ -173,11 +194,6 @@ impl<'e> Trainer<'e> {
         self.flops_per_step
     }
 
-    /// One optimizer step on `batches`, one per micro-batch. `step` counts from 0.
-    pub fn step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<StepStats> {
-        self.start_step(batches, step, lr)?.finish(self.engine)
-    }
-
     /// The kernels that its plans were made for.
     pub fn kernels(&self) -> &KernelTable {
         &self.kernels
@@ -186,6 +202,18 @@ impl<'e> Trainer<'e> {
     /// The device that it is on.
     pub fn engine(&self) -> &'e Engine {
         self.engine
+    }
+
+    /// The micro-batches of a step that this rank computes, by number.
+    pub(super) fn own_micro_batches(&self) -> std::ops::Range<u64> {
+        let own = (self.leaves.count() * self.leaves.micro_batches) as u64;
+        let first = self.world.rank() as u64 * own;
+        first..first + own
+    }
+
+    /// The ranks that train with it.
+    pub(crate) fn world(&self) -> &World {
+        &self.world
     }
 
     /// What is allocated on it.
@@ -198,142 +226,26 @@ impl<'e> Trainer<'e> {
         &self.programs.micro
     }
 
-    /// The same of the micro-batch of this number.
-    fn micro_batch(&self, number: usize) -> &Program {
-        let Programs { micro, later, .. } = &self.programs;
-        later.as_ref().filter(|_| number > 0).unwrap_or(micro)
-    }
-
-    /// Puts a micro-batch on the device as the first of a step.
-    pub(super) fn prepare(&self, batch: &Batch) -> Result<()> {
-        self.upload(batch)?;
-        let mut encoder = self.engine.encoder();
-        self.engine.clear(&mut encoder, self.cleared());
-        self.engine.write(self.memory.named(graphs::STATS_NAME)?, &fresh_stats(self.loss_scale.scale));
-        self.engine.submit(encoder).map(drop)
-    }
-
-    /// The gradients that a step starts from zeros, because it only adds to them.
-    fn cleared(&self) -> &[Block] {
-        if self.overwrites { &[] } else { self.memory.gradients() }
-    }
-
-    /// Computes the gradients of a step twice and compares all their bits.
-    ///
-    /// # Errors
-    /// [`Error::Lost`] where they differ: the GPU or its driver computes wrongly now and then.
-    pub fn verify(&self, batches: &[Batch], step: u64) -> Result<()> {
-        let once = || -> Result<Tensors> {
-            for (i, batch) in batches.iter().enumerate() {
-                if i == 0 {
-                    self.prepare(batch)?
-                } else {
-                    self.upload(batch)?
-                }
-                self.engine.run(self.micro_batch(i))?;
-            }
-            self.gradients()
-        };
-        let bits = |tensor: &HostTensor| tensor.data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        let (first, second) = (once()?, once()?);
-        match first.iter().zip(&second).find(|((_, a), (_, b))| bits(a) != bits(b)) {
-            None => Ok(()),
-            Some(((name, _), _)) => Err(Error::lost(format!(
-                "the gradient of \"{name}\" in step {} was computed twice with two results",
-                step + 1
-            ))),
-        }
-    }
-
-    /// Submits a step. At most one other may be pending.
-    pub(crate) fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
-        self.start_encoded(self.encode_step(batches)?, batches, step, lr)
-    }
-
-    /// As [`Trainer::start_step`], with what [`Trainer::encode_step`] gave for the same batches; nothing else may have been
-    /// submitted since then.
-    pub(crate) fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
-        let gradients = self.start_gradients(first, batches)?;
-        self.start_update(gradients, step, lr)
-    }
-
-    /// Encodes what a step begins with, and brings its first micro-batch on the way: the device may still work on the step
-    /// before.
-    pub(crate) fn encode_step(&self, batches: &[Batch]) -> Result<Ahead> {
-        batches.first().map_or(Ok(()), |batch| self.upload(batch))?;
-        let mut encoder = self.engine.encoder();
-        self.engine.clear(&mut encoder, self.cleared());
-        self.engine.encode_ahead(encoder, &self.programs.micro)
-    }
-
-    /// Submits the gradients of a step: the first half of [`Trainer::start_encoded`].
-    pub(super) fn start_gradients(&self, first: Ahead, batches: &[Batch]) -> Result<Submission> {
-        let stats = self.memory.named(graphs::STATS_NAME)?;
-        let (mut submission, mut first) = (Submission::default(), Some(first));
-        for (i, batch) in batches.iter().enumerate() {
-            submission.then(match first.take() {
-                Some(first) => {
-                    self.engine.write(stats, &fresh_stats(self.loss_scale.scale));
-                    self.engine.start_encoded(first, &self.programs.micro)?
-                }
-                None => {
-                    self.upload(batch)?;
-                    self.engine.start(self.engine.encoder(), self.micro_batch(i))?
-                }
-            });
-        }
-        Ok(submission)
-    }
-
-    /// Submits the update by the gradients of a step, right after them.
-    pub(super) fn start_update(&self, gradients: Submission, step: u64, lr: f64) -> Result<PendingStep> {
-        let (stats, mut submission) = (self.memory.named(graphs::STATS_NAME)?, gradients);
-        self.engine.write(self.memory.named(graphs::UPDATE)?, &self.update_scalars(step, lr).words()?);
-        submission.then(self.engine.start(self.engine.encoder(), &self.programs.update)?);
-        let staging = &self.staging[(step % 2) as usize];
-        let reading = self.engine.submit_and_read(self.engine.encoder(), stats, staging)?;
-        Ok(PendingStep { step, lr, submission, reading })
-    }
-
-    fn update_scalars(&self, step: u64, lr: f64) -> Update {
-        let train = &self.train;
-        let cohort = |c: &Cohort| CohortStep {
-            t: (step + 1).saturating_sub(c.born_step),
-            lr_scale: c.lr_scale,
-            frozen: c.frozen,
-        };
-        Update {
-            lr,
-            beta1: train.beta1,
-            beta2: train.beta2,
-            eps: train.adam_eps,
-            weight_decay: train.weight_decay,
-            cohorts: self.cohorts.iter().map(cohort).collect(),
-        }
-    }
-
-    /// Puts a micro-batch on the device.
-    pub(super) fn upload(&self, batch: &Batch) -> Result<()> {
-        let index = token_index(&batch.tokens, self.model.vocab_size)?;
-        self.engine.write(self.memory.named(graphs::SORTED_ROWS)?, &index.rows);
-        self.engine.write(self.memory.named(graphs::TOKEN_STARTS)?, &index.starts);
-        self.engine.write(self.memory.named(graphs::TOKENS)?, &batch.tokens);
-        self.engine.write(self.memory.named(graphs::TARGETS)?, &batch.targets);
-        Ok(())
-    }
-
     /// Mean loss over the targets of `batches` that count, nats per token.
     pub fn evaluate(&self, batches: &[Batch]) -> Result<f64> {
         let stats = self.memory.named(graphs::EVAL_STATS)?;
-        let mut sum = 0.0;
-        for batch in batches {
+        // Shared out among the ranks, and added up in one order.
+        let (rank, ranks) = (self.world.rank(), self.world.size());
+        let own = batches.len() * rank / ranks..batches.len() * (rank + 1) / ranks;
+        let mut losses = Vec::with_capacity(own.len());
+        for batch in &batches[own] {
             self.engine.write(self.memory.named(graphs::TOKENS)?, &batch.tokens);
             self.engine.write(self.memory.named(graphs::TARGETS)?, &batch.targets);
             let mut encoder = self.engine.encoder();
             self.engine.clear(&mut encoder, [stats]);
             self.engine.wait(self.engine.start(encoder, &self.programs.evaluation)?)?;
-            sum += f64::from(Stats::from_words(&self.engine.read(stats)?).loss);
+            losses.push(Stats::from_words(&self.engine.read(stats)?).loss);
         }
+        if ranks > 1 {
+            let all = self.world.all_gather(bytemuck::cast_slice(&losses).to_vec())?.concat();
+            losses = all.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
+        }
+        let sum: f64 = losses.into_iter().map(f64::from).sum();
         self.engine.check_heartbeat()?;
         Ok(sum / batches.iter().map(Batch::counted).sum::<f64>())
     }
@@ -369,6 +281,10 @@ impl<'e> Trainer<'e> {
     /// # Errors
     /// A missing one or one of another shape is named.
     pub fn load_moments(&self, first: &Tensors, second: &Tensors) -> Result<()> {
+        if let Some(sharded) = &self.sharded {
+            [first, second].into_iter().try_for_each(|moments| check_shapes(&self.model, moments))?;
+            return sharded.load_moments(self.world.rank(), self.engine, &self.memory, [first, second]);
+        }
         for (moments, device_name) in [first, second].into_iter().zip(MOMENT_NAMES) {
             check_shapes(&self.model, moments)?;
             for (name, shape) in &self.trained {
@@ -386,10 +302,15 @@ impl<'e> Trainer<'e> {
         self.download(&self.model.param_shapes(), str::to_string)
     }
 
-    /// Reads both moments back; those of rows that do not train are zero.
-    pub fn moments(&self) -> Result<(Tensors, Tensors)> {
+    /// Reads both moments back; those of rows that do not train are zero. Where ranks share them, all must do so at once.
+    pub fn moments(&self) -> Result<[Tensors; 2]> {
         let [first, second] = MOMENT_NAMES.map(|device_name| {
-            let trained = self.download(&self.trained, device_name)?;
+            let trained = match &self.sharded {
+                Some(Sharded { shards, .. }) => {
+                    shards.gather(&self.world, self.engine, &self.memory, &self.trained, device_name)?
+                }
+                None => self.download(&self.trained, device_name)?,
+            };
             let padded = |(name, shape): (String, Vec<usize>)| {
                 let mut data = vec![0.0; shape.iter().product()];
                 if let Some(known) = trained.get(&name) {
@@ -400,7 +321,7 @@ impl<'e> Trainer<'e> {
             };
             Ok(self.model.param_shapes().into_iter().map(padded).collect())
         });
-        Ok((first?, second?))
+        Ok([first?, second?])
     }
 
     /// Reads the gradients of the last step back, before clipping, of the rows that train; for tests and diagnosis.

@@ -459,3 +459,20 @@ fn a_run_has_a_budget() {
     );
     assert!(folder.path("p/checkpoints/step-00000010.safetensors").exists());
 }
+
+/// Each would train alone, and all would write the same files.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn one_of_several_ranks_needs_a_build_with_mpi() {
+    let folder = Folder::new();
+    for (variable, launcher) in [("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpiexec")] {
+        let mut command = folder.command("train --config run.toml");
+        let said = done(command.env(variable, "4")).refused();
+        assert!(
+            said.contains(&format!("one of 4 that {launcher} started")) && said.contains("--features mpi"),
+            "{said}"
+        );
+        say("a launcher without MPI", &said);
+    }
+    assert!(!folder.path("runs").exists());
+}

@@ -14,6 +14,8 @@ mod interface;
 mod neox;
 mod prepare;
 mod program;
+#[cfg(all(feature = "mpi", unix))]
+mod ranks;
 mod scripts;
 mod sets;
 mod snapshot;

@@ -4,14 +4,21 @@ use super::meta::{Checkpoint, DataPosition, Meta};
 use crate::config::RunConfig;
 use crate::data::{Dataset, Fingerprint};
 use crate::error::{Error, Result};
+use crate::model::init::Tensors;
 use crate::train::run::standing::Standing;
 use crate::train::trainer::Trainer;
 
-/// Everything that a run which stands at `at` needs to go on, its tensors read from the device.
+/// Everything that a run which stands at `at` needs to go on: both moments as they were read, the parameters from the device.
 ///
 /// # Errors
 /// [`Error::Diverged`] where a parameter is not finite: such a model is never stored. Device errors.
-pub(crate) fn checkpoint(config: &RunConfig, data: &Dataset, trainer: &Trainer, at: Standing) -> Result<Checkpoint> {
+pub(crate) fn checkpoint(
+    config: &RunConfig,
+    data: &Dataset,
+    trainer: &Trainer,
+    [moment1, moment2]: [Tensors; 2],
+    at: Standing,
+) -> Result<Checkpoint> {
     // The configuration of what is left: the model as it is now, and the growths still to come.
     let mut rest = config.clone();
     rest.model = trainer.model.clone();
@@ -19,7 +26,6 @@ pub(crate) fn checkpoint(config: &RunConfig, data: &Dataset, trainer: &Trainer, 
     rest.train.loss_chunk_rows = trainer.shape().chunk_rows;
     rest.growth.drain(..rest.growth.len().saturating_sub(at.growths_left));
     let params = trainer.parameters()?;
-    let (moment1, moment2) = trainer.moments()?;
     for (what, tensors) in [("parameter", &params), ("first moment of", &moment1), ("second moment of", &moment2)] {
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !tensor.data.iter().all(|x| x.is_finite())) {
             return Err(Error::Diverged(format!(

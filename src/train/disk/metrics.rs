@@ -91,7 +91,8 @@ pub(crate) fn origin(dir: &Path) -> Result<Origin> {
 /// Appends to the metrics of one run.
 pub struct Metrics {
     path: PathBuf,
-    file: Box<dyn Sink>,
+    /// `None` where another process writes them.
+    file: Option<Box<dyn Sink>>,
 }
 
 impl Metrics {
@@ -105,7 +106,12 @@ impl Metrics {
         let io = |e| Error::io("write", &path, &e);
         replace(storage, &path, &kept).map_err(io)?;
         let file = storage.append(&path).map_err(io)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file: Some(file) })
+    }
+
+    /// Of a process that leaves them to another one.
+    pub(crate) fn of_another() -> Self {
+        Self { path: PathBuf::new(), file: None }
     }
 
     /// Appends one line and hands it to the operating system.
@@ -113,7 +119,8 @@ impl Metrics {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&mut self, line: &Value) -> Result<()> {
-        self.file.write_all(format!("{line}\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(format!("{line}\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))
     }
 
     /// Makes everything written so far survive a loss of power.
@@ -121,7 +128,7 @@ impl Metrics {
     /// # Errors
     /// A file that cannot be written.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync().map_err(|e| Error::io("write", &self.path, &e))
+        self.file.as_mut().map_or(Ok(()), |file| file.sync()).map_err(|e| Error::io("write", &self.path, &e))
     }
 }
 

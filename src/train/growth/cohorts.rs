@@ -161,7 +161,7 @@ pub fn segments(
             let first = first.max(before);
             let elements = |rows: u64| rows as usize * row;
             let (first, state, n) = (elements(first), elements(first - before), elements(end.saturating_sub(first)));
-            (n > 0).then_some(Segment { first, state, n, cohort, decay })
+            (n > 0).then_some(Segment { first, state, moment: state, n, cohort, decay })
         };
         (name.clone(), of_name.filter_map(segment).collect())
     };

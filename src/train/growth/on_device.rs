@@ -29,15 +29,15 @@ pub(crate) fn grow_trainer<'e>(
 ) -> Result<(Trainer<'e>, GrowthRecord)> {
     let logits_before = trainer.logits(compared.tokens)?;
     let loss_before = trainer.evaluate(compared.batches)?;
-    let (moment1, moment2) = trainer.moments()?;
+    let [moment1, moment2] = trainer.moments()?;
     let (model, cohorts) = (trainer.model.clone(), trainer.cohorts.clone());
     let before = HostModel { model, params: trainer.parameters()?, moment1, moment2, cohorts };
     let after = before.grown(growth, step, trainer.train.seed)?;
     let (engine, train, loss_scale) = (trainer.engine(), trainer.train.clone(), trainer.loss_scale);
-    let kernels = trainer.kernels().clone();
+    let (kernels, world) = (trainer.kernels().clone(), trainer.world().clone());
     drop(trainer);
 
-    let mut trainer = Trainer::new(engine, &kernels, &after.model, &train, after.cohorts, prompt)?;
+    let mut trainer = Trainer::of_rank(&world, engine, &kernels, &after.model, &train, after.cohorts, prompt)?;
     trainer.loss_scale = loss_scale;
     trainer.load_parameters(&after.params)?;
     trainer.load_moments(&after.moment1, &after.moment2)?;

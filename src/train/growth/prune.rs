@@ -38,7 +38,7 @@ impl HostModel {
 pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<Scores> {
     let train = TrainConfig { precision: Precision::F32, total_batch_tokens: 0, ..train.clone() };
     // Of every token, also of those that do not train.
-    let Device { engine, kernels } = device;
+    let Device { engine, kernels, .. } = device;
     let trainer = Trainer::new(engine, kernels, &host.model, &train, vec![cohorts::first(&host.model)], 1)?;
     trainer.load_parameters(&host.params)?;
     let mut scores = Scores::new();

@@ -216,7 +216,7 @@ fn a_dropped_submission_is_noticed_within_the_step() {
     let data = disk::dataset(&config, None).unwrap();
     let mut model = config.model.clone();
     model.resolve_vocab(data.vocab_size).unwrap();
-    let Device { engine, kernels } = open().unwrap();
+    let Device { engine, kernels, .. } = open().unwrap();
     let batch = crate::data::train_batch(&data.train, 1, 0, 2, model.seq_length).unwrap();
     for i in 0..count(10) {
         // A new trainer and a new mark: a dropped submission spoils what follows.

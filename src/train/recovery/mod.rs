@@ -20,7 +20,6 @@ use crate::train::disk::meta::Store;
 use crate::train::run::Run;
 use crate::train::run::health::Bad;
 use crate::train::run::hooks::{Hooks, NoHooks};
-use diagnose::describe;
 use std::sync::atomic::AtomicBool;
 
 /// Losses of the GPU, without a checkpoint saved between them, that end a run.
@@ -125,7 +124,8 @@ impl Job<'_> {
         let growths = start.standing.growths();
         loop {
             let why = match self.attempt(opener.device()?, start, lock, &mut attempts, hooks) {
-                Err(Error::Lost(why)) => why,
+                // Other ranks do not wait until a GPU is opened again.
+                Err(Error::Lost(why)) if opener.device()?.world.size() == 1 => why,
                 other => return other,
             };
             start = self.last_good(growths, &attempts)?;
@@ -178,7 +178,7 @@ impl Job<'_> {
             let Some(Bad { step: bad, why, finite }) = bad else { return run.finish() };
             start = self.last_good(growths, attempts)?;
             if attempts.rollbacks.again(run.last_good().unwrap_or(0), bad) >= MAX_ROLLBACKS {
-                let found = if finite { String::new() } else { format!("{}; ", describe(run.diagnose(bad)?.as_ref())) };
+                let found = if finite { String::new() } else { format!("{}; ", run.diagnose(bad)?) };
                 return Err(Error::Diverged(format!(
                     "{why}, after {} returns to the checkpoint before it; {found}no such step was stored; lower train.lr (it \
                      is {}) or raise train.warmup_fraction, and resume from the last checkpoint or start again",

@@ -7,9 +7,9 @@
 //! A growth takes the run and gives it back, because the old model is freed before the new one is allocated: where that
 //! fails there is no run any more, only its checkpoints.
 
-use super::Run;
 use super::schedule::is_due;
 use super::standing::Standing;
+use super::{Run, ranks};
 use crate::config::GrowthConfig;
 use crate::console::{note, slowly, warn};
 use crate::error::Result;
@@ -50,14 +50,16 @@ impl Run<'_> {
         }
         let checkpoint = self.checkpoint(before);
         let Some(checkpoint) = self.unless_not_finite(checkpoint)? else { return Ok(self) };
-        let file = self.store.save_before_growth(&checkpoint)?;
+        let saved = checkpoint.as_ref().map(|checkpoint| self.store.save_before_growth(checkpoint));
+        let file = saved.transpose()?;
         drop(checkpoint);
         let tokens = self.data.val.window(0, compared_rows(&self.trainer.model))?;
         let compared = Comparison { tokens: &tokens, batches: &self.eval_sets.validation };
         let (step, prompt) = (self.standing.step, self.eval_sets.prompt.len());
         let (trainer, mut record) = slowly("growing", || grow_trainer(self.trainer, growth, step, &compared, prompt))?;
         self.trainer = trainer;
-        record.file_before = Some(file);
+        ranks::agree_on_model(self.world(), &self.trainer)?;
+        record.file_before = file;
         self.display.set_model(&self.trainer);
         note(record.describe());
         self.metrics.write(&json!({"kind": "growth", "step": step, "record": record}))?;

@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::health::Bad;
+use super::ranks::root_says;
 use super::schedule::is_due;
 use crate::console::{detail, note, slowly};
 use crate::error::{Error, Result};
@@ -15,7 +16,8 @@ impl Run<'_> {
     pub(super) fn evaluate_before_the_first_step(&mut self) -> Result<()> {
         let (dir, interval) = (&self.config.out_dir, self.config.train.eval_interval);
         let later = self.eval_sets.old_validation.is_empty() || is_due(self.standing.step, interval);
-        if later || metrics::first_of_both(dir)?.is_some() { Ok(()) } else { self.evaluate().map(drop) }
+        let known = || Ok(metrics::first_of_both(dir)?.is_some());
+        if later || root_says(self.world(), known)? { Ok(()) } else { self.evaluate().map(drop) }
     }
 
     /// The validation loss, nats per token.
@@ -79,10 +81,11 @@ impl Run<'_> {
         if due && !self.health.is_bad() { self.sample() } else { Ok(()) }
     }
 
+    /// On rank 0: those of others would be the same.
     pub(super) fn sample(&mut self) -> Result<()> {
         let train = &self.config.train;
         let Some(tokenizer) = &self.data.tokenizer else { return Ok(()) };
-        if train.sample_tokens == 0 {
+        if train.sample_tokens == 0 || !self.world().is_root() {
             return Ok(());
         }
         self.catch_up()?;

@@ -14,6 +14,7 @@ pub(crate) mod loss_scale;
 mod measure;
 pub(crate) mod position;
 mod progress;
+mod ranks;
 mod save;
 pub mod schedule;
 pub(crate) mod spike;
@@ -37,11 +38,12 @@ use display::Display;
 use eval_sets::EvalSets;
 use health::{Bad, Health};
 use hooks::Hooks;
+use ranks::Ranks;
 use schedule::is_due;
 use standing::Standing;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// A run in progress.
 pub(crate) struct Run<'a> {
@@ -54,6 +56,7 @@ pub(crate) struct Run<'a> {
     pending: Option<PendingStep>,
     standing: Standing,
     health: Health,
+    ranks: Ranks,
     display: Display,
     eval_sets: EvalSets,
     store: Store,
@@ -73,7 +76,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Data that are too short, a prompt that cannot be read, device and file errors.
     pub(crate) fn new(
-        Device { engine, kernels }: &'a Device,
+        Device { engine, kernels, world }: &'a Device,
         config: &'a RunConfig,
         data: &'a Dataset,
         start: Start,
@@ -81,10 +84,11 @@ impl<'a> Run<'a> {
         hooks: &'a dyn Hooks,
     ) -> Result<Self> {
         let Start { host, mut standing, loss_scale, .. } = start.on(config, data)?;
+        ranks::agree_on_start(world, standing.step, &host)?;
         let train = &config.train;
         let eval_sets = EvalSets::new(config, &host.model, data)?;
         let prompt = eval_sets.prompt.len();
-        let compiled = || Trainer::new(engine, kernels, &host.model, train, host.cohorts, prompt);
+        let compiled = || Trainer::of_rank(world, engine, kernels, &host.model, train, host.cohorts, prompt);
         let mut trainer = slowly("compiling kernels and allocating memory", compiled)?;
         if let (Some(stored), true) = (loss_scale, trainer.is_mixed()) {
             trainer.loss_scale = stored;
@@ -96,7 +100,10 @@ impl<'a> Run<'a> {
         hooks.before_claim(standing.step)?;
         let files: Arc<dyn Storage> = Arc::new(Files);
         lock.keep()?;
-        let metrics = directory::claim(&files, config, standing.step)?;
+        let metrics = match world.is_root() {
+            true => directory::claim(&files, config, standing.step)?,
+            false => Metrics::of_another(),
+        };
         standing.growths_left = standing.growths_left.min(config.growth.len());
         if standing.next_growth(&config.growth).is_none_or(|growth| growth.plateau().is_none()) {
             standing.plateau = Plateau::default();
@@ -108,6 +115,7 @@ impl<'a> Run<'a> {
             hooks,
             pending: None,
             health: Health::new(train),
+            ranks: Ranks::default(),
             display: Display::new(standing.step, train, &trainer),
             trainer,
             standing,
@@ -137,12 +145,14 @@ impl<'a> Run<'a> {
             }
             if self.standing.step == first {
                 // Some drivers compile when a kernel first runs.
-                slowly("taking the first step, in which drivers may compile kernels", || self.train_step())?;
+                let step = || self.train_step(stop);
+                slowly("taking the first step, in which drivers may compile kernels", step)
             } else {
-                self.train_step()?;
+                self.train_step(stop)
             }
+            .map_err(|error| self.saved_despite(error))?;
             self.sample_if_due()?;
-            let interrupted = stop.load(Ordering::Relaxed);
+            let interrupted = self.is_stopped(stop);
             self.save_if_due(interrupted)?;
             if let Some(bad) = self.health.take_bad() {
                 return Ok((self, Some(bad)));
@@ -190,7 +200,7 @@ impl<'a> Run<'a> {
         Ok(serde_json::json!({
             "kind": "run", "metrics": metrics::VERSION, "from_step": self.standing.step, "adapter": self.engine.gpu.describe(),
             "parameters": self.trainer.model.param_count(), "data": self.data.description,
-            "fingerprint": Fingerprint::of(self.data)?,
+            "fingerprint": Fingerprint::of(self.data)?, "ranks": self.world().size(),
             "validation_rows": self.config.train.validation_rows(&self.trainer.model)?,
             "entropy_floor": self.data.entropy_floor, "version": env!("CARGO_PKG_VERSION"),
         }))

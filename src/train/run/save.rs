@@ -2,11 +2,13 @@
 
 use super::Run;
 use super::health::Bad;
+use super::ranks::by_root;
 use super::schedule::is_due;
 use super::standing::Standing;
 use crate::checkpoint::{Keep, read_meta};
 use crate::console::{detail, warn};
 use crate::error::{Error, Result};
+use crate::model::init::Tensors;
 use crate::train::disk::capture::checkpoint;
 use crate::train::disk::meta::{Checkpoint, Meta};
 use crate::train::disk::metrics::{self, BothLosses};
@@ -33,14 +35,29 @@ impl Run<'_> {
     pub(super) fn save(&mut self) -> Result<()> {
         self.catch_up()?;
         let began = Instant::now();
-        let checkpoint = self.checkpoint(self.standing.clone())?;
-        let train = &self.config.train;
-        let keep = Keep { last: train.keep_last, every: train.keep_every as u64 };
-        self.saved = self.store.save(&checkpoint, keep)?;
+        if let Some(checkpoint) = self.checkpoint(self.standing.clone())? {
+            self.saved = self.store.save(&checkpoint, self.keep())?;
+        }
         let took = began.elapsed();
         detail(format_args!("saved {} in {:.2} s", self.saved.display(), took.as_secs_f64()));
         self.display.aside(took);
         Ok(())
+    }
+
+    fn keep(&self) -> Keep {
+        let train = &self.config.train;
+        Keep { last: train.keep_last, every: train.keep_every as u64 }
+    }
+
+    /// As [`Self::save`], without the other ranks; the step that is saved.
+    pub(super) fn save_alone(&mut self) -> Result<u64> {
+        self.catch_up()?;
+        if self.health.is_bad() || self.health.is_in_doubt() {
+            return Err(Error::Diverged("the last steps were bad".to_owned()));
+        }
+        let checkpoint = self.own_checkpoint(self.standing.clone(), self.trainer.moments()?)?;
+        self.saved = self.store.save(&checkpoint, self.keep())?;
+        Ok(self.standing.step)
     }
 
     /// Saves the run as it was before the evaluation that found the lowest loss so far, with that loss: whoever goes on from
@@ -52,7 +69,7 @@ impl Run<'_> {
         }
         (before.best_val_loss, before.best_step) = (self.standing.best_val_loss, self.standing.best_step);
         let checkpoint = self.checkpoint(before);
-        let Some(checkpoint) = self.unless_not_finite(checkpoint)? else { return Ok(()) };
+        let Some(Some(checkpoint)) = self.unless_not_finite(checkpoint)? else { return Ok(()) };
         if let Err(error) = self.store.save_best(&checkpoint)
             && !std::mem::replace(&mut self.is_best_missed, true)
         {
@@ -69,13 +86,21 @@ impl Run<'_> {
         Some(Best { step, val_loss, checkpoint })
     }
 
-    /// The run as it is, but for what it counts, which is `at`.
-    pub(super) fn checkpoint(&mut self, at: Standing) -> Result<Checkpoint> {
+    /// The run as it is, but for what it counts, which is `at`. Only rank 0 has one.
+    pub(super) fn checkpoint(&mut self, at: Standing) -> Result<Option<Checkpoint>> {
+        let world = self.world().clone();
+        // Of all ranks where each has some.
+        let needed = world.is_root() || self.config.train.shard_optimizer;
+        let moments = if needed { self.trainer.moments()? } else { Default::default() };
+        by_root(&world, || self.own_checkpoint(at, moments))
+    }
+
+    fn own_checkpoint(&mut self, at: Standing, moments: [Tensors; 2]) -> Result<Checkpoint> {
         self.engine.check_heartbeat()?;
         self.lock.check()?;
         // First: a run that resumes from the checkpoint counts on the lines of all steps before it.
         self.metrics.sync()?;
-        checkpoint(self.config, self.data, &self.trainer, at)
+        checkpoint(self.config, self.data, &self.trainer, moments, at)
     }
 
     /// What was read of the run to save it; `None` where that shows that the run is to go back: the update before made
@@ -92,7 +117,8 @@ impl Run<'_> {
 
     /// Samples and saves, after the last evaluation.
     pub(crate) fn finish(mut self) -> Result<Summary> {
-        let first = metrics::first_of_both(&self.config.out_dir)?;
+        let is_root = self.world().is_root();
+        let first = if is_root { metrics::first_of_both(&self.config.out_dir)? } else { None };
         self.sample()?;
         self.save()?;
         self.save_best()?;

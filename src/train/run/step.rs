@@ -7,13 +7,14 @@ use super::{Run, loss_scale};
 use crate::console;
 use crate::data::{Batch, train_batch};
 use crate::error::{Error, Result};
-use crate::train::recovery::diagnose::{Finding, describe};
+use crate::train::recovery::diagnose::describe;
 use crate::train::trainer::PendingStep;
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 impl Run<'_> {
     /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
-    pub(super) fn train_step(&mut self) -> Result<()> {
+    pub(super) fn train_step(&mut self, stop: &AtomicBool) -> Result<()> {
         let (train, step) = (&self.config.train, self.standing.step);
         let lr = schedule::learning_rate(train, step as usize);
         let batches = self.batches(step)?;
@@ -32,7 +33,11 @@ impl Run<'_> {
         }
         let gradients = self.trainer.start_gradients(first, &batches)?;
         self.hooks.before_update(&self.trainer, step)?;
-        let submitted = self.trainer.start_update(gradients, step, lr)?;
+        let told = self.told(step, stop.load(Ordering::Relaxed));
+        let (submission, heard) = self.trainer.exchange(gradients, told)?;
+        self.ranks.hear(heard);
+        self.check_heard()?;
+        let submitted = self.trainer.start_update(submission, step, lr)?;
         self.standing.advance(self.trainer.shape());
         let before = self.pending.replace(submitted);
         self.complete(before)
@@ -56,7 +61,9 @@ impl Run<'_> {
         if self.trainer.is_mixed() {
             line["loss_scale"] = json!(self.trainer.loss_scale.scale);
         }
+        self.describe_ranks(&mut line, step);
         self.metrics.write(&line)?;
+        self.ranks.measured = Some((step, [stats.loss, stats.grad_norm].map(f32::to_bits)));
         let loss = f64::from(stats.loss);
         let seen = match loss_scale::after(self.trainer.loss_scale, self.trainer.is_mixed(), stats.finite) {
             Some(next) => {
@@ -93,14 +100,23 @@ impl Run<'_> {
                 "loss or gradients of step {} were not finite; {}; nothing was updated by it; lower train.lr (it is \
                  {lr}) or raise train.warmup_fraction, and resume from the last checkpoint or start again",
                 step + 1,
-                describe(self.diagnose(step)?.as_ref())
+                self.diagnose(step)?
             ),
         }))
     }
 
     /// What was the first to be not finite in a step that went bad.
-    pub(crate) fn diagnose(&self, step: u64) -> Result<Option<Finding>> {
-        self.trainer.diagnose(&self.batches(step)?, self.eval_sets.prompt.len())
+    pub(crate) fn diagnose(&self, step: u64) -> Result<String> {
+        let found = self.trainer.diagnose(&self.batches(step)?, self.eval_sets.prompt.len())?;
+        let said = describe(found.as_ref());
+        if self.world().size() == 1 {
+            return Ok(said);
+        }
+        // Of several ranks the first that found something.
+        let all = self.world().all_gather([&[u8::from(found.is_some())], said.as_bytes()].concat())?;
+        let first = all.iter().find(|told| told.first() == Some(&1)).or(all.first());
+        let said = first.and_then(|told| told.get(1..)).unwrap_or_default();
+        Ok(String::from_utf8_lossy(said).into_owned())
     }
 
     /// How far in its data the run is before a step.
@@ -113,11 +129,12 @@ impl Run<'_> {
         self.trainer.shape().grad_accum as u64
     }
 
-    /// The micro-batches of a step.
+    /// The micro-batches of a step that this rank computes.
     fn batches(&self, step: u64) -> Result<Vec<Batch>> {
         let (seed, shape) = (self.config.train.seed, self.trainer.shape());
         let first = self.position(step).next_batch(shape.batch);
-        (0..shape.grad_accum as u64)
+        self.trainer
+            .own_micro_batches()
             .map(|micro| train_batch(&self.data.train, seed, first.wrapping_add(micro), shape.batch, shape.seq))
             .collect()
     }
