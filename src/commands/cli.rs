@@ -109,6 +109,8 @@ enum Command {
     Study(commands::study::StudyArgs),
     /// The report of a study, of runs that were made on their own.
     Compare(commands::compare::CompareArgs),
+    /// One page with the curves of a run, or of several over each other.
+    Report(commands::report::ReportArgs),
     /// List the adapters, their limits, and which would be chosen.
     Devices(commands::devices::DevicesArgs),
     /// List the presets, their size, and what each is for.
@@ -277,6 +279,7 @@ impl Cli {
             Command::Plan(args) => return commands::plan::run(&request, &args),
             Command::Selftest(args) => return commands::selftest::run(&request, &args),
             Command::Devices(args) => return commands::devices::run(&request, &args),
+            Command::Report(args) => return commands::report::run(&args),
             Command::Bench(args) => commands::bench::run(&request, &args),
             Command::Study(args) => commands::study::run(world, &request, &args),
             Command::Compare(args) => commands::compare::run(&args),

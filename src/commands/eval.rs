@@ -8,7 +8,7 @@ use crate::data::{EvalBatch, IGNORED, all_windows, describe, has_split, not_ther
 use crate::error::{Error, Result};
 use crate::gpu::adapter::AdapterRequest;
 use crate::train::disk;
-use crate::train::evaluate::Evaluator;
+use crate::train::evaluate::{ByteCount, Evaluator};
 use crate::tune;
 use clap::Args;
 use serde_json::json;
@@ -62,7 +62,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
     let probe = Evaluator::new(&device, model, &config.train)?;
     probe.load(&start.host.params)?;
 
-    let (mut nats, mut tokens, mut bytes) = (0.0, 0_u64, 0_u64);
+    let (mut nats, mut counts) = (0.0, ByteCount::default());
     let windows = all_windows(source, config.train.batch_size, model.seq_length)?;
     let mut parts = Parts::new("evaluating, batches", windows.len());
     for (done, window) in windows.enumerate() {
@@ -71,22 +71,20 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
         for (target, _) in batch.targets.iter_mut().zip(counted).filter(|(_, counted)| !counted) {
             *target = IGNORED;
         }
-        for &t in batch.targets.iter().filter(|t| **t != IGNORED) {
-            tokens += 1;
-            bytes += data.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.bytes_of(t)) as u64;
-        }
+        counts.add(&batch, data.tokenizer.as_ref());
         nats += probe.loss(&batch)? * batch.tokens.len() as f64;
     }
     drop(parts);
+    let tokens = counts.tokens;
     let loss = nats / tokens.max(1) as f64;
+    let bits_per_byte = counts.bits(loss);
     let mut text = format!("data            {evaluated}\n");
     text.push_str(&format!("tokens          {tokens}\nloss            {loss:.4} nats/token\n"));
     text.push_str(&format!("perplexity      {:.3}\n", loss.exp()));
-    if bytes > 0 {
-        text.push_str(&format!("bits per byte   {:.4}\n", nats / std::f64::consts::LN_2 / bytes as f64));
+    if let Some(bits) = bits_per_byte {
+        text.push_str(&format!("bits per byte   {bits:.4}\n"));
     }
     super::print(&text)?;
-    let bits_per_byte = (bytes > 0).then(|| nats / std::f64::consts::LN_2 / bytes as f64);
     Ok(json!({
         "checkpoint": path,
         "step": meta.step,

@@ -102,6 +102,10 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
             "compare old=runs/a new=runs/b --reference old",
         ],
     ),
+    (
+        "report",
+        ["report runs/mine", "report base=runs/a grown=runs/b --out both.html", "report runs/mine --out loss.svg"],
+    ),
     ("devices", ["devices", "devices --save laptop.json", "devices --backend gl --json"]),
     ("presets", ["presets", "train --preset quickstart", "plan --preset 150m"]),
     (

@@ -26,6 +26,7 @@ pub(crate) mod probe;
 mod prompt;
 pub(crate) mod prune;
 mod ranks;
+pub(crate) mod report;
 mod resume;
 mod run_dir;
 pub(crate) mod selftest;

@@ -24,7 +24,7 @@ use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{Best, Store, Summary, directory};
+use crate::train::{Best, Store, Summary, directory, report};
 use crate::tune::{self, Effort, Sandbox};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -64,6 +64,9 @@ pub(crate) struct TrainArgs {
     /// Compute the gradients of every N-th step twice and compare them: for a GPU that is not trusted.
     #[arg(long, value_name = "N", value_parser = super::kept::<usize>)]
     verify_every: Option<usize>,
+    /// Write event files for TensorBoard as well, into tensorboard/ of the run.
+    #[arg(long)]
+    tensorboard: bool,
     /// Leave the GPU to the display between short pieces of work: for the GPU of the screen you work at.
     #[arg(long)]
     polite: bool,
@@ -113,6 +116,7 @@ pub(crate) fn run(world: &World, request: &AdapterRequest, args: &TrainArgs) -> 
         Next::Steps(prepared) => *prepared,
         Next::Nothing(answer) => return Ok(answer),
     };
+    config.train.tensorboard |= args.tensorboard;
     config.train.verify_every = args.verify_every.unwrap_or(config.train.verify_every);
     let Some(mut lock) = lock else {
         if world.is_root() {
@@ -177,7 +181,9 @@ pub(crate) fn run(world: &World, request: &AdapterRequest, args: &TrainArgs) -> 
 fn found(summary: &Summary, out_dir: &Path) -> Answer {
     let lineage = value(&summary.growths)?;
     let best = summary.best.as_ref().map(
-        |Best { step, val_loss, checkpoint }| json!({ "step": step, "val_loss": val_loss, "checkpoint": checkpoint }),
+        |Best { step, val_loss, bits_per_byte, checkpoint }| {
+            json!({ "step": step, "val_loss": val_loss, "bits_per_byte": bits_per_byte, "checkpoint": checkpoint })
+        },
     );
     Ok(json!({
         "run": out_dir,
@@ -187,6 +193,7 @@ fn found(summary: &Summary, out_dir: &Path) -> Answer {
         "parameters": summary.parameters,
         "train_loss": summary.loss,
         "val_loss": summary.val_loss,
+        "bits_per_byte": summary.bits_per_byte,
         "best": best,
         "old_val_loss": summary.both_losses.as_ref().map(|[_, last]| last.old_val_loss),
         "entropy_floor": summary.entropy_floor,
@@ -409,7 +416,14 @@ fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
         }
         None => line("val loss", format!("{:.4} nats/token", summary.val_loss)),
     }
-    if let Some(Best { step, val_loss, checkpoint }) = &summary.best {
+    if let Some(bits) = summary.bits_per_byte {
+        let best = summary.best.as_ref().and_then(|best| best.bits_per_byte);
+        line(
+            "bits per byte",
+            format!("{bits:.4}{}", best.map_or_else(String::new, |best| format!(", at best {best:.4}"))),
+        );
+    }
+    if let Some(Best { step, val_loss, checkpoint, .. }) = &summary.best {
         line("best val loss", format!("{val_loss:.4} nats/token at step {step}"));
         if let Some(file) = checkpoint {
             line("best checkpoint", file.display().to_string());
@@ -425,6 +439,7 @@ fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
     line("time", format!("{:.1} s", summary.seconds));
     line("checkpoint", summary.checkpoint.display().to_string());
     let next = if is_text { "generate" } else { "eval" };
+    line("report", out_dir.join(report::FILE).display().to_string());
     line("next", format!("tokenformer {next} {}", shell::word(out_dir)));
     text
 }

@@ -4,13 +4,13 @@
 use clap::{Arg, ArgAction, Command};
 
 /// Verbs that need no adapter.
-pub(super) const WITHOUT_ADAPTER: [&str; 9] =
-    ["prepare", "export", "import", "inspect", "compare", "presets", "completions", "man", "help"];
+pub(super) const WITHOUT_ADAPTER: [&str; 10] =
+    ["prepare", "export", "import", "inspect", "compare", "report", "presets", "completions", "man", "help"];
 
 /// Verbs that answer in JSON.
-const WITH_JSON: [&str; 12] = [
+const WITH_JSON: [&str; 13] = [
     "train", "prepare", "grow", "prune", "export", "import", "generate", "eval", "inspect", "plan", "selftest",
-    "devices",
+    "devices", "report",
 ];
 
 /// Groups of the help, and the arguments in each; others belong to the run.

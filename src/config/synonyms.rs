@@ -154,7 +154,7 @@ static SYNONYMS: &[Synonym] = &[
     synonym(&["compile", "torch_compile"], "kernels are always compiled here: leave it out"),
     synonym(
         &["wandb_log", "wandb_project", "report_to", "wandb_run_name"],
-        "every figure of a run is in its metrics.jsonl: leave it out",
+        "every figure of a run is in its metrics.jsonl, and with train.tensorboard = true in a file for TensorBoard: leave it out",
     ),
     synonym(&["preset"], "a preset is named by --preset, or at the top of a file as preset = \"NAME\""),
 ];

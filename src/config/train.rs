@@ -139,6 +139,8 @@ pub struct TrainConfig {
     pub verify_every: usize,
     /// Steps between lines of the log.
     pub log_interval: usize,
+    /// Write what metrics.jsonl says for TensorBoard as well, into `tensorboard/` of the run; also `--tensorboard`.
+    pub tensorboard: bool,
 }
 
 impl Default for TrainConfig {
@@ -181,6 +183,7 @@ impl Default for TrainConfig {
             spike_zscore: 0.0,
             verify_every: 0,
             log_interval: 10,
+            tensorboard: false,
         }
     }
 }

@@ -3,8 +3,10 @@
 use crate::error::{Error, Result};
 use serde::Serialize;
 
-/// Text for HTML and SVG, also inside attributes.
+/// Text for HTML and SVG, also inside attributes. Control characters, which neither may hold, are marked.
 pub(crate) fn html(text: &str) -> String {
+    let marked = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+    let text: String = text.chars().map(marked).collect();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -50,6 +52,7 @@ mod tests {
     #[test]
     fn markup_is_text() {
         assert_eq!(html("<a b=\"c\">&"), "&lt;a b=&quot;c&quot;&gt;&amp;");
+        assert_eq!(html("a\n\tb\u{1b}\0\r"), "a\n\tb\u{fffd}\u{fffd}\u{fffd}");
         assert_eq!(markdown("a_b*c|[d]"), "a\\_b\\*c|\\[d]");
         assert_eq!(cell("a|b\nc_d"), "a\\|b c_d");
     }

@@ -1,14 +1,15 @@
 //! An HTML page in one file: no script, nothing fetched. Readable from 360 pixels of width on.
 
+use super::chart::{ON_BLACK, Style};
 use super::escape::html;
 use super::table::Table;
 
 const STYLE: &str = "
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --rule: #ccc; --row: #ddd; --soft: #444; --well: #f4f4f4; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1120px; padding: 12px; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
+body { margin: 0 auto; max-width: 1120px; padding: 12px; font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); }
 h1 { font-size: 1.6em; line-height: 1.2; margin: .4em 0; }
-h2 { font-size: 1.25em; margin: 1.8em 0 .5em; border-bottom: 1px solid #ccc; }
+h2 { font-size: 1.25em; margin: 1.8em 0 .5em; border-bottom: 1px solid var(--rule); }
 h3 { font-size: 1em; margin: 1.2em 0 .3em; }
 p, li { max-width: 46em; overflow-wrap: anywhere; }
 ul { padding-left: 1.2em; }
@@ -16,19 +17,39 @@ ul { padding-left: 1.2em; }
 .small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .95em; margin-bottom: 4px; overflow-wrap: anywhere; }
-svg.plot { display: block; width: 100%; height: auto; font-family: system-ui, sans-serif; fill: #1a1a1a; }
-svg .halo { paint-order: stroke; stroke: #fff; stroke-width: 4px; stroke-linejoin: round; }
+svg.plot { display: block; width: 100%; height: auto; font-family: system-ui, sans-serif; fill: var(--text); }
+svg .halo { paint-order: stroke; stroke: var(--page); stroke-width: 4px; stroke-linejoin: round; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 4px 18px; }
 .legend li { display: flex; gap: 8px; align-items: center; }
 .swatch { flex: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9em; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9em; position: sticky; left: 0; background: #fff; }
+th, td { padding: 4px 10px; border-bottom: 1px solid var(--row); text-align: right; vertical-align: top; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9em; position: sticky; left: 0; background: var(--page); }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
-.note { color: #444; font-size: .95em; }
+.note { color: var(--soft); font-size: .95em; }
+.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.facts td:first-child { position: static; color: var(--soft); }
+details { margin: .5em 0; }
+summary { cursor: pointer; }
+pre { margin: .4em 0; padding: 10px; background: var(--well); border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere;
+  unicode-bidi: isolate; font: 13px/1.45 ui-monospace, monospace; }
 @media (max-width: 500px) { body { font-size: 15px; } th:first-child, td:first-child { min-width: 7em; max-width: 9em; } }
 ";
+
+/// What the page has in the place of these colours for people who like it dark.
+fn dark() -> String {
+    let root = ":root { --text: #e4e4e4; --page: #16181c; --rule: #4a4f57; --row: #33373e; --soft: #b3b7bd; --well: #22252b; }";
+    let swapped = ON_BLACK.iter().map(|(light, dark)| {
+        format!("[stroke=\"{light}\"] {{ stroke: {dark}; }} [fill=\"{light}\"] {{ fill: {dark}; }}\n")
+    });
+    format!("@media (prefers-color-scheme: dark) {{\n{root}\n{}}}\n", swapped.collect::<String>())
+}
+
+/// What a page of this program has in its head.
+pub(crate) const MARK: &str = "<meta name=\"generator\" content=\"tokenformer\">";
+/// Nothing is loaded and nothing runs, whatever came into the page.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// A page that is written from top to bottom.
 #[derive(Debug)]
@@ -41,9 +62,11 @@ impl Page {
     pub(crate) fn new(title: &str) -> Self {
         let title = html(title);
         let text = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n\
-             <body>\n<h1>{title}</h1>\n"
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n{MARK}\n<meta \
+             http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n<meta name=\"viewport\" \
+             content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>{STYLE}{}</style>\n</head>\n\
+             <body>\n<h1>{title}</h1>\n",
+            dark()
         );
         Self { text }
     }
@@ -79,6 +102,34 @@ impl Page {
         self.text += &table.html();
     }
 
+    /// Names with what each stands for.
+    pub(crate) fn facts(&mut self, facts: &[(String, String)]) {
+        let row =
+            |(name, what): &(String, String)| format!("<tr><td>{}</td><td>{}</td></tr>\n", html(name), html(what));
+        let rows: String = facts.iter().map(row).collect();
+        self.text += &format!("<table class=\"facts\">\n<tbody>\n{rows}</tbody>\n</table>\n");
+    }
+
+    /// Text with its line ends, shown under its name once that is opened.
+    pub(crate) fn folded(&mut self, name: &str, text: &str, open: bool) {
+        let open = if open { " open" } else { "" };
+        let (name, text) = (html(name), html(&text.replace("\r\n", "\n")));
+        self.text += &format!("<details{open}>\n<summary>{name}</summary>\n<pre>\n{text}</pre>\n</details>\n");
+    }
+
+    /// How curves are drawn, and whose they are.
+    pub(crate) fn legend(&mut self, names: &[(Style, String)]) {
+        let item =
+            |(style, name): &(Style, String)| format!("<li>{}<span>{}</span></li>\n", style.swatch(), html(name));
+        let items: String = names.iter().map(item).collect();
+        self.text += &format!("<ul class=\"legend\">\n{items}</ul>\n");
+    }
+
+    /// A picture with its caption.
+    pub(crate) fn figure(&mut self, caption: &str, picture: &str) {
+        self.text += &format!("<figure><figcaption>{}</figcaption>{picture}</figure>\n", html(caption));
+    }
+
     /// What is HTML already.
     pub(crate) fn raw(&mut self, html: &str) {
         self.text += html;
@@ -103,9 +154,17 @@ mod tests {
         page.paragraph("1 < 2");
         page.note("\"quoted\"");
         page.list(&["<li>".into()]);
+        page.facts(&[("<td>".into(), "</table>".into())]);
+        page.folded("<summary>", "</pre><script>\u{1b}[2J\0", true);
+        page.legend(&[(Style::FAINT, "<li>".into())]);
+        page.figure("<figure>", "");
         page.table(&Table { rows: vec![vec!["<td>".into()]], ..Table::new(["<th>"]) });
         let text = page.finish();
         assert_well_formed(&text);
+        assert!(
+            !text.contains("<script") && !text.contains('\u{1b}') && text.contains("\u{fffd}[2J\u{fffd}"),
+            "{text}"
+        );
         assert!(text.contains("<title>a &amp; &lt;b&gt;</title>") && !text.contains("<i>"), "{text}");
     }
 }

@@ -12,7 +12,7 @@ pub(crate) const NAMESPACE: &str = "xmlns=\"http://www.w3.org/2000/svg\"";
 pub(crate) type Point = (f64, f64);
 
 /// A picture that is drawn from back to front.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Svg {
     text: String,
 }
@@ -51,6 +51,11 @@ impl Svg {
     /// Draws text in the picture's own size.
     pub(crate) fn text(&mut self, at: Point, anchor: Anchor, text: &str) {
         self.add(Label { at, anchor, text, size: None, class: None });
+    }
+
+    /// What was drawn, without the root element.
+    pub(crate) fn elements(self) -> String {
+        self.text
     }
 
     /// The whole picture.

@@ -1,17 +1,12 @@
 //! What training costs: tokens and floating-point operations as a function of the step, through all growths.
 //!
-//! Operations are counted from the dispatches of a step (those of a micro-batch as often as there are any, and the
-//! update), not estimated by 6ND. Counted are matrix products, attention's included with their causal halves; work by
-//! row or by element (norms, activations, additions, AdamW), evaluations and growth itself are not. Every adapter is
-//! given the same count.
+//! How the operations of a step are counted is in [`flops_per_step`]'s file; evaluations and growth itself are not.
 
-use crate::config::{RunConfig, TrainConfig};
+use crate::config::RunConfig;
 use crate::error::Result;
-use crate::kernel::{Dtype, KernelTable, Target};
-use crate::model::graphs::{self, BatchShape, MicroBatch};
 use crate::report::number;
-use crate::train::cohorts::{self, Stage};
-use crate::train::trainer::batch_shape;
+use crate::train::cohorts::Stage;
+pub use crate::train::flops::flops_per_step;
 
 /// What two runs may have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,21 +39,6 @@ impl Axis {
             Self::Flops | Self::MarginalFlops => number::flops(value),
         }
     }
-}
-
-/// Floating-point operations of one optimizer step.
-///
-/// # Errors
-/// Shapes that cannot be recorded.
-pub fn flops_per_step(Stage { model, cohorts: rows }: &Stage, train: &TrainConfig) -> Result<u64> {
-    let kernels = KernelTable::defaults(Target::WEBGPU);
-    // Half precision has the same products; what is computed twice to save memory counts once.
-    let shape = BatchShape { precision: Dtype::F32, recompute: false, ..batch_shape(model, train, &kernels)? };
-    let trained = cohorts::trained(model, rows)?;
-    let micro = graphs::training(model, &trained, &shape, MicroBatch::Later, &kernels)?.flops();
-    let segments = cohorts::segments(model, rows, &trained);
-    let update = graphs::update(model, train, &trained, &segments, shape.precision, None, &kernels)?.flops();
-    Ok(micro * shape.grad_accum as u64 + update)
 }
 
 /// What each step of a run costs.

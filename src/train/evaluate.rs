@@ -2,7 +2,7 @@
 
 use super::trainer::{batch_shape, upload_parameters, upload_rope};
 use crate::config::{ModelConfig, TrainConfig};
-use crate::data::Batch;
+use crate::data::{Batch, IGNORED, Tokenizer};
 use crate::error::Result;
 use crate::gpu::engine::{Engine, Program};
 use crate::graph::plan::Plan;
@@ -80,6 +80,37 @@ impl<'e> Evaluator<'e> {
         self.load(params)?;
         let losses: Vec<f64> = batches.iter().map(|batch| self.loss(batch)).collect::<Result<_>>()?;
         Ok(losses.iter().sum::<f64>() / batches.iter().map(Batch::counted).sum::<f64>())
+    }
+}
+
+/// Tokens that are predicted, and the bytes of text that they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ByteCount {
+    /// Targets that count.
+    pub tokens: u64,
+    /// Their bytes; 0 where nobody knows them.
+    pub bytes: u64,
+}
+
+impl ByteCount {
+    /// Of the targets of these batches.
+    pub(crate) fn of(batches: &[Batch], tokenizer: Option<&Tokenizer>) -> Self {
+        let mut all = Self::default();
+        batches.iter().for_each(|batch| all.add(batch, tokenizer));
+        all
+    }
+
+    /// Counts those of one more batch.
+    pub(crate) fn add(&mut self, batch: &Batch, tokenizer: Option<&Tokenizer>) {
+        for &token in batch.targets.iter().filter(|token| **token != IGNORED) {
+            self.tokens += 1;
+            self.bytes += tokenizer.map_or(0, |tokenizer| tokenizer.bytes_of(token)) as u64;
+        }
+    }
+
+    /// Bits per byte at a loss in nats per token; `None` where the bytes are not known.
+    pub(crate) fn bits(self, loss: f64) -> Option<f64> {
+        (self.bytes > 0).then(|| loss * self.tokens as f64 / std::f64::consts::LN_2 / self.bytes as f64)
     }
 }
 

@@ -8,15 +8,18 @@
 //! - `parallel`: an update by several leaves, whose gradients are added up by a tree; by one rank or many.
 //! - [`growth`]: what a growth or pruning makes of a model, its moments and its cohorts.
 //! - [`recovery`]: back to a checkpoint where the GPU or the numbers fail.
+//! - `report`: the page of a run, `report.html`, made of its metrics; [`flops`] counts what a step costs.
 //! - [`disk`]: directory, metrics, checkpoints and what a run starts from.
 
 pub mod disk;
 pub mod evaluate;
 pub mod fit;
+pub mod flops;
 pub mod growth;
 pub(crate) mod parallel;
 pub mod plans;
 pub mod recovery;
+pub(crate) mod report;
 mod run;
 pub mod trainer;
 
@@ -52,6 +55,8 @@ pub struct Summary {
     pub loss: f64,
     /// Validation loss at the end, nats per token.
     pub val_loss: f64,
+    /// Bits per byte there, where the bytes of the validation data are known.
+    pub bits_per_byte: Option<f64>,
     /// The lowest validation loss.
     pub best: Option<Best>,
     /// Where there are old validation data: the first evaluation of the run, and the last.
@@ -75,6 +80,8 @@ pub struct Best {
     pub step: u64,
     /// Nats per token.
     pub val_loss: f64,
+    /// The same in bits per byte, where the bytes of the validation data are known.
+    pub bits_per_byte: Option<f64>,
     /// The checkpoint of that step, where it was kept.
     pub checkpoint: Option<PathBuf>,
 }

@@ -16,8 +16,10 @@ mod prepare;
 mod program;
 #[cfg(all(feature = "mpi", unix))]
 mod ranks;
+mod report;
 mod scripts;
 mod sets;
 mod snapshot;
+mod tensorboard;
 mod terminal;
 mod tokens;

@@ -5,7 +5,7 @@ use crate::report::escape::html as escaped;
 use crate::report::page::Page;
 use crate::study::budget::Axis;
 use crate::study::comparison::Comparisons;
-use crate::study::results::Findings;
+use crate::study::results::{ArmResult, Findings};
 
 /// The whole page.
 pub(crate) fn render(findings: &Findings, all: &Comparisons) -> String {
@@ -64,27 +64,20 @@ fn curves(page: &mut Page, findings: &Findings) {
         "Line: mean over the seeds. Band: from the least to the most of them. Dot: the end of a run, with its learning rate \
          decayed. Triangle on the axis: a growth. The fall at the start is cut off.",
     );
-    page.raw("<ul class=\"legend\">\n");
-    for (index, arm) in findings.arms.iter().enumerate() {
-        let swatch = plots::style(findings, index).swatch();
-        page.raw(&format!("<li>{swatch}<span>{}</span></li>\n", escaped(&arm.name)));
-    }
-    page.raw("</ul>\n<div class=\"plots\">\n");
+    let named = |(index, arm): (usize, &ArmResult)| (plots::style(findings, index), arm.name.clone());
+    page.legend(&findings.arms.iter().enumerate().map(named).collect::<Vec<_>>());
+    page.raw("<div class=\"plots\">\n");
     for (axis, what) in [(Axis::Tokens, "tokens"), (Axis::Flops, "FLOPs")] {
         let caption = format!("Loss against {what}, each arm at the length that ends nearest to the reference");
-        figure(page, &caption, &plots::overview(findings, axis));
+        page.figure(&caption, &plots::overview(findings, axis));
     }
     page.raw("</div>\n");
     page.note("Each arm at all its lengths, against FLOPs, with the reference in grey.");
     page.raw("<div class=\"plots small\">\n");
     for (index, arm) in findings.arms.iter().enumerate().filter(|(index, _)| *index != findings.reference) {
-        figure(page, &arm.name, &plots::beside_reference(findings, index, Axis::Flops));
+        page.figure(&arm.name, &plots::beside_reference(findings, index, Axis::Flops));
     }
     page.raw("</div>\n");
-}
-
-fn figure(page: &mut Page, caption: &str, picture: &str) {
-    page.raw(&format!("<figure><figcaption>{}</figcaption>{picture}</figure>\n", escaped(caption)));
 }
 
 fn comparisons(page: &mut Page, findings: &Findings, all: &Comparisons) {

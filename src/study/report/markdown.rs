@@ -65,7 +65,7 @@ pub(crate) struct Picture {
 /// The intervals of each comparison that has any.
 pub(crate) fn pictures(findings: &Findings, all: &Comparisons) -> Vec<Picture> {
     let picture = |(point, comparison)| {
-        let svg = standalone(&plots::intervals(findings, comparison)?);
+        let svg = standalone(&plots::intervals(findings, comparison)?, &[]);
         Some(Picture { point, file: format!("intervals-{}.svg", point + 1), svg })
     };
     all.points.iter().enumerate().filter_map(picture).collect()

@@ -74,6 +74,8 @@ fn losses(curves: &[Curve], axis: Axis, name: &str, frame: Option<Frame>) -> Str
         x,
         unit: unit(frame.right(), axis == Axis::Tokens),
         y: "validation loss, nats/token",
+        events: &[],
+        floor: None,
     };
     chart.draw(curves, frame)
 }
@@ -152,7 +154,7 @@ mod tests {
         pictures.extend(compare(&found).points.iter().map(|point| intervals(&found, point).unwrap()));
         for picture in pictures {
             assert_picture(&picture);
-            assert_picture(&standalone(&picture));
+            assert_picture(&standalone(&picture, &[]));
         }
     }
 

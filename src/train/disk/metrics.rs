@@ -155,13 +155,7 @@ fn lines_before(storage: &dyn Storage, path: &Path, step: u64, evaluates: bool) 
         };
         if is(&fields, "run") {
             version = version_said(&fields);
-            if version > VERSION {
-                return Err(Error::input(format!(
-                    "{} is of version {version}, and this program knows versions up to {VERSION}: resume the run with a newer \
-                     tokenformer",
-                    path.display()
-                )));
-            }
+            check_version(path, version)?;
         }
         if version < VERSION {
             renew(&mut fields);
@@ -177,12 +171,23 @@ fn lines_before(storage: &dyn Storage, path: &Path, step: u64, evaluates: bool) 
     Ok(kept)
 }
 
-fn is(fields: &Map<String, Value>, kind: &str) -> bool {
+pub(super) fn is(fields: &Map<String, Value>, kind: &str) -> bool {
     fields.get("kind").and_then(Value::as_str) == Some(kind)
 }
 
-fn version_said(run: &Map<String, Value>) -> u64 {
+pub(super) fn version_said(run: &Map<String, Value>) -> u64 {
     run.get("metrics").and_then(Value::as_u64).unwrap_or(1)
+}
+
+/// Refuses lines of a version that is to come.
+pub(super) fn check_version(path: &Path, version: u64) -> Result<()> {
+    if version <= VERSION {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{} is of version {version}, and this program knows versions up to {VERSION}: go on with a newer tokenformer",
+        path.display()
+    )))
 }
 
 /// The version of the lines before any that says one: that is damaged, or gone. Then a step 0 tells version 1.
@@ -193,7 +198,7 @@ fn version_of_the_first<'a>(mut lines: impl Iterator<Item = &'a Map<String, Valu
 }
 
 /// A line of version 1 in this one.
-fn renew(fields: &mut Map<String, Value>) {
+pub(super) fn renew(fields: &mut Map<String, Value>) {
     let counted_from_0 = match fields.get("kind").and_then(Value::as_str) {
         Some("train" | "sample") => "step",
         Some("rollback") => "from_step",

@@ -3,10 +3,12 @@
 pub(crate) mod capture;
 pub(crate) mod dataset;
 pub mod directory;
+pub(crate) mod lines;
 pub(crate) mod meta;
 pub mod metrics;
 pub mod settings;
 pub(crate) mod start;
+pub(crate) mod tensorboard;
 
 pub use dataset::{dataset, sample_prompt};
 pub(crate) use dataset::{dataset_of_trained, dataset_to_measure};

@@ -64,6 +64,7 @@ impl Run<'_> {
         note(record.describe());
         self.metrics.write(&json!({"kind": "growth", "step": step, "record": record}))?;
         self.standing.grown(record);
+        self.metrics.show(&self.standing);
         Ok(self)
     }
 

@@ -47,7 +47,15 @@ impl Run<'_> {
             self.display.numbers.old_val_loss = Some(old_val_loss);
             line["old_val_loss"] = json!(old_val_loss);
         }
+        let bits_per_byte = self.eval_sets.bytes.bits(val_loss);
+        if let Some(bits) = bits_per_byte {
+            line["bits_per_byte"] = json!(bits);
+        }
         self.metrics.write(&line)?;
+        // Nor does the page: after the last step it is written behind the checkpoint.
+        if step < steps as u64 {
+            self.metrics.show(&self.standing);
+        }
         self.display.refresh();
         note(shown);
         let took = began.elapsed();

@@ -15,6 +15,7 @@ mod measure;
 pub(crate) mod position;
 mod progress;
 mod ranks;
+pub(crate) mod record;
 mod save;
 pub mod schedule;
 pub(crate) mod spike;
@@ -22,8 +23,9 @@ pub(crate) mod standing;
 mod step;
 
 use super::disk::meta::Store;
-use super::disk::metrics::{self, Metrics};
-use super::disk::{directory, start::Start};
+use super::disk::metrics;
+use super::disk::start::Start;
+use super::disk::tensorboard;
 use super::growth::plateau::Plateau;
 use super::trainer::{PendingStep, Trainer};
 use crate::checkpoint::{Files, RunLock, Storage};
@@ -39,6 +41,7 @@ use eval_sets::EvalSets;
 use health::{Bad, Health};
 use hooks::Hooks;
 use ranks::Ranks;
+use record::Record;
 use schedule::is_due;
 use standing::Standing;
 use std::path::PathBuf;
@@ -61,7 +64,7 @@ pub(crate) struct Run<'a> {
     eval_sets: EvalSets,
     store: Store,
     lock: &'a RunLock,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Record,
     /// The last checkpoint.
     saved: PathBuf,
     /// As it was before the evaluation that found the lowest loss, until that is saved.
@@ -101,8 +104,8 @@ impl<'a> Run<'a> {
         let files: Arc<dyn Storage> = Arc::new(Files);
         lock.keep()?;
         let metrics = match world.is_root() {
-            true => directory::claim(&files, config, standing.step)?,
-            false => Metrics::of_another(),
+            true => Record::claim(&files, config, standing.step)?,
+            false => Record::of_another(),
         };
         standing.growths_left = standing.growths_left.min(config.growth.len());
         if standing.next_growth(&config.growth).is_none_or(|growth| growth.plateau().is_none()) {
@@ -136,6 +139,7 @@ impl<'a> Run<'a> {
     pub(crate) fn go(mut self, stop: &AtomicBool) -> Result<(Self, Option<Bad>)> {
         let last = self.config.train.max_steps as u64;
         self.metrics.write(&self.header()?)?;
+        self.metrics.show(&self.standing);
         self.evaluate_before_the_first_step()?;
         let first = self.standing.step;
         while self.standing.step < last {
@@ -201,6 +205,7 @@ impl<'a> Run<'a> {
             "kind": "run", "metrics": metrics::VERSION, "from_step": self.standing.step, "adapter": self.engine.gpu.describe(),
             "parameters": self.trainer.model.param_count(), "data": self.data.description,
             "fingerprint": Fingerprint::of(self.data)?, "ranks": self.world().size(),
+            "memory": self.trainer.bytes().total(), "started": tensorboard::now() - self.display.seconds(),
             "validation_rows": self.config.train.validation_rows(&self.trainer.model)?,
             "entropy_floor": self.data.entropy_floor, "version": env!("CARGO_PKG_VERSION"),
         }))

@@ -83,7 +83,7 @@ impl Run<'_> {
         let (val_loss, step) = (self.standing.best_val_loss?, self.standing.best_step?);
         let file = self.store.best();
         let checkpoint = read_meta::<Meta>(&file).ok().filter(|meta| meta.step == step).map(|_| file);
-        Some(Best { step, val_loss, checkpoint })
+        Some(Best { step, val_loss, bits_per_byte: self.eval_sets.bytes.bits(val_loss), checkpoint })
     }
 
     /// The run as it is, but for what it counts, which is `at`. Only rank 0 has one.
@@ -122,6 +122,7 @@ impl Run<'_> {
         self.sample()?;
         self.save()?;
         self.save_best()?;
+        self.metrics.show(&self.standing);
         self.tell_of_growths_left();
         self.display.finish();
         let best = self.best();
@@ -131,6 +132,7 @@ impl Run<'_> {
             parameters: self.trainer.model.param_count(),
             loss: self.display.numbers.loss,
             val_loss: self.display.numbers.val_loss.unwrap_or(f64::NAN),
+            bits_per_byte: self.display.numbers.val_loss.and_then(|loss| self.eval_sets.bytes.bits(loss)),
             both_losses: first.zip(self.both_losses()).map(<[BothLosses; 2]>::from),
             entropy_floor: self.data.entropy_floor,
             growths: self.standing.lineage,
