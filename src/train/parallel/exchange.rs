@@ -26,6 +26,9 @@ const LEAVES: u32 = 1 << 12;
 const SUM: u32 = 2 << 12;
 const HEADER: u32 = 3 << 12;
 
+/// Bytes of sums that wait for a submission, at most.
+const MOST_UNSUBMITTED: u64 = 64 << 20;
+
 /// How long the loop rests where nothing goes on.
 const REST: Duration = Duration::from_micros(50);
 
@@ -186,6 +189,8 @@ struct State<'x> {
     sent: Vec<Sent>,
     progress: Vec<Progress>,
     headers: Vec<Option<(Told, Vec<f32>)>>,
+    /// Bytes written since the last submission: until the next one they lie in host memory once more.
+    unsubmitted: u64,
     parts: Parts,
 }
 
@@ -198,7 +203,7 @@ impl<'x> State<'x> {
             summed: (0..ranks).map(|of| bucket.chunks[of].is_empty() || (exchange.sharded && of != rank)).collect(),
         });
         let progress = progress.collect();
-        Self { exchange, told, sent, progress, headers: vec![None; ranks], parts: Parts::default() }
+        Self { exchange, told, sent, progress, headers: vec![None; ranks], unsubmitted: 0, parts: Parts::default() }
     }
 
     fn is_done(&self) -> bool {
@@ -329,8 +334,7 @@ impl<'x> State<'x> {
             }
             self.parts.pack += began.elapsed().as_secs_f64();
         }
-        self.write(i, rank, &sum, engine, leaves);
-        Ok(true)
+        self.write(i, rank, &sum, engine, leaves).map(|()| true)
     }
 
     fn receive_sums(&mut self, i: usize, engine: &Engine, leaves: &Leaves) -> Result<bool> {
@@ -343,14 +347,14 @@ impl<'x> State<'x> {
             let Some(bytes) = world.try_receive(from, SUM + i as u32)? else { continue };
             let wrong = |_| Error::rank(format!("{} sent a sum of another size", world.host(from)));
             let sum = sums::decode(&bytes, buckets[i].chunks[from].len(), *precision).map_err(wrong)?;
-            self.write(i, from, &sum, engine, leaves);
+            self.write(i, from, &sum, engine, leaves)?;
             busy = true;
         }
         Ok(busy)
     }
 
     /// Puts the sum of a rank's chunk where this rank's gradients were.
-    fn write(&mut self, i: usize, of: usize, sum: &[f32], engine: &Engine, leaves: &Leaves) {
+    fn write(&mut self, i: usize, of: usize, sum: &[f32], engine: &Engine, leaves: &Leaves) -> Result<()> {
         let began = Instant::now();
         let stretches = self.exchange.layout.stretches(&self.exchange.buckets[i].chunks[of]);
         let mut rest = sum;
@@ -359,8 +363,14 @@ impl<'x> State<'x> {
             engine.write(&block, part);
             rest = later;
         }
+        self.unsubmitted += 4 * sum.len() as u64;
+        if self.unsubmitted > MOST_UNSUBMITTED {
+            engine.copy([])?;
+            self.unsubmitted = 0;
+        }
         self.progress[i].summed[of] = true;
         self.parts.unpack += began.elapsed().as_secs_f64();
+        Ok(())
     }
 
     fn receive_headers(&mut self) -> Result<bool> {

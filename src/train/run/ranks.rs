@@ -15,9 +15,11 @@ use crate::train::trainer::Trainer;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The outcome of what rank 0 did, as it is told.
+/// What rank 0 says: that it did something, that a question is answered with no or yes, or why the model diverged.
 const DONE: u8 = 0;
 const DIVERGED: u8 = 1;
+const NO: u8 = 2;
+const YES: u8 = 3;
 
 /// What a run knows of its ranks.
 #[derive(Debug, Default)]
@@ -75,10 +77,10 @@ pub(super) fn root_says(world: &World, says: impl FnOnce() -> Result<bool>) -> R
         return says();
     }
     if !world.is_root() {
-        return Ok(world.broadcast(None)?.first() == Some(&1));
+        return Ok(world.broadcast(None)?.first() == Some(&YES));
     }
     let said = says().inspect_err(|error| world.fail(&error.to_string()))?;
-    world.broadcast(Some(vec![u8::from(said)])).map(|_| said)
+    world.broadcast(Some(vec![if said { YES } else { NO }])).map(|_| said)
 }
 
 /// Refuses ranks that start from another model: each reads it for itself.
@@ -168,11 +170,13 @@ impl Run<'_> {
             return Error::Rank(why);
         }
         // A step whose gradients were not complete has changed nothing.
-        let saved = if self.config.train.shard_optimizer { None } else { self.save_alone().ok() };
-        if saved.is_none() {
-            detail("the model could not be saved once more");
+        let mut at = String::new();
+        if !self.config.train.shard_optimizer {
+            match self.save_alone() {
+                Ok(step) => at = format!("step {step} is saved; "),
+                Err(error) => detail(format_args!("the model could not be saved once more: {error}")),
+            }
         }
-        let at = saved.map_or_else(String::new, |step| format!("step {step} is saved; "));
         Error::Rank(format!("{why}; {at}go on with tokenformer train --resume {}", shell::word(&self.config.out_dir)))
     }
 }

@@ -46,12 +46,12 @@ impl PendingStep {
 }
 
 impl Trainer<'_> {
-    /// One optimizer step on `batches`, one per micro-batch. `step` counts from 0.
+    /// One optimizer step on `batches`, one for each micro-batch of this rank. `step` counts from 0.
     pub fn step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<StepStats> {
         self.start_step(batches, step, lr)?.finish(self.engine)
     }
 
-    /// The same of the micro-batch of this number.
+    /// Forward and backward of the micro-batch of this number within its leaf.
     fn micro_batch(&self, number: usize) -> &Program {
         let super::Programs { micro, later, .. } = &self.programs;
         later.as_ref().filter(|_| number > 0).unwrap_or(micro)
@@ -71,7 +71,7 @@ impl Trainer<'_> {
         if self.overwrites { &[] } else { self.memory.gradients() }
     }
 
-    /// Computes the gradients of a step twice and compares all their bits.
+    /// Computes the gradients of a step twice, leaf by leaf, and compares all their bits.
     ///
     /// # Errors
     /// [`Error::Lost`] where they differ: the GPU or its driver computes wrongly now and then.
