@@ -1,6 +1,8 @@
 //! An operator of one's own: a WGSL kernel with its backward, held against a reference in f64. Seconds on any adapter:
 //!
-//!     cargo run --release --example custom_op
+//! ```sh
+//! cargo run --release --example custom_op
+//! ```
 
 use tokenformer::error::{Error, Result};
 use tokenformer::gpu::adapter::AdapterRequest;

@@ -1,6 +1,8 @@
 //! Grows a checkpoint to more parameter tokens and shows that no logit changes. Seconds on any adapter:
 //!
-//!     cargo run --release --example grow
+//! ```sh
+//! cargo run --release --example grow
+//! ```
 
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::{GrowthConfig, GrowthPolicy, RunConfig};

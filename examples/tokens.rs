@@ -1,6 +1,8 @@
 //! The tokens of texts: one JSON string a line comes in, one JSON list of tokens goes out.
 //!
-//!     echo '"Hello world"' | cargo run --release --example tokens gpt2
+//! ```sh
+//! echo '"Hello world"' | cargo run --release --example tokens gpt2
+//! ```
 //!
 //! With `special` after it, names of special tokens in a text are those tokens. `scripts/compare-tokenizers.py` asks it.
 

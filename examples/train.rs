@@ -1,6 +1,8 @@
 //! Trains a tiny TokenFormer on the built-in text and lets it write. Seconds on any adapter:
 //!
-//!     cargo run --release --example train
+//! ```sh
+//! cargo run --release --example train
+//! ```
 
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::RunConfig;

@@ -23,25 +23,38 @@ set_up() {
 # Dependencies are not run here, so the macros and build scripts among them need not be fast.
 checked_only=(--config 'profile.dev.package."*".opt-level=0')
 
+# A test or an example among the targets keeps the features of the dependencies the same, so that none is checked twice.
 lints() {
     cargo clippy "${checked_only[@]}" --all-targets -- -D warnings
-    [[ " ${test_build[*]} " != *" mpi "* ]] || cargo clippy "${checked_only[@]}" --lib --features mpi -- -D warnings
+    [[ " ${test_build[*]} " != *" mpi "* ]] ||
+        cargo clippy "${checked_only[@]}" --lib --test cases --features mpi -- -D warnings
+}
+
+documentation() {
+    RUSTDOCFLAGS="-D warnings" cargo doc "${checked_only[@]}" --no-deps --lib --examples
+}
+
+# The program of the tests: its dependencies have the features that the tests want of them, so none is built once more.
+program() {
+    cargo test "${test_build[@]}" --quiet --no-run --test cli
+    echo "${CARGO_TARGET_DIR:-target}/release/tokenformer"
 }
 
 # Each relative to the multiply-add peak of its own run. The margin is wide, because such machines are shared.
 speed() {
-    WGPU_BACKEND=vulkan WGPU_ADAPTER_NAME=llvmpipe cargo run "${test_build[@]}" --quiet -- bench step --preset bench-tiny \
-        --tune off --steps 3 --seconds 0.2 --regress 300 --baseline benches/results/ci-bench-tiny.json
+    WGPU_BACKEND=vulkan WGPU_ADAPTER_NAME=llvmpipe "$(program)" bench step --preset bench-tiny --tune off \
+        --steps 3 --seconds 0.2 --regress 300 --baseline benches/results/ci-bench-tiny.json
 }
 
 portable() {
-    local out
+    local out program
     out=$(mktemp -d)
-    cargo run "${test_build[@]}" -- devices
-    cargo run "${test_build[@]}" -- selftest
+    program=$(program)
+    "$program" devices
+    "$program" selftest
     cargo test "${test_build[@]}" --test golden --test identities
-    cargo run "${test_build[@]}" -- train --preset quickstart --out "$out/run"
-    cargo run "${test_build[@]}" -- eval "$out/run"
+    "$program" train --preset quickstart --out "$out/run"
+    "$program" eval "$out/run"
     rm -r "$out"
 }
 
@@ -50,7 +63,7 @@ check() {
     set-up) set_up ;;
     format) cargo fmt --check ;;
     lints) lints ;;
-    documentation) RUSTDOCFLAGS="-D warnings" cargo doc "${checked_only[@]}" --no-deps ;;
+    documentation) documentation ;;
     tests) bash scripts/test.sh ;;
     validation) bash scripts/validate.sh --test golden --test step ;;
     speed) speed ;;

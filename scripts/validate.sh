@@ -9,7 +9,7 @@ source scripts/setup.sh
 # Ids that are no defect of ours, each with its reason.
 allowed=()
 
-tests=(--test golden --test identities --test training --test ops --test limits --test default_run)
+tests=(--test golden --test identities --test training --test ops --test limits)
 (($#)) && tests=("$@")
 cargo test "${test_build[@]}" --no-run "${tests[@]}"
 

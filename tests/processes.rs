@@ -15,7 +15,7 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tokenformer::rng::{Rng, Stream};
-use tokenformer::train::Store;
+use tokenformer::train::{Checkpoint, Store};
 
 /// A run of about a second that evaluates, samples, grows and saves all the time.
 const TINY: &str = concat!(
@@ -122,6 +122,19 @@ struct Tally {
     most_steps_lost: u64,
 }
 
+/// The lowest validation loss that a run wrote down and the step it was measured after, where that was no first look.
+fn lowest(dir: &Path) -> Option<(u64, f64)> {
+    let lines = curve(dir).into_iter().filter(|line| line["kind"] == "eval" && line["step"] != 0);
+    let measured = lines.map(|line| (line["step"].as_u64().unwrap(), line["val_loss"].as_f64().unwrap()));
+    measured.reduce(|best, next| if next.1 < best.1 { next } else { best })
+}
+
+/// The best model that is kept, by the step it is of and the loss in it.
+fn best(dir: &Path) -> Option<(u64, f64)> {
+    let file = Store::new(dir.join("run")).best();
+    file.exists().then(|| Checkpoint::read(&file).unwrap().meta).map(|meta| (meta.step, meta.best_val_loss.unwrap()))
+}
+
 /// Notes what a kill left, and checks that no more than an interval is lost.
 fn examine(dir: &Path, tally: &mut Tally) -> Option<u64> {
     let step = last_checkpoint(dir).map(|(step, _)| step);
@@ -163,12 +176,20 @@ fn a_run_killed_at_any_instant_ends_in_the_same_bits() {
         child.kill().unwrap();
         child.wait().unwrap();
         let found = examine(dir.path(), &mut tally);
+        // It is kept before its line is written.
+        if let (Some(kept), lowest) = (best(dir.path()), lowest(dir.path())) {
+            assert!(
+                lowest.is_none_or(|lowest| kept.1 <= lowest.1),
+                "kill {kill}: {kept:?} is kept, and {lowest:?} is lower"
+            );
+        }
         match found {
             None => finish(program(dir.path(), TRAIN)),
-            Some(STEPS) => {}
+            // It has its best model kept, if it had no time for that.
             Some(_) => finish(program(dir.path(), "train --resume run --tune off")),
         }
         assert_eq!(curve(dir.path()), wanted_curve, "kill {kill}");
+        assert_eq!(best(dir.path()), lowest(dir.path()), "kill {kill}");
         assert!(last_checkpoint(dir.path()).unwrap() == wanted, "kill {kill} ends in another checkpoint");
         // The last two, the best, and that from before the growth.
         let names = fs::read_dir(dir.path().join("run/checkpoints")).unwrap().count();

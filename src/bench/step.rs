@@ -199,7 +199,7 @@ impl Steps<'_> {
     fn next(&mut self) -> Result<[f64; 2]> {
         let start = Instant::now();
         let batches = batches(self.source, self.plans, self.taken)?;
-        let lr = learning_rate(&self.config.train, self.taken);
+        let lr = learning_rate(&self.config.train, self.taken as f64);
         let first = self.trainer.encode_step(&batches)?;
         let mut host = start.elapsed();
         if self.trainer.is_mixed() {

@@ -1,9 +1,9 @@
-//! How long a run trains, by what it reads: `--tokens` and `--epochs` in place of steps. The learning rate follows, because
-//! they become `train.max_steps`.
+//! How long a run trains, by what it reads or by the clock: `--tokens`, `--epochs` and `--max-time` in place of steps. The
+//! learning rate follows, because they become `train.max_steps` and `train.max_seconds`.
 
 use clap::Args;
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TrainConfig};
 use crate::error::{Error, Result};
 
 /// Most tokens of a run: more than there are.
@@ -23,6 +23,34 @@ pub(super) struct Budget {
     /// Train until the training data are read so many times, such as 0.5 or 3, in place of --steps.
     #[arg(long, value_name = "N", value_parser = super::number, conflicts_with = "steps")]
     epochs: Option<f64>,
+    /// Train for so long, such as 300s, 5m or 1h30m, in place of a number of steps, or at most beside one. Counted from the
+    /// first step to the last; the learning rate falls with the time.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    max_time: Option<f64>,
+}
+
+/// "300s", "5m", "1.5h" or "1h30m" in seconds.
+fn seconds(text: &str) -> Result<f64, String> {
+    let refuse = || format!("\"{text}\" is no length of time: give a number and a unit, such as 300s, 5m or 1h30m");
+    let (mut total, mut rest) = (0.0, text.trim());
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(refuse)?;
+        let (number, from_unit) = rest.split_at(unit_at);
+        let unit_end = from_unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(from_unit.len());
+        let (unit, after) = from_unit.split_at(unit_end);
+        let each = match unit.to_ascii_lowercase().as_str() {
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(refuse()),
+        };
+        let number: f64 = number.trim().parse().map_err(|_| refuse())?;
+        total += if number >= 0.0 { number * each } else { f64::NAN };
+        rest = after.trim_start();
+    }
+    // At most 30 years.
+    if total > 0.0 && total <= 1e9 { Ok(total) } else { Err(refuse()) }
 }
 
 impl Budget {
@@ -31,11 +59,18 @@ impl Budget {
         self.epochs.is_some()
     }
 
-    /// Sets the steps of the whole run. `data` is how many tokens are trained on, where that is known: with epochs it must be.
+    /// Sets the length of the whole run; `names_steps` where that is said in steps besides. `data` is how many tokens are
+    /// trained on, where that is known: with epochs it must be.
     ///
     /// # Errors
     /// A batch that is none, and a number of epochs that is none.
-    pub(super) fn set_steps(self, config: &mut RunConfig, data: Option<usize>) -> Result<()> {
+    pub(super) fn set_length(self, config: &mut RunConfig, names_steps: bool, data: Option<usize>) -> Result<()> {
+        if let Some(seconds) = self.max_time {
+            config.train.max_seconds = seconds;
+            if !names_steps {
+                config.train.max_steps = TrainConfig::NO_LIMIT;
+            }
+        }
         let update = config.train.batch_size * config.train.grad_accum(&config.model)? * config.model.seq_length;
         let tokens = match (self.tokens, self.epochs, data) {
             (Some(tokens), ..) => tokens,
@@ -65,7 +100,8 @@ mod tests {
         // Updates of 12 x 64 tokens.
         let steps = |tokens, epochs| {
             let mut config = RunConfig::default();
-            Budget { tokens, epochs }.set_steps(&mut config, Some(10_000)).map(|()| config.train.max_steps)
+            let budget = Budget { tokens, epochs, max_time: None };
+            budget.set_length(&mut config, false, Some(10_000)).map(|()| config.train.max_steps)
         };
         assert_eq!(steps(Some(768), None).unwrap(), 1);
         assert_eq!(steps(Some(769), None).unwrap(), 2);
@@ -74,5 +110,28 @@ mod tests {
         for bad in [0.0, -1.0, f64::NAN, 1e300] {
             assert!(steps(None, Some(bad)).unwrap_err().to_string().contains("--epochs is"));
         }
+    }
+
+    #[test]
+    fn a_length_of_time_has_units() {
+        for (text, want) in [("60s", 60.0), ("5m", 300.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("1h 5 min", 3900.0)] {
+            assert_eq!(seconds(text), Ok(want), "{text}");
+        }
+        for bad in ["", "60", "5x", "m", "-5m", "0s", "1h-5m", "nans", "infs", "99999999d", "5m3"] {
+            assert!(seconds(bad).unwrap_err().contains("such as 300s, 5m or 1h30m"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn time_stands_in_place_of_steps_unless_both_are_given() {
+        let length = |names_steps, tokens| {
+            let mut config = RunConfig::default();
+            let budget = Budget { tokens, epochs: None, max_time: Some(60.0) };
+            budget.set_length(&mut config, names_steps, None).unwrap();
+            config.train.length()
+        };
+        assert_eq!(length(false, None), "60 s");
+        assert_eq!(length(true, None), "2000 steps or 60 s");
+        assert_eq!(length(false, Some(769)), "2 steps or 60 s");
     }
 }

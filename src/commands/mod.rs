@@ -116,12 +116,18 @@ impl Choice {
             )));
         }
         if path.is_dir() && std::fs::symlink_metadata(&best).is_err() {
-            return Err(Error::input(format!(
-                "{shown} has kept no best checkpoint: leave --best out, or train with train.keep_best = true and an eval_interval"
-            )));
+            return Err(no_best(path, "--best"));
         }
         Ok(Some(best))
     }
+}
+
+/// That `run` has none, asked for by `option`.
+fn no_best(run: &Path, option: &str) -> Error {
+    Error::input(format!(
+        "{} has kept no best checkpoint: leave {option} out, or train with train.keep_best = true and an eval_interval",
+        run.display()
+    ))
 }
 
 /// Reads a checkpoint file, or the newest or best whole one of a run directory.
@@ -164,19 +170,23 @@ fn chosen<T>(
     open: &Open<T>,
     waived: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<(PathBuf, T)> {
+    let path = &run_dir::of(path);
     if let Err(cause) = path.metadata() {
+        if let Some(run) = Store::run_of(path).filter(|run| run.is_dir() && Store::new(run).best() == *path) {
+            return Err(no_best(&run, "@best"));
+        }
         let missing = Error::io("read", path, &cause);
         return Err(Error::input(format!("{missing}; give a run directory or a .safetensors file")));
     }
     let checks = if choice.accept_unverified { Checks::Waived } else { Checks::Required };
     let best = choice.best_of(path)?;
     let with_waiver = |file: &Path, error| with_waiver(choice, error, &|| waived(file).is_ok());
-    let file = best.as_deref().or_else(|| Some(path).filter(|path| !path.is_dir()));
+    let file = best.as_deref().or_else(|| Some(path.as_path()).filter(|path| !path.is_dir()));
     if let Some(file) = file {
         let (_, opened) = open(file, checks).map_err(|error| with_waiver(file, error))?;
         return Ok((file.to_path_buf(), opened));
     }
-    newest(&run_dir::of(path), &|file| {
+    newest(path, &|file| {
         open(file, checks).map_err(|error| match error {
             // Damage is passed over.
             Error::Damaged(_) => error,

@@ -130,6 +130,12 @@ pub(super) fn same_validation(stored: &RunConfig, config: &mut RunConfig) -> Res
 /// What is said of a run that has done all of its steps.
 pub(super) fn complete(config: &RunConfig, path: &Path, start: &Start) -> Option<String> {
     let (step, steps, path) = (start.standing.step, config.train.max_steps as u64, path.display());
+    if let Some(limit) = config.train.seconds().filter(|&limit| start.standing.seconds >= limit) {
+        return Some(format!(
+            "the run of {path} has trained {limit} s, all of its time, and is complete: give it more with --max-time, or use it as \
+             it is"
+        ));
+    }
     (step == steps).then(|| {
         format!(
             "the run of {path} has done {step} of its {steps} steps and is complete: give it more with --steps, or use it as \

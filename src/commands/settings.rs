@@ -120,6 +120,11 @@ impl Settings {
         self.data.as_deref().or(self.file.as_deref())
     }
 
+    /// Whether it is said how many steps a run has.
+    pub(crate) fn names_steps(&self) -> bool {
+        self.steps.is_some() || self.set.iter().any(|set| set.starts_with("train.max_steps"))
+    }
+
     /// The directory given by `--out`.
     pub(crate) fn out(&self) -> Option<&Path> {
         self.out.as_deref()

@@ -4,7 +4,7 @@ use super::answer::{Answer, value};
 use super::budget::Budget;
 use super::settings::Settings;
 use super::{Choice, interrupt, ranks, resume, run_dir};
-use crate::checkpoint::{RunLock, check_unlocked};
+use crate::checkpoint::{RunLock, check_unlocked, read_meta};
 use crate::config::{Precision, RunConfig, TrainConfig};
 use crate::console::{note, warn};
 use crate::data::Dataset;
@@ -24,7 +24,7 @@ use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{Best, Store, Summary, directory, report};
+use crate::train::{Best, Checkpoint, Meta, Standing, Store, Summary, directory, report};
 use crate::tune::{self, Effort, Sandbox};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -39,7 +39,7 @@ pub(crate) struct TrainArgs {
     settings: Settings,
     #[command(flatten)]
     budget: Budget,
-    /// Continue from a run directory (its newest checkpoint) or a checkpoint file.
+    /// Continue from a run directory (its newest checkpoint; RUN@best is its best one) or a checkpoint file.
     #[arg(long, value_name = "RUN|FILE")]
     resume: Option<PathBuf>,
     /// Go on although the data are not those that the run was trained on, and forget the losses on those.
@@ -182,7 +182,7 @@ fn found(summary: &Summary, out_dir: &Path) -> Answer {
     let lineage = value(&summary.growths)?;
     let best = summary.best.as_ref().map(
         |Best { step, val_loss, bits_per_byte, checkpoint }| {
-            json!({ "step": step, "val_loss": val_loss, "bits_per_byte": bits_per_byte, "checkpoint": checkpoint })
+            json!({ "step": step, "val_loss": val_loss, "val_bpb": bits_per_byte, "checkpoint": checkpoint })
         },
     );
     Ok(json!({
@@ -193,7 +193,7 @@ fn found(summary: &Summary, out_dir: &Path) -> Answer {
         "parameters": summary.parameters,
         "train_loss": summary.loss,
         "val_loss": summary.val_loss,
-        "bits_per_byte": summary.bits_per_byte,
+        "val_bpb": summary.bits_per_byte,
         "best": best,
         "old_val_loss": summary.both_losses.as_ref().map(|[_, last]| last.old_val_loss),
         "entropy_floor": summary.entropy_floor,
@@ -237,7 +237,7 @@ fn fresh(world: &World, args: &TrainArgs) -> Result<Prepared> {
     let mut config = args.settings.resolve()?;
     config.validate()?;
     let data = disk::dataset(&config, None)?;
-    args.budget.set_steps(&mut config, Some(data.train.len()))?;
+    args.budget.set_length(&mut config, args.settings.names_steps(), Some(data.train.len()))?;
     config.model.resolve_vocab(data.vocab_size)?;
     check_together(&config, &data)?;
     data.oversized(config.model.vocab_size).into_iter().for_each(warn);
@@ -291,13 +291,16 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
     let complete = |config: &RunConfig| -> Result<Option<Next>> {
         let step = start.standing.step;
         if let Some(said) = resume::complete(config, &path, &start) {
+            if !args.dry_run && world.is_root() {
+                keep_best(config, &path, &start.standing)?;
+            }
             note(said);
             let answer = json!({ "run": config.out_dir, "checkpoint": path, "step": step, "complete": true });
             return Ok(Some(Next::Nothing(answer)));
         }
         resume::still_ahead(config, &stored, &path, &start).map(|()| None)
     };
-    args.budget.set_steps(&mut config, None)?;
+    args.budget.set_length(&mut config, args.settings.names_steps(), None)?;
     if !args.budget.needs_data()
         && let Some(nothing) = complete(&config)?
     {
@@ -305,7 +308,7 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
     }
     let data = disk::dataset_of_trained(&config, tokenizer)?;
     if args.budget.needs_data() {
-        args.budget.set_steps(&mut config, Some(data.train.len()))?;
+        args.budget.set_length(&mut config, args.settings.names_steps(), Some(data.train.len()))?;
         if let Some(nothing) = complete(&config)? {
             return Ok(nothing);
         }
@@ -330,9 +333,9 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
         check()?;
         match as_imported {
             true => note(format_args!(
-                "training the imported model of {} with a fresh schedule of {} steps",
+                "training the imported model of {} with a fresh schedule of {}",
                 path.display(),
-                config.train.max_steps
+                config.train.length()
             )),
             false => note(format_args!("resuming from {} after step {}", path.display(), start.standing.step)),
         }
@@ -350,6 +353,18 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
     }
     let kernels = Some((meta.adapter, meta.kernels));
     Ok(Next::Steps(Box::new(Prepared { config, data, start: Some(start), kernels, lock: held })))
+}
+
+/// Keeps the last model of a complete run as its best where it is that, and the run was ended before it did so itself.
+fn keep_best(config: &RunConfig, last: &Path, standing: &Standing) -> Result<()> {
+    let (step, store) = (standing.step, Store::new(&config.out_dir));
+    let is_kept = || read_meta::<Meta>(&store.best()).is_ok_and(|meta| meta.step == step);
+    let is_in_run = || store.list().is_ok_and(|known| known.iter().any(|(_, path)| path == last));
+    if !config.train.keep_best || standing.best_step != Some(step) || !is_in_run() || is_kept() {
+        return Ok(());
+    }
+    let _held = lock(&config.out_dir)?;
+    store.save_best(&Checkpoint::read(last)?).map(drop)
 }
 
 /// Locks the directory of a run, before anything in it is looked at.
@@ -389,12 +404,12 @@ fn announce(config: &RunConfig, data: &Dataset, start: &Start) {
     note(format_args!("data: {}", data.told()));
     let model = &start.host.model;
     note(format_args!(
-        "model: {:?}, {} layers x {}, {} parameters\nrun: {} steps of {} tokens, written to {}",
+        "model: {:?}, {} layers x {}, {} parameters\nrun: {}, each of {} tokens, written to {}",
         model.arch,
         model.num_layers,
         model.hidden_size,
         model.param_count(),
-        config.train.max_steps,
+        config.train.length(),
         config.train.total_batch_tokens.max(config.train.batch_size * model.seq_length),
         config.out_dir.display()
     ));

@@ -17,7 +17,7 @@ pub struct Preset {
 }
 
 /// Every preset.
-pub static PRESETS: [Preset; 8] = [
+pub static PRESETS: [Preset; 10] = [
     Preset {
         name: "quickstart",
         what: "a tiny model on the built-in corpus that grows half-way: minutes on any device",
@@ -27,6 +27,16 @@ pub static PRESETS: [Preset; 8] = [
         name: "shakespeare-char",
         what: "nanoGPT's laptop run on tinyshakespeare: 4 layers x 128, characters",
         run: |_| shakespeare_char(),
+    },
+    Preset {
+        name: "shakespeare-char-gpu",
+        what: "nanoGPT's GPU run on tinyshakespeare: 6 layers x 384, 256 characters a sequence",
+        run: |_| shakespeare_char_gpu(),
+    },
+    Preset {
+        name: "gpt2-124m",
+        what: "GPT-2's small shape, as llm.c trains it: 12 layers x 768, 1024 GPT-2 tokens a sequence",
+        run: |name| gpt2(name),
     },
     Preset {
         name: "bench-tiny",
@@ -125,6 +135,48 @@ fn shakespeare_char() -> RunConfig {
     let train = TrainConfig { beta2: 0.99, ..TrainConfig::default() };
     let data = DataConfig { path: Some(PathBuf::from("data/tinyshakespeare.txt")), ..DataConfig::default() };
     RunConfig { out_dir: PathBuf::from("runs/shakespeare-char"), train, data, ..RunConfig::default() }
+}
+
+/// `config/train_shakespeare_char.py` of nanoGPT as it is: 5000 steps of 64 sequences, dropout 0.2.
+fn shakespeare_char_gpu() -> RunConfig {
+    let mut run = shakespeare_char();
+    run.out_dir = PathBuf::from("runs/shakespeare-char-gpu");
+    run.model = ModelConfig {
+        num_layers: 6,
+        hidden_size: 384,
+        num_attention_heads: 6,
+        seq_length: 256,
+        qkv_slot_num: 384,
+        proj_slot_num: 384,
+        ffn_slot_num: 4 * 384,
+        ..run.model
+    };
+    run.train = TrainConfig {
+        batch_size: 64,
+        max_steps: 5000,
+        warmup_fraction: 0.02,
+        eval_batches: 7,
+        checkpoint_interval: 1000,
+        ..run.train
+    };
+    run
+}
+
+/// `scripts/run_gpt2_124M.sh` of llm.c: 10 billion tokens in updates of half a million, 700 of which warm up.
+fn gpt2(name: &str) -> RunConfig {
+    let mut run = paper(name, Size { layers: 12, width: 768, heads: 12, batch: 16 });
+    run.model.seq_length = 1024;
+    run.train = TrainConfig {
+        total_batch_tokens: 1 << 19,
+        max_steps: 19_560,
+        min_lr: 0.0,
+        warmup_fraction: 700.0 / 19_560.0,
+        eval_interval: 250,
+        checkpoint_interval: 1000,
+        keep_last: 2,
+        ..run.train
+    };
+    run
 }
 
 /// What sets one model to be timed apart; its slots are the width, and four times the width.
@@ -229,6 +281,20 @@ mod tests {
         let (model, train) = (&laptop.model, &laptop.train);
         assert_eq!((model.num_layers, model.num_attention_heads, model.hidden_size, model.seq_length), (4, 4, 128, 64));
         assert_eq!((train.batch_size, train.max_steps, train.lr, train.beta2), (12, 2000, 1e-3, 0.99));
+        let gpu = RunConfig::preset("shakespeare-char-gpu").unwrap();
+        let (model, train) = (&gpu.model, &gpu.train);
+        assert_eq!(
+            (model.num_layers, model.num_attention_heads, model.hidden_size, model.seq_length),
+            (6, 6, 384, 256)
+        );
+        assert_eq!(
+            (train.batch_size, train.max_steps, train.lr, train.min_lr, train.beta2),
+            (64, 5000, 1e-3, 1e-4, 0.99)
+        );
+        assert_eq!(train.warmup_fraction * train.max_steps as f64, 100.0);
+        let gpt2 = RunConfig::preset("gpt2-124m").unwrap();
+        assert_eq!((gpt2.model.seq_length, gpt2.train.grad_accum(&gpt2.model).unwrap()), (1024, 32));
+        assert_eq!(gpt2.train.warmup_fraction * gpt2.train.max_steps as f64, 700.0);
         let quick = RunConfig::preset("quickstart").unwrap();
         // 2 layers of 2*64*(4*64 + 128) values and the final norm; the embedding waits for its tokenizer.
         assert_eq!(quick.model.param_count(), 2 * 2 * 64 * (4 * 64 + 128) + 128);

@@ -72,8 +72,12 @@ pub struct TrainConfig {
     pub mixed_adapters: bool,
     /// Type in which ranks send each other gradients: `f16` halves what travels and changes bits.
     pub transfer_precision: Precision,
-    /// Updates of the whole run.
+    /// Updates of the whole run; also `--steps`, `--tokens`, `--epochs`.
     pub max_steps: usize,
+    /// Seconds that the run may train, from its first step to its last one, with the evaluations, samples and checkpoints
+    /// between; 0 is no limit; also `--max-time`. It ends then or after `max_steps`, whichever comes first, and the learning
+    /// rate follows whichever is nearer its end. How many steps that is depends on the machine.
+    pub max_seconds: f64,
     /// Peak learning rate.
     pub lr: f64,
     /// Learning rate at the end.
@@ -153,6 +157,7 @@ impl Default for TrainConfig {
             mixed_adapters: false,
             transfer_precision: Precision::F32,
             max_steps: 2000,
+            max_seconds: 0.0,
             lr: 1e-3,
             min_lr: 1e-4,
             lr_schedule: LrSchedule::Cosine,
@@ -189,6 +194,22 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// `max_steps` of a run that only its time limits.
+    pub const NO_LIMIT: usize = u32::MAX as usize;
+
+    /// The most seconds of training, where there is a limit.
+    pub fn seconds(&self) -> Option<f64> {
+        (self.max_seconds > 0.0).then_some(self.max_seconds)
+    }
+
+    /// How long a run is, in words: "2000 steps", "300 s", or "2000 steps or 300 s".
+    pub fn length(&self) -> String {
+        let steps = (self.max_steps != Self::NO_LIMIT).then(|| format!("{} steps", self.max_steps));
+        let seconds = self.seconds().map(|seconds| format!("{seconds} s"));
+        let limits: Vec<_> = steps.into_iter().chain(seconds).collect();
+        if limits.is_empty() { format!("{} steps", self.max_steps) } else { limits.join(" or ") }
+    }
+
     /// Micro-batches of one update.
     ///
     /// # Errors
@@ -252,7 +273,8 @@ impl TrainConfig {
              shard_optimizer = true as well"
                 .to_owned()
         })?;
-        in_range("max_steps", self.max_steps, 1, u32::MAX as usize)?;
+        in_range("max_steps", self.max_steps, 1, Self::NO_LIMIT)?;
+        not_negative("max_seconds", self.max_seconds)?;
         let most_rows = MAX_TOKENS_AT_ONCE / model.seq_length;
         let most_batches = if self.eval_rows > 0 { usize::MAX } else { (most_rows / update).max(1) };
         in_range("eval_batches", self.eval_batches, 1, most_batches)?;

@@ -97,8 +97,17 @@ pub(super) struct RawArm {
 }
 
 /// What must be the same in all arms, or tokens, batches and validation would not be.
-const SHARED: [&str; 8] =
-    ["max_steps", "lr", "min_lr", "seed", "batch_size", "total_batch_tokens", "eval_interval", "eval_batches"];
+const SHARED: [&str; 9] = [
+    "max_steps",
+    "max_seconds",
+    "lr",
+    "min_lr",
+    "seed",
+    "batch_size",
+    "total_batch_tokens",
+    "eval_interval",
+    "eval_batches",
+];
 
 const FROM_LENGTHS: &str = "follows from the lengths";
 const LISTED: &str = "is the same list for all arms: see [lr] and seeds";
@@ -114,6 +123,7 @@ pub(super) fn check_shared(train: Option<&Value>) -> Result<()> {
         if given(key) { Err(Error::usage(refused)) } else { Ok(()) }
     };
     refuse("max_steps", FROM_LENGTHS, "")?;
+    refuse("max_seconds", FROM_LENGTHS, "")?;
     refuse("seed", LISTED, ", and data.corpus_seed for the built-in corpus")?;
     let alone = "; beside train.min_lr it says by what ratio the rate decays";
     if given("min_lr") { Ok(()) } else { refuse("lr", LISTED, alone) }
@@ -142,7 +152,7 @@ pub(super) fn arm(
     let own = own.or_else(|| inside("model", "seq_length").then(|| "model.seq_length".to_owned()));
     if let Some(key) = own {
         let why = match key.as_str() {
-            "train.max_steps" => FROM_LENGTHS,
+            "train.max_steps" | "train.max_seconds" => FROM_LENGTHS,
             "train.lr" | "train.min_lr" | "train.seed" => LISTED,
             _ => "must be the same in all arms, or their batches would differ: set it in the shared table",
         };

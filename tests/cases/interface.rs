@@ -425,41 +425,6 @@ fn help_is_grouped_with_examples_and_shells_complete() {
 }
 
 /// As long as so many tokens, so many times the data, or while the validation loss falls.
-#[test]
-fn a_run_has_a_budget() {
-    let folder = Folder::new();
-    let steps = |args: &str| {
-        let shown = folder.run(&format!("train --config run.toml {args} --dry-run")).ok().stdout;
-        shown.lines().find_map(|line| line.strip_prefix("max_steps = ").map(|n| n.parse::<u64>().unwrap())).unwrap()
-    };
-    // Updates of 4 x 16 tokens.
-    assert_eq!([steps("--tokens 640"), steps("--tokens 641"), steps("--tokens 1.5k")], [10, 11, 24]);
-    let tokens = |path: &str| folder.run(&format!("inspect {path} --json")).ok().stdout;
-    folder.train("--epochs 0.05 --out r").ok();
-    let found: Value = serde_json::from_str(tokens("r").lines().last().unwrap()).unwrap();
-    assert_eq!(found["step"], steps("--epochs 0.05"), "{found}");
-    let said = folder.run("train --resume r --epochs 0.05").ok().stderr;
-    assert!(said.contains("and is complete"), "{said}");
-    folder.run("train --resume r --tune off --epochs 0.06").ok();
-    for (args, said) in [
-        ("--epochs 0", "--epochs is 0, but must be above 0"),
-        ("--epochs 2 --steps 3", "cannot be used with"),
-        ("--tokens 0", "is no number of tokens from 1 to"),
-        ("--set train.patience=2 --set train.eval_interval=0", "patience is 2, but eval_interval is 0"),
-    ] {
-        let refused = folder.run(&format!("train --config run.toml --out s {args}"));
-        assert!(refused.code != 0 && refused.stderr.contains(said), "{args}: {}", refused.stderr);
-    }
-    // A rate at which nothing is learnt.
-    let idle = "--lr 1e-30 --set train.min_lr=0 --set train.patience=2 --set train.eval_interval=5 --steps 100";
-    let said = folder.train(&format!("{idle} --out p")).ok().stderr;
-    assert!(
-        said.contains("no lower validation loss in 2 evaluations") && said.contains("after step 10 of 100"),
-        "{said}"
-    );
-    assert!(folder.path("p/checkpoints/step-00000010.safetensors").exists());
-}
-
 /// Each would train alone, and all would write the same files.
 #[cfg(not(feature = "mpi"))]
 #[test]

@@ -4,6 +4,7 @@
 //! A machine without an adapter fails these tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod budget;
 #[path = "../common/mod.rs"]
 mod common;
 mod data;

@@ -51,7 +51,7 @@ fn a_run_keeps_its_page_and_the_same_is_made_of_its_files() {
     }
     let found: Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
     let best = found["best"]["val_loss"].as_f64().unwrap();
-    let bits = found["best"]["bits_per_byte"].as_f64().unwrap();
+    let bits = found["best"]["val_bpb"].as_f64().unwrap();
     // One byte is one token here, but for the last.
     assert!((bits - best / std::f64::consts::LN_2).abs() < 1e-9, "{bits}");
     assert!(kept.contains(&format!("{best:.4} nats/token ({bits:.4} bits per byte)")));

@@ -47,6 +47,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         losses: Default::default(),
         plateau: Default::default(),
         best_val_loss: Some(1.25),
+        seconds: 0.0,
         best_step: Some(step),
         created_by: "tokenformer tests".into(),
     };

@@ -255,6 +255,7 @@ impl Imported {
             plateau: Default::default(),
             best_val_loss: None,
             best_step: None,
+            seconds: 0.0,
             created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let shapes = self.found.model.param_shapes().into_iter().collect();

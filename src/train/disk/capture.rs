@@ -53,6 +53,7 @@ pub(crate) fn checkpoint(
         imported: at.imported,
         adapter: engine.gpu.describe(),
         kernels: trainer.kernels().names(),
+        seconds: at.seconds,
         loss_scale: Some(trainer.loss_scale).filter(|_| trainer.is_mixed()),
         losses: at.losses,
         plateau: at.plateau,

@@ -45,6 +45,9 @@ pub struct Meta {
     /// Kernel of each class of matrix product, where one was chosen by measurement.
     #[serde(default)]
     pub kernels: BTreeMap<String, String>,
+    /// Seconds trained, of a run whose time is limited.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seconds: f64,
     /// Where dynamic loss scaling stood, in mixed precision.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
@@ -62,6 +65,10 @@ pub struct Meta {
     pub best_step: Option<u64>,
     /// The program that wrote the file, such as `tokenformer 0.1.0`.
     pub created_by: String,
+}
+
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 /// A position in the training data.
@@ -177,6 +184,7 @@ mod tests {
             loss_scale: Some(LossScale { scale: 1024.0, good_steps: 3 }),
             losses: LossStatistics { count: 9, mean: 0.1 + 0.2, variance: 1.0 / 3.0 },
             plateau: Plateau { best: Some(f64::INFINITY), evaluations: u64::MAX },
+            seconds: 0.0,
             kernels: BTreeMap::from([("NN 8x8x8".to_owned(), "lanes8-8x8-u1".to_owned())]),
             best_val_loss: Some(2.0_f64.sqrt()),
             best_step: Some(8),

@@ -84,7 +84,7 @@ impl Start {
         let shapes = checkpoint.params.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
         let (config, _) = described(&checkpoint.meta, &shapes)?;
         let Checkpoint { meta, params, moment1, moment2 } = checkpoint;
-        let Meta { step, tokens_seen, data, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
+        let Meta { step, seconds, tokens_seen, data, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
         let (lineage, imported) = (meta.lineage, meta.imported);
         let mut cohorts = meta.cohorts;
         if cohorts.is_empty() {
@@ -105,6 +105,7 @@ impl Start {
                 imported,
                 best_val_loss,
                 best_step,
+                seconds,
             },
             loss_scale,
             measured,

@@ -9,6 +9,8 @@ use crate::ops::stats::{STATS, Stats};
 pub(crate) struct Told {
     /// The number of the update.
     pub(crate) step: u64,
+    /// Where in its schedule the run is with it.
+    pub(crate) place: f64,
     /// Whether it was asked to stop.
     pub(crate) stop: bool,
     /// How long its device took for its leaves, in seconds.
@@ -44,8 +46,8 @@ impl Told {
     /// What others are sent, with the losses of the sums that this rank brings.
     pub(super) fn bytes(&self, losses: &[f32]) -> Vec<u8> {
         let (before, [loss, norm]) = self.before.map_or((0, [0; 2]), |(step, bits)| (step + 1, bits));
-        let mut bytes = Vec::with_capacity(40 + 4 * losses.len());
-        for word in [self.step, u64::from(self.stop), self.seconds.to_bits(), before] {
+        let mut bytes = Vec::with_capacity(48 + 4 * losses.len());
+        for word in [self.step, self.place.to_bits(), u64::from(self.stop), self.seconds.to_bits(), before] {
             bytes.extend(word.to_le_bytes());
         }
         for word in [loss, norm].into_iter().chain(losses.iter().map(|loss| loss.to_bits())) {
@@ -56,15 +58,16 @@ impl Told {
 
     /// What [`Self::bytes`] gave, with so many losses.
     pub(super) fn read(bytes: &[u8], losses: usize) -> Option<(Self, Vec<f32>)> {
-        let (long, short) = bytes.split_at_checked(32)?;
-        let [step, stop, seconds, before] = *bytemuck::pod_read_unaligned::<[[u8; 8]; 4]>(long).as_ref() else {
+        let (long, short) = bytes.split_at_checked(40)?;
+        let [step, place, stop, seconds, before] = *bytemuck::pod_read_unaligned::<[[u8; 8]; 5]>(long).as_ref() else {
             return None;
         };
-        let [step, stop, seconds, before] = [step, stop, seconds, before].map(u64::from_le_bytes);
+        let [step, place, stop, seconds, before] = [step, place, stop, seconds, before].map(u64::from_le_bytes);
         let words: Vec<u32> = short.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect();
         let (&[loss, norm], of_losses) = words.split_first_chunk::<2>()?;
         let before = before.checked_sub(1).map(|step| (step, [loss, norm]));
-        let told = Self { step, stop: stop != 0, seconds: f64::from_bits(seconds), before };
+        let [place, seconds] = [place, seconds].map(f64::from_bits);
+        let told = Self { step, place, stop: stop != 0, seconds, before };
         (of_losses.len() == losses).then(|| (told, of_losses.iter().map(|&bits| f32::from_bits(bits)).collect()))
     }
 }
@@ -100,12 +103,12 @@ mod tests {
     #[test]
     fn what_is_told_is_heard() {
         for before in [None, Some((0, [1, 2])), Some((41, [u32::MAX, 7]))] {
-            let told = Told { step: 42, stop: before.is_none(), seconds: 0.25, before };
+            let told = Told { step: 42, place: 41.5, stop: before.is_none(), seconds: 0.25, before };
             let losses = [0.5, f32::NAN];
             let (heard, of_losses) = Told::read(&told.bytes(&losses), 2).unwrap();
             assert_eq!(heard, told);
             assert!(of_losses[0] == 0.5 && of_losses[1].is_nan());
-            assert!(Told::read(&told.bytes(&losses), 3).is_none() && Told::read(&[0; 31], 0).is_none());
+            assert!(Told::read(&told.bytes(&losses), 3).is_none() && Told::read(&[0; 39], 0).is_none());
         }
     }
 }

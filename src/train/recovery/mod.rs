@@ -21,6 +21,7 @@ use crate::train::run::Run;
 use crate::train::run::health::Bad;
 use crate::train::run::hooks::{Hooks, NoHooks};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 /// Losses of the GPU, without a checkpoint saved between them, that end a run.
 pub(crate) const MAX_LOSSES: u32 = 3;
@@ -48,6 +49,8 @@ impl Returns {
 #[derive(Default)]
 struct Attempts {
     rollbacks: Returns,
+    /// When the first one began: no time comes back with a checkpoint.
+    began: Option<(Instant, f64)>,
     /// Whether one got as far as to claim the run's directory. Before that, a checkpoint in it may be of the run that this
     /// one is to replace.
     claimed: bool,
@@ -168,6 +171,7 @@ impl Job<'_> {
     ) -> Result<Summary> {
         let mut note = None;
         let growths = start.standing.growths();
+        attempts.began.get_or_insert_with(|| (Instant::now(), start.standing.seconds));
         loop {
             let mut run = Run::new(device, self.config, self.data, start, lock, hooks)?;
             attempts.claimed = true;
@@ -208,6 +212,9 @@ impl Job<'_> {
             None => (self.origin)()?,
         };
         start.standing.growths_left = growths.saturating_sub(start.standing.lineage.len());
+        if let (Some((since, spent)), Some(_)) = (attempts.began, self.config.train.seconds()) {
+            start.standing.seconds = start.standing.seconds.max(spent + since.elapsed().as_secs_f64());
+        }
         Ok(start)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::pictures::{Axis, change, course, legend, losses, thinned};
 use super::{Shown, differences};
+use crate::config::TrainConfig;
 use crate::report::escape::clipped;
 use crate::report::number::{self, grouped};
 use crate::report::page::Page;
@@ -51,6 +52,7 @@ fn standing(run: &Shown) -> String {
     let of = run
         .config
         .as_ref()
+        .filter(|config| config.train.max_steps != TrainConfig::NO_LIMIT)
         .map_or_else(String::new, |config| format!(" of {}", grouped(config.train.max_steps as u64)));
     let mut text = format!("Step {}{of}", grouped(now.step));
     if now.tokens > 0.0 {

@@ -30,7 +30,7 @@ impl Run<'_> {
 
     /// Evaluates where that is due, and grows where the next growth waits for a plateau and this is one.
     pub(super) fn evaluate_if_due(mut self) -> Result<Self> {
-        if !is_due(self.standing.step, self.config.train.eval_interval) {
+        if !is_due(self.standing.step, self.config.train.eval_interval) || !self.has_room()? {
             return Ok(self);
         }
         self.catch_up()?;
@@ -76,6 +76,9 @@ impl Run<'_> {
                 "there was no plateau of {} evaluations (min_delta {}) from step {} on",
                 rule.patience, rule.min_delta, growth.at_step
             ),
+            None if growth.at_step as u64 >= self.standing.step => {
+                format!("the run ended at step {}, before its at_step {}", self.standing.step, growth.at_step)
+            }
             None => "the one before it came too late".to_owned(),
         };
         let all = self.config.growth.len();

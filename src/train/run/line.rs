@@ -3,6 +3,7 @@
 //! Where a line is narrow the numbers of least importance go first. What stays is whole: a number that is cut off would be
 //! another number.
 
+use crate::config::TrainConfig;
 use std::fmt::Write;
 
 /// The latest numbers of a run.
@@ -109,9 +110,14 @@ fn fields(n: &Numbers) -> Vec<Field> {
     all.into_iter().filter_map(field).collect()
 }
 
+/// "12/2000", or "12" where it is not known how many there will be.
+pub(super) fn of(step: u64, steps: u64) -> String {
+    if steps == TrainConfig::NO_LIMIT as u64 { step.to_string() } else { format!("{step}/{steps}") }
+}
+
 /// "12/2000" or, where the loss would not fit beside it, "12".
 fn position(n: &Numbers, columns: usize) -> String {
-    let (long, short) = (format!("{}/{}", n.step, n.steps), n.step.to_string());
+    let (long, short) = (of(n.step, n.steps), n.step.to_string());
     let beside = " loss ".len() + loss(n.loss).len();
     let fits = |text: &String, more: usize| text.len() + more <= columns;
     [(&long, beside), (&short, beside), (&long, 0), (&short, 0)]

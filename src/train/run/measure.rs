@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::health::Bad;
+use super::line;
 use super::ranks::root_says;
 use super::schedule::is_due;
 use crate::console::{detail, note, slowly};
@@ -24,7 +25,7 @@ impl Run<'_> {
     pub(super) fn evaluate(&mut self) -> Result<f64> {
         self.catch_up()?;
         let began = Instant::now();
-        let (step, steps) = (self.standing.step, self.config.train.max_steps);
+        let (step, steps) = (self.standing.step, self.clock.steps(self.standing.step));
         let (new, old) = (&self.eval_sets.validation, &self.eval_sets.old_validation);
         let batches = new.len() + old.len();
         let doing = format!("evaluating on {batches} batches after step {step}");
@@ -37,11 +38,11 @@ impl Run<'_> {
             self.unsaved_best = Some(before);
         }
         // The last step's own checkpoint comes first: it counts for more where the disk is full.
-        if step < steps as u64 {
+        if !self.is_over() {
             self.save_best()?;
         }
         let mut line = json!({"kind": "eval", "step": step, "val_loss": val_loss});
-        let mut shown = format!("eval {step}/{steps} val loss {val_loss:.4}");
+        let mut shown = format!("eval {} val loss {val_loss:.4}", line::of(step, steps));
         if let Some(old_val_loss) = old_val_loss {
             shown.push_str(&format!(" old {old_val_loss:.4}"));
             self.display.numbers.old_val_loss = Some(old_val_loss);
@@ -53,14 +54,14 @@ impl Run<'_> {
         }
         self.metrics.write(&line)?;
         // Nor does the page: after the last step it is written behind the checkpoint.
-        if step < steps as u64 {
+        if !self.is_over() {
             self.metrics.show(&self.standing);
         }
         self.display.refresh();
         note(shown);
         let took = began.elapsed();
         detail(format_args!("evaluated on {batches} batches in {:.2} s", took.as_secs_f64()));
-        self.display.aside(took);
+        self.paused(took);
         Ok(val_loss)
     }
 
@@ -85,8 +86,8 @@ impl Run<'_> {
     /// Not after the last step, and not where the run goes back.
     pub(super) fn sample_if_due(&mut self) -> Result<()> {
         let (step, train) = (self.standing.step, &self.config.train);
-        let due = is_due(step, train.sample_interval) && step < train.max_steps as u64;
-        if due && !self.health.is_bad() { self.sample() } else { Ok(()) }
+        let due = is_due(step, train.sample_interval) && !self.is_over();
+        if due && !self.health.is_bad() && self.has_room()? { self.sample() } else { Ok(()) }
     }
 
     /// On rank 0: those of others would be the same.
@@ -105,7 +106,7 @@ impl Run<'_> {
         let text = tokenizer.decode_prompt(prompt) + &tokenizer.decode(&drawn);
         note(format_args!("--- sample after step {step} ---\n{}\n---", text.trim()));
         self.metrics.write(&json!({"kind": "sample", "step": step, "text": text}))?;
-        self.display.aside(began.elapsed());
+        self.paused(began.elapsed());
         self.display.sample = text;
         Ok(())
     }

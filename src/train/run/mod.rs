@@ -4,6 +4,7 @@
 //! saved in `save`. The run's state is in four values: the [`Trainer`] (tensors on the device), the [`Standing`] (all that
 //! it counts), the [`Health`] (whether its numbers are as they should be) and the [`Display`].
 
+mod clock;
 mod display;
 mod eval_sets;
 mod grow;
@@ -36,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::gpu::engine::Engine;
 use crate::report::shell;
 use crate::runtime::device::Device;
+use clock::Clock;
 use display::Display;
 use eval_sets::EvalSets;
 use health::{Bad, Health};
@@ -47,6 +49,7 @@ use standing::Standing;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// A run in progress.
 pub(crate) struct Run<'a> {
@@ -60,6 +63,7 @@ pub(crate) struct Run<'a> {
     standing: Standing,
     health: Health,
     ranks: Ranks,
+    clock: Clock,
     display: Display,
     eval_sets: EvalSets,
     store: Store,
@@ -119,6 +123,7 @@ impl<'a> Run<'a> {
             pending: None,
             health: Health::new(train),
             ranks: Ranks::default(),
+            clock: Clock::new(train, standing.seconds),
             display: Display::new(standing.step, train, &trainer),
             trainer,
             standing,
@@ -137,12 +142,12 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Interrupted`] after saving when `stop` was set; [`Error::Diverged`]; device and file errors.
     pub(crate) fn go(mut self, stop: &AtomicBool) -> Result<(Self, Option<Bad>)> {
-        let last = self.config.train.max_steps as u64;
         self.metrics.write(&self.header()?)?;
         self.metrics.show(&self.standing);
         self.evaluate_before_the_first_step()?;
         let first = self.standing.step;
-        while self.standing.step < last {
+        self.clock.start();
+        while !self.is_over() {
             self = self.grow_if_due()?.evaluate_if_due()?;
             if self.is_out_of_patience() {
                 return Ok((self, None));
@@ -161,12 +166,31 @@ impl<'a> Run<'a> {
             if let Some(bad) = self.health.take_bad() {
                 return Ok((self, Some(bad)));
             }
-            if interrupted && self.standing.step < last {
+            if interrupted && !self.is_over() {
                 return Err(self.interrupted());
             }
         }
         let bad = self.evaluate_at_the_end()?;
         Ok((self, bad))
+    }
+
+    /// Whether the last step was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.standing.step >= self.config.train.max_steps as u64 || self.clock.is_over()
+    }
+
+    /// What is done aside of steps, and how long that took.
+    pub(super) fn paused(&mut self, took: Duration) {
+        self.clock.paused(took);
+        self.display.aside(took);
+    }
+
+    /// Whether there is time for what is done on the way: of several ranks the first has the clock.
+    pub(super) fn has_room(&self) -> Result<bool> {
+        match self.config.train.seconds() {
+            Some(_) => ranks::root_says(self.world(), || Ok(self.clock.has_room())),
+            None => Ok(true),
+        }
     }
 
     /// Whether the run ends early, which is then said.
@@ -183,7 +207,7 @@ impl<'a> Run<'a> {
             note(format_args!(
                 "no lower validation loss in {evaluations} evaluations, which is train.patience: the run ends after step {step} \
                  of {}, its best model is of step {best}",
-                train.max_steps
+                train.length()
             ));
         }
         is_over
@@ -195,7 +219,7 @@ impl<'a> Run<'a> {
         Error::Interrupted(format!(
             "stopped after step {} of {}; saved; go on with tokenformer train --resume {}",
             self.standing.step,
-            self.config.train.max_steps,
+            self.config.train.length().trim_end_matches(" steps"),
             shell::word(&self.config.out_dir)
         ))
     }

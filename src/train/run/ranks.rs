@@ -37,6 +37,11 @@ impl Ranks {
         self.heard[0] = heard;
     }
 
+    /// Where the first rank has the last step in the schedule.
+    pub(super) fn place(&self) -> Option<f64> {
+        self.heard[0].told.first().map(|told| told.place)
+    }
+
     fn of_step(&self, step: u64) -> Option<&Heard> {
         self.heard.iter().find(|heard| heard.told.first().is_some_and(|told| told.step == step))
     }
@@ -135,8 +140,8 @@ impl Run<'_> {
     }
 
     /// What the others are told with the gradients of a step.
-    pub(super) fn told(&self, step: u64, stop: bool) -> Told {
-        Told { step, stop, seconds: 0.0, before: self.ranks.measured }
+    pub(super) fn told(&self, step: u64, place: f64, stop: bool) -> Told {
+        Told { step, place, stop, seconds: 0.0, before: self.ranks.measured }
     }
 
     /// Refuses to go on where devices that should have the same numbers do not: a GPU that computes wrongly, or memory that

@@ -18,14 +18,14 @@ use std::time::Instant;
 impl Run<'_> {
     /// Saves where that is due, or where the run is interrupted. After the last step it is evaluated first.
     pub(super) fn save_if_due(&mut self, interrupted: bool) -> Result<()> {
-        let (step, last) = (self.standing.step, self.config.train.max_steps as u64);
-        let due = is_due(step, self.config.train.checkpoint_interval);
-        if interrupted || due || step == last {
+        let is_last = self.is_over();
+        let due = is_due(self.standing.step, self.config.train.checkpoint_interval) && (is_last || self.has_room()?);
+        if interrupted || due || is_last {
             self.catch_up()?;
         }
         // Not amid bad steps, which may be about to send the run back: it would go back to here.
         let wanted = interrupted || due && !self.health.is_in_doubt();
-        if self.health.is_bad() || step == last || !wanted {
+        if self.health.is_bad() || is_last || !wanted {
             return Ok(());
         }
         let saved = self.save();
@@ -40,7 +40,7 @@ impl Run<'_> {
         }
         let took = began.elapsed();
         detail(format_args!("saved {} in {:.2} s", self.saved.display(), took.as_secs_f64()));
-        self.display.aside(took);
+        self.paused(took);
         Ok(())
     }
 

@@ -7,13 +7,13 @@ use std::f64::consts::PI;
 
 use crate::config::{LrSchedule, TrainConfig};
 
-/// The rate of update number `step`, counted from 0.
+/// The rate of update number `step`, counted from 0; between two of them where the time of a run has it so.
 ///
 /// With `warm = warmup_fraction * max_steps`, which is not rounded, steps up to `warm` run at
 /// `lr * step / warm`: update 0 runs at rate 0 and changes no weight, though it does fill the moments.
 /// Past `max_steps` the rate stays at its last value.
-pub fn learning_rate(train: &TrainConfig, step: usize) -> f64 {
-    let (step, total) = (step as f64, train.max_steps as f64);
+pub fn learning_rate(train: &TrainConfig, step: f64) -> f64 {
+    let total = train.max_steps as f64;
     let warm = train.warmup_fraction * total;
     if warm > 0.0 && step <= warm {
         return train.lr * step / warm;
@@ -74,33 +74,33 @@ mod tests {
             (29, 0.000_309_128_217_048_376_87),
         ];
         for (step, want) in official {
-            close(learning_rate(&train, step), want);
+            close(learning_rate(&train, f64::from(step)), want);
         }
-        close(learning_rate(&train, 30), 3e-4);
-        close(learning_rate(&train, 45), 3e-4);
+        close(learning_rate(&train, 30.0), 3e-4);
+        close(learning_rate(&train, 45.0), 3e-4);
     }
 
     #[test]
     fn warm_up_is_not_rounded() {
         let train = TrainConfig { warmup_fraction: 0.05, ..run(LrSchedule::Constant) };
         // warm = 1.5 steps: step 1 is two thirds of the way up, step 2 is past it.
-        close(learning_rate(&train, 1), 0.002);
-        close(learning_rate(&train, 2), 0.003);
-        close(learning_rate(&train, 1000), 0.003);
+        close(learning_rate(&train, 1.0), 0.002);
+        close(learning_rate(&train, 2.0), 0.003);
+        close(learning_rate(&train, 1000.0), 0.003);
     }
 
     #[test]
     fn without_warm_up_the_first_step_runs_at_the_peak() {
         let train = TrainConfig { warmup_fraction: 0.0, ..run(LrSchedule::Cosine) };
-        close(learning_rate(&train, 0), 0.003);
+        close(learning_rate(&train, 0.0), 0.003);
     }
 
     #[test]
     fn all_warm_up_never_divides_by_zero() {
         let train = TrainConfig { warmup_fraction: 1.0, ..run(LrSchedule::Cosine) };
-        close(learning_rate(&train, 15), 0.0015);
-        close(learning_rate(&train, 30), 0.003);
-        close(learning_rate(&train, 31), 3e-4);
+        close(learning_rate(&train, 15.0), 0.0015);
+        close(learning_rate(&train, 30.0), 0.003);
+        close(learning_rate(&train, 31.0), 3e-4);
     }
 
     #[test]
@@ -108,9 +108,9 @@ mod tests {
         let train = run(LrSchedule::Wsd);
         // The last 20 % of 30 steps: from step 24, six steps down.
         for (step, want) in [(2, 0.002), (3, 0.003), (24, 0.003), (27, 0.001_65), (30, 3e-4), (99, 3e-4)] {
-            close(learning_rate(&train, step), want);
+            close(learning_rate(&train, f64::from(step)), want);
         }
         let flat = TrainConfig { decay_fraction: 0.0, ..train };
-        close(learning_rate(&flat, 29), 0.003);
+        close(learning_rate(&flat, 29.0), 0.003);
     }
 }

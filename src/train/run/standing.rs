@@ -13,6 +13,8 @@ use crate::train::growth::{GrowthRecord, Import};
 pub struct Standing {
     /// Optimizer steps done.
     pub step: u64,
+    /// Seconds trained, of a run whose time is limited.
+    pub seconds: f64,
     /// How far in its data it is, before the next step.
     pub position: Position,
     /// Mean and variance of the training loss.

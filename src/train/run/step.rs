@@ -11,12 +11,14 @@ use crate::train::recovery::diagnose::describe;
 use crate::train::trainer::PendingStep;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 impl Run<'_> {
     /// Submits a step, then reads the numbers of the one before it, so that the device never waits for the host.
     pub(super) fn train_step(&mut self, stop: &AtomicBool) -> Result<()> {
+        let began = Instant::now();
         let (train, step) = (&self.config.train, self.standing.step);
-        let lr = schedule::learning_rate(train, step as usize);
+        let mut place = self.clock.place(step, self.pending.is_some() && !self.trainer.is_mixed());
         let batches = self.batches(step)?;
         if step > 0 && is_due(step, train.verify_every) {
             self.catch_up()?;
@@ -33,14 +35,21 @@ impl Run<'_> {
         }
         let gradients = self.trainer.start_gradients(first, &batches)?;
         self.hooks.before_update(&self.trainer, step)?;
-        let told = self.told(step, stop.load(Ordering::Relaxed));
+        let told = self.told(step, place, stop.load(Ordering::Relaxed));
         let (submission, heard) = self.trainer.exchange(gradients, told)?;
         self.ranks.hear(heard);
         self.check_heard()?;
-        let submitted = self.trainer.start_update(submission, step, lr)?;
+        if let Some(told) = self.ranks.place().filter(|_| !self.world().is_root()) {
+            place = told;
+            self.clock.hear(place);
+        }
+        let submitted = self.trainer.start_update(submission, step, schedule::learning_rate(train, place))?;
         self.standing.advance(self.trainer.shape());
         let before = self.pending.replace(submitted);
-        self.complete(before)
+        self.complete(before)?;
+        self.clock.step_took(began.elapsed());
+        self.standing.seconds = self.clock.trained();
+        Ok(())
     }
 
     /// Reads the numbers of every step submitted.
@@ -85,6 +94,7 @@ impl Run<'_> {
         };
         let tokens_per_step = Position::default().after(1, self.trainer.shape()).tokens;
         (self.display.numbers.lr, self.display.numbers.is_diverging) = (lr, is_diverging);
+        self.display.numbers.steps = self.clock.steps(self.standing.step);
         self.display.step(stats, step + 1, tokens_per_step, self.pending.is_some());
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! Whole runs: the same bits every time, resumed at any step and across growths; memory as planned.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod default_run;
+mod new_rows;
 
 use common::{device, engine, kernels};
 use std::path::Path;

@@ -1,8 +1,6 @@
 //! The run that a newcomer sees first: the built-in default, from start to end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
+use crate::common;
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::RunConfig;
 use tokenformer::train::disk::{Start, dataset};

@@ -1,10 +1,7 @@
 //! Training only what a growth added: the same gradients as training everything, less memory and work, and old rows that
 //! stay as they are.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
-use common::{device, engine, kernels, tinyshakespeare};
+use crate::common::{self, device, engine, kernels, tinyshakespeare};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::{
