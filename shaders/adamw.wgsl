@@ -10,48 +10,12 @@
 // Limits: 256 segments, by a search of eight steps.
 
 #import "real.wgsl"
+#import "segments.wgsl"
 #import "stats.wgsl"
+#import "update.wgsl"
 
 override LANES: u32 = 64;
 
-struct SegmentDims {
-    first: u32, // of the parameter
-    count: u32,
-    kind: u32, // 2 cohort + 1 if decayed
-    chunk: u32, // the first of the segment
-    state: u32, // first element of the gradient
-    moment: u32, // first element of the moments
-    spare_b: u32,
-    spare_c: u32,
-}
-
-struct AdamwDims {
-    segments: u32,
-    chunks: u32,
-    spare: vec2<u32>,
-    table: array<SegmentDims, 256>,
-}
-
-struct CohortScalars {
-    c1: f32,
-    c2: f32,
-    lr_scale: f32,
-    trained: f32, // 1 or 0
-}
-
-struct UpdateScalars {
-    lr: f32,
-    beta1: f32,
-    beta2: f32,
-    one_minus_beta1: f32,
-    one_minus_beta2: f32,
-    eps: f32,
-    weight_decay: f32,
-    spare: f32,
-    cohorts: array<CohortScalars, 32>,
-}
-
-@group(0) @binding(0) var<uniform> dims: AdamwDims;
 @group(0) @binding(1) var<uniform> update: UpdateScalars;
 @group(0) @binding(2) var<storage, read> stats: Stats;
 @group(0) @binding(3) var<storage, read> grad: array<f32>; // (n of what trains)
@@ -80,17 +44,6 @@ fn step(segment: SegmentDims, i: u32, x: Scalars) -> f32 {
     let p_new = p[of_p] * x.shrink - x.lr * (m_new / x.c1) / (sqrt(v_new / x.c2) + update.eps);
     p[of_p] = p_new;
     return p_new;
-}
-
-// The last segment that starts at or before a chunk.
-fn segment_of(chunk: u32) -> SegmentDims {
-    var at = 0u;
-    // Eight halvings tell 256 entries apart. Entries past the last segment hold the chunk after all others.
-    for (var half = 128u; half > 0u; half /= 2u) {
-        let next = at + half;
-        at = select(at, next, next < dims.segments && dims.table[min(next, 255u)].chunk <= chunk);
-    }
-    return dims.table[at];
 }
 
 fn scalars(segment: SegmentDims) -> Scalars {

@@ -160,6 +160,7 @@ fn steps_record(
         ("parameters", bytes.parameters),
         ("gradients", bytes.gradients),
         ("moments", bytes.moments),
+        ("averages", bytes.averages),
         ("activations", bytes.activations),
         ("workspace", bytes.workspace),
         ("uniform blocks", trainer.uniform_bytes()),

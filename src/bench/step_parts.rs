@@ -161,6 +161,7 @@ impl Parts<'_> {
             beta2: train.beta2,
             eps: train.adam_eps,
             weight_decay: train.weight_decay,
+            average_decay: train.average_decay(1),
             cohorts: vec![CohortStep { t: 1, lr_scale: 1.0, frozen: false }],
         };
         engine.write(memory.named(graphs::UPDATE)?, &update.words()?);

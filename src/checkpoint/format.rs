@@ -2,7 +2,7 @@
 //!
 //! Layout: the header's length as a little-endian `u64`, a JSON header padded with spaces to a multiple of 8 bytes,
 //! then every tensor as little-endian `f32` in the order of their names. Parameters go under their own names, moments
-//! as `optimizer.m.<name>` and `optimizer.v.<name>`. The header's string metadata holds the checksums (see `checksum`),
+//! as `optimizer.m.<name>` and `optimizer.v.<name>`, averages as `optimizer.ema.<name>`. The header's string metadata holds the checksums (see `checksum`),
 //! the run's [`Metadata`] as JSON under `tokenformer`, and for Python readers `tokenformer_format`, `step` and `format` =
 //! `pt` (Hugging Face's name for this tensor layout). The same checkpoint always gives the same bytes.
 //!
@@ -31,6 +31,13 @@ pub(super) const FORMAT_KEY: &str = "tokenformer_format";
 pub(super) const MOMENT1: &str = "optimizer.m.";
 /// Name prefix of the second moments.
 pub(super) const MOMENT2: &str = "optimizer.v.";
+/// Name prefix of the moving averages of parameters.
+pub(super) const AVERAGE: &str = "optimizer.ema.";
+
+/// Whether a tensor of this name is no parameter, but belongs to one.
+pub(super) fn is_of_parameter(name: &str) -> bool {
+    [MOMENT1, MOMENT2, AVERAGE].iter().any(|prefix| name.starts_with(prefix))
+}
 
 impl<M: Metadata> Checkpoint<M> {
     /// The file's header, made now so that its size is known before anything is written.
@@ -40,14 +47,14 @@ impl<M: Metadata> Checkpoint<M> {
     pub(super) fn encode(&self) -> Result<Encoded<'_>> {
         let refuse = |detail: String| Error::input(format!("the checkpoint to write contradicts itself: {detail}"));
         self.check().map_err(refuse)?;
-        let taken =
-            |name: &&String| name.starts_with(MOMENT1) || name.starts_with(MOMENT2) || name.as_str() == "__metadata__";
+        let taken = |name: &&String| is_of_parameter(name) || name.as_str() == "__metadata__";
         if let Some(name) = self.params.keys().find(taken) {
             return Err(refuse(format!("{name:?} is a reserved name and cannot be a parameter's")));
         }
         let named = |prefix: &'static str| move |(name, tensor)| (format!("{prefix}{name}"), tensor);
         let moments = self.moment1.iter().map(named(MOMENT1)).chain(self.moment2.iter().map(named(MOMENT2)));
-        let tensors: BTreeMap<String, &HostTensor> = self.params.iter().map(named("")).chain(moments).collect();
+        let others = moments.chain(self.averages.iter().map(named(AVERAGE)));
+        let tensors: BTreeMap<String, &HostTensor> = self.params.iter().map(named("")).chain(others).collect();
         let shapes = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
         let values: Vec<&[f32]> = tensors.values().map(|tensor| tensor.data.as_slice()).collect();
         Encoded::new(&self.meta, &shapes, Box::new(move |each| values.iter().try_for_each(|values| each(values))))
@@ -245,7 +252,7 @@ mod tests {
     fn a_parameter_cannot_pass_for_a_moment() {
         let mut checkpoint = sample(1);
         checkpoint.params.insert("optimizer.m.norm.bias".into(), HostTensor::zeros(&[3]));
-        (checkpoint.moment1, checkpoint.moment2) = Default::default();
+        (checkpoint.moment1, checkpoint.moment2, checkpoint.averages) = Default::default();
         assert!(checkpoint.encode().is_err());
     }
 

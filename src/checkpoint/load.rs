@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::checksum::{PREFIX, START};
 use super::digest::ReadDigest;
-use super::format::{META_KEY, MOMENT1, MOMENT2};
+use super::format::{AVERAGE, META_KEY, MOMENT1, MOMENT2};
 use super::read::{Checks, TensorEntry, TensorFile, Verified};
 use super::storage::{Files, Source, Storage};
 use super::{Checkpoint, FileDigest, Metadata};
@@ -187,16 +187,19 @@ impl<M: Metadata> Checkpoint<M> {
             )));
         }
         let (mut params, mut moment1, mut moment2) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut averages = BTreeMap::new();
         for (name, tensor) in file.read()? {
             if let Some(of) = name.strip_prefix(MOMENT1) {
                 moment1.insert(of.to_owned(), tensor);
             } else if let Some(of) = name.strip_prefix(MOMENT2) {
                 moment2.insert(of.to_owned(), tensor);
+            } else if let Some(of) = name.strip_prefix(AVERAGE) {
+                averages.insert(of.to_owned(), tensor);
             } else {
                 params.insert(name, tensor);
             }
         }
-        let checkpoint = Self { meta, params, moment1, moment2 };
+        let checkpoint = Self { meta, params, moment1, moment2, averages };
         checkpoint.check().map_err(|detail| {
             Error::damaged(format!("the checkpoint {} contradicts itself: {detail}", path.display()))
         })?;

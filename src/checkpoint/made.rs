@@ -45,7 +45,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [held, made] = ["held", "made"].map(|name| dir.path().join(name));
         let mut checkpoint = sample(3);
-        (checkpoint.moment1, checkpoint.moment2) = Default::default();
+        (checkpoint.moment1, checkpoint.moment2, checkpoint.averages) = Default::default();
         checkpoint.write(&held).unwrap();
         let shapes = checkpoint.params.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
         write_made(&made, &checkpoint.meta, &shapes, &|name| Ok(checkpoint.params[name].clone())).unwrap();

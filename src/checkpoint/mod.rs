@@ -82,6 +82,8 @@ pub struct Checkpoint<M> {
     pub moment1: BTreeMap<String, HostTensor>,
     /// AdamW's second moments, one for every parameter; empty in a weights-only file.
     pub moment2: BTreeMap<String, HostTensor>,
+    /// Moving averages of the parameters, one for every parameter; empty where the run keeps none.
+    pub averages: BTreeMap<String, HostTensor>,
 }
 
 impl<M: Metadata> Checkpoint<M> {
@@ -90,7 +92,7 @@ impl<M: Metadata> Checkpoint<M> {
     /// # Errors
     /// A clause naming what does not agree first; it reads on from "the checkpoint contradicts itself: ".
     fn check(&self) -> Result<(), String> {
-        for (name, tensor) in self.params.iter().chain(&self.moment1).chain(&self.moment2) {
+        for (name, tensor) in self.params.iter().chain(&self.moment1).chain(&self.moment2).chain(&self.averages) {
             if tensor.shape.contains(&0) {
                 return Err(format!("tensor {name:?} has shape {:?}; an axis of 0 is not allowed", tensor.shape));
             }
@@ -102,6 +104,9 @@ impl<M: Metadata> Checkpoint<M> {
         if !(self.moment1.is_empty() && self.moment2.is_empty()) {
             same_shapes("first moments", &self.moment1, &self.params)?;
             same_shapes("second moments", &self.moment2, &self.params)?;
+        }
+        if !self.averages.is_empty() {
+            same_shapes("averages", &self.averages, &self.params)?;
         }
         self.meta.check(&self.params)
     }
@@ -173,7 +178,8 @@ mod tests {
             rows: BTreeMap::from([("layers.0.mlp.key_param_tokens".to_owned(), 5)]),
             loss: f64::NEG_INFINITY,
         };
-        Checkpoint { meta, params: tensors(1.0), moment1: tensors(f32::MIN_POSITIVE / 2.0), moment2: tensors(-0.0) }
+        let (moment1, moment2) = (tensors(f32::MIN_POSITIVE / 2.0), tensors(-0.0));
+        Checkpoint { meta, params: tensors(1.0), moment1, moment2, averages: tensors(0.5) }
     }
 
     #[test]
@@ -188,6 +194,8 @@ mod tests {
         assert_eq!(said, "parameter \"layers.0.mlp.key_param_tokens\" has no second moments");
         let said = refused(&|c| c.moment1.get_mut("norm.bias").unwrap().shape = vec![1, 3]);
         assert_eq!(said, "the first moments of \"norm.bias\" have shape [1, 3], the parameter has [3]");
+        let said = refused(&|c| drop(c.averages.remove("norm.bias")));
+        assert_eq!(said, "parameter \"norm.bias\" has no averages");
         let said = refused(&|c| c.meta.rows.extend([("norm.bias".to_owned(), 4)]));
         assert_eq!(said, "there are no such rows");
         let said = refused(&|c| c.params.get_mut("norm.bias").unwrap().data.truncate(2));

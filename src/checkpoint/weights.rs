@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::Metadata;
-use super::format::{MOMENT1, MOMENT2};
+use super::format::{AVERAGE, is_of_parameter};
 use super::read::{Checks, Layout, TensorFile, Verified};
 use super::storage::Source;
 use crate::array::HostTensor;
@@ -43,7 +43,20 @@ impl<M: Metadata> Weights<M> {
     /// Shape of every parameter, by its name.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let all = self.layout.shapes().into_iter();
-        all.filter(|(name, _)| !name.starts_with(MOMENT1) && !name.starts_with(MOMENT2)).collect()
+        all.filter(|(name, _)| !is_of_parameter(name)).collect()
+    }
+
+    /// Whether there are moving averages of the parameters.
+    pub fn has_averages(&self) -> bool {
+        self.layout.shapes().keys().any(|name| name.starts_with(AVERAGE))
+    }
+
+    /// Reads the moving average of one parameter.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_average(&mut self, name: &str) -> Result<HostTensor> {
+        self.read(&format!("{AVERAGE}{name}"))
     }
 
     /// Reads one parameter.

@@ -101,6 +101,8 @@ enum Command {
     Inspect(commands::inspect::InspectArgs),
     /// Device memory a run needs, by class, before anything is allocated.
     Plan(commands::plan::PlanArgs),
+    /// Suggest a learning rate: a short test of many, and its picture.
+    LrFind(commands::lr_find::LrFindArgs),
     /// Check every operator against its reference on this machine's adapter.
     Selftest(commands::selftest::SelftestArgs),
     /// Time the device, matrix products, operators and training steps.
@@ -199,7 +201,7 @@ fn of_matches(matches: &ArgMatches) -> std::result::Result<Cli, clap::Error> {
 /// What is said where a setting, or what another program calls one, was given as a flag of a run.
 fn known_elsewhere(error: &clap::Error) -> Option<String> {
     let verb = |verbs: &[&str]| std::env::args_os().any(|arg| verbs.iter().any(|verb| arg == *verb));
-    let of_run = verb(&["train", "plan"]);
+    let of_run = verb(&["train", "plan", "lr-find"]);
     let unknown = (error.kind() == ErrorKind::UnknownArgument).then(|| error.get(ContextKind::InvalidArg))?;
     match unknown {
         Some(ContextValue::String(flag)) if ["--adapter", "--backend"].contains(&flag.as_str()) => {
@@ -277,6 +279,7 @@ impl Cli {
             Command::Eval(args) => return commands::eval::run(&request, &args),
             Command::Inspect(args) => return commands::inspect::run(&args),
             Command::Plan(args) => return commands::plan::run(&request, &args),
+            Command::LrFind(args) => return commands::lr_find::run(&request, &args),
             Command::Selftest(args) => return commands::selftest::run(&request, &args),
             Command::Devices(args) => return commands::devices::run(&request, &args),
             Command::Report(args) => return commands::report::run(&args),

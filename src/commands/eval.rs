@@ -2,6 +2,7 @@
 
 use super::answer::Answer;
 use super::changed::{Split, tell_of_change};
+use super::weights::Taken;
 use crate::config::RunConfig;
 use crate::console::Parts;
 use crate::data::{EvalBatch, IGNORED, all_windows, describe, has_split, not_there, unreadable};
@@ -22,6 +23,8 @@ pub(crate) struct EvalArgs {
     checkpoint: PathBuf,
     #[command(flatten)]
     choice: super::Choice,
+    #[command(flatten)]
+    weights: super::weights::WeightsArgs,
     /// Evaluate on all of this file, or on the validation part that a directory says it has, instead of the data of the run;
     /// with --split on that part of it.
     #[arg(short, long, value_name = "PATH")]
@@ -60,7 +63,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
     // No timing for one use; what is known is used.
     device.kernels = tune::recall(&device.engine, &device.kernels);
     let probe = Evaluator::new(&device, model, &config.train)?;
-    probe.load(&start.host.params)?;
+    let (weights, taken) = args.weights.of(&start.host);
+    probe.load(weights)?;
 
     let (mut nats, mut counts) = (0.0, ByteCount::default());
     let windows = all_windows(source, config.train.batch_size, model.seq_length)?;
@@ -78,7 +82,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
     let tokens = counts.tokens;
     let loss = nats / tokens.max(1) as f64;
     let bits_per_byte = counts.bits(loss);
-    let mut text = format!("data            {evaluated}\n");
+    let mut text = taken.map_or_else(String::new, |taken| format!("weights         {}\n", taken.said(&config)));
+    text.push_str(&format!("data            {evaluated}\n"));
     text.push_str(&format!("tokens          {tokens}\nloss            {loss:.4} nats/token\n"));
     text.push_str(&format!("perplexity      {:.3}\n", loss.exp()));
     if let Some(bits) = bits_per_byte {
@@ -88,6 +93,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &EvalArgs) -> Answer {
     Ok(json!({
         "checkpoint": path,
         "step": meta.step,
+        "weights": taken.map(Taken::name),
         "data": evaluated,
         "data_changed": changed,
         "tokens": tokens,

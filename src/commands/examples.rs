@@ -77,6 +77,14 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
             "plan input.txt --preset 150m --batch-size 2",
         ],
     ),
+    (
+        "lr-find",
+        [
+            "lr-find --preset quickstart",
+            "lr-find input.txt -c run.toml --picture rates.svg",
+            "lr-find --preset quickstart --min-lr 1e-5 --max-lr 0.1 --steps 200 --json",
+        ],
+    ),
     ("selftest", ["selftest", "selftest --quick", "selftest --backend gl"]),
     (
         "bench",

@@ -1,6 +1,7 @@
 //! `tokenformer export`: the model of a checkpoint in the form of another program. Needs no GPU; the input is only read.
 
 use super::answer::{Answer, value};
+use super::weights::Taken;
 use crate::console::note;
 use crate::exchange::export::{Form, Source, Stored, Wanted, export};
 use crate::report::number::bytes;
@@ -19,6 +20,8 @@ pub(crate) struct ExportArgs {
     input: PathBuf,
     #[command(flatten)]
     choice: super::Choice,
+    #[command(flatten)]
+    weights: super::weights::WeightsArgs,
     /// Directory (hf) or file to write.
     #[arg(value_name = "OUT")]
     output: PathBuf,
@@ -46,6 +49,8 @@ pub(crate) fn run(args: &ExportArgs) -> Answer {
     let waived = |file: &std::path::Path| Source::open(file, crate::checkpoint::Checks::Waived).map(drop);
     let (path, mut source) = super::chosen(&args.input, args.choice, &open, &waived)?;
     super::tell_verified(&path, source.verified(), args.choice);
+    let taken = args.weights.taken(source.has_averages());
+    source.take_averages(taken == Some(Taken::Averaged));
     let wanted = Wanted {
         form: args.to,
         stored: args.stored,
@@ -58,8 +63,9 @@ pub(crate) fn run(args: &ExportArgs) -> Answer {
     }
     let (step, parameters) = (source.meta().step, source.config.model.param_count());
     let files_said = if let [_] = files.as_slice() { String::new() } else { format!(" in {} files", files.len()) };
+    let weights = taken.map_or_else(String::new, |taken| format!(", {},", taken.said(&source.config)));
     super::print(&format!(
-        "{parameters} parameters of step {step} as {}, {}{files_said}; written to {}\n",
+        "{parameters} parameters of step {step}{weights} as {}, {}{files_said}; written to {}\n",
         args.stored.name(),
         bytes(size),
         args.output.display()
@@ -68,6 +74,7 @@ pub(crate) fn run(args: &ExportArgs) -> Answer {
         "checkpoint": path,
         "output": args.output,
         "step": step,
+        "weights": taken.map(Taken::name),
         "to": value(&args.to)?,
         "dtype": args.stored.name(),
         "parameters": parameters,

@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::prompt::PromptArgs;
 use super::stop::StopText;
+use super::weights::Taken;
 use crate::console::note;
 use crate::data::{StreamDecoder, Tokenizer};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub(crate) struct GenerateArgs {
     checkpoint: PathBuf,
     #[command(flatten)]
     choice: super::Choice,
+    #[command(flatten)]
+    weights: super::weights::WeightsArgs,
     #[command(flatten)]
     prompt: PromptArgs,
     /// Tokens to generate.
@@ -71,7 +74,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     if args.stop.iter().any(String::is_empty) {
         return Err(Error::usage("--stop is empty: give the text that ends a generation, or leave it out"));
     }
-    let super::Loaded { path, start, tokenizer, .. } = super::load(&args.checkpoint, args.choice)?;
+    let super::Loaded { path, start, config, tokenizer, .. } = super::load(&args.checkpoint, args.choice)?;
     let tokenizer = tokenizer.ok_or_else(|| {
         Error::input(format!(
             "{} was trained on token shards and has no tokenizer, so there is no text to print; train on text instead",
@@ -97,7 +100,11 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     let programs = programs.try_into().map_err(|_| Error::defect("plans and programs differ in number"))?;
     let generator = plans.ready(programs);
     upload_rope(&engine, &memory, model)?;
-    upload_parameters(&engine, &memory, model, &start.host.params)?;
+    let (weights, taken) = args.weights.of(&start.host);
+    upload_parameters(&engine, &memory, model, weights)?;
+    if let Some(taken) = taken {
+        note(format_args!("weights: {}", taken.said(&config)));
+    }
 
     let (mut samples, mut tokens, started) = (Vec::new(), 0_u64, Instant::now());
     for sample in 0..args.num_samples {
@@ -125,6 +132,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &GenerateArgs) -> Answer {
     note(format_args!("{seeds}: {tokens} tokens in {seconds:.2} s, {per_second:.0} tokens/s"));
     Ok(json!({
         "checkpoint": path,
+        "weights": taken.map(Taken::name),
         "prompt": tokenizer.decode_prompt(&prompt),
         "prompt_tokens": prompt.len(),
         "samples": samples,

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::gpu::adapter::AdapterRequest;
 use crate::rng::{Rng, Stream};
 use crate::train::evaluate::{logits, mean_loss};
-use crate::train::growth::{Change, GrowthRecord, Rules, max_change};
+use crate::train::growth::{Change, GrowthRecord, HostModel, Rules, max_change};
 use crate::train::prune::growths_ahead;
 use crate::train::trainer::{RunPlans, compared_rows};
 use crate::train::{Checkpoint, cohorts, disk};
@@ -137,8 +137,8 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     RunPlans::new(&grown, &config.train, &cohorts, 1, &device.kernels)?;
     let after = before.grown(&growth, start.standing.step, args.seed)?;
 
-    let logits_before = logits(&device, &before.model, &before.params, &tokens)?;
-    let logits_after = logits(&device, &after.model, &after.params, &tokens)?;
+    let logits_before = logits(&device, &before.model, before.used(), &tokens)?;
+    let logits_after = logits(&device, &after.model, after.used(), &tokens)?;
     let stored = |e| Error::defect(format!("the growth cannot be stored: {e}"));
     let change = Change {
         max_logit_change: max_change(&logits_before, &logits_after),
@@ -150,14 +150,14 @@ pub(crate) fn run(request: &AdapterRequest, args: &GrowArgs) -> Answer {
     record.file_before = Some(digest);
     let line = record.describe();
     config.growth = args.ahead(&config.growth, &after.model, start.standing.step);
-    config.model = after.model;
+    config.model = after.model.clone();
     meta.config = serde_json::to_value(&config).map_err(stored)?;
-    meta.cohorts = after.cohorts;
+    meta.cohorts.clone_from(&after.cohorts);
     meta.forget_course();
     let (step, said) = (meta.step, value(&record)?);
     meta.lineage.push(record);
-    let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
-    Checkpoint { meta, params, moment1, moment2 }.write(&args.output)?;
+    let HostModel { params, moment1, moment2, averages, .. } = after;
+    Checkpoint { meta, params, moment1, moment2, averages }.write(&args.output)?;
     super::print(&format!("{line}\nmeasured on {source}; written to {}\n", args.output.display()))?;
     Ok(json!({ "checkpoint": path, "output": args.output, "step": step, "measured_on": source, "growth": said }))
 }

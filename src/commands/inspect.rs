@@ -49,7 +49,10 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
     let config: RunConfig = meta.config()?;
     let tokenizer = meta.tokenizer()?;
     let sha256 = tokenizer.as_ref().map(Tokenizer::sha256).transpose()?;
-    let moments = tensors.iter().filter(|t| t.name.starts_with("optimizer.")).count();
+    let under = |prefix: &str| tensors.iter().filter(|t| t.name.starts_with(prefix)).count();
+    let averages = under("optimizer.ema.");
+    let moments = under("optimizer.") - averages;
+    let parameters = tensors.len() - moments - averages;
     let mut text = format!("{}\n", path.display());
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<16}{}\n", legible(&value)));
     line("written by", format!("{} on {}", meta.created_by, meta.adapter));
@@ -66,7 +69,8 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
         }
     }
     line("parameters", config.model.param_count().to_string());
-    line("tensors", format!("{} parameters, {moments} optimizer moments", tensors.len() - moments));
+    let averaged = if averages > 0 { format!(", {averages} averages of parameters") } else { String::new() };
+    line("tensors", format!("{parameters} parameters, {moments} optimizer moments{averaged}"));
     if let Some(import) = &meta.imported {
         line("lineage", import.describe());
         for FileDigest { name, sha256 } in &import.files {
@@ -112,8 +116,9 @@ pub(crate) fn run(args: &InspectArgs) -> Answer {
             "description": it.describe(), "tokens": it.vocab_size(), "sha256": sha256,
         })),
         "parameters": config.model.param_count(),
-        "tensors": tensors.len() - moments,
+        "tensors": parameters,
         "moments": moments,
+        "averages": averages,
         "imported": value(&meta.imported)?,
         "lineage": value(&meta.lineage)?,
         "config": value(&config)?,

@@ -17,6 +17,7 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 mod inspect_data;
 mod interrupt;
+pub(crate) mod lr_find;
 pub(crate) mod manual;
 mod numbers;
 pub(crate) mod plan;
@@ -35,6 +36,7 @@ mod stop;
 pub(crate) mod study;
 mod target;
 pub(crate) mod train;
+mod weights;
 mod wording;
 
 use crate::checkpoint::{Checks, FileDigest, Opened, Verified};

@@ -105,10 +105,15 @@ fn table(stage: &str, plans: &RunPlans, bytes: &Bytes) -> String {
         (Some(Class::Parameter), bytes.parameters),
         (Some(Class::Gradient), bytes.gradients),
         (Some(Class::Moment), bytes.moments),
+        (Some(Class::Average), bytes.averages),
         (Some(Class::Activation), bytes.activations),
         (Some(Class::State), bytes.workspace),
         (None, bytes.total()),
     ] {
+        // Most runs have none.
+        if class == Some(Class::Average) && amount == 0 {
+            continue;
+        }
         let line = memory_line(class.map_or("total", name), amount);
         match class.and_then(|class| plans.over(class)) {
             Some(info) => {
@@ -134,6 +139,7 @@ fn name(class: Class) -> &'static str {
         Class::Parameter => "parameters",
         Class::Gradient => "gradients",
         Class::Moment => "moments",
+        Class::Average => "averages",
         Class::Activation => "activations",
         Class::State => "workspace",
     }

@@ -103,7 +103,7 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     let (table, losses) = slowly(&format!("evaluating {} sizes", stages.len()), measured)?;
     let after = before.pruned(&kept_by(args.score, &scores, &smaller), &smaller);
     let tokens = material.data.val.window(0, compared_rows(&smaller))?;
-    let of = |host: &HostModel| logits(&device, &host.model, &host.params, &tokens);
+    let of = |host: &HostModel| logits(&device, &host.model, host.used(), &tokens);
     let change = Change {
         max_logit_change: max_change(&of(&before)?, &of(&after)?),
         loss_before: losses.0,
@@ -134,18 +134,18 @@ pub(crate) fn run(request: &AdapterRequest, args: &PruneArgs) -> Answer {
     for (when, reason) in dropped {
         warn(format_args!("the run's growth {when} is not in {}: {reason}", output.display()));
     }
-    (config.model, config.growth) = (after.model, ahead);
+    (config.model, config.growth) = (after.model.clone(), ahead);
     let stored = |e| Error::defect(format!("the pruned model cannot be stored: {e}"));
     meta.config = serde_json::to_value(&config).map_err(stored)?;
-    meta.cohorts = after.cohorts;
+    meta.cohorts.clone_from(&after.cohorts);
     record.file_before = Some(digest);
     let said = answer(&record, Some(output))?;
     meta.lineage.push(record);
     meta.forget_course();
     // The larger model's, which this one may never reach.
     meta.best_val_loss = None;
-    let (params, moment1, moment2) = (after.params, after.moment1, after.moment2);
-    Checkpoint { meta, params, moment1, moment2 }.write(output)?;
+    let HostModel { params, moment1, moment2, averages, .. } = after;
+    Checkpoint { meta, params, moment1, moment2, averages }.write(output)?;
     super::print(&format!("{text}written to {}\n", output.display()))?;
     Ok(said)
 }
@@ -178,7 +178,7 @@ impl PruneArgs {
     fn scores(&self, device: &Device, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<AllScores> {
         let score = |score| {
             let scores = match score {
-                PruneScore::Weight => prune::weight(&host.model, &host.params),
+                PruneScore::Weight => prune::weight(&host.model, host.used()),
                 PruneScore::Contribution => contributions(device, host, train, batches)?,
                 PruneScore::Random => prune::random(&host.model, self.seed),
             };
@@ -237,14 +237,14 @@ fn report(
     let fixed = ["tokens kept", "qkv", "proj", "ffn", "parameters"].map(str::to_owned);
     let head = fixed.into_iter().chain(PruneScore::ALL.map(|score| score.name().to_owned())).collect();
     let mut table = Table { head, rows: Vec::new() };
-    let whole = Evaluator::new(device, &host.model, train)?.mean(&host.params, &material.val)?;
+    let whole = Evaluator::new(device, &host.model, train)?.mean(host.used(), &material.val)?;
     let mut losses: Losses = PruneScore::ALL.map(|score| (score, whole)).into();
     for (at, stage) in stages.iter().enumerate() {
         if at > 0 {
             let probe = Evaluator::new(device, stage, train)?;
             for (score, loss) in &mut losses {
                 let kept = kept_by(*score, scores, stage);
-                *loss = probe.mean(&prune::tensors(&host.params, &kept), &material.val)?;
+                *loss = probe.mean(&prune::tensors(host.used(), &kept), &material.val)?;
             }
         }
         let numbers = [stage.qkv_slot_num, stage.proj_slot_num, stage.ffn_slot_num];

@@ -130,6 +130,11 @@ impl Settings {
         self.out.as_deref()
     }
 
+    /// The steps given by `--steps`.
+    pub(crate) fn steps(&self) -> Option<usize> {
+        self.steps
+    }
+
     /// The file given by `--config`.
     pub(crate) fn config(&self) -> Option<&Path> {
         self.config.as_deref()

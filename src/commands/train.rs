@@ -344,6 +344,11 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
             .chain(&about_data)
             .chain(&about_validation)
             .for_each(|sentence| note(format_args!("{sentence}")));
+        if !start.host.averages.is_empty() && config.train.ema_decay == 0.0 {
+            note(
+                "train.ema_decay is 0, so the run goes on without the moving average of the weights in its checkpoint",
+            );
+        }
         if start.host.moment1.is_empty() && start.standing.step > 0 {
             warn(format_args!(
                 "{} has no optimizer moments (optimizer.m.*, optimizer.v.*): AdamW starts them again",

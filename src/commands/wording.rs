@@ -8,9 +8,9 @@ pub(super) const WITHOUT_ADAPTER: [&str; 10] =
     ["prepare", "export", "import", "inspect", "compare", "report", "presets", "completions", "man", "help"];
 
 /// Verbs that answer in JSON.
-const WITH_JSON: [&str; 13] = [
+const WITH_JSON: [&str; 14] = [
     "train", "prepare", "grow", "prune", "export", "import", "generate", "eval", "inspect", "plan", "selftest",
-    "devices", "report",
+    "devices", "report", "lr-find",
 ];
 
 /// Groups of the help, and the arguments in each; others belong to the run.
@@ -32,7 +32,19 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
     (
         "Optimisation",
-        &["steps", "batch_size", "lr", "seed", "precision", "recompute", "optimizer", "lr_scale", "train"],
+        &[
+            "steps",
+            "batch_size",
+            "lr",
+            "seed",
+            "precision",
+            "recompute",
+            "optimizer",
+            "lr_scale",
+            "train",
+            "min_lr",
+            "max_lr",
+        ],
     ),
     ("Device", &["adapter", "backend", "tune", "fit", "polite", "target"]),
     ("Safety", &["overwrite", "verify_every", "dry_run", "predict"]),

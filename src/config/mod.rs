@@ -18,6 +18,7 @@ mod growth;
 mod growth_when;
 mod keys;
 mod model;
+mod optimizer;
 mod params;
 mod preset;
 mod prune;
@@ -34,6 +35,7 @@ pub use growth::{GrowthConfig, GrowthPolicy, InitKeys, InitValues, OptimizerRule
 pub use growth_when::{GrowthWhen, PlateauRule};
 pub(crate) use keys::check_in;
 pub use model::{Arch, ModelConfig, Module, NormActivation};
+pub use optimizer::{MuonAdjust, Optimizer};
 pub(crate) use params::{EMBEDDING, HEAD};
 pub use params::{Linear, Norm, Parameter, Role};
 pub(crate) use preset::preset_names;

@@ -133,6 +133,11 @@ impl Role {
         !matches!(self, Self::Bias(_) | Self::NormWeight(_) | Self::NormBias(_))
     }
 
+    /// Whether it is a matrix of a layer, which Muon updates: all but embedding, head, norms and biases.
+    pub fn is_hidden_matrix(self) -> bool {
+        matches!(self, Self::Keys(_) | Self::Values(_) | Self::Weight(_))
+    }
+
     /// Whether its rows are parameter tokens, which can train apart from each other.
     pub(crate) fn is_tokens(self) -> bool {
         matches!(self, Self::Keys(_) | Self::Values(_))

@@ -120,7 +120,8 @@ static SYNONYMS: &[Synonym] = &[
     synonym(&["adam_beta2"], "it is train.beta2 here"),
     synonym(&["adam_epsilon", "eps", "epsilon"], "it is train.adam_eps here"),
     synonym(&["max_grad_norm", "gradient_clipping", "clip_grad", "clip_grad_norm"], "it is train.grad_clip here"),
-    synonym(&["optimizer", "optim"], "the optimizer is always AdamW here: leave it out"),
+    synonym(&["optim", "optimizer_type"], "it is train.optimizer here, \"adamw\" or \"muon\""),
+    synonym(&["ema", "ema_beta", "ema_rate", "use_ema"], "it is train.ema_decay here, such as 0.999"),
     synonym(
         &["dtype", "fp16", "bf16", "mixed_precision", "torch_dtype"],
         "it is train.precision here, \"f32\" or \"f16\"",

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_SIZE, ModelConfig, fraction, in_range, not_negative, positive, require};
+use super::{MAX_SIZE, ModelConfig, MuonAdjust, Optimizer, fraction, in_range, not_negative, positive, require};
 use crate::error::{Error, Result};
 
 /// The most tokens of one micro-batch: keeps (tokens, vocabulary) products far inside 64 bits.
@@ -88,16 +88,28 @@ pub struct TrainConfig {
     pub warmup_fraction: f64,
     /// Share of `max_steps` that the `wsd` schedule spends falling to `min_lr`.
     pub decay_fraction: f64,
+    /// What updates the parameters.
+    pub optimizer: Optimizer,
     /// AdamW: decay of the first moment.
     pub beta1: f64,
     /// AdamW: decay of the second moment.
     pub beta2: f64,
     /// AdamW: added to the root of the second moment.
     pub adam_eps: f64,
-    /// AdamW: decoupled weight decay of everything but norms and biases.
+    /// Decoupled weight decay of everything but norms and biases, per unit of learning rate.
     pub weight_decay: f64,
+    /// Muon: decay of its momentum, which looks ahead (Nesterov).
+    pub muon_momentum: f64,
+    /// Muon: peak learning rate of the matrices that it updates, which follows the schedule of `lr`; 0 is `lr` itself.
+    pub muon_lr: f64,
+    /// Muon: what an update is multiplied by besides, by the shape of the matrix.
+    pub muon_adjust: MuonAdjust,
     /// Largest global gradient norm; 0 turns clipping off.
     pub grad_clip: f64,
+    /// Decay of an exponential moving average of the parameters, such as 0.999, which evaluations, samples and the choice of the
+    /// best checkpoint then go by, and which `eval`, `generate` and `export` take; 0 is off. Update t decays by
+    /// `min(ema_decay, (1 + t) / (10 + t))`. It takes the memory of the parameters once more.
+    pub ema_decay: f64,
     /// Seed of everything random in the run.
     pub seed: u64,
     /// Steps between evaluations; 0 evaluates at the end only.
@@ -163,11 +175,16 @@ impl Default for TrainConfig {
             lr_schedule: LrSchedule::Cosine,
             warmup_fraction: 0.05,
             decay_fraction: 0.2,
+            optimizer: Optimizer::Adamw,
             beta1: 0.9,
             beta2: 0.95,
             adam_eps: 1e-8,
             weight_decay: 0.1,
+            muon_momentum: 0.95,
+            muon_lr: 0.0,
+            muon_adjust: MuonAdjust::MatchRmsAdamw,
             grad_clip: 1.0,
+            ema_decay: 0.0,
             seed: 1337,
             eval_interval: 250,
             eval_batches: 20,
@@ -300,6 +317,7 @@ impl TrainConfig {
                 format!("{name} is {beta}, but must be at least 0 and below 1: the usual values are 0.9 and 0.95")
             })?;
         }
+        self.validate_optimizer()?;
         // TOML, the format runs are written in, has signed integers only.
         require(i64::try_from(self.seed).is_ok(), || {
             format!("seed is {}, but a seed in a file is at most {}: choose a smaller one", self.seed, i64::MAX)

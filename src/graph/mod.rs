@@ -5,6 +5,7 @@
 //! plain data: tensors with shapes, and calls in order. [`plan`] turns it into buffers and
 //! dispatches. Nothing here touches a GPU.
 
+mod average;
 mod call;
 mod elementwise;
 pub(crate) mod pack;
@@ -17,6 +18,7 @@ pub mod view;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Dtype, KernelTable};
+pub(crate) use average::average_name;
 pub use call::{Call, NewCall};
 pub use elementwise::ElementwiseDims;
 use std::collections::{HashMap, HashSet};
@@ -47,6 +49,8 @@ pub enum Class {
     Gradient,
     /// Optimizer moment of a parameter.
     Moment,
+    /// Moving average of a parameter.
+    Average,
     /// Written by the host (tokens, tables, scalars), or read by it (statistics), or kept between
     /// runs (key/value cache).
     State,

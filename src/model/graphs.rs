@@ -1,23 +1,18 @@
-//! The computations of a run, recorded: a training micro-batch, the optimizer's update, an evaluation
-//! batch, full logits, and a chunk of a generation.
+//! The computations of a run, recorded: a training micro-batch, an evaluation batch, full logits, and a chunk of a
+//! generation. The optimizer's update is [`super::update`]'s.
 //!
 //! Tensors that outlive a graph are shared by name through [`crate::runtime::memory::Memory`]; the names are
 //! the constants here.
 
 use super::{Inputs, hidden};
-use crate::config::{ModelConfig, TrainConfig};
+use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::graph::pack::{Packed, Piece};
 use crate::graph::view::Strided;
-use crate::graph::{Class, Graph, Tensor, grad_name, moment_names};
+use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::{Dtype, KernelTable};
-use crate::ops::adamw::{Segment, Trained, UPDATE_WORDS, adamw};
 use crate::ops::cross_entropy::{self, Head, head_loss};
 use crate::ops::embedding::TokenRows;
-use crate::ops::grad_norm::{self, grad_norm};
 use crate::ops::stats::STATS;
-use std::collections::BTreeMap;
-use std::ops::Range;
 
 /// Token ids of a training or evaluation batch.
 pub const TOKENS: &str = "tokens";
@@ -150,7 +145,7 @@ pub fn training(
 }
 
 /// Copies of all parameters in `precision`, for [`training`] to read: made after parameters were written by the host, and
-/// from then on kept as the parameters are by [`update`].
+/// from then on kept as the parameters are by [`super::update`].
 pub fn copies(config: &ModelConfig, precision: Dtype, kernels: &KernelTable) -> Result<Graph> {
     let mut g = Graph::forward_only(kernels);
     g.set_precision(precision);
@@ -174,183 +169,6 @@ pub fn evaluation(config: &ModelConfig, shape: &BatchShape, kernels: &KernelTabl
     let head = g.find(config.head())?;
     head_loss(&mut g, h, head, targets, stats, shape.head(1))?;
     Ok(g)
-}
-
-/// Where the gradients of all that trains and the parameters lie, and which elements of them are updated how.
-struct Updated {
-    grads: Packed,
-    parameters: Packed,
-    /// By the numbers of their storages, for each pair that has any.
-    segments: Vec<([usize; 2], Vec<Segment>)>,
-}
-
-impl Updated {
-    fn of(
-        g: &mut Graph,
-        config: &ModelConfig,
-        trained: &Shapes,
-        segments: &BTreeMap<String, Vec<Segment>>,
-    ) -> Result<Self> {
-        let parameters = g.pack(&config.param_shapes(), Class::Parameter, str::to_owned)?;
-        let grads = g.pack(trained, Class::Gradient, grad_name)?;
-        let of_name: BTreeMap<&str, &Piece> =
-            parameters.pieces.iter().map(|piece| (piece.name.as_str(), piece)).collect();
-        let mut all = Vec::new();
-        for (i, &grad) in grads.storages.iter().enumerate() {
-            for (j, &parameter) in parameters.storages.iter().enumerate() {
-                let inside = grads.pieces.iter().filter_map(|piece| {
-                    let whole = of_name.get(piece.name.as_str())?;
-                    let (of_grad, of_parameter) = (g.view_of(piece.tensor)?, g.view_of(whole.tensor)?);
-                    let both = of_grad.storage == grad && of_parameter.storage == parameter;
-                    let elements = g.shape(whole.tensor).iter().product::<usize>();
-                    both.then(|| {
-                        let of_piece = whole.first..whole.first + elements;
-                        let segments = segments.get(&piece.of).map_or(&[][..], Vec::as_slice);
-                        (segments, of_piece, of_parameter.offset, of_grad.offset)
-                    })
-                });
-                let placed = inside.flat_map(|(segments, of_piece, first, state)| {
-                    let of_piece = segments.iter().filter_map(move |segment| segment.within(&of_piece));
-                    of_piece.map(move |s| Segment {
-                        first: s.first + first,
-                        state: s.state + state,
-                        moment: s.moment + state,
-                        ..s
-                    })
-                });
-                all.push(([i, j], joined(placed)));
-            }
-        }
-        Ok(Self { grads, parameters, segments: all })
-    }
-}
-
-/// A share of all gradients, for which a process keeps the optimizer's state: ranges of their storages, one storage after the
-/// other.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Shard(pub Vec<Range<usize>>);
-
-impl Shard {
-    /// The name of what belongs to one of the ranges.
-    pub(crate) fn name(range: usize) -> String {
-        format!("shard {range}")
-    }
-
-    /// The ranges of one storage that begins at `start` and has so many elements, by number.
-    fn of_storage(&self, start: usize, elements: usize) -> impl Iterator<Item = (usize, Range<usize>, usize)> {
-        self.0.iter().enumerate().filter_map(move |(i, range)| {
-            let (first, end) = (range.start.max(start), range.end.min(start + elements));
-            (first < end).then(|| (i, first - start..end - start, first - range.start))
-        })
-    }
-}
-
-/// Gradient norm, clipping and AdamW over all that is `trained`, as for [`training`]; `segments` gives its cohorts, and
-/// `precision` that of the copies of parameters, which change with them. With a `shard` only that is updated, and the blocks
-/// of the norm are there, see [`norm`].
-pub fn update(
-    config: &ModelConfig,
-    train: &TrainConfig,
-    trained: &Shapes,
-    segments: &BTreeMap<String, Vec<Segment>>,
-    precision: Dtype,
-    shard: Option<&Shard>,
-    kernels: &KernelTable,
-) -> Result<Graph> {
-    let mut g = Graph::forward_only(kernels);
-    g.set_precision(precision);
-    let stats = g.state(STATS_NAME, &[STATS]);
-    let scalars = g.state(UPDATE, &[UPDATE_WORDS]);
-    let Updated { grads, parameters, segments } = Updated::of(&mut g, config, trained, segments)?;
-    let of_moments = shard.map(|Shard(ranges)| {
-        ranges.iter().enumerate().map(|(i, range)| (Shard::name(i), vec![range.len()])).collect::<Vec<_>>()
-    });
-    let of_moments = of_moments.as_deref().unwrap_or(trained);
-    let m = g.pack(of_moments, Class::Moment, |name| moment_names(name).0)?;
-    let v = g.pack(of_moments, Class::Moment, |name| moment_names(name).1)?;
-    let copies: Vec<Option<Tensor>> =
-        parameters.storages.iter().map(|&p| (precision != Dtype::F32).then(|| g.weight_copy(p))).collect();
-    match shard {
-        None => grad_norm(&mut g, &grads.sums, stats, train.grad_clip)?,
-        Some(_) => {
-            let parts = g.state(NORM_PARTS, &[grad_norm::parts_of(&grads.sums), 2]);
-            grad_norm::finish_norm(&mut g, parts, stats, train.grad_clip)?;
-        }
-    }
-    for ([i, j], segments) in &segments {
-        let (grad, parameter, copy) = (grads.storages[*i], parameters.storages[*j], copies[*j]);
-        let Some(shard) = shard else {
-            let trained = Trained { parameter, grad, m: m.storages[*i], v: v.storages[*i], copy };
-            adamw(&mut g, scalars, stats, trained, segments)?;
-            continue;
-        };
-        let length = |storage: &Tensor| g.shape(*storage).iter().product::<usize>();
-        let start: usize = grads.storages[..*i].iter().map(length).sum();
-        let elements = length(&grad);
-        for (k, (&m_storage, &v_storage)) in m.storages.iter().zip(&v.storages).enumerate() {
-            let ranges = shard.of_storage(start, elements).filter_map(|(number, range, before)| {
-                let view = g.view_of(m.pieces.get(number)?.tensor)?;
-                (view.storage == m.storages[k]).then_some((range, view.offset + before))
-            });
-            let ranges: Vec<(Range<usize>, usize)> = ranges.collect();
-            let owned =
-                ranges.iter().flat_map(|(range, moment)| segments.iter().filter_map(|s| s.owned(range, *moment)));
-            let owned: Vec<Segment> = owned.collect();
-            let trained = Trained { parameter, grad, m: m_storage, v: v_storage, copy };
-            adamw(&mut g, scalars, stats, trained, &owned)?;
-        }
-    }
-    Ok(g)
-}
-
-/// The blocks of the gradient norm, in [`NORM_PARTS`], for ranks that each have a share of the gradients.
-pub fn norm(trained: &Shapes, kernels: &KernelTable) -> Result<Graph> {
-    let mut g = Graph::forward_only(kernels);
-    let grads = g.pack(trained, Class::Gradient, grad_name)?;
-    let parts = g.state(NORM_PARTS, &[grad_norm::parts_of(&grads.sums), 2]);
-    grad_norm::square_sums(&mut g, &grads.sums, parts)?;
-    Ok(g)
-}
-
-/// Where what a shard updates lies among the parameters: names of their storages and ranges of elements, in order.
-pub(crate) fn updated_parameters(
-    config: &ModelConfig,
-    trained: &Shapes,
-    segments: &BTreeMap<String, Vec<Segment>>,
-    shard: &Shard,
-    kernels: &KernelTable,
-) -> Result<Vec<(String, Range<usize>)>> {
-    let mut g = Graph::forward_only(kernels);
-    let Updated { grads, parameters, segments } = Updated::of(&mut g, config, trained, segments)?;
-    let length = |storage: &Tensor| g.shape(*storage).iter().product::<usize>();
-    let mut found = Vec::new();
-    for ([i, j], segments) in &segments {
-        let start: usize = grads.storages[..*i].iter().map(length).sum();
-        let name = &g.tensors()[parameters.storages[*j].index()].name;
-        for (_, range, _) in shard.of_storage(start, length(&grads.storages[*i])) {
-            let owned = segments.iter().filter_map(|segment| segment.owned(&range, 0));
-            found.extend(owned.map(|s| (name.clone(), s.first..s.first + s.n)));
-        }
-    }
-    Ok(found)
-}
-
-/// Neighbours that are updated alike as one, over the gaps between packed tensors: those hold zeros and keep them.
-fn joined(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
-    let mut joined: Vec<Segment> = Vec::new();
-    for next in segments {
-        match joined.last_mut() {
-            Some(last)
-                if (last.cohort, last.decay) == (next.cohort, next.decay)
-                    && next.first - last.first == next.state - last.state
-                    && next.state - last.state == next.moment - last.moment =>
-            {
-                last.n = next.first + next.n - last.first
-            }
-            _ => joined.push(next),
-        }
-    }
-    joined
 }
 
 /// Full logits of `batch` sequences of `seq` tokens in [`LOGITS`], read from [`chunk_tokens`], at position

@@ -1,16 +1,18 @@
 //! The models: what a forward pass is, written once and recorded into a [`Graph`].
 //!
 //! Read [`tokenformer`] first: it is the paper on one page. [`transformer`] is the baseline of the same
-//! shape. [`graphs`] records the computations a run needs (training, evaluation, the optimizer's update),
+//! shape. [`graphs`] records the computations a run needs (training, evaluation), [`update`] the optimizer's,
 //! [`grow`] makes a model larger, [`prune`] smaller. Nothing here knows the GPU.
 
 pub mod graphs;
 pub mod grow;
 pub mod init;
+mod muon;
 pub mod prune;
 pub mod sample;
 pub mod tokenformer;
 pub mod transformer;
+pub mod update;
 
 use crate::config::{Arch, EMBEDDING, ModelConfig};
 use crate::error::Result;

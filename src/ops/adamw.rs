@@ -22,15 +22,15 @@ static ADAMW_AND_COPY: Kernel =
 
 /// Most cohorts of one model: the original parameters and 31 growths.
 pub(crate) const MAX_COHORTS: usize = 32;
-/// Most segments of one dispatch; `shaders/adamw.wgsl` has the same number.
-const MAX_SEGMENTS: usize = 256;
+/// Most segments of one dispatch; `shaders/segments.wgsl` has the same number.
+pub(crate) const MAX_SEGMENTS: usize = 256;
 /// Elements that a workgroup updates at a time; the same there.
 const CHUNK: usize = 1024;
 /// Words of [`UpdateScalars`].
 pub(crate) const UPDATE_WORDS: usize = size_of::<UpdateScalars>() / size_of::<f32>();
 
 parameter_block! {
-    /// A [`Segment`], as `shaders/adamw.wgsl` reads it.
+    /// A [`Segment`], as `shaders/segments.wgsl` has it.
     pub(crate) struct SegmentDims {
         /// of the parameter
         first: u32,
@@ -49,11 +49,14 @@ parameter_block! {
 }
 
 parameter_block! {
-    /// The parameter block of `shaders/adamw.wgsl`.
-    pub(crate) struct AdamwDims {
+    /// The parameter block of `shaders/segments.wgsl`.
+    pub(crate) struct SegmentsDims {
         segments: u32,
         chunks: u32,
-        spare: [u32; 2],
+        /// Muon: multiple of the learning rate
+        rate: f32,
+        /// Muon: factor of the update
+        adjust: f32,
         table: [SegmentDims; MAX_SEGMENTS],
     }
 }
@@ -89,8 +92,8 @@ parameter_block! {
         eps: f32,
         /// Decoupled weight decay, per unit of learning rate.
         weight_decay: f32,
-        /// Nothing.
-        spare: f32,
+        /// 1 - the decay of the moving average of the parameters, subtracted in f64; 0 without one.
+        average: f32,
         /// Of each cohort; those that a model does not have are frozen.
         cohorts: [CohortScalars; MAX_COHORTS],
     }
@@ -109,6 +112,8 @@ pub struct Update {
     pub eps: f64,
     /// Decoupled weight decay, per unit of learning rate.
     pub weight_decay: f64,
+    /// Decay of the moving average of the parameters, where there is one.
+    pub average_decay: Option<f64>,
     /// Per cohort.
     pub cohorts: Vec<CohortStep>,
 }
@@ -145,6 +150,7 @@ impl Update {
             one_minus_beta2: (1.0 - self.beta2) as f32,
             eps: self.eps as f32,
             weight_decay: self.weight_decay as f32,
+            average: self.average_decay.map_or(0.0, |decay| 1.0 - decay) as f32,
             ..UpdateScalars::zeroed()
         };
         for (to, cohort) in scalars.cohorts.iter_mut().zip(&self.cohorts) {
@@ -190,6 +196,8 @@ pub struct Segment {
     pub cohort: usize,
     /// Whether weight decay applies.
     pub decay: bool,
+    /// Whether its cohort was frozen when the update was planned. AdamW does not ask: it is told before each step.
+    pub frozen: bool,
 }
 
 impl Segment {
@@ -211,34 +219,46 @@ impl Segment {
     }
 }
 
-/// Updates the elements of all `segments` in place; `update` is [`Update::words`], `stats` holds clip factor and flag.
-pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, segments: &[Segment]) -> Result<()> {
-    let Trained { parameter, grad, m, v, copy } = trained;
-    for segments in segments.chunks(MAX_SEGMENTS) {
-        let chunks: usize = segments.iter().map(|segment| segment.n.div_ceil(CHUNK)).sum();
-        let mut first_chunk = 0;
+impl SegmentsDims {
+    /// Of at most [`MAX_SEGMENTS`] segments, with what Muon multiplies its rate and its updates by.
+    pub(crate) fn of(segments: &[Segment], [rate, adjust]: [f64; 2]) -> Self {
+        let mut chunks = 0;
         let mut table = [SegmentDims::zeroed(); MAX_SEGMENTS];
         for (to, segment) in table.iter_mut().zip(segments) {
             *to = SegmentDims {
                 first: word(segment.first),
                 count: word(segment.n),
                 kind: word(2 * segment.cohort + usize::from(segment.decay)),
-                chunk: word(first_chunk),
+                chunk: word(chunks),
                 state: word(segment.state),
                 moment: word(segment.moment),
                 ..SegmentDims::zeroed()
             };
-            first_chunk += segment.n.div_ceil(CHUNK);
+            chunks += segment.n.div_ceil(CHUNK);
         }
         // The search for a chunk's segment goes past the last one and must not stop there.
-        table[segments.len()..].iter_mut().for_each(|unused| unused.chunk = word(first_chunk));
-        let dims = AdamwDims { segments: word(segments.len()), chunks: word(chunks), spare: [0; 2], table };
+        table[segments.len()..].iter_mut().for_each(|unused| unused.chunk = word(chunks));
+        let (rate, adjust) = (rate as f32, adjust as f32);
+        Self { segments: word(segments.len()), chunks: word(chunks), rate, adjust, table }
+    }
+
+    /// How many workgroups there is work for.
+    pub(crate) fn groups(&self) -> usize {
+        self.chunks as usize
+    }
+}
+
+/// Updates the elements of all `segments` in place; `update` is [`Update::words`], `stats` holds clip factor and flag.
+pub fn adamw(g: &mut Graph, update: Tensor, stats: Tensor, trained: Trained, segments: &[Segment]) -> Result<()> {
+    let Trained { parameter, grad, m, v, copy } = trained;
+    for segments in segments.chunks(MAX_SEGMENTS) {
+        let dims = SegmentsDims::of(segments, [1.0; 2]);
         let all = [update, stats, grad, parameter, m, v];
         let call = match copy {
             None => g.call(&ADAMW).bind(&all),
             Some(copy) => g.call(&ADAMW_AND_COPY).bind(&[&all[..], &[copy]].concat()),
         };
-        call.parameters(dims).groups(chunks).record()?;
+        call.parameters(dims).groups(dims.groups()).record()?;
     }
     Ok(())
 }
@@ -271,7 +291,8 @@ pub(super) fn cases() -> Vec<Case> {
         CohortStep { t: 1, lr_scale: 0.5, frozen: false },
         CohortStep { t: 9, lr_scale: 1.0, frozen: true },
     ];
-    let update = Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, cohorts };
+    let update =
+        Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, average_decay: None, cohorts };
     // Lengths of the segments, one after the other, of cohorts 0, 1, 2, 0, ...; before the first lie elements of the
     // parameter that do not train; where there are such, there is a copy of the parameter as well.
     let case_after = move |untrained: usize, name: &str, lengths: &[usize], decay: &'static [bool], finite: f32| {
@@ -286,6 +307,7 @@ pub(super) fn cases() -> Vec<Case> {
                 n: length,
                 cohort: i % 3,
                 decay: decay[i % decay.len()],
+                frozen: false,
             });
             n += length;
         }

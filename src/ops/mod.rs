@@ -43,6 +43,8 @@ operators![
     leaves,
     grad_norm,
     adamw,
+    average,
+    muon,
 ];
 
 /// Largest error of a directional derivative where activations are f16 and a case says nothing else.
@@ -182,5 +184,8 @@ impl Default for Case {
 
 /// The cases that have activations, for checks in mixed precision; the others are f32 in any case.
 pub fn mixed_registry() -> Vec<Case> {
-    registry().into_iter().filter(|case| !["cache", "leaves", "grad_norm", "adamw"].contains(&case.op)).collect()
+    registry()
+        .into_iter()
+        .filter(|case| !["cache", "leaves", "grad_norm", "adamw", "average", "muon"].contains(&case.op))
+        .collect()
 }

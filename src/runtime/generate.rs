@@ -25,7 +25,7 @@ pub struct GeneratorPlans {
 impl GeneratorPlans {
     /// Plans for prompts of `prompt` tokens (longer ones keep their end), at least 1.
     pub fn new(config: &ModelConfig, prompt: usize, kernels: &KernelTable) -> Result<Self> {
-        Self::with(config, prompt, kernels, Plan::new)
+        Self::with(config, prompt, kernels, |graph| Plan::new(&graph))
     }
 
     /// As [`Self::new`], with plans that `make` makes.
@@ -33,11 +33,11 @@ impl GeneratorPlans {
         config: &ModelConfig,
         prompt: usize,
         kernels: &KernelTable,
-        make: impl Fn(&Graph) -> Result<Plan>,
+        make: impl Fn(Graph) -> Result<Plan>,
     ) -> Result<Self> {
         let capacity = config.seq_length;
         let rows = [prompt.clamp(1, capacity), (capacity / 2).max(1), 1];
-        let plan = |rows: usize| make(&graphs::chunk(config, rows, kernels)?);
+        let plan = |rows: usize| make(graphs::chunk(config, rows, kernels)?);
         Ok(Self { plans: [plan(rows[0])?, plan(rows[1])?, plan(rows[2])?], rows, capacity })
     }
 

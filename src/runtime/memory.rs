@@ -20,8 +20,10 @@ pub struct Bytes {
     pub parameters: u64,
     /// Their gradients.
     pub gradients: u64,
-    /// AdamW's two moments.
+    /// The optimizer's moments.
     pub moments: u64,
+    /// The moving averages of parameters.
+    pub averages: u64,
     /// Slots that hold something saved for the backward pass.
     pub activations: u64,
     /// Other slots, token buffers, tables, statistics and key/value caches.
@@ -31,7 +33,7 @@ pub struct Bytes {
 impl Bytes {
     /// Sum over the classes.
     pub fn total(&self) -> u64 {
-        self.parameters + self.gradients + self.moments + self.activations + self.workspace
+        self.parameters + self.gradients + self.moments + self.averages + self.activations + self.workspace
     }
 }
 
@@ -82,6 +84,7 @@ impl Ledger {
                 Class::Parameter => sum.parameters += bytes,
                 Class::Gradient => sum.gradients += bytes,
                 Class::Moment => sum.moments += bytes,
+                Class::Average => sum.averages += bytes,
                 Class::State | Class::Activation => sum.workspace += bytes,
             }
         }

@@ -10,6 +10,7 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::kernel::{Dtype, KernelTable, Target};
 use crate::model::graphs::{self, BatchShape, MicroBatch};
+use crate::model::update;
 
 /// Floating-point operations of one optimizer step.
 ///
@@ -22,6 +23,6 @@ pub fn flops_per_step(Stage { model, cohorts: rows }: &Stage, train: &TrainConfi
     let trained = cohorts::trained(model, rows)?;
     let micro = graphs::training(model, &trained, &shape, MicroBatch::Later, &kernels)?.flops();
     let segments = cohorts::segments(model, rows, &trained);
-    let update = graphs::update(model, train, &trained, &segments, shape.precision, None, &kernels)?.flops();
+    let update = update::update(model, train, &trained, &segments, shape.precision, None, &kernels)?.flops();
     Ok(micro * shape.grad_accum as u64 + update)
 }

@@ -8,6 +8,7 @@
 //! - `parallel`: an update by several leaves, whose gradients are added up by a tree; by one rank or many.
 //! - [`growth`]: what a growth or pruning makes of a model, its moments and its cohorts.
 //! - [`recovery`]: back to a checkpoint where the GPU or the numbers fail.
+//! - [`lr_find`]: a test of many learning rates, before a run.
 //! - `report`: the page of a run, `report.html`, made of its metrics; [`flops`] counts what a step costs.
 //! - [`disk`]: directory, metrics, checkpoints and what a run starts from.
 
@@ -16,6 +17,7 @@ pub mod evaluate;
 pub mod fit;
 pub mod flops;
 pub mod growth;
+pub mod lr_find;
 pub(crate) mod parallel;
 pub mod plans;
 pub mod recovery;

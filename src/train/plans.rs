@@ -10,6 +10,7 @@ use crate::graph::plan::Plan;
 use crate::graph::{Class, Graph, TensorInfo};
 use crate::kernel::{Dtype, KernelTable, Target};
 use crate::model::graphs::{self, BatchShape, MicroBatch};
+use crate::model::update;
 use crate::ops::matmul::{MAX_SUM, ProductKind};
 use crate::runtime::generate::GeneratorPlans;
 use crate::runtime::memory::{Bytes, Ledger};
@@ -32,8 +33,10 @@ pub struct RunPlans {
     pub later: Option<Plan>,
     /// The copies of parameters that products read in mixed precision, from the parameters.
     pub copies: Option<Plan>,
-    /// Gradient norm and AdamW.
+    /// Gradient norm and the optimizer's update.
     pub update: Plan,
+    /// The moving averages of the parameters, where they are kept: after an update.
+    pub averages: Option<Plan>,
     /// One evaluation batch.
     pub evaluation: Plan,
     /// Logits of the first tokens of a validation window.
@@ -52,6 +55,8 @@ pub struct RunPlans {
     pub shape: BatchShape,
     /// What trains: see [`cohorts::trained`].
     pub trained: Vec<(String, Vec<usize>)>,
+    /// What of it has a second moment.
+    pub by_adamw: Vec<(String, Vec<usize>)>,
     /// Which kernels they were made for.
     pub kernels: KernelTable,
 }
@@ -147,6 +152,9 @@ impl RunPlans {
         let trained = cohorts::trained(model, cohorts)?;
         let segments = cohorts::segments(model, cohorts, &trained);
         let plan = |graph: Result<Graph>| make(&graph?);
+        // What measures or uses the model reads the averages where they are kept.
+        let is_averaged = train.ema_decay > 0.0;
+        let used = |graph: Graph| if is_averaged { graph.of_averages() } else { graph };
         let training = |which| plan(graphs::training(model, &trained, &shape, which, kernels));
         let (overwrites, mixed) = (overwrites(kernels), shape.precision != Dtype::F32);
         let later = overwrites && shape.grad_accum > train.gradient_leaves;
@@ -155,21 +163,23 @@ impl RunPlans {
         let shards = sharded.then(|| Shards::of(&leaves.layout, &leaves.buckets, share.ranks));
         let all = shards.as_ref().map_or(&[][..], |shards| &shards.ranks);
         let own = all.get(share.rank);
-        let updated = |shard| graphs::updated_parameters(model, &trained, &segments, shard, kernels);
+        let updated = |shard| update::updated_parameters(model, &trained, &segments, shard, kernels);
         let updated = all.iter().map(updated).collect::<Result<_>>()?;
         Ok(Self {
             micro: training(if overwrites { MicroBatch::First } else { MicroBatch::Later })?,
             later: later.then(|| training(MicroBatch::Later)).transpose()?,
             copies: mixed.then(|| plan(graphs::copies(model, shape.precision, kernels))).transpose()?,
-            update: plan(graphs::update(model, train, &trained, &segments, shape.precision, own, kernels))?,
-            norm: shards.as_ref().map(|_| plan(graphs::norm(&trained, kernels))).transpose()?,
-            evaluation: plan(graphs::evaluation(model, &shape, kernels))?,
-            logits: plan(graphs::logits(model, 1, compared_rows(model), false, kernels))?,
-            generator: GeneratorPlans::with(model, prompt, kernels, &make)?,
+            update: plan(update::update(model, train, &trained, &segments, shape.precision, own, kernels))?,
+            norm: shards.as_ref().map(|_| plan(update::norm(&trained, kernels))).transpose()?,
+            averages: is_averaged.then(|| plan(update::averages(model, kernels))).transpose()?,
+            evaluation: plan(graphs::evaluation(model, &shape, kernels).map(used))?,
+            logits: plan(graphs::logits(model, 1, compared_rows(model), false, kernels).map(used))?,
+            generator: GeneratorPlans::with(model, prompt, kernels, |graph| make(&used(graph)))?,
             leaves,
             shards,
             updated,
             shape,
+            by_adamw: update::updated_by_adamw(model, train, &trained),
             trained,
             kernels: kernels.clone(),
         })
@@ -177,7 +187,7 @@ impl RunPlans {
 
     /// Plans in the order of their fields.
     pub(super) fn all(&self) -> Vec<&Plan> {
-        let now_and_then = self.later.iter().chain(&self.copies);
+        let now_and_then = self.later.iter().chain(&self.copies).chain(&self.averages);
         let always = [&self.update, &self.evaluation, &self.logits].into_iter().chain(&self.generator.plans);
         [&self.micro].into_iter().chain(now_and_then).chain(always).chain(&self.norm).chain(&self.leaves.sums).collect()
     }
@@ -209,12 +219,13 @@ impl RunPlans {
     /// Dispatches of one optimizer step.
     pub fn dispatches_per_step(&self) -> usize {
         let later = self.later.as_ref().unwrap_or(&self.micro);
-        self.micro.calls.len() + later.calls.len() * (self.shape.grad_accum - 1) + self.update.calls.len()
+        let after = self.averages.iter().map(|plan| plan.calls.len()).sum::<usize>();
+        self.micro.calls.len() + later.calls.len() * (self.shape.grad_accum - 1) + self.update.calls.len() + after
     }
 
     /// Floating-point operations of one optimizer step.
     pub fn flops_per_step(&self) -> u64 {
-        self.micro.flops() * self.shape.grad_accum as u64
+        self.micro.flops() * self.shape.grad_accum as u64 + self.update.flops()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::deferred_read::Staging;
 use crate::gpu::engine::{Engine, Program};
-use crate::graph::{grad_name, moment_names};
+use crate::graph::{average_name, grad_name, moment_names};
 use crate::kernel::KernelTable;
 use crate::model::graphs::{self, BatchShape};
 use crate::model::init::Tensors;
@@ -73,6 +73,8 @@ pub struct Trainer<'e> {
     flops_per_step: u64,
     /// What trains: see [`cohorts::trained`].
     trained: Vec<(String, Vec<usize>)>,
+    /// What of it has a second moment.
+    by_adamw: Vec<(String, Vec<usize>)>,
     /// Taken in turn: the numbers of one step are read while the next runs.
     staging: [Staging; 2],
 }
@@ -81,6 +83,7 @@ struct Programs {
     micro: Program,
     later: Option<Program>,
     copies: Option<Program>,
+    averages: Option<Program>,
     update: Program,
     evaluation: Program,
     logits: Program,
@@ -124,6 +127,7 @@ impl<'e> Trainer<'e> {
             micro: next()?,
             later: plans.later.as_ref().map(|_| next()).transpose()?,
             copies: plans.copies.as_ref().map(|_| next()).transpose()?,
+            averages: plans.averages.as_ref().map(|_| next()).transpose()?,
             update: next()?,
             evaluation: next()?,
             logits: next()?,
@@ -145,7 +149,8 @@ impl<'e> Trainer<'e> {
         let overwrites = overwrites(&kernels);
         let staging = || engine.staging(4 * STATS as u64);
         let flops_per_step = plans.flops_per_step();
-        let (shape, trained, staging) = (plans.shape, plans.trained, [staging()?, staging()?]);
+        let (shape, trained, by_adamw, staging) =
+            (plans.shape, plans.trained, plans.by_adamw, [staging()?, staging()?]);
         Ok(Self {
             world: world.clone(),
             leaves,
@@ -163,6 +168,7 @@ impl<'e> Trainer<'e> {
             shape,
             flops_per_step,
             trained,
+            by_adamw,
             staging,
         })
     }
@@ -174,8 +180,8 @@ impl<'e> Trainer<'e> {
 
     /// Device memory of the kernels' uniform blocks, which the plan does not count.
     pub fn uniform_bytes(&self) -> u64 {
-        let Programs { micro, later, copies, update, evaluation, logits, generator } = &self.programs;
-        let programs = [micro, update, evaluation, logits].into_iter().chain(later).chain(copies);
+        let Programs { micro, later, copies, averages, update, evaluation, logits, generator } = &self.programs;
+        let programs = [micro, update, evaluation, logits].into_iter().chain(later).chain(copies).chain(averages);
         programs.map(Program::uniform_bytes).sum::<u64>() + generator.uniform_bytes()
     }
 
@@ -226,7 +232,8 @@ impl<'e> Trainer<'e> {
         &self.programs.micro
     }
 
-    /// Mean loss over the targets of `batches` that count, nats per token.
+    /// Mean loss over the targets of `batches` that count, nats per token: of the averages of the parameters where these are
+    /// kept, as are [`Trainer::logits`] and [`Trainer::sample`].
     pub fn evaluate(&self, batches: &[Batch]) -> Result<f64> {
         let stats = self.memory.named(graphs::EVAL_STATS)?;
         // Shared out among the ranks, and added up in one order.
@@ -267,13 +274,26 @@ impl<'e> Trainer<'e> {
         Ok(drawn)
     }
 
-    /// Puts `params` on the device.
+    /// Puts `params` on the device, from which their averages start where these are kept.
     ///
     /// # Errors
     /// A missing parameter or one of another shape is named.
     pub fn load_parameters(&self, params: &Tensors) -> Result<()> {
         upload_parameters(self.engine, &self.memory, &self.model, params)?;
+        self.load_averages(params)?;
         self.programs.copies.as_ref().map_or(Ok(()), |copies| self.engine.run(copies))
+    }
+
+    /// Puts the averages of the parameters on the device, where they are kept.
+    ///
+    /// # Errors
+    /// A missing one or one of another shape is named.
+    pub fn load_averages(&self, averages: &Tensors) -> Result<()> {
+        if self.programs.averages.is_none() {
+            return Ok(());
+        }
+        check_shapes(&self.model, averages)?;
+        averages.iter().try_for_each(|(name, tensor)| self.memory.write(self.engine, &average_name(name), &tensor.data))
     }
 
     /// Puts both moments on the device, of the rows that train.
@@ -285,9 +305,10 @@ impl<'e> Trainer<'e> {
             [first, second].into_iter().try_for_each(|moments| check_shapes(&self.model, moments))?;
             return sharded.load_moments(self.world.rank(), self.engine, &self.memory, [first, second]);
         }
-        for (moments, device_name) in [first, second].into_iter().zip(MOMENT_NAMES) {
+        let with_moment = [&self.trained, &self.by_adamw];
+        for ((moments, names), device_name) in [first, second].into_iter().zip(with_moment).zip(MOMENT_NAMES) {
             check_shapes(&self.model, moments)?;
-            for (name, shape) in &self.trained {
+            for (name, shape) in names {
                 let Some(moment) = moments.get(name) else { continue };
                 let before = moment.data.len().saturating_sub(shape.iter().product());
                 let data = moment.data.get(before..).unwrap_or_default();
@@ -302,14 +323,20 @@ impl<'e> Trainer<'e> {
         self.download(&self.model.param_shapes(), str::to_string)
     }
 
-    /// Reads both moments back; those of rows that do not train are zero. Where ranks share them, all must do so at once.
+    /// Reads the averages of the parameters back; empty where none are kept.
+    pub fn averages(&self) -> Result<Tensors> {
+        let kept = self.programs.averages.as_ref().map(|_| self.model.param_shapes()).unwrap_or_default();
+        self.download(&kept, average_name)
+    }
+
+    /// Reads both moments back; those of rows that do not train are zero, and so is the second one of what Muon updates. Where ranks share them, all must do so at once.
     pub fn moments(&self) -> Result<[Tensors; 2]> {
-        let [first, second] = MOMENT_NAMES.map(|device_name| {
+        let with_moment = |names: &[(String, Vec<usize>)], device_name: fn(&str) -> String| {
             let trained = match &self.sharded {
                 Some(Sharded { shards, .. }) => {
-                    shards.gather(&self.world, self.engine, &self.memory, &self.trained, device_name)?
+                    shards.gather(&self.world, self.engine, &self.memory, names, device_name)?
                 }
-                None => self.download(&self.trained, device_name)?,
+                None => self.download(names, device_name)?,
             };
             let padded = |(name, shape): (String, Vec<usize>)| {
                 let mut data = vec![0.0; shape.iter().product()];
@@ -320,8 +347,9 @@ impl<'e> Trainer<'e> {
                 (name, HostTensor { shape, data })
             };
             Ok(self.model.param_shapes().into_iter().map(padded).collect())
-        });
-        Ok([first?, second?])
+        };
+        let [first, second] = MOMENT_NAMES;
+        Ok([with_moment(&self.trained, first)?, with_moment(&self.by_adamw, second)?])
     }
 
     /// Reads the gradients of the last step back, before clipping, of the rows that train; for tests and diagnosis.

@@ -13,6 +13,7 @@ mod export;
 mod import;
 mod interface;
 mod neox;
+mod optimizers;
 mod prepare;
 mod program;
 #[cfg(all(feature = "mpi", unix))]

@@ -11,6 +11,7 @@ mod common;
 mod mixed;
 mod models;
 mod ops;
+mod optimizers;
 
 use case::Case;
 use std::path::{Path, PathBuf};

@@ -239,6 +239,7 @@ fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
     }
     let Some(checkpoint) = parsed else { return Ok(()) };
     let tensors = checkpoint.params.iter().chain(&checkpoint.moment1).chain(&checkpoint.moment2);
+    let tensors = tensors.chain(&checkpoint.averages);
     for (name, tensor) in tensors {
         if tensor.shape.iter().product::<usize>() != tensor.data.len() || tensor.data.is_empty() {
             return Err(format!("{name:?} of shape {:?} has {} values", tensor.shape, tensor.data.len()));
@@ -266,7 +267,7 @@ fn check(input: &Input, parsed: Option<Checkpoint>) -> Result<(), String> {
 /// Equal to the bit, and NaN equal to itself.
 fn same(a: &Checkpoint, b: &Checkpoint) -> Result<(), String> {
     let bits = |checkpoint: &Checkpoint| {
-        let tensors = [&checkpoint.params, &checkpoint.moment1, &checkpoint.moment2];
+        let tensors = [&checkpoint.params, &checkpoint.moment1, &checkpoint.moment2, &checkpoint.averages];
         let bits = |data: &[f32]| data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let all = tensors.map(|map| {
             map.iter()

@@ -128,7 +128,7 @@ fn header(metadata: Option<Value>, tensors: impl IntoIterator<Item = (String, Ve
 /// One that says little, in either format, one that a run goes on from, and published weights.
 pub static HEADERS: LazyLock<[Node; 4]> = LazyLock::new(|| {
     let name = |prefix: &str, name: &str| format!("{prefix}{name}");
-    let trained = ["", "optimizer.m.", "optimizer.v."];
+    let trained = ["", "optimizer.m.", "optimizer.v.", "optimizer.ema."];
     let small = |format| {
         let of = |p: &&str| [(name(p, "a"), vec![2, 3], "F32"), (name(p, "b.bias"), vec![3], "F32")];
         let metadata = metadata(format, &json!({"lr": 0.5, "a": [null, "é"]}), &json!({"a": [1, 2]}));

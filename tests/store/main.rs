@@ -51,7 +51,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         best_step: Some(step),
         created_by: "tokenformer tests".into(),
     };
-    Checkpoint { meta, params: tensors(1), moment1: tensors(3), moment2: tensors(5) }
+    Checkpoint { meta, params: tensors(1), moment1: tensors(3), moment2: tensors(5), averages: tensors(7) }
 }
 
 /// Damages drawn for each loss of power.

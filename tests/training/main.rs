@@ -90,6 +90,10 @@ fn last_checkpoint(dir: &Path) -> Checkpoint {
 }
 
 fn assert_same_tensors(a: &Checkpoint, b: &Checkpoint) {
+    assert_eq!(a.averages.keys().collect::<Vec<_>>(), b.averages.keys().collect::<Vec<_>>());
+    for (name, tensor) in &a.averages {
+        assert_eq!(tensor, &b.averages[name], "{name}");
+    }
     for (x, y) in [(&a.params, &b.params), (&a.moment1, &b.moment1), (&a.moment2, &b.moment2)] {
         assert!(!x.is_empty() && x.keys().eq(y.keys()));
         for (name, tensor) in x {

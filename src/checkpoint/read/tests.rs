@@ -36,6 +36,7 @@ fn a_checkpoint_survives_to_the_bit_and_other_readers_can_open_it() {
     let long = HostTensor { shape: vec![700_000], data: (0..700_000).map(|i| f32::from_bits(i * 5_001)).collect() };
     checkpoint.params = [("long".to_owned(), long)].into();
     (checkpoint.moment1, checkpoint.moment2) = (checkpoint.params.clone(), checkpoint.params.clone());
+    checkpoint.averages = checkpoint.params.clone();
     checkpoint.meta.rows.clear();
     for checkpoint in [checkpoint, sample(100)] {
         let bytes = bytes_of(&checkpoint);
@@ -43,7 +44,7 @@ fn a_checkpoint_survives_to_the_bit_and_other_readers_can_open_it() {
         assert_eq!(bytes_of(&back), bytes);
         assert_eq!(back.meta, checkpoint.meta);
         let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(theirs.len(), 3 * checkpoint.params.len());
+        assert_eq!(theirs.len(), 4 * checkpoint.params.len());
         for (name, tensor) in &checkpoint.params {
             assert_eq!(theirs.tensor(name).unwrap().data(), bytemuck::cast_slice::<f32, u8>(&tensor.data));
         }
@@ -177,7 +178,7 @@ fn damage_to_data_is_named_by_its_mib_and_its_tensors() {
     let mut checkpoint = sample(100);
     let values = |count: usize| HostTensor { shape: vec![count], data: vec![1.5; count] };
     checkpoint.params = [("a", 10), ("b", 300_000), ("c", 20)].map(|(name, n)| (name.to_owned(), values(n))).into();
-    (checkpoint.moment1, checkpoint.moment2) = Default::default();
+    (checkpoint.moment1, checkpoint.moment2, checkpoint.averages) = Default::default();
     checkpoint.meta.rows.clear();
     let bytes = bytes_of(&checkpoint);
     let data_start = bytes.len() - 4 * 300_030;

@@ -58,6 +58,10 @@ pub(super) fn text(source: &Source, out: &Path, stored: Stored) -> Result<String
     let mut row = |what: &str, value: String| text.push_str(&format!("| {what} | {} |\n", value.replace('|', "\\|")));
     row("Optimizer steps", meta.step.to_string());
     row("Tokens", meta.tokens_seen.to_string());
+    if source.is_averaged() {
+        let decay = source.config.train.ema_decay;
+        row("Weights", format!("exponential moving average of the training weights, decay {decay}"));
+    }
     row("Data", shown(&meta.data.description));
     if let Some(tokenizer) = &source.tokenizer {
         row("Tokenizer", shown(&Tokenizer::describe(tokenizer)));

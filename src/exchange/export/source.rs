@@ -20,6 +20,8 @@ pub(crate) struct Source {
     /// `None` for a model trained on token shards.
     pub(crate) tokenizer: Option<Tokenizer>,
     weights: Weights<Meta>,
+    /// Whether the moving averages of the parameters are read in their place.
+    is_averaged: bool,
 }
 
 impl Source {
@@ -34,12 +36,27 @@ impl Source {
             shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
         let found = described(&weights.meta, &shapes);
         let (config, tokenizer) = found.map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-        Ok(Self { config, tokenizer, weights })
+        Ok(Self { config, tokenizer, weights, is_averaged: false })
     }
 
     /// What the run says of itself.
     pub(crate) fn meta(&self) -> &Meta {
         &self.weights.meta
+    }
+
+    /// Whether it has moving averages of the parameters.
+    pub(crate) fn has_averages(&self) -> bool {
+        self.weights.has_averages()
+    }
+
+    /// From here on reads the averages in the place of the parameters, or not.
+    pub(crate) fn take_averages(&mut self, averages: bool) {
+        self.is_averaged = averages;
+    }
+
+    /// Whether it does.
+    pub(super) fn is_averaged(&self) -> bool {
+        self.is_averaged
     }
 
     /// What its checksums said.
@@ -52,7 +69,11 @@ impl Source {
     /// # Errors
     /// A file that cannot be read.
     pub(super) fn tensor(&mut self, piece: &Piece) -> Result<HostTensor> {
-        let parts: Result<Vec<HostTensor>> = piece.parts.iter().map(|name| self.weights.read(name)).collect();
+        let read = |name: &String| match self.is_averaged {
+            true => self.weights.read_average(name),
+            false => self.weights.read(name),
+        };
+        let parts: Result<Vec<HostTensor>> = piece.parts.iter().map(read).collect();
         piece.join(parts?)
     }
 }

@@ -25,8 +25,13 @@ pub(crate) fn checkpoint(
     // Chosen by what this device has: another choice would add in another order.
     rest.train.loss_chunk_rows = trainer.shape().chunk_rows;
     rest.growth.drain(..rest.growth.len().saturating_sub(at.growths_left));
-    let params = trainer.parameters()?;
-    for (what, tensors) in [("parameter", &params), ("first moment of", &moment1), ("second moment of", &moment2)] {
+    let (params, averages) = (trainer.parameters()?, trainer.averages()?);
+    for (what, tensors) in [
+        ("parameter", &params),
+        ("first moment of", &moment1),
+        ("second moment of", &moment2),
+        ("average of", &averages),
+    ] {
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !tensor.data.iter().all(|x| x.is_finite())) {
             return Err(Error::Diverged(format!(
                 "{what} \"{name}\" is not finite after step {}, so that step is not saved; earlier checkpoints are intact: \
@@ -61,7 +66,7 @@ pub(crate) fn checkpoint(
         best_step: at.best_step,
         created_by: concat!("tokenformer ", env!("CARGO_PKG_VERSION")).to_string(),
     };
-    Ok(Checkpoint { meta, params, moment1, moment2 })
+    Ok(Checkpoint { meta, params, moment1, moment2, averages })
 }
 
 fn to_json(what: &str, value: &impl serde::Serialize) -> Result<serde_json::Value> {

@@ -2,7 +2,8 @@
 
 use super::meta::{Checkpoint, Meta, Store};
 use crate::checkpoint::{read_meta, verify};
-use crate::config::{ModelConfig, RunConfig};
+use crate::config::{ModelConfig, Optimizer, RunConfig};
+use crate::console::warn;
 use crate::data::{Dataset, Fingerprint, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::init;
@@ -25,6 +26,8 @@ pub struct Start {
     pub loss_scale: Option<LossScale>,
     /// What its losses are of; `None` where there are none.
     pub measured: Option<Measured>,
+    /// What made its moments.
+    pub optimizer: Optimizer,
 }
 
 /// What the losses of a run are of. Those of other data say little of this run's.
@@ -67,12 +70,14 @@ impl Start {
         model.freeze_tau();
         let params = init::initial(&model, config.train.seed);
         let cohorts = vec![cohorts::first(&model)];
-        let host = HostModel { model, params, moment1: init::Tensors::new(), moment2: init::Tensors::new(), cohorts };
+        let none = init::Tensors::new;
+        let host = HostModel { model, params, moment1: none(), moment2: none(), averages: none(), cohorts };
         Self {
             host,
             standing: Standing { growths_left: config.growth.len(), ..Standing::default() },
             loss_scale: None,
             measured: None,
+            optimizer: config.train.optimizer,
         }
     }
 
@@ -83,7 +88,7 @@ impl Start {
     pub fn resumed(checkpoint: Checkpoint) -> Result<(Self, RunConfig)> {
         let shapes = checkpoint.params.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
         let (config, _) = described(&checkpoint.meta, &shapes)?;
-        let Checkpoint { meta, params, moment1, moment2 } = checkpoint;
+        let Checkpoint { meta, params, moment1, moment2, averages } = checkpoint;
         let Meta { step, seconds, tokens_seen, data, losses, plateau, best_val_loss, best_step, loss_scale, .. } = meta;
         let (lineage, imported) = (meta.lineage, meta.imported);
         let mut cohorts = meta.cohorts;
@@ -94,7 +99,7 @@ impl Start {
         let growths_left = config.growth.len();
         let measured = Some(Measured::by(&config, &data.description, data.fingerprint)?);
         let start = Self {
-            host: HostModel { model: config.model.clone(), params, moment1, moment2, cohorts },
+            host: HostModel { model: config.model.clone(), params, moment1, moment2, averages, cohorts },
             standing: Standing {
                 step,
                 position,
@@ -109,6 +114,7 @@ impl Start {
             },
             loss_scale,
             measured,
+            optimizer: config.train.optimizer,
         };
         Ok((start, config))
     }
@@ -118,6 +124,7 @@ impl Start {
     /// # Errors
     /// Data that cannot be read.
     pub(crate) fn on(mut self, config: &RunConfig, data: &Dataset) -> Result<Self> {
+        self.keep_moments(config.train.optimizer);
         let now = Measured::by(config, &data.description, Some(Fingerprint::of(data)?))?;
         let before = self.measured.replace(now.clone()).unwrap_or_else(|| now.clone());
         let [same_text, same_validation] = before.same(&now);
@@ -132,6 +139,21 @@ impl Start {
             self.keep_better(config, &now);
         }
         Ok(self)
+    }
+
+    /// Drops moments that another optimizer made, which say nothing to this one: as a growth with `optimizer = "reset"` does.
+    fn keep_moments(&mut self, optimizer: Optimizer) {
+        let (host, before) = (&mut self.host, std::mem::replace(&mut self.optimizer, optimizer));
+        if before == optimizer || host.moment1.is_empty() {
+            return;
+        }
+        warn(format_args!(
+            "train.optimizer was \"{}\" and is \"{}\": the moments in the checkpoint are dropped, and begin again",
+            before.name(),
+            optimizer.name()
+        ));
+        (host.moment1, host.moment2) = Default::default();
+        host.cohorts.iter_mut().for_each(|cohort| cohort.born_step = self.standing.step);
     }
 
     /// Counts the best checkpoint of the run where it is better than all that this one knows of: a run that goes on

@@ -156,12 +156,12 @@ pub fn segments(
         let whole = parameters.get(name);
         let before = whole.map_or(0, |whole| rows(&whole.shape)).saturating_sub(rows(part)) as u64;
         let decay = whole.is_some_and(|whole| whole.role.decays());
-        let of_name = cohorts.iter().enumerate().filter_map(|(i, c)| Some((i, c.rows.get(name)?)));
-        let segment = |(cohort, &[first, end]): (usize, &[u64; 2])| {
+        let of_name = cohorts.iter().enumerate().filter_map(|(i, c)| Some((i, c.frozen, c.rows.get(name)?)));
+        let segment = |(cohort, frozen, &[first, end]): (usize, bool, &[u64; 2])| {
             let first = first.max(before);
             let elements = |rows: u64| rows as usize * row;
             let (first, state, n) = (elements(first), elements(first - before), elements(end.saturating_sub(first)));
-            (n > 0).then_some(Segment { first, state, moment: state, n, cohort, decay })
+            (n > 0).then_some(Segment { first, state, moment: state, n, cohort, decay, frozen })
         };
         (name.clone(), of_name.filter_map(segment).collect())
     };

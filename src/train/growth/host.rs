@@ -17,11 +17,18 @@ pub struct HostModel {
     pub moment1: Tensors,
     /// Second moments.
     pub moment2: Tensors,
+    /// Moving averages of the parameters; empty where there are none.
+    pub averages: Tensors,
     /// Which rows were added when.
     pub cohorts: Vec<Cohort>,
 }
 
 impl HostModel {
+    /// The parameters that the model is measured and used with: their averages, where there are any.
+    pub fn used(&self) -> &Tensors {
+        if self.averages.is_empty() { &self.params } else { &self.averages }
+    }
+
     /// The model after `growth` at `step`. `seed` decides what is random in it.
     ///
     /// # Errors
@@ -32,7 +39,11 @@ impl HostModel {
         // A second growth at one step draws other numbers than the first: equal tokens would stay equal for ever.
         let earlier = self.cohorts.len().saturating_sub(1) as u64;
         let seed = seed ^ step.rotate_left(32) ^ earlier.rotate_left(56);
-        let params = grow::parameters(&self.params, &self.model, &model, &rules, seed);
+        let grow = |params| grow::parameters(params, &self.model, &model, &rules, seed);
+        let params = grow(&self.params);
+        // Grown as the parameters are, with the same random rows: where a growth keeps what the model computes, it keeps what
+        // the averages compute.
+        let averages = if self.averages.is_empty() { Tensors::new() } else { grow(&self.averages) };
         let keep = |moments: &Tensors| match (moments.is_empty(), rules.optimizer) {
             (true, _) => Tensors::new(),
             (false, OptimizerRule::Reset) => grow::moments(&Tensors::new(), &model),
@@ -40,7 +51,7 @@ impl HostModel {
         };
         let cohorts = cohorts::grown(&self.cohorts, [&self.model, &model], &rules, step);
         cohorts::check_count(&cohorts)?;
-        Ok(Self { params, moment1: keep(&self.moment1), moment2: keep(&self.moment2), cohorts, model })
+        Ok(Self { params, moment1: keep(&self.moment1), moment2: keep(&self.moment2), averages, cohorts, model })
     }
 }
 
@@ -57,7 +68,7 @@ mod tests {
         let model = ModelConfig { num_attention_heads: 1, ffn_slot_num: 4, ..sizes };
         let none = Tensors::new;
         let (params, cohorts) = (init::initial(&model, 1), vec![cohorts::first(&model)]);
-        let mut host = HostModel { model, params, moment1: none(), moment2: none(), cohorts };
+        let mut host = HostModel { model, params, moment1: none(), moment2: none(), averages: none(), cohorts };
         for slots in [6, 8] {
             let growth =
                 GrowthConfig { ffn_slot_num: Some(slots), policy: GrowthPolicy::Official, ..GrowthConfig::default() };

@@ -31,15 +31,17 @@ pub(crate) fn grow_trainer<'e>(
     let loss_before = trainer.evaluate(compared.batches)?;
     let [moment1, moment2] = trainer.moments()?;
     let (model, cohorts) = (trainer.model.clone(), trainer.cohorts.clone());
-    let before = HostModel { model, params: trainer.parameters()?, moment1, moment2, cohorts };
+    let (params, averages) = (trainer.parameters()?, trainer.averages()?);
+    let before = HostModel { model, params, moment1, moment2, averages, cohorts };
     let after = before.grown(growth, step, trainer.train.seed)?;
     let (engine, train, loss_scale) = (trainer.engine(), trainer.train.clone(), trainer.loss_scale);
     let (kernels, world) = (trainer.kernels().clone(), trainer.world().clone());
     drop(trainer);
 
-    let mut trainer = Trainer::of_rank(&world, engine, &kernels, &after.model, &train, after.cohorts, prompt)?;
+    let mut trainer = Trainer::of_rank(&world, engine, &kernels, &after.model, &train, after.cohorts.clone(), prompt)?;
     trainer.loss_scale = loss_scale;
     trainer.load_parameters(&after.params)?;
+    trainer.load_averages(after.used())?;
     trainer.load_moments(&after.moment1, &after.moment2)?;
     let max_logit_change = max_change(&logits_before, &trainer.logits(compared.tokens)?);
     let change = Change { max_logit_change, loss_before, loss_after: trainer.evaluate(compared.batches)? };

@@ -12,7 +12,7 @@ use crate::runtime::device::Device;
 use crate::train::trainer::Trainer;
 
 impl HostModel {
-    /// The model of the shape `model` with the rows of `kept`. Every row keeps its moments and its cohort; a cohort of
+    /// The model of the shape `model` with the rows of `kept`. Every row keeps its moments, its averages and its cohort; a cohort of
     /// which nothing is left is dropped.
     pub fn pruned(&self, kept: &Kept, model: &ModelConfig) -> Self {
         let keep = |tensors: &Tensors| prune::tensors(tensors, kept);
@@ -26,8 +26,9 @@ impl HostModel {
             cohort.rows.retain(|_, [first, end]| first < end);
         }
         cohorts.retain(|cohort| !cohort.rows.is_empty());
-        let (params, moment1, moment2) = (keep(&self.params), keep(&self.moment1), keep(&self.moment2));
-        Self { model: model.clone(), params, moment1, moment2, cohorts }
+        let [params, moment1, moment2, averages] =
+            [&self.params, &self.moment1, &self.moment2, &self.averages].map(keep);
+        Self { model: model.clone(), params, moment1, moment2, averages, cohorts }
     }
 }
 
@@ -36,11 +37,11 @@ impl HostModel {
 /// # Errors
 /// An input error where a gradient is not finite; device errors.
 pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<Scores> {
-    let train = TrainConfig { precision: Precision::F32, total_batch_tokens: 0, ..train.clone() };
+    let train = TrainConfig { precision: Precision::F32, total_batch_tokens: 0, ema_decay: 0.0, ..train.clone() };
     // Of every token, also of those that do not train.
     let Device { engine, kernels, .. } = device;
     let trainer = Trainer::new(engine, kernels, &host.model, &train, vec![cohorts::first(&host.model)], 1)?;
-    trainer.load_parameters(&host.params)?;
+    trainer.load_parameters(host.used())?;
     let mut scores = Scores::new();
     for batch in batches {
         trainer.prepare(batch)?;
@@ -49,7 +50,7 @@ pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, bat
             let values = prune::values(&projection);
             let gradient = engine.read(trainer.memory().named(&grad_name(&values))?)?;
             let sums = scores.entry(projection).or_insert_with(|| vec![0.0; host.model.slots(module)]);
-            let of_batch = prune::contribution(host.params.get(&values), &gradient);
+            let of_batch = prune::contribution(host.used().get(&values), &gradient);
             sums.iter_mut().zip(of_batch).for_each(|(sum, score)| *sum += score / batches.len() as f64);
         }
     }
@@ -110,8 +111,8 @@ mod tests {
         };
         model.freeze_tau();
         let of = |seed| init::initial(&model, seed);
-        let (params, moment1, moment2) = (of(1), of(2), of(3));
-        HostModel { cohorts: vec![cohorts::first(&model)], model, params, moment1, moment2 }
+        let (params, moment1, moment2, averages) = (of(1), of(2), of(3), of(4));
+        HostModel { cohorts: vec![cohorts::first(&model)], model, params, moment1, moment2, averages }
     }
 
     fn grown(growth: GrowthConfig) -> HostModel {
@@ -127,6 +128,7 @@ mod tests {
         let smaller = PruneTo::Slots([Some(5), None, Some(7)]).check(&after.model).unwrap();
         let back = after.pruned(&prune::kept(&prune::weight(&after.model, &after.params), &smaller), &smaller);
         assert_eq!((&back.params, &back.moment1, &back.moment2), (&before.params, &before.moment1, &before.moment2));
+        assert_eq!(back.averages, before.averages);
         assert_eq!((back.model, back.cohorts), (before.model, before.cohorts));
     }
 

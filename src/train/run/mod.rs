@@ -95,12 +95,13 @@ impl<'a> Run<'a> {
         let train = &config.train;
         let eval_sets = EvalSets::new(config, &host.model, data)?;
         let prompt = eval_sets.prompt.len();
-        let compiled = || Trainer::of_rank(world, engine, kernels, &host.model, train, host.cohorts, prompt);
+        let compiled = || Trainer::of_rank(world, engine, kernels, &host.model, train, host.cohorts.clone(), prompt);
         let mut trainer = slowly("compiling kernels and allocating memory", compiled)?;
         if let (Some(stored), true) = (loss_scale, trainer.is_mixed()) {
             trainer.loss_scale = stored;
         }
         trainer.load_parameters(&host.params)?;
+        trainer.load_averages(host.used())?;
         if !host.moment1.is_empty() {
             trainer.load_moments(&host.moment1, &host.moment2)?;
         }

@@ -93,7 +93,7 @@ pub(super) fn root_says(world: &World, says: impl FnOnce() -> Result<bool>) -> R
 /// # Errors
 /// Which rank, and what differs.
 pub(super) fn agree_on_start(world: &World, step: u64, host: &HostModel) -> Result<()> {
-    let sums = || [&host.params, &host.moment1, &host.moment2].map(checksum);
+    let sums = || [&host.params, &host.moment1, &host.moment2, &host.averages].map(checksum);
     agree_on(world, || Ok(vec![("step", step.to_string()), ("checksum of the model", format!("{:x?}", sums()))]))
 }
 

@@ -195,6 +195,9 @@ impl Trainer<'_> {
                 submission.then(self.engine.start(self.engine.encoder(), copies)?);
             }
         }
+        if let Some(averages) = &self.programs.averages {
+            submission.then(self.engine.start(self.engine.encoder(), averages)?);
+        }
         let staging = &self.staging[(step % 2) as usize];
         let reading = self.engine.submit_and_read(self.engine.encoder(), stats, staging)?;
         Ok(PendingStep { step, lr, submission, reading })
@@ -213,6 +216,7 @@ impl Trainer<'_> {
             beta2: train.beta2,
             eps: train.adam_eps,
             weight_decay: train.weight_decay,
+            average_decay: train.average_decay(step + 1),
             cohorts: self.cohorts.iter().map(cohort).collect(),
         }
     }
