@@ -116,7 +116,13 @@ fn square(layout: Layout, n: usize) -> Case {
 /// against 512 parameter tokens.
 fn training_pattention() -> Case {
     let sizes @ [rows, c_in, n, c_out] = [512, 128, 512, 128];
-    let settings = Settings { norm: NormActivation::L2NormGelu, tau: (n as f64).sqrt(), eps: 1e-6, gelu_tanh: false };
+    let settings = Settings {
+        norm: NormActivation::L2NormGelu,
+        tau: (n as f64).sqrt(),
+        eps: 1e-6,
+        gelu_tanh: false,
+        zeros_rest: false,
+    };
     Case {
         op: "pattention",
         name: format!("training {rows}x{c_in}x{n}x{c_out}"),

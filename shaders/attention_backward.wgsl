@@ -8,6 +8,7 @@
 // Limits: head width <= 128; as many keys as queries, from position 0.
 #import "real.wgsl"
 #import "attention_tile.wgsl"
+#import "attention_undropped.wgsl"
 
 @group(0) @binding(4) var<storage, read> own1: array<Real>;
 @group(0) @binding(5) var<storage, read_write> sum0: array<Real>; // dq or dk
@@ -102,7 +103,7 @@ fn at_delta(at: Places) -> Pair {
     return Pair(low, vec4(delta[j.x], delta[j.y], delta[j.z], delta[j.w]));
 }
 
-// ds of the tile's queries and one key.
+// ds of the tile's queries and one key; dp: <do, v>, dropped as the weights were.
 fn set_query_ds(s: Pair, dp: Pair, tile_lse: Pair, tile_delta: Pair, key: u32, position: u32, keys: u32, j: u32) {
     let p = weights(seen(s, key, position, keys), tile_lse);
     let ds = Pair(p.low * (dp.low - tile_delta.low), p.high * (dp.high - tile_delta.high));
@@ -124,6 +125,7 @@ fn backward_queries(
         let l = at_lse(places(first, 1u, dims.q_rows - 1u, base, head, 1u));
         let e = at_delta(places(first, 1u, dims.q_rows - 1u, base, head, 1u));
         let keys = min(first + TILE, dims.q_rows);
+        let masks = queries_masks(item / (tiles * dims.heads), head);
         workgroupBarrier();
         stage0(at, lane);
         stage1(at, lane);
@@ -135,14 +137,22 @@ fn backward_queries(
             let there = places(j0 + lane, LANES, keys - 1u, base, head, width);
             let s = dots0(there);
             let dp = dots1(there);
-            set_query_ds(s.a, dp.a, l, e, key.low.x, first, keys, lane);
-            set_query_ds(s.b, dp.b, l, e, key.low.y, first, keys, lane + 8u);
-            set_query_ds(s.c, dp.c, l, e, key.low.z, first, keys, lane + 16u);
-            set_query_ds(s.d, dp.d, l, e, key.low.w, first, keys, lane + 24u);
-            set_query_ds(s.e, dp.e, l, e, key.high.x, first, keys, lane + 32u);
-            set_query_ds(s.f, dp.f, l, e, key.high.y, first, keys, lane + 40u);
-            set_query_ds(s.g, dp.g, l, e, key.high.z, first, keys, lane + 48u);
-            set_query_ds(s.h, dp.h, l, e, key.high.w, first, keys, lane + 56u);
+            let dp_a = dropped(dp.a, of_key(masks, first, key.low.x));
+            set_query_ds(s.a, dp_a, l, e, key.low.x, first, keys, lane);
+            let dp_b = dropped(dp.b, of_key(masks, first, key.low.y));
+            set_query_ds(s.b, dp_b, l, e, key.low.y, first, keys, lane + 8u);
+            let dp_c = dropped(dp.c, of_key(masks, first, key.low.z));
+            set_query_ds(s.c, dp_c, l, e, key.low.z, first, keys, lane + 16u);
+            let dp_d = dropped(dp.d, of_key(masks, first, key.low.w));
+            set_query_ds(s.d, dp_d, l, e, key.low.w, first, keys, lane + 24u);
+            let dp_e = dropped(dp.e, of_key(masks, first, key.high.x));
+            set_query_ds(s.e, dp_e, l, e, key.high.x, first, keys, lane + 32u);
+            let dp_f = dropped(dp.f, of_key(masks, first, key.high.y));
+            set_query_ds(s.f, dp_f, l, e, key.high.y, first, keys, lane + 40u);
+            let dp_g = dropped(dp.g, of_key(masks, first, key.high.z));
+            set_query_ds(s.g, dp_g, l, e, key.high.z, first, keys, lane + 48u);
+            let dp_h = dropped(dp.h, of_key(masks, first, key.high.w));
+            set_query_ds(s.h, dp_h, l, e, key.high.w, first, keys, lane + 56u);
             workgroupBarrier();
             let span = min(SPAN, keys - j0);
             x0 = sums0(x0, channels(lane, head), j0, span, keys - 1u, base);
@@ -154,15 +164,16 @@ fn backward_queries(
     }
 }
 
-// p and ds of the tile's keys and one query.
-fn set_key_p_ds(s: Pair, dp: Pair, of_lse: f32, of_delta: f32, query: u32, first: u32, j: u32) {
+// p, dropped, and ds of the tile's keys and one query.
+fn set_key_p_ds(s: Pair, do_v: Pair, of_lse: f32, of_delta: f32, query: u32, first: u32, j: u32, factors: Factors) {
     let key = count_from(first, 1u);
     let exists = vec4<bool>(query < dims.q_rows);
     let p = Pair(
         select(vec4<f32>(), weight(s.low * dims.scale - of_lse), exists & (key.low <= vec4<u32>(query))),
         select(vec4<f32>(), weight(s.high * dims.scale - of_lse), exists & (key.high <= vec4<u32>(query))),
     );
-    set_p(j, p);
+    set_p(j, dropped(p, factors));
+    let dp = dropped(do_v, factors);
     set_ds(j, Pair(p.low * (dp.low - of_delta) * dims.scale, p.high * (dp.high - of_delta) * dims.scale));
 }
 
@@ -179,6 +190,7 @@ fn backward_keys_values(
         let head = (item / tiles) % dims.heads;
         let base = (item / (tiles * dims.heads)) * dims.q_rows;
         let at = places(first, 1u, last, base, head, width);
+        let masks = keys_values_masks(item / (tiles * dims.heads), head);
         workgroupBarrier();
         stage0(at, lane);
         stage1(at, lane);
@@ -195,14 +207,14 @@ fn backward_keys_values(
             let e = at_delta(places(i0 + lane, LANES, last, base, head, 1u));
             let s = dots0(there);
             let dp = dots1(there);
-            set_key_p_ds(s.a, dp.a, l.low.x, e.low.x, query.low.x, first, lane);
-            set_key_p_ds(s.b, dp.b, l.low.y, e.low.y, query.low.y, first, lane + 8u);
-            set_key_p_ds(s.c, dp.c, l.low.z, e.low.z, query.low.z, first, lane + 16u);
-            set_key_p_ds(s.d, dp.d, l.low.w, e.low.w, query.low.w, first, lane + 24u);
-            set_key_p_ds(s.e, dp.e, l.high.x, e.high.x, query.high.x, first, lane + 32u);
-            set_key_p_ds(s.f, dp.f, l.high.y, e.high.y, query.high.y, first, lane + 40u);
-            set_key_p_ds(s.g, dp.g, l.high.z, e.high.z, query.high.z, first, lane + 48u);
-            set_key_p_ds(s.h, dp.h, l.high.w, e.high.w, query.high.w, first, lane + 56u);
+            set_key_p_ds(s.a, dp.a, l.low.x, e.low.x, query.low.x, first, lane, of_query(masks, query.low.x, first));
+            set_key_p_ds(s.b, dp.b, l.low.y, e.low.y, query.low.y, first, lane + 8u, of_query(masks, query.low.y, first));
+            set_key_p_ds(s.c, dp.c, l.low.z, e.low.z, query.low.z, first, lane + 16u, of_query(masks, query.low.z, first));
+            set_key_p_ds(s.d, dp.d, l.low.w, e.low.w, query.low.w, first, lane + 24u, of_query(masks, query.low.w, first));
+            set_key_p_ds(s.e, dp.e, l.high.x, e.high.x, query.high.x, first, lane + 32u, of_query(masks, query.high.x, first));
+            set_key_p_ds(s.f, dp.f, l.high.y, e.high.y, query.high.y, first, lane + 40u, of_query(masks, query.high.y, first));
+            set_key_p_ds(s.g, dp.g, l.high.z, e.high.z, query.high.z, first, lane + 48u, of_query(masks, query.high.z, first));
+            set_key_p_ds(s.h, dp.h, l.high.w, e.high.w, query.high.w, first, lane + 56u, of_query(masks, query.high.w, first));
             workgroupBarrier();
             let span = min(SPAN, dims.q_rows - i0);
             x0 = sums0(x0, channels(lane, head), i0, span, last, base);

@@ -8,6 +8,7 @@
 // Limits: head width <= 128; query i of a run stands at position run.position + i, keys at 0, 1, ...
 #import "real.wgsl"
 #import "attention_tile.wgsl"
+#import "attention_undropped.wgsl"
 
 struct Run { position: u32 }
 
@@ -56,9 +57,9 @@ fn largest_of(s: Block) -> Pair {
 }
 
 // The weight of one key, put where the sums read it; returns sum + weight.
-fn add_weight(s: Pair, largest: Pair, j: u32, sum: Pair) -> Pair {
+fn add_weight(s: Pair, largest: Pair, j: u32, sum: Pair, factors: Factors) -> Pair {
     let p = weights(s, largest);
-    set_p(j, p);
+    set_p(j, dropped(p, factors));
     return plus(sum, p);
 }
 
@@ -91,6 +92,8 @@ fn forward(
         let base = batch * dims.kv_rows;
         let at = places(first, 1u, dims.q_rows - 1u, batch * dims.q_rows, head, width);
         let keys = run.position + min(first + TILE, dims.q_rows);
+        let masks = forward_masks(batch, head);
+        let own = run.position + first; // the first query
         workgroupBarrier();
         stage0(at, lane);
         workgroupBarrier();
@@ -107,11 +110,14 @@ fn forward(
             // What was summed against the old maximum counts by this much against the new one.
             let shrink = weights(largest, now);
             largest = now;
-            sum = add_weight(s.a, now, lane, times(sum, shrink));
-            sum = add_weight(s.b, now, lane + 8u, sum); sum = add_weight(s.c, now, lane + 16u, sum);
-            sum = add_weight(s.d, now, lane + 24u, sum); sum = add_weight(s.e, now, lane + 32u, sum);
-            sum = add_weight(s.f, now, lane + 40u, sum); sum = add_weight(s.g, now, lane + 48u, sum);
-            sum = add_weight(s.h, now, lane + 56u, sum);
+            sum = add_weight(s.a, now, lane, times(sum, shrink), of_key(masks, own, key.low.x));
+            sum = add_weight(s.b, now, lane + 8u, sum, of_key(masks, own, key.low.y));
+            sum = add_weight(s.c, now, lane + 16u, sum, of_key(masks, own, key.low.z));
+            sum = add_weight(s.d, now, lane + 24u, sum, of_key(masks, own, key.low.w));
+            sum = add_weight(s.e, now, lane + 32u, sum, of_key(masks, own, key.high.x));
+            sum = add_weight(s.f, now, lane + 40u, sum, of_key(masks, own, key.high.y));
+            sum = add_weight(s.g, now, lane + 48u, sum, of_key(masks, own, key.high.z));
+            sum = add_weight(s.h, now, lane + 56u, sum, of_key(masks, own, key.high.w));
             workgroupBarrier();
             let span = min(SPAN, keys - j0);
             o0 = sums1(scaled(shrink, o0), channels(lane, head), j0, span, keys - 1u, base);

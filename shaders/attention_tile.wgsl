@@ -23,6 +23,7 @@ struct AttentionDims {
     q_rows: u32,
     kv_rows: u32, // rows per sequence of k and v: q_rows, or the capacity of a cache
     scale: f32,
+    place: u32, // of dropout
 }
 
 // Own and far, 0 and 1: q and k, do and v; for dk and dv k and q, v and do. All (batch * rows, heads * head_width).

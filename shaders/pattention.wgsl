@@ -10,6 +10,8 @@
 #import "gelu.wgsl"
 #import "real.wgsl"
 
+override ZEROS_REST: bool = false; // whether a row of zeros has a gradient of zero
+
 struct PattentionDims {
     rows: u32,
     n: u32,
@@ -30,6 +32,12 @@ struct PattentionDims {
 // A row of zeros has weights of zero, not 0/0.
 fn quotient(numerator: f32, denominator: f32) -> f32 {
     return select(0.0, numerator / denominator, denominator > 0.0);
+}
+
+// Of a backward. With eps the gradient of a row of zeros is upstream / eps, which f16 does not hold. Dropout makes such rows, and
+// what reaches them is multiplied by its zeros: there they rest.
+fn slope_factor(norm: f32) -> f32 {
+    return select(quotient(dims.tau, norm + dims.eps), 0.0, ZEROS_REST && norm == 0.0);
 }
 
 fn save(row: u32, lane: u32, first: f32, second: f32) {
@@ -99,7 +107,7 @@ fn l2_norm_gelu_backward(
     for (var row = group.x; row < dims.rows; row += groups.x) {
         let base = row * dims.n;
         let norm = saved[row * 2u];
-        let factor = quotient(dims.tau, norm + dims.eps);
+        let factor = slope_factor(norm);
         let end = base + dims.n;
         var dot = 0.0;
         var i = base + lane;
@@ -158,7 +166,7 @@ fn gelu_l2_norm_backward(
     for (var row = group.x; row < dims.rows; row += groups.x) {
         let base = row * dims.n;
         let norm = saved[row * 2u];
-        let factor = quotient(dims.tau, norm + dims.eps);
+        let factor = slope_factor(norm);
         var dot = 0.0;
         for (var i = lane; i < dims.n; i += LANES) {
             dot = fma(gelu(f32(a[base + i]), dims.use_tanh == 1u), f32(ds[base + i]), dot);

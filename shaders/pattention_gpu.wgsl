@@ -10,6 +10,8 @@
 #import "gelu_vec4.wgsl"
 #import "rows_scalar.wgsl"
 
+override ZEROS_REST: bool = false; // whether a row of zeros has a gradient of zero
+
 struct PattentionDims {
     rows: u32,
     n: u32,
@@ -148,6 +150,12 @@ fn quotient(numerator: f32, denominator: f32) -> f32 {
     return select(0.0, numerator / denominator, denominator > 0.0);
 }
 
+// Of a backward. With eps the gradient of a row of zeros is upstream / eps, which f16 does not hold. Dropout makes such rows, and
+// what reaches them is multiplied by its zeros: there they rest.
+fn slope_factor(norm: f32) -> f32 {
+    return select(quotient(dims.tau, norm + dims.eps), 0.0, ZEROS_REST && norm == 0.0);
+}
+
 fn save(row: u32, lane: u32, first: f32, second: f32) {
     if (lane == 0u) {
         stats[row * 2u] = first;
@@ -225,7 +233,7 @@ fn l2_norm_gelu_backward(
         let base = row * dims.n;
         let i = 4u * lane;
         let norm = saved[row * 2u];
-        let factor = quotient(dims.tau, norm + dims.eps);
+        let factor = slope_factor(norm);
         let x = hold_a(base, i);
         // Before the first store: all loads of a lane are under way together.
         let d = hold_ds(base, i);
@@ -326,7 +334,7 @@ fn gelu_l2_norm_backward(
         let base = row * dims.n;
         let i = 4u * lane;
         let norm = saved[row * 2u];
-        let factor = quotient(dims.tau, norm + dims.eps);
+        let factor = slope_factor(norm);
         let tanh_form = dims.use_tanh == 1u;
         let x = hold_a(base, i);
         let d = hold_ds(base, i);

@@ -24,6 +24,8 @@ pub enum Stream {
     Validation = 7,
     /// Parameter tokens that stay where they are picked at random.
     Prune = 8,
+    /// Masks of dropout.
+    Dropout = 9,
 }
 
 /// A sequence of random numbers; clone it to replay it.

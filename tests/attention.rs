@@ -51,7 +51,7 @@ fn forced(schedules: &[AttentionSchedule]) -> Vec<(String, KernelTable)> {
 
 /// The schedule a case gets.
 fn schedule_of(kernels: &KernelTable, head_width: usize, dtype: Dtype) -> AttentionSchedule {
-    let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype };
+    let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype, dropout: false };
     schedule(&form, kernels.target(), kernels.attention()).unwrap()
 }
 
@@ -175,7 +175,7 @@ fn the_number_of_subgroups_changes_no_bit() {
         return;
     };
     let case = more_cases().into_iter().find(|case| case.name == "1x130x2x32, rotary 8").unwrap();
-    let form = Form { head_width: 32, half: 4, keys: true, dtype: Dtype::F16 };
+    let form = Form { head_width: 32, half: 4, keys: true, dtype: Dtype::F16, dropout: false };
     let mut compared = 0;
     // Kernels for other sizes differ in numbers: software drivers take long to compile them.
     for (lanes, counts) in [(side, &[4, 2, 1][..]), (2 * side, &[4, 1]), (4 * side, &[4, 1])] {
@@ -390,7 +390,7 @@ fn schedules_follow_device_type_and_head_width() {
     assert_eq!(schedule_of(&forced(Lanes), 64, F16), Lanes);
     // What cannot take a head width leaves it to the others.
     assert_eq!(schedule_of(&forced(Cooperative), 64, F32), Lanes);
-    let form = Form { head_width: 150, half: 0, keys: false, dtype: F32 };
+    let form = Form { head_width: 150, half: 0, keys: false, dtype: F32, dropout: false };
     let error = schedule(&form, &matrices, None).unwrap_err().to_string();
     assert!(error.contains("150 channels") && error.contains("multiple of 16"), "{error}");
     for schedule in AttentionSchedule::ALL {

@@ -39,7 +39,7 @@ fn attend(norm: NormActivation, x: &[f32], keys: &[f32], values: &[f32]) -> Outc
     let [px, pk, pv] =
         [("x", ROWS), ("keys", slots), ("values", slots)].map(|(name, rows)| g.parameter(name, &[rows, WIDTH]));
     // tau is that of SLOTS tokens, whatever number there is now.
-    let settings = Settings { norm, tau: (SLOTS as f64).sqrt(), eps: 0.0, gelu_tanh: false };
+    let settings = Settings { norm, tau: (SLOTS as f64).sqrt(), eps: 0.0, gelu_tanh: false, zeros_rest: false };
     let y = pattention(&mut g, px, Tokens { keys: pk, values: pv }, settings).unwrap();
     backward(&mut g, y).unwrap();
     g.keep(y, "y");

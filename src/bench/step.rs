@@ -201,7 +201,7 @@ impl Steps<'_> {
         let start = Instant::now();
         let batches = batches(self.source, self.plans, self.taken)?;
         let lr = learning_rate(&self.config.train, self.taken as f64);
-        let first = self.trainer.encode_step(&batches)?;
+        let first = self.trainer.encode_step(&batches, self.taken as u64)?;
         let mut host = start.elapsed();
         if self.trainer.is_mixed() {
             self.end()?;

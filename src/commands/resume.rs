@@ -1,6 +1,6 @@
 //! What a run that goes on must have in common with what its checkpoint says, and what is said where it has not.
 
-use crate::config::{GrowthConfig, RunConfig};
+use crate::config::{GrowthConfig, ModelConfig, RunConfig};
 use crate::data::{Dataset, Fingerprint, Tokenizer, TokenizerKind, is_text};
 use crate::error::{Error, Result};
 use crate::train::DataPosition;
@@ -8,11 +8,12 @@ use crate::train::disk::Start;
 use std::cmp::Ordering;
 use std::path::Path;
 
-/// Flags may change how a model is trained and on what, not what it is.
+/// Flags may change how a model is trained and on what, not what it is. Dropout is of training alone.
 pub(super) fn same_model(stored: &RunConfig, config: &RunConfig) -> Result<()> {
     let identity = |config: &RunConfig| -> Result<Vec<(String, serde_json::Value)>> {
         let json = |e| Error::defect(format!("the settings cannot be compared: {e}"));
-        let model = serde_json::to_value(&config.model).map_err(json)?;
+        let model = ModelConfig { dropout: 0.0, ..config.model.clone() };
+        let model = serde_json::to_value(&model).map_err(json)?;
         let model = model.as_object().into_iter().flatten();
         Ok(model.map(|(name, value)| (format!("model.{name}"), value.clone())).collect())
     };

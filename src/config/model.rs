@@ -131,6 +131,9 @@ pub struct ModelConfig {
     pub rotary_emb_base: f64,
     /// Added to the variance in every LayerNorm.
     pub layernorm_epsilon: f64,
+    /// Share that is dropped in training: of the embedding, of the attention weights, and of what attention and feed-forward
+    /// part add to the residual stream. A run that goes on may change it.
+    pub dropout: f64,
 }
 
 impl Default for ModelConfig {
@@ -159,6 +162,7 @@ impl Default for ModelConfig {
             rotary_pct: 0.25,
             rotary_emb_base: 10_000.0,
             layernorm_epsilon: 1e-5,
+            dropout: 0.0,
         }
     }
 }
@@ -254,6 +258,12 @@ impl ModelConfig {
         positive("layernorm_epsilon", self.layernorm_epsilon)?;
         positive("rotary_emb_base", self.rotary_emb_base)?;
         fraction("rotary_pct", self.rotary_pct)?;
+        require((0.0..1.0).contains(&self.dropout), || {
+            format!(
+                "dropout is {}, but is the share that is dropped: give a number from 0 to below 1, such as 0.1",
+                self.dropout
+            )
+        })?;
         self.validate_heads()
     }
 

@@ -44,17 +44,22 @@ static SYNONYMS: &[Synonym] = &[
     synonym(&["layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"], "it is model.layernorm_epsilon here"),
     synonym(
         &[
-            "dropout",
             "attn_pdrop",
             "resid_pdrop",
             "embd_pdrop",
+            "dropout_rate",
+            "dropout_prob",
+            "drop_rate",
             "attention_dropout",
+            "attention_probs_dropout_prob",
             "hidden_dropout",
             "hidden_dropout_prob",
-            "lora_dropout",
+            "resid_dropout",
+            "embd_dropout",
         ],
-        "there is no dropout here: leave it out; against overfitting, train fewer steps or raise train.weight_decay",
+        "it is model.dropout here, one share for embedding, attention weights and residual branches",
     ),
+    synonym(&["lora_dropout"], "there are no adapters here: leave it out; model.dropout drops a share of activations"),
     synonym(
         &["bias", "use_bias"],
         "model.attention_bias is for the attention of model.arch = \"transformer\"; its other linear layers always have biases, a \

@@ -35,6 +35,10 @@ pub(crate) struct NeoxConfig {
     use_parallel_residual: bool,
     tie_word_embeddings: bool,
     attention_bias: bool,
+    /// Of the weights of attention, in training.
+    attention_dropout: f64,
+    /// Of the embedding and of what a layer adds, in training.
+    hidden_dropout: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +67,8 @@ impl Default for NeoxConfig {
             use_parallel_residual: true,
             tie_word_embeddings: false,
             attention_bias: true,
+            attention_dropout: 0.0,
+            hidden_dropout: 0.0,
         }
     }
 }
@@ -87,6 +93,8 @@ impl NeoxConfig {
             use_parallel_residual: model.use_parallel_residual,
             tie_word_embeddings: model.tie_word_embeddings,
             attention_bias: model.attention_bias,
+            attention_dropout: model.dropout,
+            hidden_dropout: model.dropout,
         }
     }
 
@@ -140,6 +148,8 @@ impl NeoxConfig {
             use_parallel_residual: self.use_parallel_residual,
             tie_word_embeddings: self.tie_word_embeddings,
             attention_bias: self.attention_bias,
+            // What it computes does not hang on it: where there are two shares, it is for who trains it to choose one.
+            dropout: if self.attention_dropout == self.hidden_dropout { self.hidden_dropout } else { 0.0 },
             ..ModelConfig::default()
         };
         // 0 would be the tokenizer's number of tokens, or four times the width.
@@ -166,6 +176,7 @@ mod tests {
             rotary_pct: 0.5,
             rotary_emb_base: 1234.5,
             layernorm_epsilon: 1e-6,
+            dropout: 0.2,
             ..ModelConfig::default()
         }
     }
@@ -185,6 +196,12 @@ mod tests {
     }
 
     #[test]
+    fn two_shares_of_dropout_are_left_to_who_trains() {
+        let json = r#"{"model_type":"gpt_neox","attention_dropout":0.1,"hidden_dropout":0.3}"#;
+        assert_eq!(NeoxConfig::read(json).unwrap().model().unwrap().dropout, 0.0);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_in_a_sentence() {
         let refused = |json: &str| {
             let json = json.replacen('{', r#"{"model_type":"gpt_neox","#, 1);
@@ -200,6 +217,7 @@ mod tests {
             (r#"{"vocab_size":0}"#, "vocab_size is 0"),
             (r#"{"num_attention_heads":7}"#, "does not divide"),
             (r#"{"layer_norm_eps":0}"#, "layernorm_epsilon"),
+            (r#"{"attention_dropout":1,"hidden_dropout":1}"#, "dropout is 1"),
         ] {
             let text = refused(json);
             assert!(text.contains(said), "{json}: {text}");

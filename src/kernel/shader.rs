@@ -14,6 +14,10 @@ const ROWS_IMPORT: &str = "#import \"rows_scalar.wgsl\"";
 /// What takes its place where rows are whole vec4s.
 const VEC4_ROWS: &str = "rows_vec4.wgsl";
 
+/// The line of the kernels of attention that may have dropout, and what takes its place where they do.
+const UNDROPPED_IMPORT: &str = "#import \"attention_undropped.wgsl\"";
+const DROPPED: &str = "attention_dropped.wgsl";
+
 /// How a kernel reads and writes the rows of its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Rows {
@@ -58,24 +62,45 @@ pub fn source(name: &str, real: Dtype) -> Result<String> {
 /// # Errors
 /// As there.
 pub fn source_for(name: &str, real: Dtype, rows: Rows) -> Result<String> {
+    complete(name, Form { real, rows, dropout: false })
+}
+
+/// As [`source`] of a kernel of attention, with dropout.
+///
+/// # Errors
+/// As there.
+pub(crate) fn with_dropout(name: &str, real: Dtype) -> Result<String> {
+    complete(name, Form { real, rows: Rows::Scalar, dropout: true })
+}
+
+/// What files leave open.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    real: Dtype,
+    rows: Rows,
+    dropout: bool,
+}
+
+fn complete(name: &str, form: Form) -> Result<String> {
     let mut text = String::new();
-    if real == Dtype::F16 {
+    if form.real == Dtype::F16 {
         text.push_str("enable f16;\n");
     }
-    append(&mut text, name, (real, rows), &mut Vec::new())?;
+    append(&mut text, name, form, &mut Vec::new())?;
     Ok(text)
 }
 
-fn append(text: &mut String, name: &str, (real, rows): (Dtype, Rows), imported: &mut Vec<String>) -> Result<()> {
+fn append(text: &mut String, name: &str, form: Form, imported: &mut Vec<String>) -> Result<()> {
     for line in file(name)?.lines() {
         match line.strip_prefix("#import ").map(|import| import.trim().trim_matches('"').to_owned()) {
             Some(import) if imported.contains(&import) => {}
             Some(import) => {
                 imported.push(import.clone());
                 match line {
-                    REAL_IMPORT if real == Dtype::F16 => text.push_str("alias Real = f16;\n"),
-                    ROWS_IMPORT if rows == Rows::Vec4 => append(text, VEC4_ROWS, (real, rows), imported)?,
-                    _ => append(text, &import, (real, rows), imported)?,
+                    REAL_IMPORT if form.real == Dtype::F16 => text.push_str("alias Real = f16;\n"),
+                    ROWS_IMPORT if form.rows == Rows::Vec4 => append(text, VEC4_ROWS, form, imported)?,
+                    UNDROPPED_IMPORT if form.dropout => append(text, DROPPED, form, imported)?,
+                    _ => append(text, &import, form, imported)?,
                 }
             }
             None => {

@@ -11,6 +11,7 @@ use crate::graph::view::Strided;
 use crate::graph::{Class, Graph, Tensor};
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::cross_entropy::{self, Head, head_loss};
+use crate::ops::dropout::DRAW_WORDS;
 use crate::ops::embedding::TokenRows;
 use crate::ops::stats::STATS;
 
@@ -32,6 +33,8 @@ pub const STATS_NAME: &str = "stats";
 pub(crate) const NORM_PARTS: &str = "norm_parts";
 /// Loss of evaluation batches.
 pub(crate) const EVAL_STATS: &str = "eval_stats";
+/// What draws the masks of dropout of a micro-batch.
+pub(crate) const DROPOUT: &str = "dropout";
 /// Scalars of an optimizer step.
 pub(crate) const UPDATE: &str = "update";
 /// Tokens of a logits pass or generation chunk, by rows: see [`chunk_tokens`].
@@ -96,6 +99,7 @@ fn batch_inputs(g: &mut Graph, config: &ModelConfig, shape: &BatchShape) -> Inpu
         run: g.state(RUN, &[RUN_WORDS]),
         rope: rope(g, config),
         cache: None,
+        dropout: None,
         separate_layers: shape.recompute,
     }
 }
@@ -131,6 +135,7 @@ pub fn training(
         sorted_rows: g.state(SORTED_ROWS, &[shape.rows()]),
         starts: g.state(TOKEN_STARTS, &[config.vocab_size + 1]),
     });
+    inputs.dropout = (config.dropout > 0.0).then(|| g.state(DROPOUT, &[DRAW_WORDS]));
     let stats = g.state(STATS_NAME, &[STATS]);
     g.lay_out_gradients(trained)?;
     let (h, _) = hidden(&mut g, config, &inputs)?;
@@ -189,6 +194,7 @@ pub fn logits(
         run: g.state(RUN, &[RUN_WORDS]),
         rope: rope(&mut g, config),
         cache: None,
+        dropout: None,
         separate_layers: keep_layers,
     };
     let (h, layers) = hidden(&mut g, config, &inputs)?;
@@ -215,6 +221,7 @@ pub fn chunk(config: &ModelConfig, rows: usize, kernels: &KernelTable) -> Result
         run: g.state(CHUNK_RUN, &[RUN_WORDS]),
         rope: rope(&mut g, config),
         cache: Some(config.seq_length),
+        dropout: None,
         separate_layers: false,
     };
     let (h, _) = hidden(&mut g, config, &inputs)?;

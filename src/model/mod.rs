@@ -18,8 +18,9 @@ use crate::config::{Arch, EMBEDDING, ModelConfig};
 use crate::error::Result;
 use crate::graph::{Class, Graph, Tensor};
 use crate::ops::add::add;
-use crate::ops::attention::{self, Attention, Rotation, rotary_attention};
+use crate::ops::attention::{self, Attention, Rotation, attention_with_dropout};
 use crate::ops::cache;
+use crate::ops::dropout::{Dropout, Place, dropout};
 use crate::ops::embedding::{Lookup, TokenRows, embed_norm, embedding};
 use crate::ops::layer_norm::{Affine, add_norm, layer_norm};
 
@@ -40,6 +41,8 @@ pub struct Inputs {
     pub rope: Tensor,
     /// Rows of the key/value caches, where generating; `batch` is 1 then.
     pub cache: Option<usize>,
+    /// What draws the masks of dropout (see [`crate::ops::dropout`]), in training where there is dropout.
+    pub dropout: Option<Tensor>,
     /// Whether each layer makes its output itself, for it to be kept; otherwise the next norm may make it.
     pub separate_layers: bool,
 }
@@ -111,7 +114,10 @@ pub(crate) fn hidden(g: &mut Graph, config: &ModelConfig, inputs: &Inputs) -> Re
     let separate = inputs.separate_layers || !g.on_gpu();
     let lookup = Lookup { tokens: inputs.tokens, embed: parameters.get(EMBEDDING)?, index: inputs.index };
     let mut x = Residual { sum: Sum::LookedUp(lookup), waiting: None };
-    if separate {
+    if let Some(draw) = inputs.dropout {
+        let made = x.made(g)?;
+        x.sum = Sum::Made(dropout(g, made, inputs.seq, Dropout { draw, place: Place::Embedding })?);
+    } else if separate {
         x.made(g)?;
     }
     let mut layers = Vec::with_capacity(config.num_layers);
@@ -165,6 +171,18 @@ impl Layer<'_> {
         self.parameters.get(&format!("layers.{}.{name}", self.index))
     }
 
+    /// What the layer adds to the residual stream at `place`: `term`, dropped in training where there is dropout.
+    pub fn dropped(&self, g: &mut Graph, place: fn(usize) -> Place, term: Tensor) -> Result<Tensor> {
+        match self.drop_at(place) {
+            Some(by) => dropout(g, term, self.inputs.seq, by),
+            None => Ok(term),
+        }
+    }
+
+    fn drop_at(&self, place: fn(usize) -> Place) -> Option<Dropout> {
+        self.inputs.dropout.map(|draw| Dropout { draw, place: place(self.index) })
+    }
+
     /// Rotary embedding of q and k, then causal attention, over the cache where there is one.
     pub fn attention(&self, g: &mut Graph, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
         let Self { config, inputs, .. } = self;
@@ -185,6 +203,6 @@ impl Layer<'_> {
                 (keys, values)
             }
         };
-        rotary_attention(g, [q, k, v], inputs.run, shape, Some(rotation))
+        attention_with_dropout(g, [q, k, v], inputs.run, shape, Some(rotation), self.drop_at(Place::Attention))
     }
 }

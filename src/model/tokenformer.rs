@@ -10,11 +10,15 @@
 //! Q, K, V, Proj and FFN are each one [`pattention`] with its own tokens: `qkv_slot_num`,
 //! `proj_slot_num`, `ffn_slot_num` of them (official code: `megatron/model/tokenformer.py`). There is no
 //! matrix whose size depends on the slots in both directions, which is why the model can grow.
+//!
+//! In training with `dropout`, at the places of GPT-2: embed[tokens], the weights of CausalAttention, and what Proj and FFN give
+//! before it is added to x.
 
 use super::{Layer, Residual};
 use crate::config::Module;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
+use crate::ops::dropout::Place;
 use crate::ops::pattention::{self, Settings, Tokens};
 
 /// One layer: x (R, C) to x (R, C).
@@ -25,10 +29,12 @@ pub fn block(g: &mut Graph, layer: &Layer, x: &mut Residual) -> Result<()> {
     let qkv = attend_to_tokens(g, layer, [Module::Query, Module::Key, Module::Value], h)?;
     let attended = layer.attention(g, qkv)?;
     let [projected] = attend_to_tokens(g, layer, [Module::Proj], attended)?;
+    let projected = layer.dropped(g, Place::Projection, projected)?;
     x.add(g, projected)?;
 
     let h = x.norm(g, None, eps)?;
     let [mlp] = attend_to_tokens(g, layer, [Module::Mlp], h)?;
+    let mlp = layer.dropped(g, Place::Mlp, mlp)?;
     x.add(g, mlp)
 }
 
@@ -51,6 +57,7 @@ fn attend_to_tokens<const M: usize>(
         tau,
         eps: config.pattention_eps * tau,
         gelu_tanh: config.gelu_tanh,
+        zeros_rest: layer.inputs.dropout.is_some(),
     };
     pattention::several(g, x, tokens, settings)
 }

@@ -5,12 +5,14 @@
 //! x = x + attn(ln1(x));  x = x + mlp(ln2(x))
 //! x = x + attn(ln1(x)) + mlp(ln2(x))                    use_parallel_residual
 //! ```
-//! and an attention without biases (`attention_bias`).
+//! and an attention without biases (`attention_bias`). In training with `dropout`: of the embedding, the weights of the attention,
+//! and what attn and mlp give.
 
 use super::{Layer, Residual};
 use crate::config::Module;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
+use crate::ops::dropout::Place;
 use crate::ops::gelu::gelu;
 use crate::ops::linear;
 
@@ -21,6 +23,7 @@ pub fn block(g: &mut Graph, layer: &Layer, x: &mut Residual) -> Result<()> {
     let qkv = project(g, layer, [Module::Query, Module::Key, Module::Value].map(Module::name), biased, h)?;
     let attended = layer.attention(g, qkv)?;
     let [projected] = project(g, layer, [Module::Proj.name()], biased, attended)?;
+    let projected = layer.dropped(g, Place::Projection, projected)?;
     let parallel = layer.config.use_parallel_residual;
     if !parallel {
         x.add(g, projected)?;
@@ -30,6 +33,7 @@ pub fn block(g: &mut Graph, layer: &Layer, x: &mut Residual) -> Result<()> {
     let [inner] = project(g, layer, ["mlp.dense_h_to_4h"], true, h)?;
     let active = gelu(g, inner, layer.config.gelu_tanh)?;
     let [mlp] = project(g, layer, ["mlp.dense_4h_to_h"], true, active)?;
+    let mlp = layer.dropped(g, Place::Mlp, mlp)?;
     if parallel {
         x.add(g, projected)?;
     }

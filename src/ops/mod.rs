@@ -38,6 +38,7 @@ operators![
     layer_norm,
     gelu,
     add,
+    dropout,
     embedding,
     cross_entropy,
     leaves,

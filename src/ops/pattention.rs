@@ -10,9 +10,12 @@
 //! six products and one row pass each way. Saved: A and two numbers a row; S is computed again, in
 //! l2_norm_gelu by the pass that makes dA.
 //! No 1/sqrt(C) on the scores. The official code has no eps and gives NaN on an all-zero row; here such
-//! a row gives zeros.
+//! a row gives zeros, and its gradient is upstream / eps. Dropout makes such rows: the first token of a sequence sees one key in
+//! each head, and all of these may be dropped. What goes on from there meets weights of 0, and must not be infinite in f16:
+//! see [`Settings::zeros_rest`].
 
 use super::matmul::{Layout, Product};
+use super::dropout::{Dropout, DropoutDraw, Place, draw_input, dropout};
 use super::{Case, Input};
 use crate::config::NormActivation;
 use crate::error::{Error, Result};
@@ -32,6 +35,8 @@ pub struct Settings {
     pub eps: f64,
     /// The tanh approximation of GELU, as the JAX variant.
     pub gelu_tanh: bool,
+    /// Whether a row of zeros has a gradient of zero, and not one of upstream / eps: in training with dropout.
+    pub zeros_rest: bool,
 }
 
 parameter_block! {
@@ -47,11 +52,16 @@ parameter_block! {
 
 const FORWARD: &[crate::kernel::Access] = &[Read, Write, Write];
 const BACKWARD: &[crate::kernel::Access] = &[Read, Read, Write];
+const RESTING: &[(&str, bool)] = &[("ZEROS_REST", true)];
 static L2_NORM_GELU: Kernel = Kernel::new("pattention.wgsl", "l2_norm_gelu", FORWARD);
 static L2_NORM_GELU_BACKWARD: Kernel =
     Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]);
 static GELU_L2_NORM: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm", FORWARD);
 static GELU_L2_NORM_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm_backward", BACKWARD);
+static L2_NORM_GELU_BACKWARD_RESTING: Kernel =
+    Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]).with(RESTING);
+static GELU_L2_NORM_BACKWARD_RESTING: Kernel =
+    Kernel::new("pattention.wgsl", "gelu_l2_norm_backward", BACKWARD).with(RESTING);
 static SOFTMAX: Kernel = Kernel::new("pattention.wgsl", "softmax", FORWARD);
 static SOFTMAX_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "softmax_backward", BACKWARD);
 
@@ -61,6 +71,10 @@ static L2_NORM_GELU_BACKWARD_GPU: Kernel =
     Kernel::new("pattention_gpu.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]);
 static GELU_L2_NORM_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm", FORWARD);
 static GELU_L2_NORM_BACKWARD_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm_backward", BACKWARD);
+static L2_NORM_GELU_BACKWARD_RESTING_GPU: Kernel =
+    Kernel::new("pattention_gpu.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]).with(RESTING);
+static GELU_L2_NORM_BACKWARD_RESTING_GPU: Kernel =
+    Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm_backward", BACKWARD).with(RESTING);
 static SOFTMAX_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "softmax", FORWARD);
 static SOFTMAX_BACKWARD_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "softmax_backward", BACKWARD);
 
@@ -68,17 +82,21 @@ impl Settings {
     /// Forward and backward for rows of `n` scores.
     fn kernels(&self, g: &Graph, n: usize) -> (&'static Kernel, &'static Kernel) {
         if g.on_gpu() {
-            let (forward, backward) = match self.norm {
-                NormActivation::L2NormGelu => (&L2_NORM_GELU_GPU, &L2_NORM_GELU_BACKWARD_GPU),
-                NormActivation::GeluL2Norm => (&GELU_L2_NORM_GPU, &GELU_L2_NORM_BACKWARD_GPU),
-                NormActivation::Softmax => (&SOFTMAX_GPU, &SOFTMAX_BACKWARD_GPU),
+            let (forward, backward) = match (self.norm, self.zeros_rest) {
+                (NormActivation::L2NormGelu, false) => (&L2_NORM_GELU_GPU, &L2_NORM_GELU_BACKWARD_GPU),
+                (NormActivation::L2NormGelu, true) => (&L2_NORM_GELU_GPU, &L2_NORM_GELU_BACKWARD_RESTING_GPU),
+                (NormActivation::GeluL2Norm, false) => (&GELU_L2_NORM_GPU, &GELU_L2_NORM_BACKWARD_GPU),
+                (NormActivation::GeluL2Norm, true) => (&GELU_L2_NORM_GPU, &GELU_L2_NORM_BACKWARD_RESTING_GPU),
+                (NormActivation::Softmax, _) => (&SOFTMAX_GPU, &SOFTMAX_BACKWARD_GPU),
             };
             return (forward.for_width(n), backward.for_width(n));
         }
-        match self.norm {
-            NormActivation::L2NormGelu => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD),
-            NormActivation::GeluL2Norm => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD),
-            NormActivation::Softmax => (&SOFTMAX, &SOFTMAX_BACKWARD),
+        match (self.norm, self.zeros_rest) {
+            (NormActivation::L2NormGelu, false) => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD),
+            (NormActivation::L2NormGelu, true) => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD_RESTING),
+            (NormActivation::GeluL2Norm, false) => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD),
+            (NormActivation::GeluL2Norm, true) => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD_RESTING),
+            (NormActivation::Softmax, _) => (&SOFTMAX, &SOFTMAX_BACKWARD),
         }
     }
 
@@ -254,7 +272,7 @@ pub fn reference(size: [usize; 4], settings: &Settings, x: &[f64], keys: &[f64],
 /// Three Pattentions of one x, their tokens at even distances as the plan packs them.
 fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
     let [rows, c_in, n, c_out] = size;
-    let settings = Settings { norm, tau: (n as f64).sqrt(), eps: 1e-6, gelu_tanh: false };
+    let settings = Settings { norm, tau: (n as f64).sqrt(), eps: 1e-6, gelu_tanh: false, zeros_rest: false };
     let [key_stride, value_stride] = [n * c_in, n * c_out].map(|elements| elements.next_multiple_of(128));
     let stride = key_stride + value_stride;
     Case {
@@ -290,7 +308,7 @@ fn several_case(norm: NormActivation, size: [usize; 4]) -> Case {
 
 fn case(norm: NormActivation, size: [usize; 4], gelu_tanh: bool) -> Case {
     let [rows, c_in, n, c_out] = size;
-    let settings = Settings { norm, tau: (n as f64).sqrt() * 0.9, eps: 1e-6, gelu_tanh };
+    let settings = Settings { norm, tau: (n as f64).sqrt() * 0.9, eps: 1e-6, gelu_tanh, zeros_rest: false };
     Case {
         op: "pattention",
         name: format!("{norm:?} {rows}x{c_in}x{n}x{c_out}{}", if gelu_tanh { " tanh" } else { "" }),
@@ -307,6 +325,29 @@ fn case(norm: NormActivation, size: [usize; 4], gelu_tanh: bool) -> Case {
         // One token: |A| = |a|, so its gradient vanishes and only rounding is left.
         gradient: n > 1,
         ..Case::default()
+    }
+}
+
+/// Of rows of 2 channels that are dropped, many of them whole. In f16 a gradient of upstream / eps would be infinite, and those
+/// of x and of the keys no numbers.
+fn resting_case(norm: NormActivation, [rows, n, c_out]: [usize; 3]) -> Case {
+    let size = [rows, 2, n, c_out];
+    let settings = Settings { norm, tau: (n as f64).sqrt(), eps: 1e-6, gelu_tanh: false, zeros_rest: true };
+    let (place, draw) = (Place::Projection(0), DropoutDraw::new(0.6, 1, 0, 0));
+    let plain = case(norm, size, false);
+    Case {
+        name: format!("{norm:?} {rows}x2x{n}x{c_out}, rows of zeros"),
+        inputs: plain.inputs.into_iter().chain([draw_input(draw)]).collect(),
+        build: Box::new(move |g, t| {
+            let x = dropout(g, t[0], rows, Dropout { draw: t[3], place })?;
+            Ok(vec![pattention(g, x, Tokens { keys: t[1], values: t[2] }, settings)?])
+        }),
+        reference: Box::new(move |x| {
+            let of = |(i, x): (usize, &f64)| x * f64::from(draw.factor(place, 0, 0, i / 2, i % 2));
+            let dropped: Vec<f64> = x[0].iter().enumerate().map(of).collect();
+            vec![reference(size, &settings, &dropped, &x[1], &x[2])]
+        }),
+        ..plain
     }
 }
 
@@ -335,5 +376,8 @@ pub(super) fn cases() -> Vec<Case> {
     // Gradients of keys and values as one dispatch: in vectors, and element by element.
     cases.push(several_case(NormActivation::L2NormGelu, [33, 20, 68, 20]));
     cases.push(several_case(NormActivation::GeluL2Norm, [21, 17, 35, 17]));
+    for norm in NORMS {
+        cases.push(resting_case(norm, [33, 12, 6]));
+    }
     cases
 }

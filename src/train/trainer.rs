@@ -5,6 +5,7 @@
 
 mod step;
 
+pub(super) use step::At;
 pub(crate) use step::PendingStep;
 
 use super::growth::cohorts::Cohort;

@@ -34,13 +34,16 @@ fn keys_of_other_programs_are_answered() {
             ("train --dry-run --set train.learning_rate=1", &["it is train.lr here"]),
             ("train --dry-run --set train.LR=1", &["the nearest key is \"lr\""]),
             ("train --dry-run --set train.epochs=1", &["it is --epochs N here", "train.max_steps"]),
-            ("train --dry-run --set train.dropout=1", &["there is no dropout here", "leave it out"]),
+            ("train --dry-run --set train.dropout=1", &["it belongs in [model], as model.dropout"]),
             (
                 "train --dry-run --set train.gradient_accumulation_steps=1",
                 &["train.total_batch_tokens", "train.batch_size x model.seq_length"],
             ),
             ("train --dry-run --set model.n_embd=1", &["it is model.hidden_size here"]),
-            ("train --dry-run --set model.dropout=1", &["there is no dropout here"]),
+            ("train --dry-run --set dropout=0.2", &["it belongs in [model], as model.dropout"]),
+            ("train --dry-run --set model.attn_pdrop=0.1", &["it is model.dropout here"]),
+            ("train --dry-run --set model.dropout=1", &["dropout is 1", "from 0 to below 1"]),
+            ("train --dry-run --set model.dropout=-0.1", &["dropout is -0.1", "from 0 to below 1"]),
             (
                 "train --dry-run --set model.bias=1",
                 &["model.attention_bias is for the attention of model.arch = \"transformer\""],
@@ -78,7 +81,7 @@ fn keys_of_other_programs_are_answered() {
             ),
             ("train --dry-run --set growth=[{step=3,ffn_slot_num=99}]", &["it is at_step here"]),
             ("train --eval_interval=20", &["there is no flag --eval_interval", "--set train.eval_interval=VALUE"]),
-            ("train --dropout 0.1", &["there is no flag --dropout", "there is no dropout here"]),
+            ("train --dropout 0.1", &["there is no flag --dropout", "--set model.dropout=VALUE"]),
             ("plan --block-size 64", &["there is no flag --block-size", "it is model.seq_length here"]),
         ],
     );

@@ -21,6 +21,10 @@ fn directory() -> PathBuf {
         .map_or_else(|| common::root().join("tests/fixtures/golden"), PathBuf::from)
 }
 
+fn dropout() -> PathBuf {
+    common::root().join("tests/fixtures/dropout")
+}
+
 fn gpt_neox() -> PathBuf {
     common::root().join("tests/fixtures/neox")
 }
@@ -34,7 +38,7 @@ fn models_in_mixed_precision() {
     }
     let (mut failures, mut checked) = (Vec::new(), 0);
     let cases = |directory: PathBuf| case::index(&directory).into_iter().map(move |name| Case::open(&directory, &name));
-    for case in cases(directory()).chain(cases(gpt_neox())) {
+    for case in cases(directory()).chain(cases(gpt_neox())).chain(cases(dropout())) {
         let found = match case.kind.as_str() {
             "model" => models::model_in_f16(&case),
             "trajectory" => models::trajectory_in_f16(&case),
@@ -74,6 +78,12 @@ fn every_case_of_the_index() {
 #[test]
 fn models_of_gpt_neox() {
     check_all(&gpt_neox());
+}
+
+/// In training with dropout, by the same masks.
+#[test]
+fn models_with_dropout() {
+    check_all(&dropout());
 }
 
 /// Sizes of 1 everywhere, and primes.

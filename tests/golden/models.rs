@@ -45,6 +45,7 @@ pub fn config(c: &Value, seq_length: usize) -> ModelConfig {
         use_parallel_residual: option("use_parallel_residual", false),
         attention_bias: option("attention_bias", true),
         tie_word_embeddings: option("tie_word_embeddings", true),
+        dropout: c["dropout"].as_f64().unwrap_or(0.0),
     };
     model.freeze_tau();
     model.validate().unwrap();
@@ -128,8 +129,14 @@ pub fn train_config(hyper: &Value, batch_size: usize) -> TrainConfig {
         grad_clip: real("clip", 1.0),
         // A chunk that does not divide the rows, so that the seams are tested too.
         loss_chunk_rows: 23,
+        seed: hyper["seed"].as_u64().unwrap_or(1337),
         ..TrainConfig::default()
     }
+}
+
+/// The step whose masks a case of dropout has.
+fn step(hyper: &Value) -> u64 {
+    hyper["step"].as_u64().unwrap_or(0)
 }
 
 pub fn trainer(model: &ModelConfig, train: &TrainConfig, params: &Tensors) -> Trainer<'static> {
@@ -148,7 +155,8 @@ pub fn model(case: &mut Case) {
         case.expect(&format!("out.layers.{i}.out"), &ran.read(&format!("layers.{i}.out")));
     }
     let trainer = trainer(&model, &train_config(&case.hyper, shape[0]), &params);
-    let stats = trainer.step(&[Batch { tokens, targets: case.int("in.targets").1.clone() }], 0, 0.0).unwrap();
+    let stats =
+        trainer.step(&[Batch { tokens, targets: case.int("in.targets").1.clone() }], step(&case.hyper), 0.0).unwrap();
     case.expect("out.loss", &[stats.loss]);
     expect_all(case, "grad.", &model, &trainer.gradients().unwrap());
 }
@@ -302,7 +310,8 @@ pub fn model_in_f16(case: &Case) -> Vec<String> {
     let params = ours(&model, &case.with_prefix("param."));
     let train = TrainConfig { precision: Precision::F16, ..train_config(&case.hyper, shape[0]) };
     let trainer = trainer(&model, &train, &params);
-    let stats = trainer.step(&[Batch { tokens, targets: case.int("in.targets").1.clone() }], 0, 0.0).unwrap();
+    let stats =
+        trainer.step(&[Batch { tokens, targets: case.int("in.targets").1.clone() }], step(&case.hyper), 0.0).unwrap();
     let mut failures = Vec::new();
     let want = case.float("out.loss").data[0];
     if !stats.finite || (stats.loss - want).abs() > HALF_LOSS {

@@ -38,6 +38,7 @@ pub fn pattention(case: &mut Case) {
         tau: tau(norm, case.f64("scale")),
         eps: case.f64("eps"),
         gelu_tanh: case.config["gelu_tanh"].as_bool().unwrap(),
+        zeros_rest: false,
     };
     let (y, weights) = attend::with_weights(&mut g, x, attend::Tokens { keys, values }, settings).unwrap();
     backward(&mut g, y).unwrap();

@@ -36,7 +36,7 @@ fn attentions() -> Vec<Generated> {
     };
     let units = Target { fragments: Fragments::of(|fragment| fragment.side == 16), ..lanes };
     let of = |(schedule, dtype, target)| {
-        let form = Form { head_width: 64, half: 8, keys: true, dtype };
+        let form = Form { head_width: 64, half: 8, keys: true, dtype, dropout: false };
         Pass::ALL.map(|pass| Generated::new(schedule, form, pass, target).unwrap())
     };
     [(AttentionSchedule::Lanes, Dtype::F32, &lanes), (AttentionSchedule::Cooperative, Dtype::F16, &units)]

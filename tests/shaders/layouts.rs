@@ -20,6 +20,7 @@ use tokenformer::kernel::{
 };
 use tokenformer::ops::adamw::UpdateScalars;
 use tokenformer::ops::attention::more_cases;
+use tokenformer::ops::dropout::DropoutDraw;
 use tokenformer::ops::stats::Stats;
 use tokenformer::ops::{Case, Kind, mixed_registry, registry};
 use tokenformer::tune::TrialDims;
@@ -313,6 +314,7 @@ fn blocks_that_no_operator_records_are_what_shaders_declare() {
     fits("roofline.wgsl", RooflineDims::NAME, RooflineDims::FIELDS);
     fits("adamw.wgsl", UpdateScalars::NAME, UpdateScalars::FIELDS);
     fits("stats.wgsl", Stats::NAME, Stats::FIELDS);
+    fits("dropout_mask.wgsl", DropoutDraw::NAME, DropoutDraw::FIELDS);
 }
 
 const fn field(name: &'static str, ty: FieldType, offset: usize) -> Field {

@@ -128,6 +128,7 @@ fn tokenformer(model: &ModelConfig) -> Value {
         "rotary_emb_base": model.rotary_emb_base,
         "layer_norm_eps": model.layernorm_epsilon,
         "tie_word_embeddings": model.tie_word_embeddings,
+        "dropout": model.dropout,
     })
 }
 

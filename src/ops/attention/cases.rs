@@ -1,11 +1,23 @@
 //! Reference and cases of attention.
 
-use super::{Attention, Rotation, rotary_attention};
+use super::{Attention, Rotation, attention_with_dropout};
+use crate::ops::dropout::{Dropout, DropoutDraw, Place, draw_input};
 use crate::ops::rotary::{self, Rotary};
 use crate::ops::{Case, Input};
 
 /// Attention in f64 of queries at `first`, `first + 1`, ...
 pub fn reference(shape: Attention, head_width: usize, first: usize, x: &[Vec<f64>]) -> Vec<f64> {
+    dropped_reference(shape, head_width, first, x, |_, _| 1.0)
+}
+
+/// As [`reference`], each weight multiplied by a factor of (sequence, head) and (query, key).
+fn dropped_reference(
+    shape: Attention,
+    head_width: usize,
+    first: usize,
+    x: &[Vec<f64>],
+    factor: impl Fn([usize; 2], [usize; 2]) -> f64,
+) -> Vec<f64> {
     let Attention { batch, heads, q_rows, kv_rows } = shape;
     let width = heads * head_width;
     let mut o = vec![0.0; batch * q_rows * width];
@@ -17,8 +29,9 @@ pub fn reference(shape: Attention, head_width: usize, first: usize, x: &[Vec<f64
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
         let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
         for (j, s) in scores.iter().enumerate() {
+            let weight = (s - largest).exp() / sum * factor([b, h], [first + i, j]);
             for d in 0..head_width {
-                o[at(q_rows, i) + d] += (s - largest).exp() / sum * x[2][at(kv_rows, j) + d];
+                o[at(q_rows, i) + d] += weight * x[2][at(kv_rows, j) + d];
             }
         }
     }
@@ -31,6 +44,15 @@ fn square(batch: usize, heads: usize, rows: usize) -> Attention {
 
 /// A case of queries from position `first` on, of which `rotary_width` channels rotate; keys of a cache do not.
 fn rotated(shape: Attention, head_width: usize, first: usize, rotary_width: usize) -> Case {
+    with_dropout(shape, head_width, first, rotary_width, 0.0)
+}
+
+/// A case of which a share `p` of all weights is dropped, in a micro-batch that does not begin its update.
+fn dropped(shape: Attention, head_width: usize, rotary_width: usize, p: f64) -> Case {
+    with_dropout(shape, head_width, 0, rotary_width, p)
+}
+
+fn with_dropout(shape: Attention, head_width: usize, first: usize, rotary_width: usize, p: f64) -> Case {
     let Attention { batch, heads, q_rows, kv_rows } = shape;
     let cached = kv_rows != q_rows;
     let input = |name, rows: usize| {
@@ -39,7 +61,12 @@ fn rotated(shape: Attention, head_width: usize, first: usize, rotary_width: usiz
     };
     let angles = if rotary_width > 0 { rotary::table(kv_rows, rotary_width, 10_000.0) } else { vec![0.0; 2] };
     let rotary = Rotary { heads, head_width, rotary_width, seq: q_rows };
-    let suffixes = [(cached, ", cached".to_owned()), (rotary_width > 0, format!(", rotary {rotary_width}"))];
+    let suffixes = [
+        (cached, ", cached".to_owned()),
+        (rotary_width > 0, format!(", rotary {rotary_width}")),
+        (p > 0.0, format!(", dropout {p}")),
+    ];
+    let (place, draw) = (Place::Attention(2), DropoutDraw::new(p, 3, 17, 6));
     let suffix: String = suffixes.into_iter().filter_map(|(has, suffix)| has.then_some(suffix)).collect();
     let mut inputs = vec![
         input("q", q_rows),
@@ -50,20 +77,29 @@ fn rotated(shape: Attention, head_width: usize, first: usize, rotary_width: usiz
     if rotary_width > 0 {
         inputs.push(Input::floats("table", &[kv_rows, rotary_width], angles));
     }
+    if p > 0.0 {
+        inputs.push(draw_input(draw));
+    }
     Case {
         op: "attention",
         name: format!("{batch}x{q_rows}x{heads}x{head_width}{suffix}"),
         inputs,
         build: Box::new(move |g, t| {
-            let rotation = t.get(4).map(|&table| Rotation { table, width: rotary_width, keys: !cached });
-            Ok(vec![rotary_attention(g, [t[0], t[1], t[2]], t[3], shape, rotation)?])
+            let table = t.get(4).filter(|_| rotary_width > 0);
+            let rotation = table.map(|&table| Rotation { table, width: rotary_width, keys: !cached });
+            let dropout = t.last().filter(|_| p > 0.0).map(|&draw| Dropout { draw, place });
+            Ok(vec![attention_with_dropout(g, [t[0], t[1], t[2]], t[3], shape, rotation, dropout)?])
         }),
         reference: Box::new(move |x| {
-            let Some(table) = x.get(4) else { return vec![reference(shape, head_width, first, x)] };
+            let factor = |[sequence, head]: [usize; 2], [query, key]: [usize; 2]| {
+                if p > 0.0 { f64::from(draw.factor(place, sequence, head, query, key)) } else { 1.0 }
+            };
+            let of = |x: &[Vec<f64>]| vec![dropped_reference(shape, head_width, first, x, factor)];
+            let Some(table) = x.get(4).filter(|_| rotary_width > 0) else { return of(x) };
             let turned = |x: &[f64]| rotary::reference(rotary, first, table, x);
             let q = turned(&x[0]);
             let k = if cached { x[1].clone() } else { turned(&x[1]) };
-            vec![reference(shape, head_width, first, &[q, k, x[2].clone()])]
+            of(&[q, k, x[2].clone()])
         }),
         nmse: 1e-9,
         gradient: !cached,
@@ -90,6 +126,11 @@ pub(in crate::ops) fn cases() -> Vec<Case> {
         case(Attention { batch: 1, heads: 2, q_rows: 5, kv_rows: 80 }, 12, 66),
         case(Attention { batch: 1, heads: 2, q_rows: 1, kv_rows: 9 }, 12, 3),
         rotated(square(2, 2, 67), 64, 0, 16),
+        dropped(square(1, 1, 1), 4, 0, 0.5),
+        dropped(square(2, 3, 17), 16, 0, 0.2),
+        dropped(square(2, 2, 67), 64, 16, 0.1),
+        dropped(square(1, 2, 19), 65, 0, 0.7),
+        dropped(square(1, 1, 130), 72, 0, 0.3),
     ]
 }
 
@@ -111,5 +152,9 @@ pub fn more_cases() -> Vec<Case> {
         rotated(cached(5, 80), 64, 66, 16),
         rotated(cached(70, 200), 64, 100, 16),
         case(cached(1, 40), 128, 39),
+        dropped(square(2, 2, 17), 16, 4, 0.2),
+        dropped(square(1, 2, 130), 32, 8, 0.5),
+        dropped(square(1, 2, 67), 128, 32, 0.1),
+        dropped(square(1, 1, 67), 256, 64, 0.2),
     ]
 }

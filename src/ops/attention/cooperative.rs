@@ -199,6 +199,7 @@ impl Cooperative {
             let base = batch * dims.{};",
             if self.pass == Pass::Forward { "kv_rows" } else { "q_rows" }
         ));
+        self.form.mask(&mut code);
         match self.pass {
             Pass::Forward => self.forward(&mut code),
             Pass::BackwardQueries => self.backward_queries(&mut code),
@@ -251,9 +252,10 @@ impl Cooperative {
                 "{{
                 let p = select(vec4<f32>(), exp2(s{c} - largest), seen{c});
                 sum += p.x + p.y + p.z + p.w;
-                put_weights({}, vec4<f16>(p));
+                put_weights({}, vec4<f16>({}));
                 }}",
-                self.weight_at(c)
+                self.weight_at(c),
+                self.form.dropped("p", &self.factors(c)),
             ));
         }
         self.meet(code);
@@ -325,10 +327,10 @@ impl Cooperative {
         self.scores(code, "y", "y");
         self.meet(code);
         for c in 0..self.columns / self.per_row() / 4 {
+            let dp = self.form.dropped(&format!("scores({})", self.score_at(c)), &self.factors(c));
             code.push(format!(
-                "put_weights({}, vec4<f16>(p{c} * (scores({}) - delta) * {}));",
+                "put_weights({}, vec4<f16>(p{c} * ({dp} - delta) * {}));",
                 self.weight_at(c),
-                self.score_at(c),
                 self.form.scale(),
             ));
         }
@@ -363,12 +365,13 @@ impl Cooperative {
         for c in 0..self.columns / self.per_row() / 4 {
             code.push(format!(
                 "let p{c} = select(vec4<f32>(), exp2(min(scores({}) * {} - {}, vec4<f32>())), {} >= vec4<u32>(me));
-                put_weights({}, vec4<f16>(p{c}));",
+                put_weights({}, vec4<f16>({}));",
                 self.score_at(c),
                 self.form.scale2(),
                 stat(c, "x"),
                 self.far_rows(c),
                 self.weight_at(c),
+                self.form.dropped(&format!("p{c}"), &self.factors(c)),
             ));
         }
         self.meet(code);
@@ -376,10 +379,10 @@ impl Cooperative {
         self.scores(code, "y", "y");
         self.meet(code);
         for c in 0..self.columns / self.per_row() / 4 {
+            let dp = self.form.dropped(&format!("scores({})", self.score_at(c)), &self.factors(c));
             code.push(format!(
-                "put_weights({}, vec4<f16>(p{c} * (scores({}) - {}) * {}));",
+                "put_weights({}, vec4<f16>(p{c} * ({dp} - {}) * {}));",
                 self.weight_at(c),
-                self.score_at(c),
                 stat(c, "y"),
                 self.form.scale(),
             ));

@@ -33,6 +33,11 @@ pub struct Lanes {
     shuffles: bool,
 }
 
+/// The factor of dropout of row `u` at hand.
+fn factor(u: u32) -> String {
+    format!("f{}.{}", u - u % 2, if u.is_multiple_of(2) { "x" } else { "y" })
+}
+
 /// Lanes to a row.
 fn per_row(form: &Form) -> u32 {
     let vectors = form.vectors();
@@ -159,6 +164,7 @@ impl Lanes {
         let lane = if by_subgroup { "let lane = subgroup * subgroup_size + inner;\n" } else { "" };
         let declare = format!("{lane}let part = lane % {0}u;\nlet own = lane / {0}u;", self.per_row);
         code.push(item_loop(&self.form, self.rows(), &declare, self.pass != Pass::BackwardKeysValues));
+        self.form.mask(&mut code);
         match self.pass {
             Pass::Forward => self.forward(&mut code),
             Pass::BackwardQueries => self.backward_queries(&mut code),
@@ -214,7 +220,9 @@ impl Lanes {
             // Some drivers' exp2 of a very small number is not 0.
             code.push(format!("let p{u} = select(0.0, exp2(s{u} - largest), seen{u});\nsum += p{u};"));
         }
-        self.sums(code, &[("a", "p", 1)]);
+        self.factors(code);
+        let weight = self.drop_weights(code);
+        self.sums(code, &[("a", weight, 1)]);
         code.push("}\n}\nlet norm = 1.0 / sum;\nif (row < dims.q_rows) {");
         for i in 0..self.slots() {
             code.push(format!("o[at + {}] = {};", self.vector(i), self.stored(&format!("a{i} * norm"))));
@@ -255,10 +263,12 @@ impl Lanes {
         self.add_over_lanes(code, &["delta0".to_owned()]);
         self.begin_far(code);
         self.dots(code, &[("s", "x", 0), ("t", "y", 1)]);
+        self.factors(code);
         for u in 0..4 {
             code.push(format!(
                 "let p{u} = select(0.0, exp2(min(s{u} - lse, 0.0)), block + j + {u}u <= query);
-                let e{u} = p{u} * (t{u} - delta0);"
+                let e{u} = p{u} * ({} - delta0);",
+                self.form.dropped(&format!("t{u}"), &factor(u)),
             ));
         }
         self.sums(code, &[("a", "e", 0)]);
@@ -290,20 +300,50 @@ impl Lanes {
         }
         self.begin_far(code);
         self.dots(code, &[("s", "x", 0), ("t", "y", 1)]);
+        self.factors(code);
         for u in 0..4 {
             code.push(format!(
                 "let stat{u} = sh_stat[j + {u}u];
                 let p{u} = select(0.0, exp2(min(s{u} - stat{u}.x, 0.0)), block + j + {u}u >= key);
-                let e{u} = p{u} * (t{u} - stat{u}.y);"
+                let e{u} = p{u} * ({} - stat{u}.y);",
+                self.form.dropped(&format!("t{u}"), &factor(u)),
             ));
         }
-        self.sums(code, &[("a", "e", 0), ("c", "p", 1)]);
+        let weight = self.drop_weights(code);
+        self.sums(code, &[("a", "e", 0), ("c", weight, 1)]);
         code.push("}\n}\nif (row < dims.q_rows) {");
         self.put_rotated_back(code, "dk", "key", self.form.rotates("k"));
         for i in 0..self.slots() {
             code.push(format!("dv[at + {}] = {};", self.vector(i), self.stored(&format!("c{i}"))));
         }
         code.push("}");
+    }
+
+    /// Declares f{u}, for even u: factors of dropout of this lane's row with rows u and u + 1 at hand of the other side.
+    fn factors(&self, code: &mut Code) {
+        if !self.form.dropout {
+            return;
+        }
+        for u in (0..self.at_once()).step_by(2) {
+            let far = format!("block + j + {u}u");
+            let factors = match self.pass {
+                Pass::Forward => format!("dropout_across(mask, seen, {far})"),
+                Pass::BackwardQueries => format!("dropout_across(mask, query, {far})"),
+                Pass::BackwardKeysValues => format!("dropout_down(mask, {far}, key)"),
+            };
+            code.push(format!("let f{u} = {factors};"));
+        }
+    }
+
+    /// Drops the weights p{u} where the kernel has dropout; the name of those that are left.
+    fn drop_weights(&self, code: &mut Code) -> &'static str {
+        if !self.form.dropout {
+            return "p";
+        }
+        for u in 0..self.at_once() {
+            code.push(format!("let kept{u} = {};", self.form.dropped(&format!("p{u}"), &factor(u))));
+        }
+        "kept"
     }
 
     /// The vector of a row that slot `i` of a lane holds.

@@ -15,6 +15,7 @@ pub mod source;
 pub(super) use cases::{cases, large_cases};
 pub use cases::{more_cases, reference};
 
+use super::dropout::Dropout;
 use super::rotary::{self, Rotary};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -96,7 +97,7 @@ pub fn schedule(form: &Form, target: &Target, forced: Option<AttentionSchedule>)
 /// A head width without kernels.
 pub fn rotate(g: &mut Graph, x: Tensor, rotation: Rotation, run: Tensor, shape: Attention) -> Result<()> {
     let head_width = g.matrix(x)?.1 / shape.heads;
-    let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype: g.dtype(x) };
+    let form = Form { head_width: head_width as u32, half: 0, keys: false, dtype: g.dtype(x), dropout: false };
     let fused = schedule(&form, g.kernels().target(), g.kernels().attention())? != AttentionSchedule::Software;
     let rotary = Rotary { heads: shape.heads, head_width, rotary_width: rotation.width, seq: shape.q_rows };
     rotary::rotate_as(g, x, rotation.table, run, rotary, fused)
@@ -112,10 +113,24 @@ pub fn causal_attention(g: &mut Graph, qkv: [Tensor; 3], run: Tensor, shape: Att
 /// in place and ahead of them. Both give the same bits in f32.
 pub fn rotary_attention(
     g: &mut Graph,
+    qkv: [Tensor; 3],
+    run: Tensor,
+    shape: Attention,
+    rotation: Option<Rotation>,
+) -> Result<Tensor> {
+    attention_with_dropout(g, qkv, run, shape, rotation, None)
+}
+
+/// As [`rotary_attention`], with dropout of the weights after their softmax: of query i and key j of a head as row i and column
+/// j of its mask. o_i = sum over j of p_ij f_ij v_j; backward, dp_ij = f_ij <do_i, v_j>, and what is subtracted of it is still
+/// <do_i, o_i>. Every schedule has it, and computes the mask again in each of its kernels.
+pub fn attention_with_dropout(
+    g: &mut Graph,
     [q, k, v]: [Tensor; 3],
     run: Tensor,
     shape: Attention,
     rotation: Option<Rotation>,
+    dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     let (_, width) = g.matrix(q)?;
     let head_width = width / shape.heads;
@@ -132,6 +147,7 @@ pub fn rotary_attention(
         half: rotation.map_or(0, |rotation| rotation.width as u32 / 2),
         keys: rotation.is_some_and(|rotation| rotation.keys),
         dtype: g.dtype(q),
+        dropout: dropout.is_some(),
     };
     let target = *g.kernels().target();
     let schedule = schedule(&form, &target, g.kernels().attention())?;
@@ -149,14 +165,15 @@ pub fn rotary_attention(
     }
     if schedule == AttentionSchedule::Software {
         within_iterations(&target, shape, head_width, software::iterations(shape, head_width))?;
-        return software::record(g, [q, k, v], run, shape, head_width);
+        return software::record(g, [q, k, v], run, shape, head_width, dropout);
     }
     let [forward, queries, keys_values] = Pass::ALL.map(|pass| Generated::new(schedule, form, pass, &target));
     let (forward, queries, keys_values) = (forward?, queries?, keys_values?);
     let most = [forward, queries, keys_values].map(|kernel| kernel.iterations(shape)).into_iter().max();
     within_iterations(&target, shape, head_width, most.unwrap_or(0))?;
     let table = rotation.filter(|_| folds).map(|rotation| rotation.table);
-    record(g, [q, k, v], run, table, shape, [forward, queries, keys_values])
+    let extra = Extra { table, dropout, form };
+    record(g, [q, k, v], run, extra, shape, [forward, queries, keys_values])
 }
 
 /// Refuses what a software driver would end in the middle.
@@ -172,12 +189,21 @@ fn within_iterations(target: &Target, shape: Attention, head_width: usize, itera
     Ok(())
 }
 
-/// Records generated kernels. `table`: cosines and sines, where they rotate.
+/// What some forms bind and others do not.
+#[derive(Clone, Copy)]
+struct Extra {
+    /// Cosines and sines, where kernels rotate.
+    table: Option<Tensor>,
+    dropout: Option<Dropout>,
+    form: Form,
+}
+
+/// Records generated kernels.
 fn record(
     g: &mut Graph,
     [q, k, v]: [Tensor; 3],
     run: Tensor,
-    table: Option<Tensor>,
+    Extra { table, dropout, form }: Extra,
     shape: Attention,
     [forward, queries, keys_values]: [Generated; 3],
 ) -> Result<Tensor> {
@@ -191,9 +217,11 @@ fn record(
         heads: word(shape.heads),
         q_rows: word(shape.q_rows),
         kv_rows: word(shape.kv_rows),
+        place: dropout.map_or(0, |dropout| dropout.place.number()),
     };
     let dispatch = move |g: &mut Graph, generated: Generated, tensors: &[Tensor], flops: u64| {
-        let call = g.call(generated.kernel()).bind(tensors).parameters(dims);
+        let tensors: Vec<Tensor> = tensors.iter().copied().chain(dropout.map(|dropout| dropout.draw)).collect();
+        let call = g.call(generated.kernel()).bind(&tensors).parameters(dims.of_form(&form));
         call.groups(shape.tiles(generated.rows())).flops(flops).record()
     };
     let with_table = move |inputs: &[Tensor], rest: &[Tensor]| -> Vec<Tensor> {
@@ -286,10 +314,11 @@ pub(crate) fn kernel_texts(target: &Target) -> Vec<&'static str> {
 fn kernels_of(target: &Target, head_width: u32) -> Vec<Generated> {
     let mut kernels = Vec::new();
     let precisions = [Dtype::F32, Dtype::F16].into_iter().filter(|&dtype| dtype == Dtype::F32 || target.f16);
-    for (dtype, (half, keys)) in precisions
-        .flat_map(|dtype| [(0, false), (head_width / 8, false), (head_width / 8, true)].map(|rotary| (dtype, rotary)))
-    {
-        let form = Form { head_width, half, keys, dtype };
+    let rotaries = [(0, false, false), (head_width / 8, false, false), (head_width / 8, true, false)];
+    // Dropout is for training, where all rotate or nothing does.
+    let kinds = rotaries.into_iter().chain([(0, false, true), (head_width / 8, true, true)]);
+    for (dtype, (half, keys, dropout)) in precisions.flat_map(|dtype| kinds.clone().map(move |kind| (dtype, kind))) {
+        let form = Form { head_width, half, keys, dtype, dropout };
         let mut add = |schedule| {
             kernels.extend(Pass::ALL.into_iter().flat_map(|pass| Generated::new(schedule, form, pass, target)));
         };

@@ -3,17 +3,45 @@
 //! It takes every head width up to [`MAX_HEAD_WIDTH`], so it is also what a GPU runs where the others cannot.
 
 use super::Attention;
+use crate::ops::dropout::Dropout;
 use crate::error::{Error, Result};
 use crate::graph::{ElementwiseDims, Graph, Tensor};
-use crate::kernel::Access::{Read, Uniform, Write};
-use crate::kernel::{Dtype, Kernel, parameter_block, word, workgroups};
+use crate::kernel::Access::{self, Read, Uniform, Write};
+use crate::kernel::{Dtype, Kernel, parameter_block, shader, word, workgroups};
 
-static FORWARD: Kernel = Kernel::new("attention_forward.wgsl", "forward", &[Read, Read, Read, Uniform, Write, Write]);
 static DELTA: Kernel = Kernel::new("elementwise.wgsl", "row_dots", &[Read, Read, Write]);
-static BACKWARD_QUERIES: Kernel =
-    Kernel::new("attention_backward.wgsl", "backward_queries", &[Read, Read, Read, Read, Write, Read, Read]);
-static BACKWARD_KEYS_VALUES: Kernel =
-    Kernel::new("attention_backward.wgsl", "backward_keys_values", &[Read, Read, Read, Read, Write, Read, Read, Write]);
+
+/// A kernel without dropout, and what it binds with it.
+struct Both {
+    plain: Kernel,
+    with_draw: &'static [Access],
+}
+
+/// Of an entry point that binds so.
+macro_rules! both {
+    ($file:literal, $entry:literal, $($access:ident),*) => {
+        Both { plain: Kernel::new($file, $entry, &[$($access),*]), with_draw: &[$($access,)* Uniform] }
+    };
+}
+
+static FORWARD: Both = both!("attention_forward.wgsl", "forward", Read, Read, Read, Uniform, Write, Write);
+static BACKWARD_QUERIES: Both =
+    both!("attention_backward.wgsl", "backward_queries", Read, Read, Read, Read, Write, Read, Read);
+static BACKWARD_KEYS_VALUES: Both =
+    both!("attention_backward.wgsl", "backward_keys_values", Read, Read, Read, Read, Write, Read, Read, Write);
+
+impl Both {
+    /// The kernel of activations of a type, without or with dropout.
+    fn kernel(&'static self, dtype: Dtype, dropout: bool) -> Result<&'static Kernel> {
+        let Self { plain, with_draw } = self;
+        if !dropout {
+            return Ok(plain);
+        }
+        let text = shader::with_dropout(plain.file, dtype)?;
+        let name = format!("{}-dropout-{}", plain.name(), dtype.name());
+        Ok(Kernel::generated_as(&name, plain.entry, with_draw, || text))
+    }
+}
 
 parameter_block! {
     /// The parameter block of `shaders/attention_tile.wgsl`, which both files import.
@@ -25,6 +53,8 @@ parameter_block! {
         /// rows per sequence of k and v: q_rows, or the capacity of a cache
         kv_rows: u32,
         scale: f32,
+        /// of dropout
+        place: u32,
     }
 }
 
@@ -54,6 +84,7 @@ pub fn record(
     run: Tensor,
     shape: Attention,
     head_width: usize,
+    dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     let (rows, width) = g.matrix(q)?;
     // f32 in every precision. Backward subtracts delta, <do, o>, from <do, v>; where attention is even the two are nearly
@@ -67,9 +98,13 @@ pub fn record(
         q_rows: word(shape.q_rows),
         kv_rows: word(shape.kv_rows),
         scale: (1.0 / (head_width as f64).sqrt()) as f32,
+        place: dropout.map_or(0, |dropout| dropout.place.number()),
     };
-    let dispatch = move |g: &mut Graph, kernel: &'static Kernel, tensors: &[Tensor], flops: u64| {
-        g.call(kernel).bind(tensors).parameters(dims).groups(shape.tiles(ROWS)).flops(flops).record()
+    let dispatch = move |g: &mut Graph, both: &'static Both, tensors: &[Tensor], flops: u64| {
+        let kernel = both.kernel(g.dtype(q), dropout.is_some())?;
+        let draw = dropout.map(|dropout| dropout.draw);
+        let tensors: Vec<Tensor> = tensors.iter().copied().chain(draw).collect();
+        g.call(kernel).bind(&tensors).parameters(dims).groups(shape.tiles(ROWS)).flops(flops).record()
     };
     let flops = shape.flops(width);
     dispatch(g, &FORWARD, &[q, k, v, run, exact, lse], flops)?;

@@ -1,7 +1,7 @@
 //! What the generated attention kernels share: the uniform block, the bindings, and the rotation of q and k.
 
 use crate::kernel::Access::{self, Read, Uniform, Write};
-use crate::kernel::{Dtype, Parameters, declare, parameter_block};
+use crate::kernel::{Dtype, ParameterBlock, Parameters, declare, parameter_block};
 use crate::ops::matmul::source::Code;
 
 parameter_block! {
@@ -12,6 +12,19 @@ parameter_block! {
         q_rows: u32,
         /// rows per sequence of k and v: q_rows, or the capacity of a cache
         kv_rows: u32,
+        /// of dropout, in kernels that have it
+        place: u32,
+    }
+}
+
+/// Fields of [`Dims`] that kernels without dropout declare.
+const WITHOUT_DROPOUT: usize = 4;
+
+impl Dims {
+    /// What the kernels of a form declare of it.
+    pub(crate) fn of_form(self, form: &Form) -> ParameterBlock {
+        let block = ParameterBlock::from(self);
+        if form.dropout { block } else { block.first_fields(WITHOUT_DROPOUT) }
     }
 }
 
@@ -51,8 +64,12 @@ pub struct Form {
     pub keys: bool,
     /// Of q, k, v, o and their gradients, as stored.
     pub dtype: Dtype,
+    /// Whether weights are dropped: see [`crate::ops::dropout`].
+    pub dropout: bool,
 }
 
+/// The masks of dropout.
+const MASKS: &str = include_str!("../../../shaders/dropout_mask.wgsl");
 /// log2(e): weights are computed with exp2.
 const LOG2_E: f64 = std::f64::consts::LOG2_E;
 
@@ -85,7 +102,8 @@ impl Form {
             (half, false) => format!("-rotary{}-queries", 2 * half),
         };
         let half = if self.dtype == Dtype::F16 { "-f16" } else { "" };
-        format!("d{}{rotary}{half}", self.head_width)
+        let dropout = if self.dropout { "-dropout" } else { "" };
+        format!("d{}{rotary}{half}{dropout}", self.head_width)
     }
 
     /// Whether o is stored in f32 as well, for the backward. That subtracts <do, o> from <do, v>; where attention is even the
@@ -96,15 +114,23 @@ impl Form {
 
     /// What `pass` binds at 1, 2, ...
     pub fn bindings(&self, pass: Pass) -> &'static [Access] {
+        // With dropout what draws the masks comes last.
+        macro_rules! bindings {
+            ($($access:ident),*) => { if self.dropout { &[$($access,)* Uniform] } else { &[$($access),*] } };
+        }
         match (pass, self.half > 0) {
-            (Pass::Forward, false) if self.keeps_exact() => &[Read, Read, Read, Uniform, Write, Write, Write],
-            (Pass::Forward, true) if self.keeps_exact() => &[Read, Read, Read, Read, Uniform, Write, Write, Write],
-            (Pass::Forward, false) => &[Read, Read, Read, Uniform, Write, Write],
-            (Pass::Forward, true) => &[Read, Read, Read, Read, Uniform, Write, Write],
-            (Pass::BackwardQueries, false) => &[Read, Read, Read, Read, Read, Write, Write],
-            (Pass::BackwardQueries, true) => &[Read, Read, Read, Read, Read, Read, Write, Write],
-            (Pass::BackwardKeysValues, false) => &[Read, Read, Read, Read, Read, Write, Write],
-            (Pass::BackwardKeysValues, true) => &[Read, Read, Read, Read, Read, Read, Write, Write],
+            (Pass::Forward, false) if self.keeps_exact() => bindings![Read, Read, Read, Uniform, Write, Write, Write],
+            (Pass::Forward, true) if self.keeps_exact() => {
+                bindings![Read, Read, Read, Read, Uniform, Write, Write, Write]
+            }
+            (Pass::Forward, false) => bindings![Read, Read, Read, Uniform, Write, Write],
+            (Pass::Forward, true) => bindings![Read, Read, Read, Read, Uniform, Write, Write],
+            (Pass::BackwardQueries | Pass::BackwardKeysValues, false) => {
+                bindings![Read, Read, Read, Read, Read, Write, Write]
+            }
+            (Pass::BackwardQueries | Pass::BackwardKeysValues, true) => {
+                bindings![Read, Read, Read, Read, Read, Read, Write, Write]
+            }
         }
     }
 
@@ -116,11 +142,20 @@ impl Form {
         }
         code.push(directives);
         let formula = match pass {
+            Pass::Forward if self.dropout => {
+                "o_i = sum_j p_ij f_ij v_j, p_ij = exp(<q_i, k_j> / sqrt(D) - lse_i) for j <= i, f_ij 0 or 1 / (1 - dropout)"
+            }
+            Pass::BackwardQueries if self.dropout => {
+                "dq_i = sum_j ds_ij k_j, ds_ij = p_ij (f_ij <do_i, v_j> - <do_i, o_i>) / sqrt(D), f_ij 0 or 1 / (1 - dropout)"
+            }
+            Pass::BackwardKeysValues if self.dropout => {
+                "dk_j = sum_i ds_ij q_i, dv_j = sum_i p_ij f_ij do_i, f_ij 0 or 1 / (1 - dropout)"
+            }
             Pass::Forward => "o_i = sum_j p_ij v_j, p_ij = exp(<q_i, k_j> / sqrt(D) - lse_i) for j <= i",
             Pass::BackwardQueries => "dq_i = sum_j ds_ij k_j, ds_ij = p_ij (<do_i, v_j> - <do_i, o_i>) / sqrt(D)",
             Pass::BackwardKeysValues => "dk_j = sum_i ds_ij q_i, dv_j = sum_i p_ij do_i",
         };
-        let fields = declare(Dims::FIELDS);
+        let fields = declare(if self.dropout { Dims::FIELDS } else { &Dims::FIELDS[..WITHOUT_DROPOUT] });
         code.push(format!(
             "// Generated: {name}. Causal attention: {formula}.
             // Mapping: {mapping}
@@ -179,7 +214,23 @@ impl Form {
                 bind(write, "dv", &stored, row);
             }
         }
+        if self.dropout {
+            bind("uniform", "draw", "DropoutDraw", "");
+            code.push(MASKS);
+        }
         code
+    }
+
+    /// Declares the mask of the head at hand, inside of [`item_loop`].
+    pub(crate) fn mask(&self, code: &mut Code) {
+        if self.dropout {
+            code.push("let mask = dropout_mask(draw, dims.place, batch, item / tiles % dims.heads);");
+        }
+    }
+
+    /// `weight`, multiplied by `factor` in kernels with dropout.
+    pub(crate) fn dropped(&self, weight: &str, factor: &str) -> String {
+        if self.dropout { format!("{weight} * {factor}") } else { weight.to_owned() }
     }
 
     /// Whether the kernel rotates this tensor.

@@ -125,6 +125,8 @@ impl Start {
     /// Data that cannot be read.
     pub(crate) fn on(mut self, config: &RunConfig, data: &Dataset) -> Result<Self> {
         self.keep_moments(config.train.optimizer);
+        // The one setting of a model that may change from run to run.
+        self.host.model.dropout = config.model.dropout;
         let now = Measured::by(config, &data.description, Some(Fingerprint::of(data)?))?;
         let before = self.measured.replace(now.clone()).unwrap_or_else(|| now.clone());
         let [same_text, same_validation] = before.same(&now);

@@ -9,7 +9,7 @@ use crate::graph::grad_name;
 use crate::model::init::Tensors;
 use crate::model::prune::{self, Kept, Scores};
 use crate::runtime::device::Device;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{At, Trainer};
 
 impl HostModel {
     /// The model of the shape `model` with the rows of `kept`. Every row keeps its moments, its averages and its cohort; a cohort of
@@ -38,13 +38,15 @@ impl HostModel {
 /// An input error where a gradient is not finite; device errors.
 pub fn contributions(device: &Device, host: &HostModel, train: &TrainConfig, batches: &[Batch]) -> Result<Scores> {
     let train = TrainConfig { precision: Precision::F32, total_batch_tokens: 0, ema_decay: 0.0, ..train.clone() };
+    // As it computes without dropout, whose masks would be a part of every score.
+    let model = ModelConfig { dropout: 0.0, ..host.model.clone() };
     // Of every token, also of those that do not train.
     let Device { engine, kernels, .. } = device;
-    let trainer = Trainer::new(engine, kernels, &host.model, &train, vec![cohorts::first(&host.model)], 1)?;
+    let trainer = Trainer::new(engine, kernels, &model, &train, vec![cohorts::first(&model)], 1)?;
     trainer.load_parameters(host.used())?;
     let mut scores = Scores::new();
     for batch in batches {
-        trainer.prepare(batch)?;
+        trainer.prepare(batch, At { step: 0, micro_batch: 0 })?;
         engine.run(trainer.micro())?;
         for (projection, module) in prune::projections(&host.model) {
             let values = prune::values(&projection);

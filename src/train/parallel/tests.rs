@@ -35,8 +35,12 @@ fn batch(number: u64) -> Batch {
 
 /// Loss and norm of three steps, and what they came to: parameters and both moments, bit for bit.
 fn trained(world: &World, train: &TrainConfig) -> (Vec<[u32; 2]>, Vec<u32>) {
+    trained_with(0.0, world, train)
+}
+
+fn trained_with(dropout: f64, world: &World, train: &TrainConfig) -> (Vec<[u32; 2]>, Vec<u32>) {
     let Device { engine, kernels, .. } = Device::open(&AdapterRequest::default()).unwrap();
-    let mut model = model();
+    let mut model = ModelConfig { dropout, ..model() };
     model.freeze_tau();
     let params = init::initial(&model, 5);
     let cohorts = vec![cohorts::first(&model)];
@@ -81,6 +85,20 @@ fn any_number_of_ranks_makes_the_bits_of_one() {
                 }
             }
         }
+    }
+}
+
+/// A mask is of a sequence in the update, whichever rank computes it.
+#[test]
+fn dropout_on_ranks_makes_the_bits_of_one() {
+    let train = train(4);
+    let alone = trained_with(0.2, &World::alone(), &train);
+    assert!(alone != trained(&World::alone(), &train));
+    for ranks in [2, 4] {
+        assert!(
+            on_threads(ranks, |world| trained_with(0.2, world, &train)).iter().all(|of_rank| *of_rank == alone),
+            "{ranks}"
+        );
     }
 }
 

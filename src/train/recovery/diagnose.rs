@@ -31,11 +31,11 @@ pub fn describe(finding: Option<&Finding>) -> String {
 }
 
 impl Trainer<'_> {
-    /// Runs a step on `batches` without an update and looks at everything it writes.
+    /// Runs step `step`, from 0, on `batches` without an update and looks at everything it writes.
     ///
     /// # Errors
     /// Those of the device.
-    pub(crate) fn diagnose(&self, batches: &[Batch], prompt: usize) -> Result<Option<Finding>> {
+    pub(crate) fn diagnose(&self, batches: &[Batch], step: u64, prompt: usize) -> Result<Option<Finding>> {
         for (name, tensor) in self.parameters()? {
             if !tensor.data.iter().all(|x| x.is_finite()) {
                 let layer = layer_of(&name);
@@ -44,8 +44,8 @@ impl Trainer<'_> {
         }
         let engine = self.engine();
         let plan = RunPlans::new(&self.model, &self.train, &self.cohorts, prompt, self.kernels())?.micro;
-        for batch in batches {
-            self.prepare(batch)?;
+        for (number, batch) in batches.iter().enumerate() {
+            self.prepare(batch, self.own(step, number))?;
             for (i, call) in plan.calls.iter().enumerate() {
                 engine.run_one(self.micro(), i)?;
                 for (&tensor, access) in call.tensors.iter().zip(call.kernel.bindings) {

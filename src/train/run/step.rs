@@ -25,7 +25,7 @@ impl Run<'_> {
             self.trainer.verify(&batches, step)?;
         }
         self.hooks.before_step(&self.trainer, step)?;
-        let first = self.trainer.encode_step(&batches)?;
+        let first = self.trainer.encode_step(&batches, step)?;
         // The loss scale of a step depends on the one before it.
         if self.trainer.is_mixed() {
             self.catch_up()?;
@@ -33,7 +33,7 @@ impl Run<'_> {
                 return Ok(());
             }
         }
-        let gradients = self.trainer.start_gradients(first, &batches)?;
+        let gradients = self.trainer.start_gradients(first, &batches, step)?;
         self.hooks.before_update(&self.trainer, step)?;
         let told = self.told(step, place, stop.load(Ordering::Relaxed));
         let (submission, heard) = self.trainer.exchange(gradients, told)?;
@@ -117,7 +117,7 @@ impl Run<'_> {
 
     /// What was the first to be not finite in a step that went bad.
     pub(crate) fn diagnose(&self, step: u64) -> Result<String> {
-        let found = self.trainer.diagnose(&self.batches(step)?, self.eval_sets.prompt.len())?;
+        let found = self.trainer.diagnose(&self.batches(step)?, step, self.eval_sets.prompt.len())?;
         let said = describe(found.as_ref());
         if self.world().size() == 1 {
             return Ok(said);

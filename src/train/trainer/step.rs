@@ -10,10 +10,20 @@ use crate::gpu::submission::{Ahead, Breaks, Submission};
 use crate::model::graphs;
 use crate::model::init::Tensors;
 use crate::ops::adamw::{CohortStep, Update};
+use crate::ops::dropout::DropoutDraw;
 use crate::ops::stats::{Stats, fresh_stats};
 use crate::train::cohorts::Cohort;
 use crate::train::parallel::exchange::{Exchange, Sent};
 use crate::train::parallel::told::{Heard, Told};
+
+/// Which micro-batch of a run: dropout draws by it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::train) struct At {
+    /// The step, from 0.
+    pub step: u64,
+    /// The number of the micro-batch within the update, over all ranks.
+    pub micro_batch: u64,
+}
 
 /// The gradients of a step, which the device is working on.
 pub(in crate::train) struct Gradients {
@@ -58,8 +68,8 @@ impl Trainer<'_> {
     }
 
     /// Puts a micro-batch on the device as the first of a step.
-    pub(in crate::train) fn prepare(&self, batch: &Batch) -> Result<()> {
-        self.upload(batch)?;
+    pub(in crate::train) fn prepare(&self, batch: &Batch, at: At) -> Result<()> {
+        self.upload(batch, at)?;
         let mut encoder = self.engine.encoder();
         self.engine.clear(&mut encoder, self.cleared());
         self.engine.write(self.memory.named(graphs::STATS_NAME)?, &fresh_stats(self.loss_scale.scale));
@@ -76,16 +86,19 @@ impl Trainer<'_> {
     /// # Errors
     /// [`Error::Lost`] where they differ: the GPU or its driver computes wrongly now and then.
     pub fn verify(&self, batches: &[Batch], step: u64) -> Result<()> {
-        batches.chunks(self.leaves.micro_batches).try_for_each(|leaf| self.verify_leaf(leaf, step))
+        let size = self.leaves.micro_batches;
+        batches.chunks(size).enumerate().try_for_each(|(leaf, batches)| self.verify_leaf(batches, step, leaf * size))
     }
 
-    fn verify_leaf(&self, batches: &[Batch], step: u64) -> Result<()> {
+    /// `first`: how many micro-batches of this rank come before.
+    fn verify_leaf(&self, batches: &[Batch], step: u64, first: usize) -> Result<()> {
         let once = || -> Result<Tensors> {
             for (i, batch) in batches.iter().enumerate() {
+                let at = self.own(step, first + i);
                 if i == 0 {
-                    self.prepare(batch)?
+                    self.prepare(batch, at)?
                 } else {
-                    self.upload(batch)?
+                    self.upload(batch, at)?
                 }
                 self.engine.run(self.micro_batch(i))?;
             }
@@ -104,13 +117,13 @@ impl Trainer<'_> {
 
     /// Submits a step. At most one other may be pending.
     pub(crate) fn start_step(&self, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
-        self.start_encoded(self.encode_step(batches)?, batches, step, lr)
+        self.start_encoded(self.encode_step(batches, step)?, batches, step, lr)
     }
 
     /// As [`Trainer::start_step`], with what [`Trainer::encode_step`] gave for the same batches; nothing else may have been
     /// submitted since then.
     pub(crate) fn start_encoded(&self, first: Ahead, batches: &[Batch], step: u64, lr: f64) -> Result<PendingStep> {
-        let gradients = self.start_gradients(first, batches)?;
+        let gradients = self.start_gradients(first, batches, step)?;
         let told = Told { step, ..Told::default() };
         let (submission, _) = self.exchange(gradients, told)?;
         self.start_update(submission, step, lr)
@@ -118,8 +131,8 @@ impl Trainer<'_> {
 
     /// Encodes what a step begins with, and brings its first micro-batch on the way: the device may still work on the step
     /// before.
-    pub(crate) fn encode_step(&self, batches: &[Batch]) -> Result<Ahead> {
-        batches.first().map_or(Ok(()), |batch| self.upload(batch))?;
+    pub(crate) fn encode_step(&self, batches: &[Batch], step: u64) -> Result<Ahead> {
+        batches.first().map_or(Ok(()), |batch| self.upload(batch, self.own(step, 0)))?;
         let mut encoder = self.engine.encoder();
         self.engine.clear(&mut encoder, self.cleared());
         let breaks = self.exchange.as_ref().filter(|_| batches.len() == 1).map_or(&[][..], Exchange::breaks);
@@ -127,7 +140,7 @@ impl Trainer<'_> {
     }
 
     /// Submits the gradients of a step, leaf by leaf: the first part of [`Trainer::start_encoded`].
-    pub(in crate::train) fn start_gradients(&self, first: Ahead, batches: &[Batch]) -> Result<Gradients> {
+    pub(in crate::train) fn start_gradients(&self, first: Ahead, batches: &[Batch], step: u64) -> Result<Gradients> {
         let (engine, leaves) = (self.engine, &self.leaves);
         let stats = self.memory.named(graphs::STATS_NAME)?;
         let (mut submission, mut first, mut sent) = (Submission::default(), Some(first), Vec::new());
@@ -150,7 +163,7 @@ impl Trainer<'_> {
                         engine.start_encoded(first, &self.programs.micro, &mut breaks)?
                     }
                     None => {
-                        self.upload(batch)?;
+                        self.upload(batch, self.own(step, leaf * leaves.micro_batches + i))?;
                         let mut encoder = engine.encoder();
                         if i == 0 {
                             engine.write(stats, &fresh_stats(self.loss_scale.scale));
@@ -221,8 +234,18 @@ impl Trainer<'_> {
         }
     }
 
+    /// The micro-batch of this number among those of this rank.
+    pub(in crate::train) fn own(&self, step: u64, number: usize) -> At {
+        At { step, micro_batch: self.own_micro_batches().start + number as u64 }
+    }
+
     /// Puts a micro-batch on the device.
-    pub(in crate::train) fn upload(&self, batch: &Batch) -> Result<()> {
+    pub(in crate::train) fn upload(&self, batch: &Batch, at: At) -> Result<()> {
+        if self.model.dropout > 0.0 {
+            let sequence = at.micro_batch * self.shape.batch as u64;
+            let draw = DropoutDraw::new(self.model.dropout, self.train.seed, at.step, sequence);
+            self.engine.write(self.memory.named(graphs::DROPOUT)?, &draw.words());
+        }
         let index = token_index(&batch.tokens, self.model.vocab_size)?;
         self.engine.write(self.memory.named(graphs::SORTED_ROWS)?, &index.rows);
         self.engine.write(self.memory.named(graphs::TOKEN_STARTS)?, &index.starts);

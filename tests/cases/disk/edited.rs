@@ -36,6 +36,9 @@ fn edited_settings_are_named_key_by_key_and_taken_or_dropped() {
     let text = folder.text("r/config.toml");
     assert!(text.contains("\nlr = 0.5\n") && text.contains("\nmax_steps = 22\n"), "{text}");
     folder.run("train --resume r --tune off --steps 23").ok();
+    // Dropout is no part of what a model is.
+    folder.run("train --resume r --tune off --steps 24 --set model.dropout=0.1").ok();
+    assert!(folder.text("r/config.toml").contains("\ndropout = 0.1\n"));
 
     let folder = stopped();
     edit(&folder, "r/config.toml", "\nlr = 0.001\n", "\nlr = 0.5\n");

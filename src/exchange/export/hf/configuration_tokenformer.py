@@ -27,6 +27,7 @@ class TokenformerConfig(PretrainedConfig):
         rotary_pct=0.25,
         rotary_emb_base=10000.0,
         layer_norm_eps=1e-5,
+        dropout=0.0,
         use_cache=True,
         tie_word_embeddings=True,
         **kwargs,
@@ -48,5 +49,6 @@ class TokenformerConfig(PretrainedConfig):
         self.rotary_pct = rotary_pct
         self.rotary_emb_base = rotary_emb_base
         self.layer_norm_eps = layer_norm_eps
+        self.dropout = dropout
         self.use_cache = use_cache
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)

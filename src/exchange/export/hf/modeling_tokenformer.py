@@ -5,6 +5,8 @@ A Transformer in which every linear projection is attention to learnable paramet
     x = x + Proj(CausalAttention(RoPE(Q(ln x)), RoPE(K(ln x)), V(ln x)))
     x = x + FFN(ln x)                                   ln: LayerNorm without parameters
     logits = LayerNorm(x; weight, bias) head^T          the head may be the embedding
+
+In training with dropout: of the embedding, the weights of CausalAttention, and what Proj and FFN give.
 """
 
 import torch
@@ -51,7 +53,7 @@ class Attention(nn.Module):
 
     def __init__(self, config, layer):
         super().__init__()
-        self.layer, self.heads = layer, config.num_attention_heads
+        self.layer, self.heads, self.dropout = layer, config.num_attention_heads, config.dropout
         self.query = Pattention(config, config.qkv_slot_num, config.tau_qkv)
         self.key = Pattention(config, config.qkv_slot_num, config.tau_qkv)
         self.value = Pattention(config, config.qkv_slot_num, config.tau_qkv)
@@ -64,7 +66,8 @@ class Attention(nn.Module):
         query, key = rotate(query, *rotation), rotate(key, *rotation)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        dropped = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
         return self.proj(attended.transpose(1, 2).flatten(-2))
 
 
@@ -76,10 +79,12 @@ class Layer(nn.Module):
         self.width, self.eps = (config.hidden_size,), config.layer_norm_eps
         self.attention = Attention(config, layer)
         self.mlp = Pattention(config, config.ffn_slot_num, config.tau_ffn)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, rotation, mask, cache):
-        x = x + self.attention(F.layer_norm(x, self.width, eps=self.eps), rotation, mask, cache)
-        return x + self.mlp(F.layer_norm(x, self.width, eps=self.eps))
+        attended = self.attention(F.layer_norm(x, self.width, eps=self.eps), rotation, mask, cache)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.mlp(F.layer_norm(x, self.width, eps=self.eps)))
 
 
 def rotate(x, cos, sin):
@@ -100,6 +105,7 @@ class TokenformerForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList([Layer(config, layer) for layer in range(config.num_hidden_layers)])
+        self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         if not config.tie_word_embeddings:
             self.embed_out = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -147,6 +153,7 @@ class TokenformerForCausalLM(PreTrainedModel, GenerationMixin):
         if position_ids is None:
             position_ids = rows[None]
         rotation = self.rotation(position_ids, x.dtype)
+        x = self.dropout(x)
         for layer in self.layers:
             x = layer(x, rotation, mask, cache)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep

@@ -259,6 +259,16 @@ impl Cooperative {
         format!("(vec4<u32>(block + {}) + vec4<u32>(0u, 1u, 2u, 3u))", self.far_columns(c))
     }
 
+    /// The factors of dropout of vector `c` of a lane, which begins at an even row of the other side.
+    pub(super) fn factors(&self, c: u32) -> String {
+        let at = |i: u32| format!("block + {} + {i}u", self.far_columns(c));
+        let pairs = match self.pass {
+            Pass::Forward | Pass::BackwardQueries => [0, 2].map(|i| format!("dropout_across(mask, me, {})", at(i))),
+            Pass::BackwardKeysValues => [0, 2].map(|i| format!("dropout_down(mask, {}, me)", at(i))),
+        };
+        format!("vec4<f32>({})", pairs.join(", "))
+    }
+
     /// Where vector `c` of a lane's scores is.
     pub(super) fn score_at(&self, c: u32) -> String {
         format!("own * {}u + part * {}u + {c}u", self.score_pitch() / 4, self.columns / self.per_row() / 4)
