@@ -149,6 +149,7 @@ fn shakespeare_char_gpu() -> RunConfig {
         qkv_slot_num: 384,
         proj_slot_num: 384,
         ffn_slot_num: 4 * 384,
+        dropout: 0.2,
         ..run.model
     };
     run.train = TrainConfig {
@@ -291,7 +292,7 @@ mod tests {
             (train.batch_size, train.max_steps, train.lr, train.min_lr, train.beta2),
             (64, 5000, 1e-3, 1e-4, 0.99)
         );
-        assert_eq!(train.warmup_fraction * train.max_steps as f64, 100.0);
+        assert_eq!((train.warmup_fraction * train.max_steps as f64, model.dropout), (100.0, 0.2));
         let gpt2 = RunConfig::preset("gpt2-124m").unwrap();
         assert_eq!((gpt2.model.seq_length, gpt2.train.grad_accum(&gpt2.model).unwrap()), (1024, 32));
         assert_eq!(gpt2.train.warmup_fraction * gpt2.train.max_steps as f64, 700.0);
