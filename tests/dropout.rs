@@ -59,19 +59,20 @@ fn plain(change: impl Fn(&mut RunConfig)) -> (RunConfig, Dataset) {
     tiny(Path::new("unused"), change)
 }
 
-/// Parameters large enough for every mask to show.
-fn parameters(model: &ModelConfig) -> Tensors {
-    let mut params = init::initial(model, 1);
-    params.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x *= 4.0);
+/// Parameters large enough for every mask to show. In f16 those of a new model: attention of large ones looks at single keys,
+/// and where these are dropped in both heads, what is left is so small that the gradient of its norm overflows.
+fn parameters(config: &RunConfig) -> Tensors {
+    let mut params = init::initial(&config.model, 1);
+    if config.train.precision == Precision::F32 {
+        params.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x *= 4.0);
+    }
     params
 }
 
 fn trainer_on<'a>(Device { engine, kernels, .. }: &'a Device, config: &RunConfig) -> Trainer<'a> {
     let model = &config.model;
-    let mut trainer = Trainer::new(engine, kernels, model, &config.train, vec![cohorts::first(model)], 3).unwrap();
-    // Nothing of so large parameters overflows in f16.
-    trainer.loss_scale.scale = trainer.loss_scale.scale.min(64.0);
-    trainer.load_parameters(&parameters(model)).unwrap();
+    let trainer = Trainer::new(engine, kernels, model, &config.train, vec![cohorts::first(model)], 3).unwrap();
+    trainer.load_parameters(&parameters(config)).unwrap();
     trainer
 }
 
@@ -183,7 +184,7 @@ fn recomputed_layers_and_verified_steps_have_the_same_bits() {
         let recomputes = RunConfig { train: TrainConfig { recompute: true, ..config.train.clone() }, ..config.clone() };
         for device in [device(), gpu()] {
             let kept = steps(&trainer_on(device, &config), &config, &data, 3);
-            assert!(kept.0.iter().all(|stats| stats.finite));
+            assert!(kept.0.iter().all(|stats| stats.finite), "{which} {precision:?}: {:?}", kept.0);
             let again = trainer_on(device, &recomputes);
             assert!(steps(&again, &recomputes, &data, 3) == kept, "{which} {precision:?}");
             again.verify(&batches(&config, &data, 3), 3).unwrap();
