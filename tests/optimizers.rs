@@ -195,9 +195,9 @@ fn muon_makes_the_same_bits_with_recomputation_and_adds_leaves_as_adamw_does() {
         let host = start(&small(arch));
         let after = |train: &TrainConfig| {
             let trainer = trainer(&host, train);
-            (0..3).for_each(|step| {
+            for step in 0..3 {
                 trainer.step(&batches(train, step), step, 1e-2).unwrap();
-            });
+            }
             (trainer.parameters().unwrap(), trainer.moments().unwrap())
         };
         let train = TrainConfig { total_batch_tokens: 4 * 3 * 24, ..muon() };
