@@ -123,7 +123,7 @@ if [[ -n $quick ]]; then
     tests ops 60 gelu/
 else
     part selftest 60 "$bin" selftest
-    for what in ops golden identities growing training limits attention cooperative products; do
+    for what in ops golden identities growing training limits attention cooperative products dropout optimizers; do
         SHOWN=2 tests "$what" 110 &
     done
 fi

@@ -13,7 +13,7 @@ folder=${1:-.gpu}
 oracle=${2:-}
 most=$((60 << 20)) # bytes; more than this is often not carried
 
-tests=(ops golden identities growing training limits attention cooperative products pruning)
+tests=(ops golden identities growing training limits attention cooperative products pruning dropout optimizers)
 cargo build --release
 rm -rf "$folder"
 mkdir -p "$folder/programs/tests"
