@@ -11,7 +11,7 @@
 //! `proj_slot_num`, `ffn_slot_num` of them (official code: `megatron/model/tokenformer.py`). There is no
 //! matrix whose size depends on the slots in both directions, which is why the model can grow.
 //!
-//! In training with `dropout`, at the places of GPT-2: embed[tokens], the weights of CausalAttention, and what Proj and FFN give
+//! In training with `dropout`, at the places of GPT-2: `embed[tokens]`, the weights of CausalAttention, and what Proj and FFN give
 //! before it is added to x.
 
 use super::{Layer, Residual};
