@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# What an adapter gets right, part by part with its time: a row of docs/portability.md.
+#
+#   bash scripts/portability.sh                               # the default adapter
+#   WGPU_BACKEND=gl bash scripts/portability.sh
+#   VK_DRIVER_FILES=/path/to/driver_icd.json bash scripts/portability.sh
+#   RUNNER="COMMAND ARGUMENTS" bash scripts/portability.sh     # the programs behind a command of one's own
+#
+# LIMIT is the most seconds of a part (600). Every part is run, whatever became of those before; ends with 1 where one failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup.sh
+read -ra runner <<<"${RUNNER:-}"
+limit=${LIMIT:-600}
+
+parts=(golden identities)
+cargo test "${test_build[@]}" --no-run --test cli "${parts[@]/#/--test=}" 2>&1 | tee /dev/stderr |
+    sed -n 's/^ *Executable tests\/\([^ ]*\) (\(.*\))$/\1 \2/p' >"${TMPDIR:-/tmp}/portability.$$"
+program=${CARGO_TARGET_DIR:-target}/release/tokenformer
+failed=0
+
+part() {
+    local name=$1 start=$SECONDS status=0
+    shift
+    timeout "$limit" ${runner[@]+"${runner[@]}"} "$@" >"${TMPDIR:-/tmp}/portability.log" 2>&1 || status=$?
+    case $status in
+    0) echo "$name: passed in $((SECONDS - start)) s" ;;
+    124) echo "$name: not done after $limit s" && failed=1 ;;
+    *) echo "$name: FAILED, $(grep -E 'panicked|error' "${TMPDIR:-/tmp}/portability.log" | head -1)" && failed=1 ;;
+    esac
+}
+
+${runner[@]+"${runner[@]}"} "$program" devices | sed -n '1,/^$/p'
+part selftest "$program" selftest
+while read -r source binary; do
+    name=${source%/main.rs}
+    [[ " ${parts[*]} " == *" ${name%.rs} "* ]] && CARGO_MANIFEST_DIR=$PWD part "${name%.rs}" "$binary"
+done <"${TMPDIR:-/tmp}/portability.$$"
+rm -f "${TMPDIR:-/tmp}/portability.$$" "${TMPDIR:-/tmp}/portability.log"
+out=$(mktemp -d)
+part "a run that grows" "$program" train --preset quickstart --steps 320 --set train.eval_interval=0 --out "$out/run"
+rm -r "$out"
+exit "$failed"
