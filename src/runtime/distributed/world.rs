@@ -356,7 +356,9 @@ impl Shared {
             drop(inbox);
             rest.after(came);
         };
-        if !in_order && !is_cause {
+        // A rank of which nothing will be heard, because the first says it all, lets that be said: launchers kill the rest at once.
+        let is_silent = self.rank != 0 && self.inbox().said_its_end(0);
+        if !in_order && (!is_cause || is_silent) {
             std::thread::sleep(self.timing.give_way);
         }
         self.over.store(true, Ordering::Relaxed);
