@@ -9,8 +9,7 @@ gpu_tests=(--test ops --test golden --test identities)
 # Of the training loop what depends on the adapter: growth, resuming, accumulation, generation.
 gpu_training=(a_resumed_run_is a_tokenformer_grows accumulated sampling)
 
-# Mesa's software driver has threads of its own, which tests beside each other only wait for.
-LP_NUM_THREADS=${LP_NUM_THREADS:-0} cargo test "${test_build[@]}" "$@"
+cargo test "${test_build[@]}" "$@"
 if (($# == 0)); then
     # Each checks what it computes, and fails where that is wrong.
     for example in train grow custom_op; do

@@ -129,8 +129,7 @@ pub(in crate::ops) fn cases() -> Vec<Case> {
         dropped(square(1, 1, 1), 4, 0, 0.5),
         dropped(square(2, 3, 17), 16, 0, 0.2),
         dropped(square(2, 2, 67), 64, 16, 0.1),
-        dropped(square(1, 2, 19), 65, 0, 0.7),
-        dropped(square(1, 1, 130), 72, 0, 0.3),
+        dropped(square(1, 1, 130), 16, 0, 0.7),
     ]
 }
 
@@ -153,8 +152,7 @@ pub fn more_cases() -> Vec<Case> {
         rotated(cached(70, 200), 64, 100, 16),
         case(cached(1, 40), 128, 39),
         dropped(square(2, 2, 17), 16, 4, 0.2),
-        dropped(square(1, 2, 130), 32, 8, 0.5),
-        dropped(square(1, 2, 67), 128, 32, 0.1),
+        dropped(square(1, 2, 130), 16, 4, 0.5),
         dropped(square(1, 1, 67), 256, 64, 0.2),
     ]
 }
