@@ -142,6 +142,14 @@ fn rates(segment: SegmentDims) -> Rates {
     return Rates(select(1.0, 1.0 - lr * update.weight_decay, segment.kind % 2u == 1u), lr * dims.adjust);
 }
 
+// The element `i` of a segment; its new value.
+fn step(segment: SegmentDims, i: u32, rate: Rates) -> f32 {
+    let at = segment.first + i;
+    let p_new = p[at] * rate.shrink - rate.step * o[segment.state + i];
+    p[at] = p_new;
+    return p_new;
+}
+
 @compute @workgroup_size(LANES)
 fn update_parameters(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -154,7 +162,7 @@ fn update_parameters(
         let rate = rates(segment);
         let first = (chunk - segment.chunk) * 1024u;
         for (var i = first + lane; i < min(first + 1024u, segment.count); i += LANES) {
-            p[segment.first + i] = p[segment.first + i] * rate.shrink - rate.step * o[segment.state + i];
+            _ = step(segment, i, rate);
         }
     }
 }
@@ -171,9 +179,7 @@ fn update_parameters_and_copy(
         let rate = rates(segment);
         let first = (chunk - segment.chunk) * 1024u;
         for (var i = first + lane; i < min(first + 1024u, segment.count); i += LANES) {
-            let p_new = p[segment.first + i] * rate.shrink - rate.step * o[segment.state + i];
-            p[segment.first + i] = p_new;
-            copy[segment.first + i] = Real(p_new);
+            copy[segment.first + i] = Real(step(segment, i, rate));
         }
     }
 }

@@ -9,18 +9,8 @@
 #import "row.wgsl"
 #import "gelu.wgsl"
 #import "real.wgsl"
+#import "pattention_dims.wgsl"
 
-override ZEROS_REST: bool = false; // whether a row of zeros has a gradient of zero
-
-struct PattentionDims {
-    rows: u32,
-    n: u32,
-    tau: f32,
-    eps: f32,
-    use_tanh: u32,
-}
-
-@group(0) @binding(0) var<uniform> dims: PattentionDims;
 @group(0) @binding(1) var<storage, read> a: array<Real>; // (rows, n)
 @group(0) @binding(2) var<storage, read_write> s: array<Real>; // (rows, n)
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>; // (rows, 2): norm, 0 or maximum, sum of exponentials
@@ -28,17 +18,6 @@ struct PattentionDims {
 @group(0) @binding(2) var<storage, read> saved: array<f32>; // (rows, 2), as stats
 @group(0) @binding(3) var<storage, read_write> ds: array<Real>; // (rows, n), becomes da
 @group(0) @binding(4) var<storage, read_write> s_again: array<Real>; // (rows, n): s
-
-// A row of zeros has weights of zero, not 0/0.
-fn quotient(numerator: f32, denominator: f32) -> f32 {
-    return select(0.0, numerator / denominator, denominator > 0.0);
-}
-
-// Of a backward. With eps the gradient of a row of zeros is upstream / eps, which f16 does not hold. Dropout makes such rows, and
-// what reaches them is multiplied by its zeros: there they rest.
-fn slope_factor(norm: f32) -> f32 {
-    return select(quotient(dims.tau, norm + dims.eps), 0.0, ZEROS_REST && norm == 0.0);
-}
 
 fn save(row: u32, lane: u32, first: f32, second: f32) {
     if (lane == 0u) {

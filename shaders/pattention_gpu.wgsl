@@ -9,18 +9,8 @@
 #import "row_gpu.wgsl"
 #import "gelu_vec4.wgsl"
 #import "rows_scalar.wgsl"
+#import "pattention_dims.wgsl"
 
-override ZEROS_REST: bool = false; // whether a row of zeros has a gradient of zero
-
-struct PattentionDims {
-    rows: u32,
-    n: u32,
-    tau: f32,
-    eps: f32,
-    use_tanh: u32,
-}
-
-@group(0) @binding(0) var<uniform> dims: PattentionDims;
 @group(0) @binding(1) var<storage, read> a: array<Unit>; // (rows, n)
 @group(0) @binding(2) var<storage, read_write> s: array<Unit>; // (rows, n)
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>; // (rows, 2): norm, 0 or maximum, sum of exponentials
@@ -144,16 +134,6 @@ fn write_gelu(base: u32, i: u32, x: vec4<f32>) {
     if (is_inside(i)) {
         write_s(base, i, gelu4(x, dims.use_tanh == 1u));
     }
-}
-
-fn quotient(numerator: f32, denominator: f32) -> f32 {
-    return select(0.0, numerator / denominator, denominator > 0.0);
-}
-
-// Of a backward. With eps the gradient of a row of zeros is upstream / eps, which f16 does not hold. Dropout makes such rows, and
-// what reaches them is multiplied by its zeros: there they rest.
-fn slope_factor(norm: f32) -> f32 {
-    return select(quotient(dims.tau, norm + dims.eps), 0.0, ZEROS_REST && norm == 0.0);
 }
 
 fn save(row: u32, lane: u32, first: f32, second: f32) {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{device, engine, kernels};
+use common::{device, engine, kernels, small_model};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -22,18 +22,7 @@ use tokenformer::train::trainer::{RunPlans, Trainer};
 use tokenformer::train::{self, Checkpoint, Store, Summary};
 
 fn small(arch: Arch) -> ModelConfig {
-    ModelConfig {
-        arch,
-        num_layers: 2,
-        hidden_size: 20,
-        num_attention_heads: 2,
-        seq_length: 24,
-        qkv_slot_num: 9,
-        proj_slot_num: 12,
-        ffn_slot_num: 30,
-        vocab_size: 40,
-        ..ModelConfig::default()
-    }
+    ModelConfig { arch, ..small_model() }
 }
 
 fn muon() -> TrainConfig {

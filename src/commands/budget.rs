@@ -25,32 +25,8 @@ pub(super) struct Budget {
     epochs: Option<f64>,
     /// Train for so long, such as 300s, 5m or 1h30m, in place of a number of steps, or at most beside one. Counted from the
     /// first step to the last; the learning rate falls with the time.
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = super::seconds)]
     max_time: Option<f64>,
-}
-
-/// "300s", "5m", "1.5h" or "1h30m" in seconds.
-fn seconds(text: &str) -> Result<f64, String> {
-    let refuse = || format!("\"{text}\" is no length of time: give a number and a unit, such as 300s, 5m or 1h30m");
-    let (mut total, mut rest) = (0.0, text.trim());
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(refuse)?;
-        let (number, from_unit) = rest.split_at(unit_at);
-        let unit_end = from_unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(from_unit.len());
-        let (unit, after) = from_unit.split_at(unit_end);
-        let each = match unit.to_ascii_lowercase().as_str() {
-            "s" | "sec" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return Err(refuse()),
-        };
-        let number: f64 = number.trim().parse().map_err(|_| refuse())?;
-        total += if number >= 0.0 { number * each } else { f64::NAN };
-        rest = after.trim_start();
-    }
-    // At most 30 years.
-    if total > 0.0 && total <= 1e9 { Ok(total) } else { Err(refuse()) }
 }
 
 impl Budget {
@@ -109,16 +85,6 @@ mod tests {
         assert_eq!(steps(None, None).unwrap(), RunConfig::default().train.max_steps);
         for bad in [0.0, -1.0, f64::NAN, 1e300] {
             assert!(steps(None, Some(bad)).unwrap_err().to_string().contains("--epochs is"));
-        }
-    }
-
-    #[test]
-    fn a_length_of_time_has_units() {
-        for (text, want) in [("60s", 60.0), ("5m", 300.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("1h 5 min", 3900.0)] {
-            assert_eq!(seconds(text), Ok(want), "{text}");
-        }
-        for bad in ["", "60", "5x", "m", "-5m", "0s", "1h-5m", "nans", "infs", "99999999d", "5m3"] {
-            assert!(seconds(bad).unwrap_err().contains("such as 300s, 5m or 1h30m"), "{bad}");
         }
     }
 

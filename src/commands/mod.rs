@@ -52,7 +52,7 @@ use crate::train::directory::{check_writable, is_run};
 use crate::train::disk::Start;
 use crate::train::{Meta, Store};
 use clap::Args;
-use numbers::{counted, kept, number, tokens, whole};
+use numbers::{bytes, counted, kept, number, seconds, tokens, whole};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 

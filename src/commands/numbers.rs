@@ -51,9 +51,60 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
     text.trim().parse().map_err(|_| number_remedy(text))
 }
 
+/// "6GB", "800 MB" or "4GiB" as bytes.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let refuse = || format!("\"{text}\" is no amount of memory: give a number and a unit, such as 6GB, 800MB or 4GiB");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(refuse)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: f64 = number.trim().parse().map_err(|_| refuse())?;
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "mib" => 1_048_576.0,
+        "gib" => 1_073_741_824.0,
+        _ => return Err(refuse()),
+    };
+    let amount = number * factor;
+    if (1.0..1e15).contains(&amount) { Ok(amount as u64) } else { Err(refuse()) }
+}
+
+/// "300s", "5m", "1.5h" or "1h30m" in seconds.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    let refuse = || format!("\"{text}\" is no length of time: give a number and a unit, such as 300s, 5m or 1h30m");
+    let (mut total, mut rest) = (0.0, text.trim());
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(refuse)?;
+        let (number, from_unit) = rest.split_at(unit_at);
+        let unit_end = from_unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(from_unit.len());
+        let (unit, after) = from_unit.split_at(unit_end);
+        let each = match unit.to_ascii_lowercase().as_str() {
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(refuse()),
+        };
+        let number: f64 = number.trim().parse().map_err(|_| refuse())?;
+        total += if number >= 0.0 { number * each } else { f64::NAN };
+        rest = after.trim_start();
+    }
+    // At most 30 years.
+    if total > 0.0 && total <= 1e9 { Ok(total) } else { Err(refuse()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_of_time_has_units() {
+        for (text, want) in [("60s", 60.0), ("5m", 300.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("1h 5 min", 3900.0)] {
+            assert_eq!(seconds(text), Ok(want), "{text}");
+        }
+        for bad in ["", "60", "5x", "m", "-5m", "0s", "1h-5m", "nans", "infs", "99999999d", "5m3"] {
+            assert!(seconds(bad).unwrap_err().contains("such as 300s, 5m or 1h30m"), "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_of_tokens_have_units() {

@@ -3,7 +3,6 @@
 use super::answer::{Answer, value};
 use super::settings::Settings;
 use super::target::SavedTarget;
-use super::train::memory_line;
 use crate::config::RunConfig;
 use crate::console::{legible, note, warn};
 use crate::data::not_there;
@@ -172,4 +171,9 @@ fn vocabulary(config: &RunConfig, asked: bool) -> Result<usize> {
 
 fn stage(i: usize) -> String {
     if i == 0 { "at the start".to_string() } else { format!("after growth {i}") }
+}
+
+/// Device memory in words.
+fn memory_line(name: &str, bytes: u64) -> String {
+    format!("{name:<14}{:>12}  {bytes:>15} B\n", number::bytes(bytes))
 }

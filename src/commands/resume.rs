@@ -1,10 +1,14 @@
 //! What a run that goes on must have in common with what its checkpoint says, and what is said where it has not.
 
+use super::run_dir;
+use crate::checkpoint::read_meta;
 use crate::config::{GrowthConfig, ModelConfig, RunConfig};
+use crate::console::warn;
 use crate::data::{Dataset, Fingerprint, Tokenizer, TokenizerKind, is_text};
 use crate::error::{Error, Result};
-use crate::train::DataPosition;
 use crate::train::disk::Start;
+use crate::train::report::{self, Shown};
+use crate::train::{Checkpoint, DataPosition, Meta, Standing, Store};
 use std::cmp::Ordering;
 use std::path::Path;
 
@@ -143,6 +147,29 @@ pub(super) fn complete(config: &RunConfig, path: &Path, start: &Start) -> Option
              it is"
         )
     })
+}
+
+/// Makes up for what a complete run had no time for, where it was ended right after its last checkpoint: the last model is kept
+/// as the best one where it is that, and the page shows the end. As in a run, neither is worth an error.
+pub(super) fn finish(config: &RunConfig, last: &Path, standing: &Standing) {
+    let (dir, step, store) = (&config.out_dir, standing.step, Store::new(&config.out_dir));
+    if !store.list().is_ok_and(|known| known.iter().any(|(_, path)| path == last)) {
+        return;
+    }
+    let is_kept = || read_meta::<Meta>(&store.best()).is_ok_and(|meta| meta.step == step);
+    if config.train.keep_best && standing.best_step == Some(step) && !is_kept() {
+        let keep = |_held| store.save_best(&Checkpoint::read(last)?);
+        run_dir::lock(dir)
+            .and_then(keep)
+            .unwrap_or_else(|error| warn(format_args!("the best model is not kept: {error}")));
+    }
+    let page = dir.join(report::FILE);
+    let shown = Shown::read(dir, None).map(|shown| report::page(&[shown]));
+    let written = shown.and_then(|text| match std::fs::read_to_string(&page) {
+        Ok(there) if there == text => Ok(()),
+        _ => run_dir::lock(dir).and_then(|_held| report::write(&page, &text)),
+    });
+    written.unwrap_or_else(|error| warn(format_args!("the page of the run is not written: {error}")));
 }
 
 /// There are steps left, and no growth that they have passed.

@@ -1,6 +1,8 @@
-//! Which run, or which checkpoint of a run, is meant by a path.
+//! Which run, or which checkpoint of a run, is meant by a path; the lock of its directory.
 
-use crate::train::Store;
+use crate::checkpoint::RunLock;
+use crate::error::Result;
+use crate::train::{Store, directory};
 use std::path::{Path, PathBuf};
 
 /// What stands behind the name of a run for its checkpoint with the lowest validation loss.
@@ -31,6 +33,12 @@ pub(super) fn of(given: &Path) -> PathBuf {
 fn best_of(given: &Path) -> Option<PathBuf> {
     let run = given.to_str()?.trim_end_matches('/').strip_suffix(BEST)?;
     (!run.is_empty() && !given.exists()).then(|| PathBuf::from(run))
+}
+
+/// Locks the directory of a run, before anything in it is looked at.
+pub(super) fn lock(dir: &Path) -> Result<RunLock> {
+    directory::check_writable(dir)?;
+    RunLock::take(dir)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::answer::{Answer, value};
 use super::budget::Budget;
 use super::settings::Settings;
 use super::{Choice, interrupt, ranks, resume, run_dir};
-use crate::checkpoint::{RunLock, check_unlocked, read_meta};
+use crate::checkpoint::{RunLock, check_unlocked};
 use crate::config::{Precision, RunConfig, TrainConfig};
 use crate::console::{note, warn};
 use crate::data::Dataset;
@@ -15,7 +15,7 @@ use crate::gpu::device::Gpu;
 use crate::gpu::engine::Engine;
 use crate::kernel::{Dtype, KernelTable};
 use crate::ops::matmul::ProductKind;
-use crate::report::{number, shell};
+use crate::report::shell;
 use crate::runtime::device::Device;
 use crate::runtime::distributed::World;
 use crate::train::cohorts::{self, Stage};
@@ -24,7 +24,7 @@ use crate::train::disk::{self, Start};
 use crate::train::fit::{self, MemoryLimit};
 use crate::train::recovery::{Job, Opener, resuming};
 use crate::train::trainer::{RunPlans, Trainer};
-use crate::train::{Best, Checkpoint, Meta, Standing, Store, Summary, directory, report};
+use crate::train::{Best, Store, Summary, directory, report};
 use crate::tune::{self, Effort, Sandbox};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -59,7 +59,7 @@ pub(crate) struct TrainArgs {
     tune: Effort,
     /// Choose micro-batch and recomputation for so much device memory, such as 6GB, or without SIZE for what the device
     /// gives: the batch of an update stays.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, num_args = 0..=1, conflicts_with = "dry_run")]
+    #[arg(long, value_name = "SIZE", value_parser = super::bytes, num_args = 0..=1, conflicts_with = "dry_run")]
     fit: Option<Option<u64>>,
     /// Compute the gradients of every N-th step twice and compare them: for a GPU that is not trusted.
     #[arg(long, value_name = "N", value_parser = super::kept::<usize>)]
@@ -258,7 +258,7 @@ fn fresh(world: &World, args: &TrainArgs) -> Result<Prepared> {
         let take = format!("--config {}", shell::word(&directory::settings_of(dir)));
         edits.refuse("this command, which would replace the file", &take)?;
     }
-    let lock = Some(lock(dir)?);
+    let lock = Some(run_dir::lock(dir)?);
     if let Some(replaced) = check()? {
         note(replaced);
     }
@@ -292,7 +292,7 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
         let step = start.standing.step;
         if let Some(said) = resume::complete(config, &path, &start) {
             if !args.dry_run && world.is_root() {
-                keep_best(config, &path, &start.standing)?;
+                resume::finish(config, &path, &start.standing);
             }
             note(said);
             let answer = json!({ "run": config.out_dir, "checkpoint": path, "step": step, "complete": true });
@@ -329,7 +329,7 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
         let check = || directory::check_resumed(&config.out_dir, given, &path, start.standing.step, logged);
         // Before it is locked as well, because that touches it.
         check().or_else(|refused| check_unlocked(&config.out_dir).and(Err(refused)))?;
-        held = Some(lock(&config.out_dir)?);
+        held = Some(run_dir::lock(&config.out_dir)?);
         check()?;
         match as_imported {
             true => note(format_args!(
@@ -358,24 +358,6 @@ fn resumed(world: &World, given: &Path, args: &TrainArgs) -> Result<Next> {
     }
     let kernels = Some((meta.adapter, meta.kernels));
     Ok(Next::Steps(Box::new(Prepared { config, data, start: Some(start), kernels, lock: held })))
-}
-
-/// Keeps the last model of a complete run as its best where it is that, and the run was ended before it did so itself.
-fn keep_best(config: &RunConfig, last: &Path, standing: &Standing) -> Result<()> {
-    let (step, store) = (standing.step, Store::new(&config.out_dir));
-    let is_kept = || read_meta::<Meta>(&store.best()).is_ok_and(|meta| meta.step == step);
-    let is_in_run = || store.list().is_ok_and(|known| known.iter().any(|(_, path)| path == last));
-    if !config.train.keep_best || standing.best_step != Some(step) || !is_in_run() || is_kept() {
-        return Ok(());
-    }
-    let _held = lock(&config.out_dir)?;
-    store.save_best(&Checkpoint::read(last)?).map(drop)
-}
-
-/// Locks the directory of a run, before anything in it is looked at.
-fn lock(dir: &Path) -> Result<RunLock> {
-    directory::check_writable(dir)?;
-    RunLock::take(dir)
 }
 
 /// Settings and data fit each other, and the settings can be written.
@@ -462,26 +444,4 @@ fn describe(summary: &Summary, out_dir: &Path, is_text: bool) -> String {
     line("report", out_dir.join(report::FILE).display().to_string());
     line("next", format!("tokenformer {next} {}", shell::word(out_dir)));
     text
-}
-
-/// "6GB", "800 MB" or "4GiB" as bytes.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let refuse = || format!("\"{text}\" is no amount of memory: give a number and a unit, such as 6GB, 800MB or 4GiB");
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(refuse)?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: f64 = number.trim().parse().map_err(|_| refuse())?;
-    let factor = match unit.to_ascii_lowercase().as_str() {
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "mib" => 1_048_576.0,
-        "gib" => 1_073_741_824.0,
-        _ => return Err(refuse()),
-    };
-    let bytes = number * factor;
-    if (1.0..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(refuse()) }
-}
-
-/// Device memory in words, for `plan` and messages.
-pub(super) fn memory_line(name: &str, bytes: u64) -> String {
-    format!("{name:<14}{:>12}  {bytes:>15} B\n", number::bytes(bytes))
 }

@@ -285,14 +285,18 @@ fn reference(update: &Update, segments: &[Segment], x: &[Vec<f64>]) -> Vec<Vec<f
     vec![p, m, v, copy]
 }
 
+/// The scalars of the cases here and in the files whose kernels read the same block.
+pub(super) fn scalars_of_cases(cohorts: Vec<CohortStep>) -> Update {
+    Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, average_decay: None, cohorts }
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let cohorts = vec![
         CohortStep { t: 57, lr_scale: 1.0, frozen: false },
         CohortStep { t: 1, lr_scale: 0.5, frozen: false },
         CohortStep { t: 9, lr_scale: 1.0, frozen: true },
     ];
-    let update =
-        Update { lr: 0.03, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, average_decay: None, cohorts };
+    let update = scalars_of_cases(cohorts);
     // Lengths of the segments, one after the other, of cohorts 0, 1, 2, 0, ...; before the first lie elements of the
     // parameter that do not train; where there are such, there is a copy of the parameter as well.
     let case_after = move |untrained: usize, name: &str, lengths: &[usize], decay: &'static [bool], finite: f32| {

@@ -3,7 +3,7 @@
 //! Kept in f32 on the device, and updated after each step that changed the parameters. The decay is one of the scalars of the
 //! step, [`super::adamw::Update::average_decay`].
 
-use super::adamw::{UPDATE_WORDS, Update};
+use super::adamw::{UPDATE_WORDS, Update, scalars_of_cases};
 use super::stats::{STATS, Stats};
 use super::{Case, Input};
 use crate::error::Result;
@@ -31,15 +31,7 @@ pub fn average(g: &mut Graph, update: Tensor, stats: Tensor, parameter: Tensor, 
 }
 
 fn case(name: &str, n: usize, finite: f32) -> Case {
-    let update = Update {
-        lr: 0.03,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        average_decay: Some(0.999),
-        cohorts: Vec::new(),
-    };
+    let update = Update { average_decay: Some(0.999), ..scalars_of_cases(Vec::new()) };
     let stats = Stats { loss: 2.0, norm: 3.0, clip_factor: 0.25, finite, ..Stats::zeroed() };
     let kept = if finite == 1.0 { 0.999 } else { 1.0 };
     Case {

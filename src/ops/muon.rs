@@ -259,17 +259,9 @@ fn reference(update: &Update, shape: [usize; 2], matrices: &[Vec<Segment>], rule
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    use super::adamw::CohortStep;
+    use super::adamw::{CohortStep, scalars_of_cases};
     let cohort = |lr_scale| CohortStep { t: 3, lr_scale, frozen: false };
-    let update = Update {
-        lr: 0.03,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        average_decay: None,
-        cohorts: vec![cohort(1.0), cohort(0.5)],
-    };
+    let update = scalars_of_cases(vec![cohort(1.0), cohort(0.5)]);
     let rule = Rule { momentum: 0.95, adjust: 1.5, rate: 0.75 };
     // Matrices with a gap between them; the rows from `grown` on are of a second cohort.
     let case = move |name: &str, shape: [usize; 2], count: usize, grown: usize, copied: bool, finite: f32| {

@@ -40,28 +40,25 @@ pub struct Settings {
 }
 
 parameter_block! {
-    /// The parameter block of `shaders/pattention.wgsl` and `shaders/pattention_gpu.wgsl`.
+    /// The parameter block of `shaders/pattention_dims.wgsl`.
     pub(crate) struct PattentionDims {
         rows: u32,
         n: u32,
         tau: f32,
         eps: f32,
         use_tanh: u32,
+        /// whether a row of zeros has a gradient of zero
+        zeros_rest: u32,
     }
 }
 
 const FORWARD: &[crate::kernel::Access] = &[Read, Write, Write];
 const BACKWARD: &[crate::kernel::Access] = &[Read, Read, Write];
-const RESTING: &[(&str, bool)] = &[("ZEROS_REST", true)];
 static L2_NORM_GELU: Kernel = Kernel::new("pattention.wgsl", "l2_norm_gelu", FORWARD);
 static L2_NORM_GELU_BACKWARD: Kernel =
     Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]);
 static GELU_L2_NORM: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm", FORWARD);
 static GELU_L2_NORM_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "gelu_l2_norm_backward", BACKWARD);
-static L2_NORM_GELU_BACKWARD_RESTING: Kernel =
-    Kernel::new("pattention.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]).with(RESTING);
-static GELU_L2_NORM_BACKWARD_RESTING: Kernel =
-    Kernel::new("pattention.wgsl", "gelu_l2_norm_backward", BACKWARD).with(RESTING);
 static SOFTMAX: Kernel = Kernel::new("pattention.wgsl", "softmax", FORWARD);
 static SOFTMAX_BACKWARD: Kernel = Kernel::new("pattention.wgsl", "softmax_backward", BACKWARD);
 
@@ -71,10 +68,6 @@ static L2_NORM_GELU_BACKWARD_GPU: Kernel =
     Kernel::new("pattention_gpu.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]);
 static GELU_L2_NORM_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm", FORWARD);
 static GELU_L2_NORM_BACKWARD_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm_backward", BACKWARD);
-static L2_NORM_GELU_BACKWARD_RESTING_GPU: Kernel =
-    Kernel::new("pattention_gpu.wgsl", "l2_norm_gelu_backward", &[Read, Read, Write, Write]).with(RESTING);
-static GELU_L2_NORM_BACKWARD_RESTING_GPU: Kernel =
-    Kernel::new("pattention_gpu.wgsl", "gelu_l2_norm_backward", BACKWARD).with(RESTING);
 static SOFTMAX_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "softmax", FORWARD);
 static SOFTMAX_BACKWARD_GPU: Kernel = Kernel::new("pattention_gpu.wgsl", "softmax_backward", BACKWARD);
 
@@ -82,21 +75,17 @@ impl Settings {
     /// Forward and backward for rows of `n` scores.
     fn kernels(&self, g: &Graph, n: usize) -> (&'static Kernel, &'static Kernel) {
         if g.on_gpu() {
-            let (forward, backward) = match (self.norm, self.zeros_rest) {
-                (NormActivation::L2NormGelu, false) => (&L2_NORM_GELU_GPU, &L2_NORM_GELU_BACKWARD_GPU),
-                (NormActivation::L2NormGelu, true) => (&L2_NORM_GELU_GPU, &L2_NORM_GELU_BACKWARD_RESTING_GPU),
-                (NormActivation::GeluL2Norm, false) => (&GELU_L2_NORM_GPU, &GELU_L2_NORM_BACKWARD_GPU),
-                (NormActivation::GeluL2Norm, true) => (&GELU_L2_NORM_GPU, &GELU_L2_NORM_BACKWARD_RESTING_GPU),
-                (NormActivation::Softmax, _) => (&SOFTMAX_GPU, &SOFTMAX_BACKWARD_GPU),
+            let (forward, backward) = match self.norm {
+                NormActivation::L2NormGelu => (&L2_NORM_GELU_GPU, &L2_NORM_GELU_BACKWARD_GPU),
+                NormActivation::GeluL2Norm => (&GELU_L2_NORM_GPU, &GELU_L2_NORM_BACKWARD_GPU),
+                NormActivation::Softmax => (&SOFTMAX_GPU, &SOFTMAX_BACKWARD_GPU),
             };
             return (forward.for_width(n), backward.for_width(n));
         }
-        match (self.norm, self.zeros_rest) {
-            (NormActivation::L2NormGelu, false) => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD),
-            (NormActivation::L2NormGelu, true) => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD_RESTING),
-            (NormActivation::GeluL2Norm, false) => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD),
-            (NormActivation::GeluL2Norm, true) => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD_RESTING),
-            (NormActivation::Softmax, _) => (&SOFTMAX, &SOFTMAX_BACKWARD),
+        match self.norm {
+            NormActivation::L2NormGelu => (&L2_NORM_GELU, &L2_NORM_GELU_BACKWARD),
+            NormActivation::GeluL2Norm => (&GELU_L2_NORM, &GELU_L2_NORM_BACKWARD),
+            NormActivation::Softmax => (&SOFTMAX, &SOFTMAX_BACKWARD),
         }
     }
 
@@ -107,6 +96,7 @@ impl Settings {
             tau: self.tau as f32,
             eps: self.eps as f32,
             use_tanh: u32::from(self.gelu_tanh),
+            zeros_rest: u32::from(self.zeros_rest),
         }
     }
 }

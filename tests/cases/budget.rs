@@ -113,3 +113,27 @@ fn a_run_goes_on_from_its_best_model() {
         assert!(said.contains("r has kept no best checkpoint: leave @best out"), "{args}: {said}");
     }
 }
+
+/// As one that was killed right after its last checkpoint.
+#[test]
+fn a_complete_run_makes_up_for_what_it_had_no_time_for() {
+    let folder = Folder::new();
+    folder.train("--steps 12 --set train.eval_interval=4 --out r").ok();
+    let last = Store::new(folder.path("r")).list().unwrap().pop().unwrap().1;
+    assert_eq!(Checkpoint::read(&last).unwrap().meta.best_step, Some(12), "the last model is the best here");
+    let [best, page] =
+        ["r/checkpoints/best.safetensors", "r/report.html"].map(|file| (folder.path(file), folder.read(file)));
+    let resume = || folder.run("train --resume r --tune off").ok();
+    resume();
+    let is_as_it_was = || [&best, &page].map(|(path, bytes)| fs::read(path).is_ok_and(|found| found == *bytes));
+    assert_eq!(is_as_it_was(), [true; 2]);
+    fs::remove_file(&best.0).unwrap();
+    fs::write(&page.0, folder.text("r/report.html").replace("Step 12", "Step 8")).unwrap();
+    assert_eq!(is_as_it_was(), [false; 2]);
+    resume();
+    assert_eq!(is_as_it_was(), [true; 2]);
+    // Neither somebody's own page nor a run that keeps no best model is touched.
+    fs::write(&page.0, "mine").unwrap();
+    assert!(resume().stderr.contains("report.html is no report of this program"));
+    assert_eq!(fs::read_to_string(&page.0).unwrap(), "mine");
+}

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use tokenformer::config::ModelConfig;
 use tokenformer::error::Result;
 use tokenformer::gpu::adapter::AdapterRequest;
 use tokenformer::gpu::device::Gpu;
@@ -37,6 +38,21 @@ pub fn device() -> &'static Device {
 /// Its kernels.
 pub fn kernels() -> &'static KernelTable {
     &device().kernels
+}
+
+/// A model of two layers, none of whose sizes is a round number.
+pub fn small_model() -> ModelConfig {
+    ModelConfig {
+        num_layers: 2,
+        hidden_size: 20,
+        num_attention_heads: 2,
+        seq_length: 24,
+        qkv_slot_num: 9,
+        proj_slot_num: 12,
+        ffn_slot_num: 30,
+        vocab_size: 40,
+        ..ModelConfig::default()
+    }
 }
 
 /// A graph allocated and run once, its named tensors readable.

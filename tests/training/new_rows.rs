@@ -1,7 +1,7 @@
 //! Training only what a growth added: the same gradients as training everything, less memory and work, and old rows that
 //! stay as they are.
 
-use crate::common::{self, device, engine, kernels, tinyshakespeare};
+use crate::common::{self, device, engine, kernels, small_model, tinyshakespeare};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tokenformer::config::{
@@ -15,20 +15,6 @@ use tokenformer::train::disk::{Start, dataset};
 use tokenformer::train::growth::HostModel;
 use tokenformer::train::trainer::{RunPlans, Trainer};
 use tokenformer::train::{self, Store, Summary};
-
-fn small() -> ModelConfig {
-    ModelConfig {
-        num_layers: 2,
-        hidden_size: 20,
-        num_attention_heads: 2,
-        seq_length: 24,
-        qkv_slot_num: 9,
-        proj_slot_num: 12,
-        ffn_slot_num: 30,
-        vocab_size: 40,
-        ..ModelConfig::default()
-    }
-}
 
 /// `growth` of a new model, with only what is new in training; what is new has values of its own already.
 fn grown(model: &ModelConfig, growth: GrowthConfig) -> HostModel {
@@ -54,16 +40,16 @@ fn layers(policy: GrowthPolicy, num_layers: usize) -> GrowthConfig {
 
 #[test]
 fn gradients_of_new_rows_are_those_of_the_whole_model() {
-    let softmax = ModelConfig { norm_activation_type: NormActivation::Softmax, ..small() };
-    let transformer = ModelConfig { arch: Arch::Transformer, ..small() };
-    let untied = ModelConfig { tie_word_embeddings: false, ..small() };
+    let softmax = ModelConfig { norm_activation_type: NormActivation::Softmax, ..small_model() };
+    let transformer = ModelConfig { arch: Arch::Transformer, ..small_model() };
+    let untied = ModelConfig { tie_word_embeddings: false, ..small_model() };
     let neox =
         ModelConfig { use_parallel_residual: true, attention_bias: false, arch: Arch::Transformer, ..untied.clone() };
     let cases = [
-        ("preserving", grown(&small(), tokens(GrowthPolicy::Preserving, 14, 12, 41))),
+        ("preserving", grown(&small_model(), tokens(GrowthPolicy::Preserving, 14, 12, 41))),
         ("official", grown(&softmax, tokens(GrowthPolicy::Official, 10, 13, 31))),
-        ("copies", grown(&small(), tokens(GrowthPolicy::Copy, 18, 24, 60))),
-        ("layers", grown(&small(), layers(GrowthPolicy::Stack, 4))),
+        ("copies", grown(&small_model(), tokens(GrowthPolicy::Copy, 18, 24, 60))),
+        ("layers", grown(&small_model(), layers(GrowthPolicy::Stack, 4))),
         ("a transformer's layers", grown(&transformer, layers(GrowthPolicy::Stack, 4))),
         ("below a head of its own", grown(&untied, tokens(GrowthPolicy::Preserving, 14, 12, 41))),
         ("layers of GPT-NeoX", grown(&neox, layers(GrowthPolicy::Stack, 4))),
@@ -159,7 +145,7 @@ fn memory_and_work_are_those_of_what_trains() {
 /// Parameters and gradients are packed each by themselves, so a whole may end inside a layer's query, key and value.
 #[test]
 fn wherever_a_whole_of_gradients_ends_the_model_can_be_planned() {
-    let model = small();
+    let model = small_model();
     let growths = [tokens(GrowthPolicy::Preserving, 21, 24, 61), layers(GrowthPolicy::Identity, 5)];
     let transformer = ModelConfig { arch: Arch::Transformer, ..model.clone() };
     for (model, growth) in [(&model, &growths[0]), (&model, &growths[1]), (&transformer, &growths[1])] {
@@ -196,7 +182,7 @@ fn new_tokens_learn_new_text_and_both_losses_are_told() {
     let Some(shakespeare) = tinyshakespeare() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut config = RunConfig { out_dir: dir.path().join("old"), ..RunConfig::default() };
-    config.model = ModelConfig { hidden_size: 32, vocab_size: 0, qkv_slot_num: 16, proj_slot_num: 16, ..small() };
+    config.model = ModelConfig { hidden_size: 32, vocab_size: 0, qkv_slot_num: 16, proj_slot_num: 16, ..small_model() };
     config.train = TrainConfig {
         batch_size: 16,
         max_steps: 200,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `start.rs` | reads from the environment whether a launcher started this process as one of several |
 //! | `world.rs` | [`World`]: send, receive, leave; a thread that tells the others that this rank lives |
+//! | `timing.rs` | how long is waited for what |
 //! | `inbox.rs` | what came in: mail, signs of life, ends, the first fault |
 //! | `collectives.rs` | all-gather, broadcast, barrier |
 //! | `agree.rs` | that all ranks run the same program on the same data with the same settings |
@@ -22,6 +23,7 @@ mod start;
 mod tests;
 #[cfg(test)]
 mod threads;
+mod timing;
 mod transport;
 mod wire;
 mod world;

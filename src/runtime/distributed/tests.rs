@@ -1,8 +1,8 @@
 //! Ranks that are threads, on a network that is slow and loses ranks.
 
 use super::threads::{Hub, Threads};
+use super::timing::{TIMING, Timing};
 use super::wire::{Hello, PROTOCOL};
-use super::world::{TIMING, Timing};
 use super::{World, agree};
 use crate::error::{Error, Result};
 use std::sync::Arc;
