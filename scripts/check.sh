@@ -46,7 +46,7 @@ speed_once() {
         --steps 3 --seconds 0.2 --regress 300 --baseline benches/results/ci-bench-tiny.json
 }
 
-# A kernel of a hundredth of a millisecond is slow by chance now and then; twice in a row it is not.
+# A machine that is busy for a moment is slow once; twice in a row it is the kernel.
 speed() {
     speed_once || speed_once
 }

@@ -4,12 +4,20 @@
 //! of their own run, each time is first multiplied by that peak: what is compared is how far a case is from what its
 //! device could do. Records of peaks themselves are then not judged; in a report of nothing else, such as that of
 //! `bench roofline`, they are, and by their times alone.
+//!
+//! The kernels of a training step are judged by what the step feels of them. One of a hundredth of a millisecond can take
+//! ten times as long by chance, and nobody waits for it.
 
 use super::record::{Record, Report};
+use super::step::STEP;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
-/// Refuses a run with a case that is more than `percent` slower than in `baseline`.
+/// What a slower kernel must add to a step before it counts, as a part of the step's time in the baseline.
+const PART_OF_A_STEP: f64 = 0.005;
+
+/// Refuses a run with a case that is more than `percent` slower than in `baseline`; a kernel of a step also has to cost
+/// the step more than half a percent.
 ///
 /// # Errors
 /// An input error where the two do not hold the same cases; a device error that lists the slower ones.
@@ -23,10 +31,12 @@ pub(crate) fn regress(current: &Report, baseline: &Report, percent: f64) -> Resu
         _ => (1.0, ""),
     };
     let slower = judged.iter().filter_map(|(key, record)| {
+        let unfelt = PART_OF_A_STEP * step_ms(&before, record);
         let before = before.get(key)?;
-        let change = 100.0 * (record.median_ms * scale / before.median_ms - 1.0);
+        let now_ms = record.median_ms * scale;
+        let change = 100.0 * (now_ms / before.median_ms - 1.0);
         // Written so that NaN fails.
-        let within = change <= percent;
+        let within = change <= percent || now_ms - before.median_ms <= unfelt;
         (!within).then(|| {
             format!("{} by {change:.0} % ({:.4} ms, was {:.4} ms)", record.label(), record.median_ms, before.median_ms)
         })
@@ -52,6 +62,12 @@ fn judged(report: &Report) -> BTreeMap<String, &Record> {
     };
     let kernels = of(false);
     if kernels.is_empty() { of(true) } else { kernels }
+}
+
+/// Time of the step that a kernel is part of; 0 for a kernel of none, which then counts however short it is.
+fn step_ms(before: &BTreeMap<String, &Record>, kernel: &Record) -> f64 {
+    let step_of = |record: &&&Record| record.op == STEP && record.case == kernel.case && record.dtype == kernel.dtype;
+    before.values().find(step_of).map_or(0.0, |step| step.median_ms)
 }
 
 fn same_cases(current: &BTreeMap<String, &Record>, baseline: &BTreeMap<String, &Record>) -> Result<()> {
@@ -114,6 +130,27 @@ mod tests {
         let baseline = report(vec![peak(100.0)]);
         regress(&baseline, &baseline, 1.0).unwrap();
         assert!(regress(&report(vec![peak(50.0)]), &baseline, 50.0).is_err());
+    }
+
+    #[test]
+    fn a_kernel_that_a_step_does_not_feel_is_not_judged() {
+        let of_a_step = |op: &str, case: &str, ms: f64| Record { op: op.into(), pass: Pass::Step, ..record(case, ms) };
+        let step = |kernel_ms: f64, total_ms: f64| {
+            report(vec![
+                of_a_step(STEP, "tiny", total_ms),
+                of_a_step("reduce:finish_norm", "tiny", kernel_ms),
+                of_a_step("reduce:finish_norm", "of no step", 0.02),
+            ])
+        };
+        let baseline = step(0.02, 100.0);
+        regress(&step(0.5, 100.0), &baseline, 300.0).unwrap();
+        let error = regress(&step(0.53, 100.0), &baseline, 300.0).unwrap_err().to_string();
+        assert!(error.contains("1 of 3 cases") && error.contains("finish_norm tiny"), "{error}");
+        assert!(regress(&step(0.02, 401.0), &baseline, 300.0).is_err());
+        assert!(regress(&step(f64::NAN, 100.0), &baseline, 300.0).is_err());
+        let mut alone = step(0.02, 100.0);
+        alone.records[2].median_ms = 0.09;
+        assert!(regress(&alone, &baseline, 300.0).unwrap_err().to_string().contains("of no step"));
     }
 
     #[test]

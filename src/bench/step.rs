@@ -25,6 +25,9 @@ use crate::tune::{self, Effort, Sandbox};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+/// The operator of a record of a whole step.
+pub(super) const STEP: &str = "step";
+
 /// Steps before the clock starts.
 const WARM_UP: usize = 2;
 /// Random tokens that batches are drawn from, at least.
@@ -169,7 +172,7 @@ fn steps_record(
         report.fact(&format!("memory, {class}"), bytes as f64 * 1e-6, "MB");
     }
     let record = Record {
-        op: "step".to_owned(),
+        op: STEP.to_owned(),
         pass: Pass::Step,
         dtype: plans.shape.precision.name().to_owned(),
         candidate: if train.recompute { "recompute" } else { "default" }.to_owned(),
