@@ -17,7 +17,7 @@
 #   ONLY         parts to run, as a pattern: ONLY='selftest|step-.*'
 #   WGPU_BACKEND and WGPU_ADAPTER_NAME choose the adapter.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 name=${1:?give a name for the results, such as h100-vulkan}
 oracle=${2:-}
 out=${OUT:-benches/results}

@@ -9,7 +9,7 @@
 # spirv-tools. A tool that cannot be had is named at the end, and the exit status is then 2; 1 means that a kernel was refused.
 # DXC takes about a second for a matrix product, so that all of it takes more than the two minutes that CI could give.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 folder=${1:-target/compilers}
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)

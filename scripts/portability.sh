@@ -8,7 +8,7 @@
 #
 # LIMIT is the most seconds of a part (600). Every part is run, whatever became of those before; ends with 1 where one failed.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 source scripts/setup.sh
 read -ra runner <<<"${RUNNER:-}"
 limit=${LIMIT:-600}

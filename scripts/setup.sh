@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes sure that Rust is there, and on Linux a C linker, a Vulkan driver
 # and an EGL driver. Software drivers will do; drivers already installed are left alone.
 #

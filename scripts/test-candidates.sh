@@ -12,7 +12,7 @@ cargo build --release
 mapfile -t programs < <(cargo test --release --no-run "${tests[@]/#/--test=}" 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
 ((${#programs[@]} == ${#tests[@]}))
 
-runner=(${RUNNER:-})
+read -ra runner <<<"${RUNNER:-}"
 mapfile -t candidates < <("${runner[@]}" target/release/tokenformer bench matmul --sizes 64,1x64x64 --all --seconds 0.001 \
     --format csv 2>/dev/null | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "candidate") column = i; next }
         { print $column }' | sort -u)
