@@ -1,32 +1,77 @@
 #!/usr/bin/env bash
-# Runs every test on the default adapter and, on Linux, those that use the GPU once more on the GL adapter.
-# Arguments go to the first run: `bash scripts/test.sh --test golden -- --nocapture`.
+# Runs every test on the default adapter and, on Linux, those that use the GPU also on the GL adapter: program by program, two at
+# a time, because a software driver compiles kernels in one thread, and that is most of the time. What a program says is shown
+# where it fails. With arguments, only what they choose: `bash scripts/test.sh --test golden -- --nocapture`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
+(($# == 0)) || exec cargo test "${test_build[@]}" "$@"
 
-gpu_tests=(--test ops --test golden --test identities)
-# Of the training loop what depends on the adapter: growth, resuming, accumulation, generation.
-gpu_training=(a_resumed_run_is a_tokenformer_grows accumulated sampling)
+said=$(mktemp -d)
+trap 'rm -rf "$said"' EXIT
+export said CARGO_MANIFEST_DIR=$PWD
 
-cargo test "${test_build[@]}" "$@"
-if (($# == 0)); then
+echo "Building the tests."
+cargo test "${test_build[@]}" --no-run --message-format json-render-diagnostics |
+    sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' | sed 's|\\\\|/|g' >"$said/programs"
+
+# `job NAME COMMAND...` for every program; the path of one in quotes, as xargs wants it.
+programs() {
+    local path name
+    while read -r path; do
+        name=$(basename "${path%-*}")
+        echo "$name \"$path\""
+    done
+}
+
+# The longest begin first.
+long='/(ops|cases|attention|limits)-'
+
+# What uses the GPU, and of the training loop what depends on the adapter: growth, resuming, accumulation, generation.
+# Forcing every kernel in turn, the forms for GPUs, and attention with dropout take GL's compiler too long.
+# One thread: GL has one context, and wgpu panics where a thread waits a second for another that compiles.
+on_gl() {
+    local name command rest
+    grep -E '/(ops|golden|identities|training)-' "$said/programs" | programs | while read -r name command; do
+        rest='--skip every_candidate --skip @gpu --skip ", dropout"'
+        [[ $name != training ]] || rest="a_resumed_run_is a_tokenformer_grows accumulated sampling"
+        echo "\"$name on GL\" env WGPU_BACKEND=gl $command $rest --test-threads 1"
+    done
+}
+
+jobs_of_all() {
+    grep -E "$long" "$said/programs" | programs
+    [[ ! $with_gl ]] || on_gl
+    grep -vE "$long" "$said/programs" | programs
+    echo "documentation cargo test ${test_build[*]} --doc"
     # Each checks what it computes, and fails where that is wrong.
     for example in train grow custom_op; do
-        echo "The example $example."
-        cargo run "${test_build[@]}" --quiet --example "$example"
+        echo "\"example $example\" cargo run ${test_build[*]} --quiet --example $example"
     done
-fi
-if [[ $(uname -s) != Linux ]]; then
-    echo "All tests passed on the default adapter."
-elif [[ " ${setup_missing[*]-} " == *" gl "* ]]; then
-    echo "All tests passed on the default adapter. Not run on the GL adapter: there is no EGL driver."
-else
-    echo "Once more on the GL adapter."
-    # Forcing every kernel in turn, the forms for GPUs, and attention once more with dropout take GL's compiler too long; the first
-    # run did it.
-    # One thread: GL has one context, and wgpu panics where a thread waits a second for another that compiles.
-    WGPU_BACKEND=gl cargo test "${test_build[@]}" "${gpu_tests[@]}" -- --skip every_candidate --skip @gpu --skip ", dropout" --test-threads 1
-    WGPU_BACKEND=gl cargo test "${test_build[@]}" --test training -- "${gpu_training[@]}" --test-threads 1
+}
+
+run() {
+    local name=$1 log start=$SECONDS
+    shift
+    log=$(mktemp "$said/log.XXXXXX")
+    if "$@" >"$log" 2>&1; then
+        echo "$name: $(sed -n 's/^test result: ok. \([0-9]* passed\).*/\1, /p' "$log" | tail -1)$((SECONDS - start)) s"
+    else
+        cat "$log"
+        echo "$name: FAILED"
+        return 1
+    fi
+}
+export -f run
+
+with_gl=
+[[ $(uname -s) != Linux || " ${setup_missing[*]-} " == *" gl "* ]] || with_gl=1
+jobs_of_all | xargs -P 2 -L 1 bash -c 'run "$@"' run || {
+    echo "Some tests failed: what they say is above." >&2
+    exit 1
+}
+if [[ $with_gl ]]; then
     echo "All tests passed, on the default adapter and on the GL adapter."
+else
+    echo "All tests passed on the default adapter. Not on GL: it is for Linux, and needs an EGL driver."
 fi

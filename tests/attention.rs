@@ -100,6 +100,16 @@ const FEW: [&str; 5] = [
     "1x70x2x64, cached, rotary 16",
 ];
 
+/// Whether these kernels are for another device than this.
+fn varied(name: &str, kernels: &KernelTable) -> bool {
+    name != kernels.attention().unwrap().to_string()
+}
+
+/// The shapes that are tried: of a device that is not this one, only the first.
+fn shapes<T, const N: usize>(all: [T; N], name: &str, kernels: &KernelTable) -> impl Iterator<Item = T> {
+    all.into_iter().take(if varied(name, kernels) { 1 } else { N })
+}
+
 /// Whether a software driver would take minutes to compile the emulation of matrix units; other widths differ in numbers.
 fn emulated(schedule: AttentionSchedule, head_width: usize) -> bool {
     schedule == AttentionSchedule::Cooperative && engine().gpu.target.software && head_width > 32
@@ -112,7 +122,8 @@ fn matches(schedule: AttentionSchedule) {
         let all = precisions().into_iter().flat_map(|precision| cases().into_iter().map(move |case| (case, precision)));
         for (case, precision) in all {
             let wanted = kernels.attention().unwrap();
-            let others = name != wanted.to_string() || (wanted == AttentionSchedule::Lanes && precision == Dtype::F16);
+            let others =
+                varied(&name, &kernels) || (wanted != AttentionSchedule::Cooperative && precision == Dtype::F16);
             let left_out = (others && !FEW.contains(&case.name.as_str())) || emulated(wanted, head_width(&case));
             if left_out || schedule_of(&kernels, head_width(&case), precision) != wanted {
                 continue;
@@ -258,9 +269,10 @@ fn chunk(kernels: &KernelTable, dtype: Dtype, heads: usize, head_width: usize, p
 #[test]
 fn a_row_has_the_same_bits_in_a_full_pass_and_in_chunks_over_a_cache() {
     for (name, kernels) in forced(&AttentionSchedule::ALL) {
-        for (precision, (heads, head_width)) in
-            precisions().into_iter().flat_map(|precision| [(2, 32), (1, 64), (1, 128)].map(|shape| (precision, shape)))
-        {
+        let tried = precisions().into_iter().flat_map(|precision| {
+            shapes([(2, 32), (1, 64), (1, 128)], &name, &kernels).map(move |shape| (precision, shape))
+        });
+        for (precision, (heads, head_width)) in tried {
             let wanted = kernels.attention().unwrap();
             if schedule_of(&kernels, head_width, precision) != wanted || emulated(wanted, head_width) {
                 continue;
@@ -325,7 +337,7 @@ fn rotated(kernels: &KernelTable, head_width: usize, rotary_width: usize, apart:
 #[test]
 fn rotating_in_the_kernels_and_ahead_of_them_gives_the_same_bits() {
     for (name, kernels) in forced(&AttentionSchedule::ALL) {
-        for (head_width, rotary_width) in [(64, 16), (32, 8), (128, 32)] {
+        for (head_width, rotary_width) in shapes([(64, 16), (32, 8), (128, 32)], &name, &kernels) {
             if schedule_of(&kernels, head_width, Dtype::F32) != kernels.attention().unwrap() {
                 continue;
             }
