@@ -429,7 +429,7 @@ mod tests {
                     contests.push(Contest { product, candidates: vec![target.default_candidate(product); 2] });
                     // The reference computes both halves as this device does, a pair is for GPUs.
                     let product = ProductKind { pair: true, size: [2 * size[0], size[1], size[2]], ..product };
-                    let tiles = Candidate::Tiles { block: [16; 2], depth: 8, thread: [2; 2], chunk: 0 };
+                    let tiles = Candidate::Tiles { block: [32; 2], depth: 8, thread: [4; 2], chunk: 0 };
                     contests.push(Contest { product, candidates: vec![tiles; 2] });
                 }
             }
