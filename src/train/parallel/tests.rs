@@ -1,7 +1,7 @@
 //! Ranks that are threads, each with a device of its own, against one that does everything.
 
 use crate::array::HostTensor;
-use crate::config::{ModelConfig, Precision, TrainConfig};
+use crate::config::{ModelConfig, Optimizer, Precision, TrainConfig};
 use crate::data::Batch;
 use crate::gpu::adapter::AdapterRequest;
 use crate::model::init;
@@ -33,7 +33,7 @@ fn batch(number: u64) -> Batch {
     Batch { tokens: tokens(), targets: tokens() }
 }
 
-/// Loss and norm of three steps, and what they came to: parameters and both moments, bit for bit.
+/// Loss and norm of three steps, and what they came to: parameters, both moments and what is kept of averages, bit for bit.
 fn trained(world: &World, train: &TrainConfig) -> (Vec<[u32; 2]>, Vec<u32>) {
     trained_with(0.0, world, train)
 }
@@ -58,7 +58,7 @@ fn trained_with(dropout: f64, world: &World, train: &TrainConfig) -> (Vec<[u32; 
         seen.push([stats.loss, stats.grad_norm].map(f32::to_bits));
     }
     let [m, v] = trainer.moments().unwrap();
-    let all = [trainer.parameters().unwrap(), m, v];
+    let all = [trainer.parameters().unwrap(), m, v, trainer.averages().unwrap()];
     (seen, all.iter().flat_map(|of| of.values()).flat_map(|of| of.data.iter().map(|x| x.to_bits())).collect())
 }
 
@@ -100,6 +100,23 @@ fn dropout_on_ranks_makes_the_bits_of_one() {
             "{ranks}"
         );
     }
+}
+
+/// All ranks update whole matrices, and each keeps the average of all that was updated wherever.
+#[test]
+fn muon_and_averages_on_ranks_make_the_bits_of_one() {
+    let averaged = TrainConfig { ema_decay: 0.5, ..train(4) };
+    let sharded = TrainConfig { shard_optimizer: true, ..averaged.clone() };
+    let muon = TrainConfig { optimizer: Optimizer::Muon, muon_lr: 1e-2, ..averaged.clone() };
+    let mut seen = vec![trained(&World::alone(), &train(4))];
+    for (alone, on_ranks) in [(&averaged, &averaged), (&averaged, &sharded), (&muon, &muon)] {
+        let alone = trained(&World::alone(), alone);
+        for of_rank in on_threads(2, |world| trained(world, on_ranks)) {
+            assert!(of_rank == alone, "{:?}, sharded {}", on_ranks.optimizer, on_ranks.shard_optimizer);
+        }
+        seen.push(alone);
+    }
+    assert!(seen[0] != seen[1] && seen[1] == seen[2] && seen[2] != seen[3]);
 }
 
 /// There the ranks' copies of parameters in f16 are made anew from what others updated.
