@@ -19,7 +19,7 @@ rm -rf "$folder"
 mkdir -p "$folder/programs/tests"
 cp target/release/tokenformer "$folder/programs/"
 # The programs that cargo built, by their names in its messages.
-cargo test --release --no-run "${tests[@]/#/--test=}" 2>&1 | tee /dev/stderr |
+cargo test --release --no-run "${tests[@]/#/--test=}" 2>&1 | tee >(cat >&2) |
     sed -n 's/^ *Executable tests\/\([^ ]*\) (\(.*\))$/\1 \2/p' >"$folder/list"
 while read -r source program; do
     name=${source%/main.rs}

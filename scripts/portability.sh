@@ -13,20 +13,23 @@ source scripts/setup.sh
 read -ra runner <<<"${RUNNER:-}"
 limit=${LIMIT:-600}
 
+kept=$(mktemp -d)
+trap 'rm -rf "$kept"' EXIT
+
 parts=(golden identities)
-cargo test "${test_build[@]}" --no-run --test cli "${parts[@]/#/--test=}" 2>&1 | tee /dev/stderr |
-    sed -n 's/^ *Executable tests\/\([^ ]*\) (\(.*\))$/\1 \2/p' >"${TMPDIR:-/tmp}/portability.$$"
+cargo test "${test_build[@]}" --no-run --test cli "${parts[@]/#/--test=}" 2>&1 | tee "$kept/built" >&2
+((PIPESTATUS[0] == 0)) || exit 1
 program=${CARGO_TARGET_DIR:-target}/release/tokenformer
 failed=0
 
 part() {
     local name=$1 start=$SECONDS status=0
     shift
-    timeout "$limit" ${runner[@]+"${runner[@]}"} "$@" >"${TMPDIR:-/tmp}/portability.log" 2>&1 || status=$?
+    timeout "$limit" ${runner[@]+"${runner[@]}"} "$@" >"$kept/log" 2>&1 || status=$?
     case $status in
     0) echo "$name: passed in $((SECONDS - start)) s" ;;
     124) echo "$name: not done after $limit s" && failed=1 ;;
-    *) echo "$name: FAILED, $(grep -E 'panicked|error' "${TMPDIR:-/tmp}/portability.log" | head -1)" && failed=1 ;;
+    *) echo "$name: FAILED, $(grep -E 'panicked|error' "$kept/log" | head -1)" && failed=1 ;;
     esac
 }
 
@@ -35,9 +38,6 @@ part selftest "$program" selftest
 while read -r source binary; do
     name=${source%/main.rs}
     [[ " ${parts[*]} " == *" ${name%.rs} "* ]] && CARGO_MANIFEST_DIR=$PWD part "${name%.rs}" "$binary"
-done <"${TMPDIR:-/tmp}/portability.$$"
-rm -f "${TMPDIR:-/tmp}/portability.$$" "${TMPDIR:-/tmp}/portability.log"
-out=$(mktemp -d)
-part "a run that grows" "$program" train --preset quickstart --steps 320 --set train.eval_interval=0 --out "$out/run"
-rm -r "$out"
+done < <(sed -n 's/^ *Executable tests\/\([^ ]*\) (\(.*\))$/\1 \2/p' "$kept/built")
+part "a run that grows" "$program" train --preset quickstart --steps 320 --set train.eval_interval=0 --out "$kept/run"
 exit "$failed"
