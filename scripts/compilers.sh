@@ -10,6 +10,7 @@
 # DXC takes about a second for a matrix product, so that all of it takes more than the two minutes that CI could give.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+source scripts/setup.sh
 folder=${1:-target/compilers}
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
@@ -24,7 +25,7 @@ not_checked() {
 
 echo "== texts"
 rm -rf "$texts"
-OUT=$texts cargo test --release --test shaders dump -- --ignored --quiet >"$folder/dump.log" 2>&1 || {
+OUT=$texts cargo test "${test_build[@]}" --test shaders dump -- --ignored --quiet >"$folder/dump.log" 2>&1 || {
     cat "$folder/dump.log"
     exit 1
 }
