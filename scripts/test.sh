@@ -15,7 +15,7 @@ echo "Building the tests."
 cargo test "${test_build[@]}" --no-run --message-format json-render-diagnostics |
     sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' | sed 's|\\\\|/|g' >"$said/programs"
 
-# `job NAME COMMAND...` for every program; the path of one in quotes, as xargs wants it.
+# A line NAME "PATH" for every program: quotes are what xargs wants of a path with spaces.
 programs() {
     local path name
     while read -r path; do

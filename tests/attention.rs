@@ -105,9 +105,9 @@ fn varied(name: &str, kernels: &KernelTable) -> bool {
     name != kernels.attention().unwrap().to_string()
 }
 
-/// The shapes that are tried: of a device that is not this one, only the first.
+/// The shapes that are tried: where a software driver compiles kernels for another device, only the first.
 fn shapes<T, const N: usize>(all: [T; N], name: &str, kernels: &KernelTable) -> impl Iterator<Item = T> {
-    all.into_iter().take(if varied(name, kernels) { 1 } else { N })
+    all.into_iter().take(if engine().gpu.target.software && varied(name, kernels) { 1 } else { N })
 }
 
 /// Whether a software driver would take minutes to compile the emulation of matrix units; other widths differ in numbers.
@@ -122,8 +122,12 @@ fn matches(schedule: AttentionSchedule) {
         let all = precisions().into_iter().flat_map(|precision| cases().into_iter().map(move |case| (case, precision)));
         for (case, precision) in all {
             let wanted = kernels.attention().unwrap();
-            let others =
-                varied(&name, &kernels) || (wanted != AttentionSchedule::Cooperative && precision == Dtype::F16);
+            let few_in_half = match wanted {
+                AttentionSchedule::Software => engine().gpu.target.software,
+                AttentionSchedule::Lanes => true,
+                AttentionSchedule::Cooperative => false,
+            };
+            let others = varied(&name, &kernels) || (few_in_half && precision == Dtype::F16);
             let left_out = (others && !FEW.contains(&case.name.as_str())) || emulated(wanted, head_width(&case));
             if left_out || schedule_of(&kernels, head_width(&case), precision) != wanted {
                 continue;
