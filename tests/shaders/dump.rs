@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use tokenformer::kernel::{Dtype, shader};
+use tokenformer::ops::attention::Generated;
 
 use crate::lint::{during, parse, variants};
 
@@ -26,7 +27,11 @@ fn sources() -> BTreeMap<String, (String, bool)> {
         let cooperative = matches!(candidate, tokenformer::kernel::Candidate::Cooperative { .. });
         (name.to_owned(), (kernel.text.unwrap().to_owned(), cooperative))
     });
-    files.chain(generated).collect()
+    let attention = crate::attention().into_iter().map(|(name, generated)| {
+        let cooperative = matches!(generated, Generated::Cooperative(_));
+        (name.to_owned(), (generated.kernel().text.unwrap().to_owned(), cooperative))
+    });
+    files.chain(generated).chain(attention).collect()
 }
 
 /// The SPIR-V, MSL and, where there is any, HLSL of one entry point.
