@@ -41,14 +41,9 @@ program() {
 }
 
 # Each relative to the multiply-add peak of its own run. The margin is wide, because such machines are shared.
-speed_once() {
+speed() {
     WGPU_BACKEND=vulkan WGPU_ADAPTER_NAME=llvmpipe "$(program)" bench step --preset bench-tiny --tune off \
         --steps 3 --seconds 0.2 --regress 300 --baseline benches/results/ci-bench-tiny.json
-}
-
-# A machine that is busy for a moment is slow once; twice in a row it is the kernel.
-speed() {
-    speed_once || speed_once
 }
 
 portable() {

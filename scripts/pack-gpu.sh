@@ -9,6 +9,7 @@
 # to train on, such as tinyshakespeare.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup.sh
 folder=${1:-.gpu}
 oracle=${2:-}
 most=$((60 << 20)) # bytes; more than this is often not carried
@@ -18,17 +19,12 @@ cargo build --release
 rm -rf "$folder"
 mkdir -p "$folder/programs/tests"
 cp target/release/tokenformer "$folder/programs/"
-# The programs that cargo built, by their names in its messages.
-cargo test --release --no-run "${tests[@]/#/--test=}" 2>&1 | tee >(cat >&2) |
-    sed -n 's/^ *Executable tests\/\([^ ]*\) (\(.*\))$/\1 \2/p' >"$folder/list"
-while read -r source program; do
-    name=${source%/main.rs}
-    cp "$program" "$folder/programs/tests/${name%.rs}"
-done <"$folder/list"
-rm "$folder/list"
+test_programs --release "${tests[@]/#/--test=}" | while read -r name program; do
+    cp "$program" "$folder/programs/tests/$name"
+done
 for name in "${tests[@]}"; do
     [[ -x $folder/programs/tests/$name ]] || {
-        echo "cargo named no program for the test $name" >&2
+        echo "cargo built no program for the test $name" >&2
         exit 1
     }
 done

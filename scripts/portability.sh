@@ -17,8 +17,7 @@ kept=$(mktemp -d)
 trap 'rm -rf "$kept"' EXIT
 
 parts=(golden identities)
-cargo test "${test_build[@]}" --no-run --test cli "${parts[@]/#/--test=}" 2>&1 | tee "$kept/built" >&2
-((PIPESTATUS[0] == 0)) || exit 1
+test_programs "${test_build[@]}" --test cli "${parts[@]/#/--test=}" >"$kept/programs" || exit 1
 program=${CARGO_TARGET_DIR:-target}/release/tokenformer
 failed=0
 
@@ -35,9 +34,8 @@ part() {
 
 ${runner[@]+"${runner[@]}"} "$program" devices | sed -n '1,/^$/p'
 part selftest "$program" selftest
-while read -r source binary; do
-    name=${source%/main.rs}
-    [[ " ${parts[*]} " == *" ${name%.rs} "* ]] && CARGO_MANIFEST_DIR=$PWD part "${name%.rs}" "$binary"
-done < <(sed -n 's/^ *Executable tests\/\([^ ]*\) (\(.*\))$/\1 \2/p' "$kept/built")
+while read -r name binary; do
+    [[ " ${parts[*]} " != *" $name "* ]] || CARGO_MANIFEST_DIR=$PWD part "$name" "$binary"
+done <"$kept/programs"
 part "a run that grows" "$program" train --preset quickstart --steps 320 --set train.eval_interval=0 --out "$kept/run"
 exit "$failed"

@@ -14,6 +14,17 @@ setup_missing=()
 # than a fast program. Its dependencies are those of any release build.
 test_build=(--release --config profile.release.package.tokenformer.opt-level=1)
 
+# Builds tests, and prints a line NAME PATH for each of their programs: `test_programs --release --test golden`.
+test_programs() {
+    local path name
+    cargo test --no-run --message-format json-render-diagnostics "$@" |
+        sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' | sed 's|\\\\|/|g' |
+        while read -r path; do
+            name=${path##*/}
+            echo "${name%-*} $path"
+        done
+}
+
 # True where a file matches one of the patterns.
 setup_any_file() {
     local file

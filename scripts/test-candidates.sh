@@ -8,8 +8,7 @@ source scripts/setup.sh
 
 tests=(ops golden identities training)
 cargo build --release
-# The programs that cargo built, by their names in its messages.
-mapfile -t programs < <(cargo test --release --no-run "${tests[@]/#/--test=}" 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
+mapfile -t programs < <(test_programs --release "${tests[@]/#/--test=}" | cut -d ' ' -f 2-)
 ((${#programs[@]} == ${#tests[@]}))
 
 read -ra runner <<<"${RUNNER:-}"

@@ -12,37 +12,28 @@ trap 'rm -rf "$said"' EXIT
 export said CARGO_MANIFEST_DIR=$PWD
 
 echo "Building the tests."
-cargo test "${test_build[@]}" --no-run --message-format json-render-diagnostics |
-    sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' | sed 's|\\\\|/|g' >"$said/programs"
-
-# A line NAME "PATH" for every program: quotes are what xargs wants of a path with spaces.
-programs() {
-    local path name
-    while read -r path; do
-        name=$(basename "${path%-*}")
-        echo "$name \"$path\""
-    done
-}
+test_programs "${test_build[@]}" | sed 's/ \(.*\)/ "\1"/' >"$said/programs" # quotes are what xargs wants of a path with spaces
 
 # The longest begin first.
-long='/(ops|cases|attention|limits)-'
+long='^(ops|cases|attention|limits) '
 
 # What uses the GPU, and of the training loop what depends on the adapter: growth, resuming, accumulation, generation.
 # Forcing every kernel in turn, the forms for GPUs, and attention with dropout take GL's compiler too long.
 # One thread: GL has one context, and wgpu panics where a thread waits a second for another that compiles.
 on_gl() {
-    local name command rest
-    grep -E '/(ops|golden|identities|training)-' "$said/programs" | programs | while read -r name command; do
-        rest='--skip every_candidate --skip @gpu --skip ", dropout"'
-        [[ $name != training ]] || rest="a_resumed_run_is a_tokenformer_grows accumulated sampling"
-        echo "\"$name on GL\" env WGPU_BACKEND=gl $command $rest --test-threads 1"
+    local name program which
+    grep -E '^(ops|golden|identities|training) ' "$said/programs" | while read -r name program; do
+        which='--skip every_candidate --skip @gpu --skip ", dropout"'
+        [[ $name != training ]] || which="a_resumed_run_is a_tokenformer_grows accumulated sampling"
+        echo "\"$name on GL\" env WGPU_BACKEND=gl $program $which --test-threads 1"
     done
 }
 
+# A line for xargs: a name, and a command.
 jobs_of_all() {
-    grep -E "$long" "$said/programs" | programs
+    grep -E "$long" "$said/programs"
     [[ ! $with_gl ]] || on_gl
-    grep -vE "$long" "$said/programs" | programs
+    grep -vE "$long" "$said/programs"
     echo "documentation cargo test ${test_build[*]} --doc"
     # Each checks what it computes, and fails where that is wrong.
     for example in train grow custom_op; do

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{backward, engine, words};
+use common::{backward, compiles_slowly, engine, words};
 use tokenformer::error::Result;
 use tokenformer::graph::plan::Plan;
 use tokenformer::graph::{Class, Graph, Tensor};
@@ -105,9 +105,9 @@ fn varied(name: &str, kernels: &KernelTable) -> bool {
     name != kernels.attention().unwrap().to_string()
 }
 
-/// The shapes that are tried: where a software driver compiles kernels for another device, only the first.
+/// The shapes that are tried.
 fn shapes<T, const N: usize>(all: [T; N], name: &str, kernels: &KernelTable) -> impl Iterator<Item = T> {
-    all.into_iter().take(if engine().gpu.target.software && varied(name, kernels) { 1 } else { N })
+    all.into_iter().take(if compiles_slowly() && varied(name, kernels) { 1 } else { N })
 }
 
 /// Whether a software driver would take minutes to compile the emulation of matrix units; other widths differ in numbers.
@@ -123,7 +123,7 @@ fn matches(schedule: AttentionSchedule) {
         for (case, precision) in all {
             let wanted = kernels.attention().unwrap();
             let few_in_half = match wanted {
-                AttentionSchedule::Software => engine().gpu.target.software,
+                AttentionSchedule::Software => compiles_slowly(),
                 AttentionSchedule::Lanes => true,
                 AttentionSchedule::Cooperative => false,
             };

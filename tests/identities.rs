@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Ran, backward, device, engine, kernels, words};
+use common::{Ran, backward, device, engine, is_full, kernels, words};
 use tokenformer::config::{Arch, GrowthConfig, GrowthPolicy, ModelConfig, NormActivation, TrainConfig};
 use tokenformer::data::Batch;
 use tokenformer::graph::Graph;
@@ -114,7 +114,7 @@ fn small(seed: u64) -> ModelConfig {
 
 /// Random models to try; `TOKENFORMER_TEST_FULL=1` asks for the full form.
 fn models() -> u64 {
-    if std::env::var_os("TOKENFORMER_TEST_FULL").is_some() { 100 } else { 20 }
+    if is_full() { 100 } else { 20 }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{device, engine, kernels};
+use common::{compiles_slowly, device, engine, is_full, kernels};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -146,12 +146,12 @@ fn every_candidate_matches_and_gives_the_same_bits() {
         |c: &Candidate| !matches!(c, Candidate::Tiles { thread: [rows, columns], .. } if rows * columns > 32);
     // In the short form, sizes in whole vectors and sizes past every edge, on a software driver for GPUs' candidates in turn:
     // nearly all of the time goes into compiling.
-    let full = std::env::var_os("TOKENFORMER_TEST_FULL").is_some();
+    let full = is_full();
     let sizes = [" 8x64x16", " 65x131x33"];
     for (i, candidate) in seen.into_iter().filter(|c| !software.software || is_soon_compiled(c)).enumerate() {
         let kernels = KernelTable::forced(software, candidate);
-        let foreign = software.software && !matches!(candidate, Candidate::Lanes { .. });
-        let sizes = if foreign { &sizes[i % 2..=i % 2] } else { &sizes };
+        let in_turn = compiles_slowly() && !matches!(candidate, Candidate::Lanes { .. });
+        let sizes = if in_turn { &sizes[i % 2..=i % 2] } else { &sizes };
         let is_tried = |c: &Case| {
             let at_an_edge = c.op == "matmul" && sizes.iter().any(|size| c.name.ends_with(size));
             at_an_edge || full && ["matmul", "linear", "pattention"].contains(&c.op)
@@ -180,13 +180,13 @@ fn an_overflow_to_f16_gives_infinity() {
 
 /// Holds every candidate for operands in f16 in one layout against sums in f64; those that were.
 fn multiply_f16(target: &Target, layout: Layout) -> Vec<Candidate> {
-    let full = std::env::var_os("TOKENFORMER_TEST_FULL").is_some();
+    let full = is_full();
     let mut checked = Vec::new();
     for size in [[64; 3], [70, 131, 45], [1, 9, 3]] {
         let product = ProductKind { layout, size, half: true, pair: false };
         for (i, candidate) in candidates(target, product, true).into_iter().enumerate() {
             // On a software driver each in one layout, in turn: as above.
-            if engine().gpu.target.software && !full && Layout::ALL[i % Layout::ALL.len()] != layout {
+            if compiles_slowly() && Layout::ALL[i % Layout::ALL.len()] != layout {
                 continue;
             }
             let large = match candidate {

@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
 /// What a slower kernel must add to a step before it counts, as a part of the step's time in the baseline.
-const PART_OF_A_STEP: f64 = 0.005;
+const PART_OF_A_STEP: f64 = 0.0005;
 
 /// Refuses a run with a case that is more than `percent` slower than in `baseline`; a kernel of a step also has to cost
-/// the step more than half a percent.
+/// the step more than 0.05 %.
 ///
 /// # Errors
 /// An input error where the two do not hold the same cases; a device error that lists the slower ones.
@@ -139,17 +139,17 @@ mod tests {
             report(vec![
                 of_a_step(STEP, "tiny", total_ms),
                 of_a_step("reduce:finish_norm", "tiny", kernel_ms),
-                of_a_step("reduce:finish_norm", "of no step", 0.02),
+                of_a_step("reduce:finish_norm", "of no step", 0.01),
             ])
         };
-        let baseline = step(0.02, 100.0);
-        regress(&step(0.5, 100.0), &baseline, 300.0).unwrap();
-        let error = regress(&step(0.53, 100.0), &baseline, 300.0).unwrap_err().to_string();
+        let baseline = step(0.01, 100.0);
+        regress(&step(0.059, 100.0), &baseline, 300.0).unwrap();
+        let error = regress(&step(0.061, 100.0), &baseline, 300.0).unwrap_err().to_string();
         assert!(error.contains("1 of 3 cases") && error.contains("finish_norm tiny"), "{error}");
-        assert!(regress(&step(0.02, 401.0), &baseline, 300.0).is_err());
+        assert!(regress(&step(0.01, 401.0), &baseline, 300.0).is_err());
         assert!(regress(&step(f64::NAN, 100.0), &baseline, 300.0).is_err());
-        let mut alone = step(0.02, 100.0);
-        alone.records[2].median_ms = 0.09;
+        let mut alone = step(0.01, 100.0);
+        alone.records[2].median_ms = 0.041;
         assert!(regress(&alone, &baseline, 300.0).unwrap_err().to_string().contains("of no step"));
     }
 

@@ -133,7 +133,7 @@ struct OutputArgs {
     /// Also measure the multiply-add peak and bandwidth; `matmul` is timed in turn with the peak.
     #[arg(long)]
     peaks: bool,
-    /// Fail where a case is more than this much slower than in --baseline (a kernel of `bench step`: and costs the step 0.5 %).
+    /// Fail where a case is more than this much slower than in --baseline (a kernel of `bench step`: and costs the step 0.05 %).
     #[arg(long, value_name = "PERCENT", requires = "baseline", value_parser = percent)]
     regress: Option<f64>,
     /// A report of --out; where it holds the multiply-add peak, times count relative to the peak of each run.

@@ -40,6 +40,16 @@ pub fn kernels() -> &'static KernelTable {
     &device().kernels
 }
 
+/// Whether the long form of a test is asked for.
+pub fn is_full() -> bool {
+    std::env::var_os("TOKENFORMER_TEST_FULL").is_some()
+}
+
+/// Whether a kernel for another device than this is better tried in few forms: a software driver takes seconds to compile one.
+pub fn compiles_slowly() -> bool {
+    engine().gpu.target.software && !is_full()
+}
+
 /// A model of two layers, none of whose sizes is a round number.
 pub fn small_model() -> ModelConfig {
     ModelConfig {
