@@ -27,9 +27,9 @@ pub(super) const HEADER_BYTES: usize = 256 * 4;
 const MAGIC_U16: i32 = 20_240_520;
 const MAGIC_U32: i32 = 20_240_801;
 /// Tokens looked at when data are opened: all of a few, else this many in evenly spaced pieces.
-pub(super) const SAMPLED: usize = 1 << 24;
+pub(super) const SAMPLED: usize = 1 << 22;
 /// Tokens of one such piece.
-const PIECE: usize = 1 << 16;
+const PIECE: usize = 1 << 14;
 
 /// A token shard that was found, and is not mapped yet.
 #[derive(Debug, Clone)]
