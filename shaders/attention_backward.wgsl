@@ -61,12 +61,30 @@ fn sums0(start: Block, c: Places, first: u32, span: u32, last: u32, base: u32) -
 }
 
 // Rows past the end repeat the last one, which is written last.
-fn put0(at: Places, d: u32, x: Pair) {
-    if (d >= dims.head_width) { return; }
+fn write0(at: Places, d: u32, x: Pair) {
     let i = at.low + d;
     let j = at.high + d;
     sum0[j.w] = Real(x.high.w); sum0[j.z] = Real(x.high.z); sum0[j.y] = Real(x.high.y); sum0[j.x] = Real(x.high.x);
     sum0[i.w] = Real(x.low.w); sum0[i.z] = Real(x.low.z); sum0[i.y] = Real(x.low.y); sum0[i.x] = Real(x.low.x);
+}
+
+fn write1(at: Places, d: u32, x: Pair) {
+    let i = at.low + d;
+    let j = at.high + d;
+    sum1[j.w] = Real(x.high.w); sum1[j.z] = Real(x.high.z); sum1[j.y] = Real(x.high.y); sum1[j.x] = Real(x.high.x);
+    sum1[i.w] = Real(x.low.w); sum1[i.z] = Real(x.low.z); sum1[i.y] = Real(x.low.y); sum1[i.x] = Real(x.low.x);
+}
+
+fn put0(at: Places, d: u32, x: Pair) {
+    if (d < dims.head_width) { write0(at, d, x); }
+}
+
+// Both sums under one condition: SwiftShader's compiler takes twice the time for each condition after another beyond twenty.
+fn put(at: Places, d: u32, x: Pair, y: Pair) {
+    if (d < dims.head_width) {
+        write0(at, d, x);
+        write1(at, d, y);
+    }
 }
 
 fn put0_block(at: Places, c: Places, x: Block) {
@@ -75,18 +93,10 @@ fn put0_block(at: Places, c: Places, x: Block) {
     put0(at, c.high.x, x.e); put0(at, c.high.y, x.f); put0(at, c.high.z, x.g); put0(at, c.high.w, x.h);
 }
 
-fn put1(at: Places, d: u32, x: Pair) {
-    if (d >= dims.head_width) { return; }
-    let i = at.low + d;
-    let j = at.high + d;
-    sum1[j.w] = Real(x.high.w); sum1[j.z] = Real(x.high.z); sum1[j.y] = Real(x.high.y); sum1[j.x] = Real(x.high.x);
-    sum1[i.w] = Real(x.low.w); sum1[i.z] = Real(x.low.z); sum1[i.y] = Real(x.low.y); sum1[i.x] = Real(x.low.x);
-}
-
-fn put1_block(at: Places, c: Places, x: Block) {
-    put1(at, c.low.x, x.a);
-    put1(at, c.low.y, x.b); put1(at, c.low.z, x.c); put1(at, c.low.w, x.d);
-    put1(at, c.high.x, x.e); put1(at, c.high.y, x.f); put1(at, c.high.z, x.g); put1(at, c.high.w, x.h);
+fn put_blocks(at: Places, c: Places, x: Block, y: Block) {
+    put(at, c.low.x, x.a, y.a);
+    put(at, c.low.y, x.b, y.b); put(at, c.low.z, x.c, y.c); put(at, c.low.w, x.d, y.d);
+    put(at, c.high.x, x.e, y.e); put(at, c.high.y, x.f, y.f); put(at, c.high.z, x.g, y.g); put(at, c.high.w, x.h, y.h);
 }
 
 fn at_lse(at: Places) -> Pair {
@@ -225,9 +235,7 @@ fn backward_keys_values(
             }
             workgroupBarrier();
         }
-        put0_block(at, count_from(lane, LANES), x0);
-        put0_block(at, count_from(lane + 64u, LANES), x1);
-        put1_block(at, count_from(lane, LANES), y0);
-        put1_block(at, count_from(lane + 64u, LANES), y1);
+        put_blocks(at, count_from(lane, LANES), x0, y0);
+        put_blocks(at, count_from(lane + 64u, LANES), x1, y1);
     }
 }

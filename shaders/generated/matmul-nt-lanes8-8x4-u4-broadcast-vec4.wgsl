@@ -24,7 +24,7 @@ struct Dims {
 @group(0) @binding(3) var<storage, read_write> c: array<f32>; // (m, n)
 
 fn store(row: u32, column: u32, shift: u32, value: f32) {
-    if (row < dims.m && column < dims.n) {
+    if ((row < dims.m) & (column < dims.n)) {
         let at = dims.c_offset + shift + row * dims.n + column;
         c[at] = f32(value + select(0.0, f32(c[at]), dims.accumulate == 1u));
     }
@@ -324,37 +324,41 @@ fn product(
             b2 += 1u;
             b3 += 1u;
         }
-        store(row + 0u, column + 0u, z * dims.c_batch, s0_0);
-        store(row + 0u, column + 8u, z * dims.c_batch, s0_1);
-        store(row + 0u, column + 16u, z * dims.c_batch, s0_2);
-        store(row + 0u, column + 24u, z * dims.c_batch, s0_3);
-        store(row + 1u, column + 0u, z * dims.c_batch, s1_0);
-        store(row + 1u, column + 8u, z * dims.c_batch, s1_1);
-        store(row + 1u, column + 16u, z * dims.c_batch, s1_2);
-        store(row + 1u, column + 24u, z * dims.c_batch, s1_3);
-        store(row + 2u, column + 0u, z * dims.c_batch, s2_0);
-        store(row + 2u, column + 8u, z * dims.c_batch, s2_1);
-        store(row + 2u, column + 16u, z * dims.c_batch, s2_2);
-        store(row + 2u, column + 24u, z * dims.c_batch, s2_3);
-        store(row + 3u, column + 0u, z * dims.c_batch, s3_0);
-        store(row + 3u, column + 8u, z * dims.c_batch, s3_1);
-        store(row + 3u, column + 16u, z * dims.c_batch, s3_2);
-        store(row + 3u, column + 24u, z * dims.c_batch, s3_3);
-        store(row + 4u, column + 0u, z * dims.c_batch, s4_0);
-        store(row + 4u, column + 8u, z * dims.c_batch, s4_1);
-        store(row + 4u, column + 16u, z * dims.c_batch, s4_2);
-        store(row + 4u, column + 24u, z * dims.c_batch, s4_3);
-        store(row + 5u, column + 0u, z * dims.c_batch, s5_0);
-        store(row + 5u, column + 8u, z * dims.c_batch, s5_1);
-        store(row + 5u, column + 16u, z * dims.c_batch, s5_2);
-        store(row + 5u, column + 24u, z * dims.c_batch, s5_3);
-        store(row + 6u, column + 0u, z * dims.c_batch, s6_0);
-        store(row + 6u, column + 8u, z * dims.c_batch, s6_1);
-        store(row + 6u, column + 16u, z * dims.c_batch, s6_2);
-        store(row + 6u, column + 24u, z * dims.c_batch, s6_3);
-        store(row + 7u, column + 0u, z * dims.c_batch, s7_0);
-        store(row + 7u, column + 8u, z * dims.c_batch, s7_1);
-        store(row + 7u, column + 16u, z * dims.c_batch, s7_2);
-        store(row + 7u, column + 24u, z * dims.c_batch, s7_3);
+        if (row + 0u < dims.m) {
+            store(row + 0u, column + 0u, z * dims.c_batch, s0_0);
+            store(row + 0u, column + 8u, z * dims.c_batch, s0_1);
+            store(row + 0u, column + 16u, z * dims.c_batch, s0_2);
+            store(row + 0u, column + 24u, z * dims.c_batch, s0_3);
+            store(row + 1u, column + 0u, z * dims.c_batch, s1_0);
+            store(row + 1u, column + 8u, z * dims.c_batch, s1_1);
+            store(row + 1u, column + 16u, z * dims.c_batch, s1_2);
+            store(row + 1u, column + 24u, z * dims.c_batch, s1_3);
+            store(row + 2u, column + 0u, z * dims.c_batch, s2_0);
+            store(row + 2u, column + 8u, z * dims.c_batch, s2_1);
+            store(row + 2u, column + 16u, z * dims.c_batch, s2_2);
+            store(row + 2u, column + 24u, z * dims.c_batch, s2_3);
+            store(row + 3u, column + 0u, z * dims.c_batch, s3_0);
+            store(row + 3u, column + 8u, z * dims.c_batch, s3_1);
+            store(row + 3u, column + 16u, z * dims.c_batch, s3_2);
+            store(row + 3u, column + 24u, z * dims.c_batch, s3_3);
+        }
+        if (row + 4u < dims.m) {
+            store(row + 4u, column + 0u, z * dims.c_batch, s4_0);
+            store(row + 4u, column + 8u, z * dims.c_batch, s4_1);
+            store(row + 4u, column + 16u, z * dims.c_batch, s4_2);
+            store(row + 4u, column + 24u, z * dims.c_batch, s4_3);
+            store(row + 5u, column + 0u, z * dims.c_batch, s5_0);
+            store(row + 5u, column + 8u, z * dims.c_batch, s5_1);
+            store(row + 5u, column + 16u, z * dims.c_batch, s5_2);
+            store(row + 5u, column + 24u, z * dims.c_batch, s5_3);
+            store(row + 6u, column + 0u, z * dims.c_batch, s6_0);
+            store(row + 6u, column + 8u, z * dims.c_batch, s6_1);
+            store(row + 6u, column + 16u, z * dims.c_batch, s6_2);
+            store(row + 6u, column + 24u, z * dims.c_batch, s6_3);
+            store(row + 7u, column + 0u, z * dims.c_batch, s7_0);
+            store(row + 7u, column + 8u, z * dims.c_batch, s7_1);
+            store(row + 7u, column + 16u, z * dims.c_batch, s7_2);
+            store(row + 7u, column + 24u, z * dims.c_batch, s7_3);
+        }
     }
 }

@@ -45,10 +45,9 @@ impl FoundAdapter {
         self.adapter.features().contains(wgpu::Features::SHADER_F16)
     }
 
-    /// Whether the adapter can run the shaders of models: old OpenGL ES has no compute shaders, and see [`is_swiftshader`].
+    /// Whether the adapter can run compute shaders at all (old OpenGL ES cannot).
     pub(crate) fn can_compute(&self) -> bool {
-        !is_swiftshader(&self.info.name)
-            && self.adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS)
+        self.adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS)
             && self.adapter.limits().max_storage_buffers_per_shader_stage > 0
     }
 
@@ -56,20 +55,6 @@ impl FoundAdapter {
     fn line(&self) -> String {
         let FoundAdapter { index, info, .. } = self;
         format!("{index}: {} ({}, {})", info.name, backend_name(info.backend), type_name(info.device_type))
-    }
-}
-
-/// The compiler of Chromium's software driver does not finish the kernels of attention: after eight minutes it was at the first
-/// one, and held 9 GB (Chromium 156).
-fn is_swiftshader(name: &str) -> bool {
-    name.starts_with("SwiftShader")
-}
-
-/// Why an adapter of that name that cannot compute cannot.
-pub(super) fn why_unable(name: &str) -> &'static str {
-    match is_swiftshader(name) {
-        true => "its compiler does not finish the kernels of attention",
-        false => "it has no compute shaders",
     }
 }
 
@@ -166,8 +151,7 @@ pub(crate) fn choose_from(candidates: Vec<FoundAdapter>, request: &AdapterReques
             Error::device(format!("no adapter matches {asked}; this machine has {}", there.join("; ")))
         }
         Refusal::NoCompute(name) => {
-            let why = why_unable(&name);
-            Error::device(format!("adapter \"{name}\" cannot be used: {why}; {}", install_advice()))
+            Error::device(format!("adapter \"{name}\" has no compute shaders; {}", install_advice()))
         }
     })?;
     match candidates.into_iter().nth(position) {

@@ -4,7 +4,7 @@
 
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType, Features};
 
-use super::adapter::{FoundAdapter, backend_name, type_name, why_unable};
+use super::adapter::{FoundAdapter, backend_name, type_name};
 use crate::report::number;
 
 /// Widest line printed.
@@ -37,7 +37,7 @@ pub fn describe(candidate: &FoundAdapter) -> String {
     row("backend, type", kind);
     row("driver", driver(info));
     if !candidate.can_compute() {
-        row("cannot be used", why_unable(&candidate.info.name).to_owned());
+        row("cannot be used", "it has no compute shaders".to_owned());
     }
     let limits = adapter.limits();
     row("largest buffer", number::bytes(limits.max_buffer_size));

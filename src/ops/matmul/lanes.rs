@@ -7,6 +7,10 @@
 use super::source::{BASES, ProductForm, Types, a_index, b_index, begin};
 use crate::kernel::Layout;
 
+/// Sums that are written one by one under a condition for all of them: of conditions in one sequence, each beyond some twenty
+/// doubles the time of SwiftShader's compiler.
+const GROUP: u32 = 16;
+
 /// The numbers of [`crate::kernel::Candidate::Lanes`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lanes {
@@ -74,9 +78,16 @@ impl Lanes {
             self.terms(layout, unroll),
             self.terms(layout, 1),
         ));
+        let group = (GROUP / columns).max(1);
         for r in 0..rows {
+            if r.is_multiple_of(group) {
+                code.push(format!("if (row + {r}u < dims.m) {{"));
+            }
             for j in 0..columns {
                 code.push(format!("store(row + {r}u, column + {}u, z * dims.c_batch, s{r}_{j});", j * lanes));
+            }
+            if (r + 1).is_multiple_of(group) || r + 1 == rows {
+                code.push("}");
             }
         }
         code.push("}\n}");

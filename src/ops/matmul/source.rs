@@ -258,7 +258,7 @@ pub fn begin(title: &str, layout: Layout, types: Types, a_vectors: bool, form: P
     let c_stride = form.c_stride();
     code.push(format!(
         "fn store(row: u32, column: u32, shift: u32, value: f32) {{
-        if (row < dims.m && column < dims.n) {{
+        if ((row < dims.m) & (column < dims.n)) {{
         let at = dims.c_offset + shift + row * {c_stride} + column;
         c[at] = {}(value + select(0.0, f32(c[at]), dims.accumulate == 1u));
         }}
