@@ -20,5 +20,7 @@ mod peak;
 mod pipelines;
 pub mod program;
 mod readback;
+#[cfg(test)]
+pub(crate) mod recording;
 pub mod submission;
 pub mod timing;

@@ -47,7 +47,9 @@ impl Engine {
                 cost,
                 kernel,
                 #[cfg(test)]
-                output: dispatch.blocks.last().cloned(),
+                dims: dispatch.dims.clone(),
+                #[cfg(test)]
+                blocks: dispatch.blocks.clone(),
             });
         }
         self.gpu.check()?;
@@ -87,15 +89,25 @@ impl Engine {
         });
     }
 
+    /// The text of a kernel, and the values of its `override` constants.
+    pub(super) fn source(&self, kernel: &Kernel) -> Result<(String, Vec<(&'static str, f64)>)> {
+        let source = kernel
+            .text
+            .map_or_else(|| shader::source_for(kernel.file, kernel.real, kernel.rows), |text| Ok(text.to_owned()))?;
+        let mut constants: Vec<_> = kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
+        if source.contains("override LANES") {
+            constants.push(("LANES", if self.gpu.target.software { 8.0 } else { 64.0 }));
+        }
+        Ok((source, constants))
+    }
+
     fn compile(&self, kernel: &'static Kernel) -> Result<Compiled> {
         let device = &self.gpu.device;
         #[cfg(test)]
         if kernel.file.ends_with(COSTS_DEVICE) {
             device.destroy();
         }
-        let source = kernel
-            .text
-            .map_or_else(|| shader::source_for(kernel.file, kernel.real, kernel.rows), |text| Ok(text.to_owned()))?;
+        let (source, constants) = self.source(kernel)?;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = module::create(device, kernel.file, &source, self.checked);
         let kinds = std::iter::once(&Access::Uniform).chain(kernel.bindings);
@@ -109,11 +121,6 @@ impl Engine {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let mut constants: Vec<(&str, f64)> =
-            kernel.flags.iter().map(|&(n, on)| (n, f64::from(u8::from(on)))).collect();
-        if source.contains("override LANES") {
-            constants.push(("LANES", if self.gpu.target.software { 8.0 } else { 64.0 }));
-        }
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: Some(&pipeline_layout),

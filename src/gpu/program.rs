@@ -31,9 +31,12 @@ pub(super) struct Step {
     pub(super) groups: u32,
     pub(super) cost: f64,
     pub(super) kernel: Option<&'static Kernel>,
-    /// What it writes.
+    /// As those of [`Dispatch`].
     #[cfg(test)]
-    pub(super) output: Option<Block>,
+    pub(super) dims: Vec<u32>,
+    /// As those of [`Dispatch`]; the last one is written.
+    #[cfg(test)]
+    pub(super) blocks: Vec<Block>,
 }
 
 /// A list of dispatches ready to be replayed.
@@ -67,7 +70,9 @@ impl Program {
             cost: 0.0,
             kernel: None,
             #[cfg(test)]
-            output: None,
+            dims: Vec::new(),
+            #[cfg(test)]
+            blocks: Vec::new(),
         };
         Self { steps: vec![step], uniforms }
     }
@@ -138,7 +143,7 @@ impl Program {
             &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
         );
         let (from, from_offset) = spoil.word.place();
-        let output = self.steps[dispatch].output.as_ref().unwrap();
+        let output = self.steps[dispatch].blocks.last().unwrap();
         let (to, offset) = output.place();
         encoder.copy_buffer_to_buffer(from, from_offset, to, offset + 4 * (spoil.at % (output.bytes() / 4)), 4);
         dispatch + 1..range.end

@@ -149,6 +149,11 @@ impl Prepared {
 
     /// Writes the inputs, clears gradients, runs and waits.
     pub fn run(&self, engine: &Engine) -> Result<()> {
+        self.fill(engine);
+        engine.run(&self.program)
+    }
+
+    fn fill(&self, engine: &Engine) {
         for (tensor, words) in &self.inputs {
             engine.write(&self.blocks[tensor.index()], words);
         }
@@ -156,7 +161,6 @@ impl Prepared {
             let block = &self.blocks[tensor.index()];
             engine.write(block, &vec![0_u32; (block.bytes() / 4) as usize]);
         }
-        engine.run(&self.program)
     }
 
     /// The bits of all outputs and gradients of the last run.
@@ -279,4 +283,59 @@ fn derivative_error(case: &Case, prepared: &Prepared, input: usize, grad: &[f64]
     // Written so that NaN counts as infinite.
     let finite = |e: f64| if e.is_finite() { e } else { f64::INFINITY };
     errors.into_iter().map(finite).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::adapter::AdapterRequest;
+    use crate::gpu::device::{Gpu, webgpu_limits};
+    use crate::gpu::recording::record;
+    use crate::ops::{mixed_registry, registry};
+    use crate::runtime::device::Device;
+    use serde_json::json;
+    use std::path::PathBuf;
+
+    /// Holds a case against its reference here, and records it.
+    fn recorded(Device { engine, kernels, .. }: &Device, case: &Case, precision: Dtype) -> serde_json::Value {
+        let name = format!("{}/{}", case.op, case.name);
+        assert!(check_in(engine, case, kernels, precision).unwrap().passed, "{name}");
+        let prepared = Prepared::in_precision(engine, case, kernels, true, precision).unwrap();
+        prepared.fill(engine);
+        let gradients: Vec<Tensor> = prepared.gradients.iter().map(|&(_, gradient)| gradient).collect();
+        let tensors: Vec<Tensor> = prepared.outputs.iter().chain(&gradients).copied().collect();
+        let blocks: Vec<&Block> = tensors.iter().map(|tensor| &prepared.blocks[tensor.index()]).collect();
+        let (program, places) = record(engine, prepared.program(), &blocks).unwrap();
+        let half = precision == Dtype::F16;
+        let nmse = if half { case.nmse.max(HALF_NMSE) } else { case.nmse };
+        let mut wanted: Vec<_> = (case.reference)(&prepared.values).into_iter().map(|wanted| (wanted, nmse)).collect();
+        // Gradients have no reference of their own: those of this device, which held against finite differences.
+        engine.run(prepared.program()).unwrap();
+        let derivative = if half { case.half_gradient } else { GRADIENT_TOLERANCE };
+        wanted.extend(gradients.iter().map(|&it| (prepared.read(engine, it).unwrap(), derivative * derivative)));
+        let results = tensors.iter().zip(places).zip(wanted).map(|((tensor, place), (wanted, nmse))| {
+            json!({ "place": place, "type": prepared.dtypes[tensor.index()].name(), "wanted": wanted, "nmse": nmse })
+        });
+        json!({ "name": name, "program": program, "results": results.collect::<Vec<_>>() })
+    }
+
+    /// The kernels of this adapter, or with `KERNELS=gpu` those of a GPU within the limits of every WebGPU device.
+    #[test]
+    #[ignore = "writes files for scripts/compilers/dawn.mjs"]
+    fn recordings() {
+        let out = PathBuf::from(std::env::var_os("OUT").expect("OUT is the folder to write to"));
+        std::fs::create_dir_all(&out).unwrap();
+        let as_gpu = std::env::var("KERNELS").is_ok_and(|kernels| kernels == "gpu");
+        let mut gpu = Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).unwrap();
+        gpu.target.software &= !as_gpu;
+        let device = Device::new(gpu).unwrap();
+        let mut cases: Vec<_> = registry().into_iter().map(|case| (case, Dtype::F32)).collect();
+        if device.kernels.target().f16 {
+            cases.extend(mixed_registry().into_iter().map(|case| (case, Dtype::F16)));
+        }
+        for (i, (case, precision)) in cases.iter().enumerate() {
+            std::fs::write(out.join(format!("{i:03}.json")), recorded(&device, case, *precision).to_string()).unwrap();
+        }
+        println!("{} cases", cases.len());
+    }
 }
