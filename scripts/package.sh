@@ -1,21 +1,35 @@
 #!/usr/bin/env bash
 # Builds what a release has for this machine into a folder: an archive of the program with its manual pages, completions and
-# licences, and a wheel: `bash scripts/package.sh dist`. The wheel needs maturin, from pip.
+# licences, and a wheel: `bash scripts/package.sh dist`. Needs maturin, from pip. On Linux the program runs where the C library is
+# not older than here, or with ziglang, from pip as well, not older than 2.17, that of CentOS 7.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:?usage: package.sh FOLDER}
 mkdir -p "$out"
 
-cargo build --profile dist --locked --features parquet --bin tokenformer
+if command -v maturin >/dev/null; then
+    maturin=(maturin)
+elif python3 -m maturin --version >/dev/null 2>&1; then
+    maturin=(python3 -m maturin)
+else
+    echo "maturin is not installed (pip install maturin)" >&2
+    exit 1
+fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 version=$(cargo pkgid | sed 's/.*[#@]//')
 program=target/dist/tokenformer
+options=()
+if [[ $host == *linux-gnu ]] && python3 -m ziglang version >/dev/null 2>&1; then
+    options=(--zig --target "$host" --compatibility manylinux_2_17)
+    program=target/$host/dist/tokenformer
+fi
 [[ $host != *windows* ]] || program+=.exe
 
-# maturin looks for it there.
+# Once for the program, and again with the pages and completions that it writes; maturin looks for those there.
 data=tokenformer.data/data
 rm -rf tokenformer.data
 trap 'rm -rf tokenformer.data' EXIT
+"${maturin[@]}" build "${options[@]+"${options[@]}"}" --out target/package
 mkdir -p "$data"/share/{man/man1,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
 "$program" man "$data/share/man/man1"
 "$program" completions bash >"$data/share/bash-completion/completions/tokenformer"
@@ -35,12 +49,5 @@ else
     tar -C target/package -czf "$out/$name.tar.gz" "$name"
 fi
 
-if command -v maturin >/dev/null; then
-    maturin build --out "$out"
-elif python3 -m maturin --version >/dev/null 2>&1; then
-    python3 -m maturin build --out "$out"
-else
-    echo "no wheel: maturin is not installed (pip install maturin)" >&2
-    exit 1
-fi
+"${maturin[@]}" build "${options[@]+"${options[@]}"}" --out "$out"
 ls -l "$out"
