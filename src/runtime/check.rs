@@ -291,6 +291,7 @@ mod tests {
     use crate::gpu::adapter::AdapterRequest;
     use crate::gpu::device::{Gpu, webgpu_limits};
     use crate::gpu::recording::record;
+    use crate::kernel::Fragments;
     use crate::ops::{mixed_registry, registry};
     use crate::runtime::device::Device;
     use serde_json::json;
@@ -328,6 +329,8 @@ mod tests {
         let as_gpu = std::env::var("KERNELS").is_ok_and(|kernels| kernels == "gpu");
         let mut gpu = Gpu::open_with_limits(&AdapterRequest::default(), webgpu_limits).unwrap();
         gpu.target.software &= !as_gpu;
+        // WGSL has no matrix units but in naga.
+        gpu.target.fragments = Fragments::NONE;
         let device = Device::new(gpu).unwrap();
         let mut cases: Vec<_> = registry().into_iter().map(|case| (case, Dtype::F32)).collect();
         if device.kernels.target().f16 {
