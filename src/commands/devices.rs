@@ -50,7 +50,7 @@ fn facts(found: &FoundAdapter) -> Value {
         "type": type_name(found.info.device_type),
         "driver": found.info.driver,
         "driver_info": found.info.driver_info,
-        "can_compute": found.can_compute(),
+        "can_compute": found.lacks().is_none(),
         "max_buffer": limits.max_buffer_size,
         "max_binding": limits.max_storage_buffer_binding_size,
         "max_storage_buffers": limits.max_storage_buffers_per_shader_stage,

@@ -6,6 +6,7 @@
 use wgpu::{AdapterInfo, Backend, Backends, DeviceType, DownlevelFlags};
 
 use crate::error::{Error, Result};
+use crate::kernel::Target;
 
 /// What the user asked for; both fields empty means "the best there is".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,10 +46,15 @@ impl FoundAdapter {
         self.adapter.features().contains(wgpu::Features::SHADER_F16)
     }
 
-    /// Whether the adapter can run compute shaders at all (old OpenGL ES cannot).
-    pub(crate) fn can_compute(&self) -> bool {
-        self.adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS)
-            && self.adapter.limits().max_storage_buffers_per_shader_stage > 0
+    /// Why the adapter cannot run the shaders of models, if it cannot: old OpenGL ES has no compute shaders, Mesa's software
+    /// driver of 2020 three storage buffers.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        let buffers = self.adapter.limits().max_storage_buffers_per_shader_stage;
+        if buffers == 0 || !self.adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS) {
+            return Some("it has no compute shaders".to_owned());
+        }
+        let least = Target::WEBGPU.max_storage_buffers;
+        (buffers < least).then(|| format!("it allows {buffers} storage buffers per kernel, and {least} are needed"))
     }
 
     /// One line for lists inside error messages.
@@ -97,7 +103,7 @@ pub(crate) fn for_local_rank(request: &AdapterRequest, local_rank: usize) -> Res
     let alike = |(position, candidate): &(usize, &FoundAdapter)| {
         let FoundAdapter { info, .. } = candidate;
         (info.backend, info.device_type) == (best.info.backend, best.info.device_type)
-            && candidate.can_compute()
+            && candidate.lacks().is_none()
             && wish.matches(*position, &Key::of(candidate))
     };
     let alike: Vec<usize> = candidates.iter().enumerate().filter(alike).map(|(position, _)| position).collect();
@@ -150,8 +156,8 @@ pub(crate) fn choose_from(candidates: Vec<FoundAdapter>, request: &AdapterReques
             let there: Vec<String> = candidates.iter().map(FoundAdapter::line).collect();
             Error::device(format!("no adapter matches {asked}; this machine has {}", there.join("; ")))
         }
-        Refusal::NoCompute(name) => {
-            Error::device(format!("adapter \"{name}\" has no compute shaders; {}", install_advice()))
+        Refusal::Lacks(name, what) => {
+            Error::device(format!("adapter \"{name}\" cannot be used, {what}; {}", install_advice()))
         }
     })?;
     match candidates.into_iter().nth(position) {
@@ -189,7 +195,7 @@ struct Key {
     name: String,
     backend: Backend,
     device_type: DeviceType,
-    can_compute: bool,
+    lacks: Option<String>,
 }
 
 impl Key {
@@ -198,7 +204,7 @@ impl Key {
             name: candidate.info.name.clone(),
             backend: candidate.info.backend,
             device_type: candidate.info.device_type,
-            can_compute: candidate.can_compute(),
+            lacks: candidate.lacks(),
         }
     }
 
@@ -269,8 +275,8 @@ impl Wish {
 enum Refusal {
     /// Nothing matches the request, given as the user wrote it.
     NoMatch(String),
-    /// The best match, by name, cannot compute.
-    NoCompute(String),
+    /// The best match, by name, cannot run shaders of models, and why.
+    Lacks(String, String),
 }
 
 /// The position of the best match and the reason for it.
@@ -278,14 +284,14 @@ fn pick(keys: &[Key], wish: &Wish) -> Result<(usize, String), Refusal> {
     let mut matching: Vec<(usize, &Key)> =
         keys.iter().enumerate().filter(|(position, key)| wish.matches(*position, key)).collect();
     // Stable: equals stay in the order of the list.
-    matching.sort_by_key(|(_, key)| (!key.can_compute, key.rank()));
+    matching.sort_by_key(|(_, key)| (key.lacks.is_some(), key.rank()));
     let Some(&(position, best)) = matching.first() else {
         return Err(Refusal::NoMatch(wish.describe().unwrap_or_else(|| "the request".into())));
     };
-    if !best.can_compute {
-        return Err(Refusal::NoCompute(best.name.clone()));
+    if let Some(lacks) = &best.lacks {
+        return Err(Refusal::Lacks(best.name.clone(), lacks.clone()));
     }
-    let equals = matching.iter().filter(|(_, key)| key.can_compute && key.rank() == best.rank()).count();
+    let equals = matching.iter().filter(|(_, key)| key.lacks.is_none() && key.rank() == best.rank()).count();
     let kind = match (best.backend, best.device_type) {
         (Backend::Gl, _) => "OpenGL adapter".into(),
         (backend, DeviceType::Cpu) => format!("software {} adapter", backend_name(backend)),
@@ -355,7 +361,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str, backend: Backend, device_type: DeviceType) -> Key {
-        Key { name: name.into(), backend, device_type, can_compute: true }
+        Key { name: name.into(), backend, device_type, lacks: None }
     }
 
     fn machine() -> Vec<Key> {
@@ -395,15 +401,16 @@ mod tests {
     #[test]
     fn an_adapter_without_compute_is_chosen_by_nobody() {
         let mut keys = machine();
-        keys[4].can_compute = false;
+        let lacks = "it has no compute shaders".to_owned();
+        keys[4].lacks = Some(lacks.clone());
         assert_eq!(pick(&keys, &Wish::default()).unwrap().0, 3);
-        assert_eq!(pick(&keys, &named("4")), Err(Refusal::NoCompute(keys[4].name.clone())));
+        assert_eq!(pick(&keys, &named("4")), Err(Refusal::Lacks(keys[4].name.clone(), lacks)));
     }
 
     #[test]
     fn choosing_without_gl_loaded_keeps_the_indices_of_the_list() {
         let all = enumerate(&AdapterRequest::default()).unwrap();
-        for candidate in all.iter().filter(|candidate| candidate.can_compute()) {
+        for candidate in all.iter().filter(|candidate| candidate.lacks().is_none()) {
             let request = AdapterRequest { adapter: Some(candidate.index.to_string()), backend: None };
             let (chosen, _) = choose(&request).unwrap();
             assert_eq!((chosen.index, &chosen.info), (candidate.index, &candidate.info));

@@ -36,8 +36,8 @@ pub fn describe(candidate: &FoundAdapter) -> String {
     let mut row = |label: &str, value: String| text += &wrapped(&format!("   {label:<19}{value}"), INDENT);
     row("backend, type", kind);
     row("driver", driver(info));
-    if !candidate.can_compute() {
-        row("cannot be used", "it has no compute shaders".to_owned());
+    if let Some(lacks) = candidate.lacks() {
+        row("cannot be used", lacks);
     }
     let limits = adapter.limits();
     row("largest buffer", number::bytes(limits.max_buffer_size));
