@@ -58,6 +58,13 @@ class Module(unittest.TestCase):
         self.assertTrue(0 < answer["loss"] < 10)
         with self.assertRaises(subprocess.CalledProcessError):
             tokenformer.run("eval", self.path("none"), stderr=subprocess.DEVNULL)
+        with self.assertRaisesRegex(tokenformer.Error, "none.*exit code 2"):
+            tokenformer.run("eval", self.path("none"), json=True, stderr=subprocess.DEVNULL)
+        self.assertIn("none", tokenformer.run("eval", self.path("none"), json=True, check=False, stderr=subprocess.DEVNULL)["error"])
+        with self.assertRaisesRegex(tokenformer.Error, "unexpected argument '--json'"):
+            tokenformer.run("man", self.path("man"), json=True, stderr=subprocess.DEVNULL)
+        with self.assertRaisesRegex(FileNotFoundError, "is no run"):
+            tokenformer.metrics(self.path("none"))
         if numpy is not None:
             tensors = tokenformer.load(run)
             self.assertEqual(tensors["layers.0.mlp.key_param_tokens"].shape, (16, 16))
@@ -82,6 +89,8 @@ class Module(unittest.TestCase):
         self.assertEqual(list(tokenformer.load(path, ["b"])), ["b"])
         with self.assertRaises(KeyError):
             tokenformer.load(path, ["c"])
+        with self.assertRaisesRegex(FileNotFoundError, "no file or run"):
+            tokenformer.load(self.path("none"))
         with self.assertRaisesRegex(ValueError, "ends in the middle of b"):
             tokenformer.load(self.write("cut", header, b"12345"))
         with open(self.path("text"), "w") as file:

@@ -15,10 +15,21 @@ import struct
 import subprocess
 import sysconfig
 
-__all__ = ["load", "metrics", "program", "run"]
+__all__ = ["Error", "load", "metrics", "program", "run"]
 
 # Where a header is larger, it is no checkpoint: the limit of the safetensors library.
 _LARGEST_HEADER = 100_000_000
+
+
+class Error(subprocess.CalledProcessError):
+    """A command that failed; `message` is the sentence that it ended with."""
+
+    def __init__(self, returncode, command, message):
+        super().__init__(returncode, command)
+        self.message = message
+
+    def __str__(self):
+        return f"{self.message} (exit code {self.returncode})"
 
 
 def program():
@@ -40,22 +51,32 @@ def run(*args, json=False, check=True, **options):
     """Runs the program with `args`, each of which is made a string, and waits for its end.
 
     With `json`, for the commands that have `--json`, returns the last line that it prints as a dict, and progress still goes to the
-    terminal; else a `subprocess.CompletedProcess`. `options` go to `subprocess.run`. Raises
-    `subprocess.CalledProcessError` where the exit code is not 0, unless `check` is false.
+    terminal; else a `subprocess.CompletedProcess`. `options` go to `subprocess.run`. Where the exit code is not 0, unless `check`
+    is false, raises `subprocess.CalledProcessError`, with `json` an `Error` that says what the program says.
     """
     command = [program(), *(os.fspath(a) if isinstance(a, os.PathLike) else str(a) for a in args)]
     if not json:
         return subprocess.run(command, check=check, **options)
-    done = subprocess.run([*command, "--json"], check=check, stdout=subprocess.PIPE, text=True, **options)
-    return _json.loads(done.stdout.rstrip("\n").rpartition("\n")[2])
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, **options)
+    try:
+        answer = _json.loads(done.stdout.rstrip("\n").rpartition("\n")[2])
+    except ValueError:
+        # It was killed, or the command has no --json and said so.
+        raise Error(done.returncode, command, "it ended without an answer; what it said is on standard error") from None
+    if check and done.returncode != 0:
+        raise Error(done.returncode, command, answer.get("error", "it ended without a reason"))
+    return answer
 
 
 def metrics(run, kind=None):
     """The lines of a run's metrics.jsonl as dicts, of all kinds or of one: train, eval, growth, sample, run, ...
 
-    `run` is the directory of a run or the file. A last line that was cut off by a crash is left out.
+    `run` is the directory of a run or the file. A last line that was cut off by a crash is left out. Raises FileNotFoundError
+    where there is none.
     """
     path = os.path.join(run, "metrics.jsonl") if os.path.isdir(run) else run
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{run} is no run: there is no file {path}")
     rows = []
     with open(path, encoding="utf-8") as file:
         for line in file:
@@ -81,6 +102,8 @@ def load(path, names=None):
         "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
     }  # fmt: skip
     file = _newest(path) if os.path.isdir(path) else path
+    if not os.path.exists(file):
+        raise FileNotFoundError(f"there is no file or run {file}")
     size = os.path.getsize(file)
     with open(file, "rb") as opened:
         start = opened.read(8)
@@ -111,6 +134,8 @@ def load(path, names=None):
 
 def _newest(run):
     folder = os.path.join(run, "checkpoints")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{run} is no run: there is no folder {folder}")
     steps = [name for name in os.listdir(folder) if name.startswith("step-") and name.endswith(".safetensors")]
     if not steps:
         raise FileNotFoundError(f"{folder} has no checkpoint of a step")

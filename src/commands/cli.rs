@@ -115,8 +115,11 @@ enum Command {
     Report(commands::report::ReportArgs),
     /// List the adapters, their limits, and which would be chosen.
     Devices(commands::devices::DevicesArgs),
-    /// List the presets, their size, and what each is for.
-    Presets,
+    /// List the presets, their size, and what each is for; or print the settings of one.
+    Presets {
+        /// Print the settings of this one, as a file for --config.
+        name: Option<String>,
+    },
     /// Print completions for a shell.
     Completions(commands::manual::CompletionsArgs),
     /// Write manual pages.
@@ -286,7 +289,7 @@ impl Cli {
             Command::Bench(args) => commands::bench::run(&request, &args),
             Command::Study(args) => commands::study::run(world, &request, &args),
             Command::Compare(args) => commands::compare::run(&args),
-            Command::Presets => commands::presets::run(),
+            Command::Presets { name } => commands::presets::run(name.as_deref()),
             Command::Completions(args) => commands::manual::completions(command(), &args),
             Command::Man(args) => commands::manual::pages(command(), &args),
             Command::ProbeKernels => commands::probe::run(&request),

@@ -115,7 +115,7 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
         ["report runs/mine", "report base=runs/a grown=runs/b --out both.html", "report runs/mine --out loss.svg"],
     ),
     ("devices", ["devices", "devices --save laptop.json", "devices --backend gl --json"]),
-    ("presets", ["presets", "train --preset quickstart", "plan --preset 150m"]),
+    ("presets", ["presets", "presets shakespeare-char", "plan --preset 150m"]),
     (
         "completions",
         [

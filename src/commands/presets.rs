@@ -1,14 +1,17 @@
-//! `tokenformer presets`: the runs there are by name, their size, and what each is for.
+//! `tokenformer presets`: the runs there are by name, their size, and what each is for; or the settings of one.
 
 use crate::config::{PRESETS, RunConfig};
 use crate::error::Result;
 use crate::report::number;
 
-/// Prints them.
+/// Prints them, or as TOML the settings of the one that is named.
 ///
 /// # Errors
-/// Standard output that cannot be written to.
-pub(crate) fn run() -> Result<()> {
+/// No preset of that name, or standard output that cannot be written to.
+pub(crate) fn run(name: Option<&str>) -> Result<()> {
+    if let Some(name) = name {
+        return super::print(&RunConfig::preset(name)?.to_toml()?);
+    }
     let (mut text, mut per_token) = (String::new(), false);
     for preset in &PRESETS {
         let config = RunConfig::preset(preset.name)?;
@@ -29,6 +32,6 @@ pub(crate) fn run() -> Result<()> {
     if per_token {
         text += "* and a row of the embedding for each token of the data's vocabulary\n";
     }
-    text += "\nuse one with `tokenformer train --preset NAME`; `--dry-run` shows its settings\n";
+    text += "\nuse one with `tokenformer train --preset NAME`; `tokenformer presets NAME` prints its settings\n";
     super::print(&text)
 }

@@ -419,6 +419,12 @@ fn help_is_grouped_with_examples_and_shells_complete() {
     assert!(!help.contains("max-iters"), "aliases are hidden");
     assert!(!folder.run("inspect --help").ok().stdout.contains("--adapter"));
     let presets = folder.run("presets").ok().stdout;
+    // What it prints of one is a file of settings.
+    folder.write("run.toml", &folder.run("presets quickstart").ok().stdout);
+    let shown = |settings: &str| folder.run(&format!("train {settings} --dry-run")).ok().stdout;
+    assert_eq!(shown("-c run.toml"), shown("--preset quickstart"));
+    assert!(folder.run("presets 150m").ok().stdout.contains("num_layers = 12"));
+    assert!(folder.run("presets quikstart").refused().contains("quickstart"));
     assert!(presets.contains("quickstart") && presets.contains("151,881,216"), "{presets}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(folder.run(&format!("completions {shell}")).ok().stdout.contains("generate"), "{shell}");
