@@ -220,12 +220,13 @@ impl RunPlans {
     pub fn dispatches_per_step(&self) -> usize {
         let later = self.later.as_ref().unwrap_or(&self.micro);
         let after = self.averages.iter().map(|plan| plan.calls.len()).sum::<usize>();
-        self.micro.calls.len() + later.calls.len() * (self.shape.grad_accum - 1) + self.update.calls.len() + after
+        let more = later.calls.len().saturating_mul(self.shape.grad_accum - 1);
+        more.saturating_add(self.micro.calls.len() + self.update.calls.len() + after)
     }
 
     /// Floating-point operations of one optimizer step.
     pub fn flops_per_step(&self) -> u64 {
-        self.micro.flops() * self.shape.grad_accum as u64 + self.update.flops()
+        self.micro.flops().saturating_mul(self.shape.grad_accum as u64).saturating_add(self.update.flops())
     }
 }
 
